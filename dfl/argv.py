@@ -1,0 +1,277 @@
+"""The words of a command, put in order: configs < what the checkpoint holds < what is typed.
+
+Lightning alone lets a checkpoint override typed flags silently. Here the checkpoint becomes one more config between
+the configs and the typed flags, so that ``test --ckpt_path best --data d.yaml`` needs no config and no typed flag is
+ever lost.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dfl import checkpoints, config
+from dfl.checkpoints import Held
+from dfl.errors import UserError, near
+
+#: Flags that may stand without a value.
+ALONE = ("-h", "--help", "--print_config")
+#: Keys that the top level of a config may hold, next to the arguments of the trainer's method.
+KEYS = [
+    *("model", "data", "trainer", "checkpoint", "last", "seed_everything"),
+    *("name", "root", "ckpt_path", "output", "verbose"),
+]
+
+
+@dataclass
+class Plan:
+    """What a command asks for."""
+
+    verb: str
+    configs: list[str] = field(default_factory=list)
+    typed: list[tuple[str, str | None]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    #: Content of the configs, in their order; files that they name are given by their whole path.
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    #: Configs that name a packaged file as if it lay beside them, and so are read with its whole path put in.
+    mended: set[str] = field(default_factory=set)
+    root: Path = Path()
+    name: str = "run"
+    held: Held | None = None
+    #: Lines to print once, before the work starts.
+    notes: list[str] = field(default_factory=list)
+
+    def value(self, flag: str) -> str | None:
+        """Return the typed value of a flag; None if it was not typed."""
+        return dict(self.typed).get(flag)
+
+    def gives(self, key: str) -> bool:
+        """Whether a config or a typed flag sets the whole of ``model`` or ``data``."""
+        return self.value(f"--{key}") is not None or any(key in layer for layer in self.layers)
+
+    def files(self) -> list[str]:
+        """Return the YAML files that were named, and those that they name."""
+        named = [*self.configs, *(v for _, v in self.typed if v and v.endswith(".yaml"))]
+        inner = [v for layer in self.layers for v in layer.values() if isinstance(v, str) and v.endswith(".yaml")]
+        return [name for name in dict.fromkeys([*named, *inner]) if Path(name).is_file()]
+
+
+def plan(words: list[str]) -> Plan:
+    """Understand the words of a verb: find its configs, its run and its checkpoint.
+
+    Raises:
+        UserError: For words that make no sense, and for configs and checkpoints that are not there.
+    """
+    verb, *rest = words
+    made = Plan(verb)
+    for flag, value in _pairs(rest):
+        if flag == "":
+            made.paths.append(_positional(verb, str(value)))
+        elif flag in ("-c", "--config"):
+            made.configs.append(config.find(str(value)))
+        else:
+            before = made.value(flag)
+            if before is not None and value != before and not flag.endswith("+"):
+                raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
+            made.typed.append((flag, config.find(value) if value and value.endswith(".yaml") else value))
+    if any(flag in ALONE or flag.endswith(".help") for flag, _ in made.typed):
+        return made
+    made.layers = [_read_yaml(name) for name in made.configs]
+    _find_inner(made)
+    made.root = Path(made.value("--root") or _from_layers(made, "root") or ".").expanduser()
+    _find_run(made)
+    return made
+
+
+def arrange(made: Plan) -> list[str]:
+    """Return the words in the order in which the parser is to read them; each beats those before it."""
+    held = made.held
+    base: dict[str, Any] = {}
+    if made.verb == "count":
+        base["data"] = {"class_path": "dfl.data.DataModule"}
+    if held and not made.gives("data") and not made.paths and held.run.get("data"):
+        base["data"] = held.run["data"]
+    if held and made.verb == "fit":
+        base |= {key: held.run[key] for key in ("trainer", "checkpoint", "last", "seed_everything") if key in held.run}
+    words = [
+        f"--config={json.dumps(layer, default=str) if name in made.mended else name}"
+        for name, layer in zip(made.configs, made.layers, strict=True)
+    ]
+    if base:
+        words.insert(0, f"--config={json.dumps(base)}")
+    if held:
+        model = {"class_path": held.class_path, "init_args": held.init_args}
+        words.append(f"--config={json.dumps({'model': model})}")
+    if made.paths:
+        words += _predict_paths(made)
+    words += [f"--data={value}" for flag, value in made.typed if flag == "--data"]
+    if transform := _held_transform(made):
+        words.append(f"--data.transform={json.dumps(transform)}")
+    dropped = {"--data", "--ckpt_path"}
+    words += [flag if value is None else f"{flag}={value}" for flag, value in made.typed if flag not in dropped]
+    if held and made.verb != "count":
+        words.append(f"--ckpt_path={held.path}")
+    return [made.verb, *words]
+
+
+def _pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield (flag, value), whether written ``--flag value`` or ``--flag=value``; ('', word) for a bare word."""
+    at = 0
+    while at < len(words):
+        flag, equals, value = words[at].partition("=")
+        at += 1
+        if not flag.startswith("-"):
+            yield "", flag + equals + value
+        elif not flag.startswith("--") and flag not in ("-c", "-h"):
+            raise UserError(f"options are written with two dashes: -{flag}")
+        elif equals:
+            yield flag, value
+        elif flag in ALONE or flag.endswith(".help"):
+            yield flag, None
+        elif at == len(words) or words[at].startswith("--"):
+            raise UserError(f"{flag} needs a value: {flag}=VALUE")
+        else:
+            yield flag, words[at]
+            at += 1
+
+
+def _positional(verb: str, word: str) -> str:
+    if verb == "predict":
+        return word
+    if word.endswith(".yaml"):
+        raise UserError(f"{word!r} stands alone; did you mean --config {word}?")
+    if "=" in word:
+        raise UserError(f"{word!r} stands alone; did you mean --{word}?")
+    raise UserError(
+        f"{word!r} stands alone; {verb} takes options such as --config NAME.yaml (only predict takes paths)"
+    )
+
+
+def _read_yaml(name: str) -> dict[str, Any]:
+    """Return what a config holds, or say in which line it is wrong."""
+    try:
+        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{name}{at} is no YAML: {error.problem or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} is no YAML text: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{name} is no config: it must hold keys such as model, data and trainer")
+    if "class_path" in content:
+        raise UserError(f"{name} describes one class, not a run; give it to the option it is for: --data {name}")
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{name} has an unknown key {str(key)!r}" + near(str(key), KEYS))
+    return content
+
+
+def _find_inner(made: Plan) -> None:
+    """Give the files that configs name (``data: data/x.yaml``) by whole path: beside the config, else packaged."""
+    for name, layer in zip(made.configs, made.layers, strict=True):
+        for key, value in layer.items():
+            if isinstance(value, str) and value.endswith(".yaml"):
+                beside = Path(name).parent / value
+                layer[key] = str(beside.absolute()) if beside.is_file() else config.find(value)
+                if not beside.is_file():
+                    made.mended.add(name)
+
+
+def _from_layers(made: Plan, key: str) -> Any:
+    """Return a top-level value of the configs; the last one wins."""
+    return next((layer[key] for layer in reversed(made.layers) if layer.get(key) is not None), None)
+
+
+def _find_run(made: Plan) -> None:
+    """Find the run's name and the checkpoint that it starts from."""
+    name = made.value("--name") or _from_layers(made, "name")
+    if name and (Path(name).name != name or name in (".", "..")):
+        raise UserError(f"--name {name} must be the name of one folder; where it lies is set with --root")
+    if not name and made.configs:
+        name = Path(made.configs[0]).stem
+    if not name and made.value("--model"):
+        name = _class_of(made.value("--model"))
+    word = made.value("--ckpt_path") or _from_layers(made, "ckpt_path") or ("best" if made.verb == "predict" else None)
+    if word in (None, "null", "None"):
+        if made.verb == "predict":
+            raise UserError("predict needs a trained detector: --ckpt_path best, last or a file")
+        if made.verb in ("validate", "test"):
+            made.notes.append("warning: no --ckpt_path, so an untrained detector is scored")
+        made.name = name or "run"
+        return
+    if (
+        made.verb == "fit"
+        and word == "last"
+        and name
+        and not (made.root / "checkpoints" / name / "last.ckpt").is_file()
+    ):
+        made.name = name
+        made.notes.append(f"no {made.root / 'checkpoints' / name / 'last.ckpt'} yet: starting afresh")
+        return
+    path = checkpoints.resolve(str(word), made.root, name)
+    named = (made.value("--model"), made.value("--data"))
+    made.held = checkpoints.read(path, frozenset(n.partition(".")[0] for n in named if n and not n.endswith(".yaml")))
+    newest = not name and word in ("best", "last")
+    made.name = name or (path.parent.name if newest else made.held.run.get("name") or path.parent.name)
+    what = {"fit": "resuming", "count": "counting"}.get(made.verb, "scoring with")
+    made.notes.append(f"{what} {made.held}" + (f": the newest run under {made.root / 'checkpoints'}" if newest else ""))
+    _check_class(made, made.held)
+    if made.verb == "predict" and not made.paths and not made.gives("data"):
+        raise UserError("nothing to predict: name images or folders, dfl predict PATH..., or give --data NAME.yaml")
+
+
+def _class_of(value: Any) -> str:
+    """Return the short class name in the value of ``model`` or ``data``: a name, a path, a mapping or a YAML file."""
+    if isinstance(value, str) and value.endswith(".yaml"):
+        try:
+            value = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            return ""  # the parser says what is wrong with it
+    elif isinstance(value, str) and value.startswith("{"):
+        value = yaml.safe_load(value)
+    if isinstance(value, dict):
+        value = value.get("class_path", "")
+    return str(value or "").rpartition(".")[2]
+
+
+def _check_class(made: Plan, held: Held) -> None:
+    """Raise if another detector is typed than the checkpoint holds; say so if a config names another one."""
+    typed = _class_of(made.value("--model") or made.value("--model.class_path"))
+    if typed and typed != held.class_name:
+        raise UserError(f"{held.path} holds a {held.class_name}, not a {typed}; leave out --model, or the checkpoint")
+    written = _class_of(_from_layers(made, "model"))
+    if written and written != held.class_name:
+        if made.verb == "fit":
+            raise UserError(
+                f"{held.path} holds a {held.class_name}, but {made.configs[0]} trains a {written}; "
+                "use the config it was trained with, or none"
+            )
+        made.notes.append(f"note: the config's {written} is not used, the checkpoint's {held.class_name} is")
+
+
+def _held_transform(made: Plan) -> dict[str, Any] | None:
+    """Return the checkpoint's transform where it must beat the transform of the data that are given.
+
+    It is left alone where the whole transform is typed, and where the data come from a class of another kind.
+    """
+    held = made.held.run.get("data") if made.held else None
+    if not held or made.value("--data.transform") is not None:
+        return None
+    given = made.value("--data")
+    if given is None and not made.paths:
+        given = _from_layers(made, "data")
+    if given is not None and _class_of(given) != _class_of(held):
+        return None
+    return (held.get("init_args") or {}).get("transform")
+
+
+def _predict_paths(made: Plan) -> list[str]:
+    """Return the words that make the data of ``predict PATH...``; unreadable images are listed, not fatal."""
+    if made.gives("data") and made.value("--data") is not None:
+        raise UserError("predict takes paths or --data, not both")
+    source = {"class_path": "dfl.data.sources.Paths", "init_args": {"paths": made.paths}}
+    init_args = {"predict": {"images": source}, "on_bad": "skip", "max_bad": 1.0}
+    return [f"--data={json.dumps({'class_path': 'dfl.data.DataModule', 'init_args': init_args})}"]

@@ -1,0 +1,258 @@
+"""The command line: Lightning's, with configs and runs by name, and checkpoints that know their model and data.
+
+``dfl.argv`` puts the words in order before they are parsed, ``dfl.mistakes`` makes one line of what the parser says.
+"""
+
+import json
+import logging
+import sys
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from dfl import argv, mistakes
+from dfl.checkpoints import RUN_SETTINGS
+from dfl.data import DataModule
+from dfl.detectors import Detector
+from dfl.errors import UserError
+from dfl.evaluation.predictions import PredictionWriter
+from dfl.networks import without_weights
+from dfl.training.determinism import KeyedRandomness
+from dfl.training.keeper import Keeper
+from dfl.training.trainer import Trainer
+
+say = rank_zero_only(print)
+#: Warnings about what is meant so.
+EXPECTED = (
+    r"Checkpoint directory .* exists and is not empty",  # runs are resumed in their folder
+    r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # the detector normalises, on its device
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # training's are not for testing
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # of torch, to Lightning
+)
+
+
+def main(words: list[str]) -> "CLI":
+    """Run a verb that needs a model, in this process.
+
+    Args:
+        words: The verb and its options, as typed.
+
+    Returns:
+        The object with ``model``, ``datamodule`` and ``trainer``.
+
+    Raises:
+        UserError: For whatever the user can mend.
+    """
+    _hush()
+    try:
+        return CLI(words)
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from error
+
+
+def _hush() -> None:
+    """Silence what Lightning says of things that are meant so, and its advertisements."""
+    for message in EXPECTED:
+        warnings.filterwarnings("ignore", message=message)
+    log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    log.addFilter(lambda record: "Tip:" not in record.getMessage())
+
+
+class ParseError(Exception):
+    """What the parser says, before it is boiled down."""
+
+
+class Parser(LightningArgumentParser):
+    """A parser that takes no typo for an abbreviation and prints no usage when it fails."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raise; inner parsers keep their own way, since they only try which type fits."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise ParseError(message) from ex
+
+
+class CLI(LightningCLI):
+    """One command of the command line.
+
+    ``fit`` writes to ``<root>/checkpoints/<name>`` and ``<root>/lightning_logs/<name>/version_N``.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        super().__init__(
+            Detector,
+            DataModule,
+            trainer_class=Trainer,
+            args=words,
+            parser_class=Parser,
+            parser_kwargs={"prog": "dfl"},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            # checkpoints name their class themselves, see dfl.checkpoints
+            load_from_checkpoint_support=False,
+            trainer_defaults={
+                # the check would validate on the first batches only, which often hold a single class, so that every
+                # ranking metric is undefined; a wrong set-up is seen at the end of the first epoch anyway
+                "num_sanity_val_steps": 0,
+            },
+        )
+
+    # parsing
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the verbs, and the arguments of their methods that are no options."""
+        hidden = {"model", "dataloaders", "datamodule", "weights_only"}
+        return {
+            "fit": hidden - {"dataloaders"} | {"train_dataloaders", "val_dataloaders"},
+            "validate": hidden,
+            "test": hidden,
+            "predict": hidden,
+            "count": {"model", "datamodule"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options that name a run and keep its checkpoints."""
+        parser.add_argument("--root", default=".", help="Folder that holds checkpoints/ and lightning_logs/.")
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the run; that of the first config.")
+        parser.add_argument(
+            "--output",
+            type=str | None,
+            default=None,
+            help="File of predict, .csv or .jsonl; predictions.csv in the log.",
+        )
+        # two, because Lightning's save_last writes last.ckpt only when the monitored value improves
+        parser.add_class_arguments(Keeper, "checkpoint")
+        parser.add_class_arguments(Keeper, "last")
+        best = {"filename": "best", "monitor": "val/mean/auroc", "mode": "max", "enable_version_counter": False}
+        parser.set_defaults({f"checkpoint.{key}": value for key, value in best.items()})
+        parser.set_defaults({"last.filename": "last", "last.enable_version_counter": False})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Put the words in order and parse them."""
+        assert isinstance(args, list)
+        self.plan = argv.plan(args)
+        try:
+            self.config = parser.parse_args(argv.arrange(self.plan))
+        except ParseError as error:
+            words = [f"{flag}={value}" for flag, value in self.plan.typed]
+            known = mistakes.options(self._parser(self.plan.verb))
+            raise UserError(mistakes.explain(str(error), known, words, self.plan.files())) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let the checkpoint win over typed flags; ``dfl.argv`` has done it in order."""
+
+    # building
+
+    def before_instantiate_classes(self) -> None:
+        """Say what the command is about to do, and set where its files go."""
+        for note in self.plan.notes:
+            say(note)
+        run = self.config[self.subcommand]
+        run.name, run.root = self.plan.name, str(self.plan.root)
+        if self.subcommand == "predict":
+            run.return_predictions = bool(run.return_predictions)  # they are on disk; memory is not for them
+        for keeper in (run.checkpoint, run.last):
+            keeper.dirpath = keeper.dirpath or str(self.plan.root / "checkpoints" / self.plan.name)
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; weights are fetched only if no checkpoint brings them all."""
+        held = self.plan.held
+        skip = self.subcommand == "count" or (held is not None and held.all_weights)
+        context: AbstractContextManager[Any] = without_weights() if skip else nullcontext()
+        with context:
+            try:
+                super().instantiate_classes()
+            except ValueError as error:
+                # jsonargparse hides what a constructor raised under the types that it tried
+                raise _user_error(error) or error from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer with this project's logger and callbacks; those of a config are added to them."""
+        given = self.config_init[self.subcommand].trainer
+        root = self.plan.root
+        if given.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(root / "lightning_logs", self.plan.name)
+        kwargs["default_root_dir"] = given.default_root_dir or str(root)
+        kwargs["use_distributed_sampler"] = False  # our samplers share the data among processes
+        kwargs["enable_model_summary"] = False  # ours is among the callbacks
+        self.trainer_defaults["callbacks"] = self._callbacks(given)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # such as an accelerator of unknown name
+            raise UserError(str(error)) from error
+        assert isinstance(trainer, Trainer)
+        trainer.run_config = self._run_config()
+        return trainer
+
+    def _callbacks(self, given: Any) -> list[pl.Callback]:
+        """Return the callbacks of every run, without those that a flag of the trainer turns off or a config brings."""
+        run = self.config_init[self.subcommand]
+        wanted: list[pl.Callback] = []
+        if given.enable_checkpointing is not False:
+            wanted += [run.checkpoint, run.last]  # idle outside fit, but Lightning puts in others where they lack
+        if self.subcommand == "fit":
+            wanted.append(KeyedRandomness(run.seed_everything))
+            if given.logger is not False and not given.fast_dev_run:
+                wanted.append(LearningRateMonitor())
+            if given.enable_model_summary is not False:
+                wanted.append(RichModelSummary())
+        if self.subcommand == "predict":
+            wanted.append(PredictionWriter(run.output))
+        # in a log file the plain bar, which writes lines, says more than one that redraws itself
+        if given.enable_progress_bar is not False and sys.stdout.isatty():
+            wanted.append(RichProgressBar())
+        brought = given.callbacks or []
+        kinds = {type(callback) for callback in (brought if isinstance(brought, list) else [brought])}
+        return [callback for callback in wanted if type(callback) not in kinds]
+
+    def _run_config(self) -> dict[str, Any]:
+        """Return the settings that a checkpoint keeps, as plain values."""
+        whole = json.loads(self.parser.dump(self.config, format="json", skip_none=False, skip_validation=True))
+        run = whole[self.subcommand]
+        kept = {key: run[key] for key in ("model", "data", "name", "seed_everything")}
+        kept["trainer"] = {key: run["trainer"][key] for key in RUN_SETTINGS if key in run["trainer"]}
+        for keeper in ("checkpoint", "last"):
+            kept[keeper] = {key: value for key, value in run[keeper].items() if key != "dirpath"}
+        return kept
+
+    # after the work
+
+    def after_fit(self) -> None:
+        """Say how good the run is, where it lies, and what to type next."""
+        checkpoint = self.trainer.checkpoint_callback
+        if not isinstance(checkpoint, Keeper) or not checkpoint.best_model_path:
+            return
+        score, folder = checkpoint.best_model_score, self.plan.root / "checkpoints" / self.plan.name
+        best = f"best {checkpoint.monitor} {float(score):.4f}" if score is not None else "done"
+        root = "" if self.plan.root == Path() else f" --root {self.plan.root}"
+        say(f"{best} in {folder / 'best.ckpt'}, the end of the run in {folder / 'last.ckpt'}")
+        say(f"next: dfl test --name {self.plan.name} --ckpt_path best{root} --data NAME.yaml")
+
+    def after_test(self) -> None:
+        """Say where the report is."""
+        folder = self.trainer.log_dir
+        if folder and (Path(folder) / "report.html").is_file():
+            say(f"report: {Path(folder) / 'report.html'}")
+            say(f"curves: tensorboard --logdir {self.plan.root / 'lightning_logs'}")
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """Return the ``UserError`` that led to an error, if one did."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error

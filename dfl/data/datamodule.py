@@ -1,0 +1,248 @@
+"""Train on one mixture of sources; validate and test on many named domains."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from dfl.data.batch import collate
+from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
+from dfl.data.sampler import EvalSampler, TrainSampler, balanced, shuffled
+from dfl.data.sources.base import Source
+from dfl.data.transforms import Transform
+from dfl.errors import UserError
+
+STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+# Lightning says this of every loader without a state of its own; ours asks the trainer where it is
+warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
+
+
+class DataModule(pl.LightningDataModule):
+    """Images of named domains, cut into batches.
+
+    The image size comes from the detector that is trained or tested. Images stay uint8 until they are on its device.
+
+    Args:
+        train: Source or sources that are mixed for training.
+        val: Source by domain name for validation; by default what is trained on, in its split ``val``.
+        test: Source by domain name for the test; by default what is trained on, in its split ``test``.
+        predict: Source by domain name for prediction.
+        transform: How images are brought to the detector's size, and augmented in training.
+        batch_size: Images in a batch of one device.
+        eval_batch_size: The same for validation, test and prediction; by default ``batch_size``.
+        num_workers: Loader processes of one device.
+        balance: ``sampling`` draws real and fake equally often; ``weights`` weighs the classes in the loss.
+        on_bad: What to do with an unreadable image. ``substitute`` draws another one of the same class in
+            training, and skips in evaluation.
+        max_bad: Largest share of unreadable images in a domain that is put up with.
+        max_pixels: Images with more pixels are refused before they are decoded.
+        allow_overlap: Let images that are trained on be evaluated on too.
+        seed: Seed of order and augmentation.
+        size: Side of the images in pixels; by default what the detector asks for.
+    """
+
+    def __init__(
+        self,
+        train: Source | list[Source] | None = None,
+        val: dict[str, Source] | None = None,
+        test: dict[str, Source] | None = None,
+        predict: dict[str, Source] | None = None,
+        transform: Transform | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int = 2,
+        balance: Literal["none", "sampling", "weights"] = "none",
+        on_bad: Policy = "raise",
+        max_bad: float = 0.01,
+        max_pixels: int = 64_000_000,
+        allow_overlap: bool = False,
+        seed: int = 0,
+        size: int | None = None,
+    ) -> None:
+        super().__init__()
+        trained = [train] if isinstance(train, Source) else list(train or [])
+        self.train_sources = trained
+        self.sources: dict[str, dict[str, Source]] = {
+            "val": val if val is not None else _by_name(trained),
+            "test": test if test is not None else _by_name(trained),
+            "predict": predict or {},
+        }
+        for domain in (d for domains in self.sources.values() for d in domains):
+            if "." in domain or "/" in domain:
+                raise UserError(
+                    f"domain name {domain!r} must not hold '.' or '/': they separate names in logs and flags"
+                )
+        self.transform = transform or Transform()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
+        self.max_pixels, self.allow_overlap, self.seed, self.size = max_pixels, allow_overlap, seed, size
+        #: Ids by column and name, for the integers of a batch.
+        self.vocab: Vocab = {}
+        #: Data sets by split and domain, after ``setup``.
+        self.sets: dict[str, dict[str, ImageDataset]] = {}
+
+    def prepare_data(self) -> None:
+        """Let every source make what it needs on disk; called on one process."""
+        for source in [*self.train_sources, *(s for domains in self.sources.values() for s in domains.values())]:
+            source.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Read the tables of the stage's splits and make their data sets."""
+        for split in STAGES[stage]:
+            self.sets[split] = dict(self.datasets(split))
+        self._check_overlap()
+
+    def datasets(self, split: str) -> Mapping[str, ImageDataset]:
+        """Return the data sets of ``train``, ``val``, ``test`` or ``predict`` by domain name.
+
+        Raises:
+            UserError: If a source is not there, or the split names no source.
+        """
+        tables = self._tables(split)
+        extend_vocab(self.vocab, tables.values())
+        size = self.size or self._detector_size()
+        view = self.transform.train(size) if split == "train" else self.transform.eval(size)
+        return {
+            domain: ImageDataset(
+                table,
+                view,
+                size,
+                self.vocab,
+                training=split == "train",
+                on_bad=self.on_bad,
+                seed=self.seed,
+                max_pixels=self.max_pixels,
+                class_weight=self._class_weight(table) if split == "train" else (1.0, 1.0),
+            )
+            for domain, table in tables.items()
+        }
+
+    def domains(self, split: str) -> list[str]:
+        """Return the domain names of a split, in the order of its loaders."""
+        return list(self.sets.get(split, {}))
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return the loader of the mixture; its order and position come from the trainer."""
+        data = self.sets["train"]["train"]
+        order = balanced(data.label, self.seed) if self.balance == "sampling" else shuffled(len(data), self.seed)
+        if self.trainer is None:
+            raise UserError("a training loader needs a Trainer: its sampler asks the trainer where it is")
+        sampler = TrainSampler(order, len(data), self.batch_size, self.trainer)
+        return self._loader(data, sampler, self.batch_size, keep_workers=True)
+
+    def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
+        """Return one loader for each validation domain."""
+        return self._eval_loaders("val")
+
+    def test_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
+        """Return one loader for each test domain."""
+        return self._eval_loaders("test")
+
+    def predict_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
+        """Return one loader for each domain to predict."""
+        return self._eval_loaders("predict")
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Take the unreadable images out of a batch and book them; too many end the run.
+
+        Raises:
+            UserError: If more than ``max_bad`` of a domain's images cannot be read.
+        """
+        if bad := batch.pop("bad", None):
+            split = self._running_split()
+            data = list(self.sets[split].values())[dataloader_idx]
+            data.bad.update(bad)
+            allowed = max(1, int(self.max_bad * len(data)))
+            if len(data.bad) > allowed:
+                path, reason = bad[-1]
+                raise UserError(
+                    f"{len(data.bad)} of {len(data)} images of {split}/{self.domains(split)[dataloader_idx]} cannot be "
+                    f"read, more than max_bad={self.max_bad:g} allows; the last one is {path}: {reason}"
+                )
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the vocabulary, so that ids mean the same names in every later run."""
+        return {"vocab": self.vocab}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Number names as the checkpoint does; names it does not know come after."""
+        vocab: Vocab = {column: dict(ids) for column, ids in state_dict["vocab"].items()}
+        for domains in self.sets.values():
+            extend_vocab(vocab, [data.table for data in domains.values()])
+        self.vocab = vocab
+        for domains in self.sets.values():
+            for data in domains.values():
+                data.encode(vocab)
+
+    def _tables(self, split: str) -> dict[str, pa.Table]:
+        if split == "train":
+            if not self.train_sources:
+                raise UserError("nothing to train on: set data.train to a source")
+            return {"train": pa.concat_tables([source.load("train") for source in self.train_sources])}
+        if not self.sources[split]:
+            raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
+        return {d: source.load("test" if split == "predict" else split) for d, source in self.sources[split].items()}
+
+    def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return [
+            self._loader(data, EvalSampler(len(data), rank, world), self.eval_batch_size)
+            for data in self.sets[split].values()
+        ]
+
+    def _loader(
+        self, data: ImageDataset, sampler: Sampler[Any], batch_size: int, keep_workers: bool = False
+    ) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            data,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            # many evaluation domains would each hold their workers to the end
+            persistent_workers=keep_workers and self.num_workers > 0,
+            prefetch_factor=4 if self.num_workers else None,
+        )
+
+    def _detector_size(self) -> int:
+        if self.trainer is None:
+            raise UserError("no trainer and no detector to ask for the image size: set data.size")
+        return int(cast(Any, self.trainer.lightning_module).input_size)
+
+    def _class_weight(self, table: pa.Table) -> tuple[float, float]:
+        if self.balance != "weights":
+            return (1.0, 1.0)
+        count = np.bincount(table["label"].to_numpy(), minlength=2)
+        return (len(table) / (2 * max(count[0], 1)), len(table) / (2 * max(count[1], 1)))
+
+    def _running_split(self) -> str:
+        assert self.trainer is not None
+        state = self.trainer
+        return "train" if state.training else "test" if state.testing else "predict" if state.predicting else "val"
+
+    def _check_overlap(self) -> None:
+        if self.allow_overlap or "train" not in self.sets:
+            return
+        trained = set(self.sets["train"]["train"].table["path"].to_pylist())
+        for domain, data in self.sets.get("val", {}).items():
+            both = trained.intersection(data.table["path"].to_pylist())
+            if both:
+                raise UserError(
+                    f"{len(both)} images of val/{domain} are trained on too, such as {min(both)}; "
+                    "set fractions to split the set, or allow_overlap"
+                )
+
+
+def _by_name(sources: list[Source]) -> dict[str, Source]:
+    """Name the domains of a mixture that is evaluated on its own: ``same``, or one name for each source."""
+    if len(sources) == 1:
+        return {"same": sources[0]}
+    return {f"{type(source).__name__.lower()}{i}": source for i, source in enumerate(sources)}

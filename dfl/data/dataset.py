@@ -1,0 +1,156 @@
+"""Rows of a source as samples: decode, transform, and say what is known of the image."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dfl.data.batch import Unreadable
+from dfl.data.decoding import DecodeError, read_image, read_mask
+
+#: What happens when an image cannot be read.
+Policy = Literal["raise", "skip", "substitute"]
+#: Columns that a batch carries as integers, with the names behind them in a vocabulary.
+NAMED = ("generator", "family", "group", "video", "identity")
+Vocab = dict[str, dict[str, int]]
+View = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], tuple[Tensor, Tensor | None]]
+
+
+class ImageDataset(Dataset[dict[str, Any]]):
+    """Samples of one domain.
+
+    A sample is asked for by its row, or by ``(row, epoch)``: the randomness of its augmentation is a function of
+    (seed, epoch, row) alone, so it does not depend on workers, ranks, or on where a run was resumed. A negative
+    row ``-1 - i`` gives sample ``i`` as padding (index -1).
+
+    Args:
+        table: Rows of a source (``ROW_SCHEMA``).
+        view: Makes the image and mask that a batch holds from the decoded ones (``Transform.train`` or ``.eval``).
+        size: Side of the square image that ``view`` gives, in pixels.
+        vocab: Ids by column and name.
+        training: Whether the samples are trained on.
+        on_bad: What to do with an unreadable image: raise, skip (its row is left out), or substitute another
+            readable image of the same class, drawn by (seed, epoch, row).
+        seed: Seed of the augmentation.
+        max_pixels: Images with more pixels than this are refused before they are decoded.
+        class_weight: Weight of real and fake samples in the loss.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table,
+        view: View,
+        size: int,
+        vocab: Vocab,
+        training: bool = False,
+        on_bad: Policy = "raise",
+        seed: int = 0,
+        max_pixels: int = 64_000_000,
+        class_weight: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        self.table, self.view, self.size, self.training = table.combine_chunks(), view, size, training
+        self.on_bad, self.seed, self.max_pixels, self.class_weight = on_bad, seed, max_pixels, class_weight
+        self.label = table["label"].to_numpy().astype(np.int64)
+        self.class_label = table["class_label"].to_numpy().astype(np.int64)
+        self.encode(vocab)
+        #: Path and reason of each image that could not be read so far; filled by the DataModule.
+        self.bad: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def encode(self, vocab: Vocab) -> None:
+        """Turn the names of the ``NAMED`` columns into the ids of a vocabulary."""
+        self.ids = {name: _encode(self.table[name], vocab.get(name, {})) for name in NAMED}
+        self.ids["generator"] = np.where(self.label == 0, 0, self.ids["generator"])
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the rows: paths below their common folder, and labels."""
+        paths = self.table["path"].to_pylist()
+        base = os.path.commonpath(paths) if len(paths) > 1 else ""
+        digest = hashlib.sha256()
+        for path, label in zip(paths, self.label, strict=True):
+            digest.update(f"{os.path.relpath(path, base) if base else os.path.basename(path)}\t{label}\n".encode())
+        return digest.hexdigest()
+
+    @property
+    def duplicates(self) -> list[str]:
+        """Paths that stand in more than one row."""
+        counts = self.table["path"].value_counts().to_pylist()
+        return [c["values"] for c in counts if c["counts"] > 1]
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        row, epoch = key if isinstance(key, tuple) else (key, 0)
+        index, row = (row, row) if row >= 0 else (-1, -1 - row)
+        try:
+            return self._sample(row, index, epoch) | {"bad": []}
+        except DecodeError as e:
+            if self.on_bad == "raise":
+                raise
+            bad = [(self.path(row), e.reason)]
+        if self.on_bad == "substitute" and self.training:
+            rng = np.random.default_rng([self.seed, epoch, row])
+            same = np.flatnonzero(self.label == self.label[row])
+            for other in rng.permutation(same)[:10]:
+                try:
+                    return self._sample(int(other), int(other), epoch) | {"bad": bad}
+                except DecodeError as e:
+                    bad.append((self.path(int(other)), e.reason))
+        black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+        return Unreadable(
+            self._known(row, -1) | {"image": black, "mask": black[0].float(), "has_mask": False, "bad": bad}
+        )
+
+    def path(self, row: int) -> str:
+        """Return the path of a row."""
+        return str(self.table["path"][row].as_py())
+
+    def _sample(self, row: int, index: int, epoch: int) -> dict[str, Any]:
+        image = read_image(self.path(row), max_pixels=self.max_pixels)
+        file = self.table["mask"][row].as_py()
+        mask = read_mask(file, size=(image.shape[1], image.shape[0])) if file else None
+        pixels, area = self.view(image, mask, (self.seed, epoch, row))
+        empty = torch.zeros(pixels.shape[1:]) if area is None else area
+        # a real image has a mask without a file: nothing in it is manipulated
+        known = {"image": pixels, "mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}
+        return self._known(row, index) | known
+
+    def _known(self, row: int, index: int) -> dict[str, Any]:
+        label = int(self.label[row])
+        return {
+            "label": label,
+            "index": index,
+            "path": self.path(row),
+            "class_label": int(self.class_label[row]),
+            **{name: int(ids[row]) for name, ids in self.ids.items()},
+            "caption": self.table["caption"][row].as_py(),
+            "explanation": self.table["explanation"][row].as_py(),
+            "weight": np.float32(self.class_weight[label] if label >= 0 else 1.0),
+            "training": self.training,
+        }
+
+
+def _encode(column: pa.ChunkedArray, ids: dict[str, int]) -> np.ndarray:
+    """Return int64 (n,), -1 for names that are absent or not in the vocabulary."""
+    encoded = column.combine_chunks().dictionary_encode()
+    table = np.array([ids.get(name, -1) for name in encoded.dictionary.to_pylist()] or [-1], dtype=np.int64)
+    return table[encoded.indices.to_numpy()]
+
+
+def extend_vocab(vocab: Vocab, tables: Iterable[pa.Table]) -> None:
+    """Give a number to every name of the ``NAMED`` columns that has none, table by table, sorted within one.
+
+    Generators start at 1: 0 is the real image.
+    """
+    for table in tables:
+        for column in NAMED:
+            ids = vocab.setdefault(column, {})
+            for name in sorted(set(table[column].unique().to_pylist()) - {""}):
+                ids.setdefault(name, len(ids) + (column == "generator"))

@@ -1,0 +1,255 @@
+"""One way from a file to pixels, the same for training, testing and prediction.
+
+Decoders disagree. They rotate by EXIF or do not, saturate 16-bit gray or scale it, and mix CMYK in different ways. A
+detector that is trained through one decoder and tested through another sees another image. So every image of this
+project passes `read_image`, and Pillow's pixels are the truth. A plain JPEG (8 bit, gray or three components, usual
+chroma sampling, upright) takes a faster decoder that gives the same pixels bit for bit; everything else takes Pillow.
+
+The rules, where decoders differ: EXIF orientation is applied; 16-bit gray is divided by 257; 16-bit colour keeps its
+high byte; alpha is dropped or laid on white; an animation gives its first frame; colour profiles are not applied; float
+and 32-bit pixels are refused, because their range is not known. A file whose header asks for too many pixels is refused
+before any pixel is decoded. Truncated files are errors, never half an image.
+"""
+
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from dfl.data.jpeg_header import plain_jpeg
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""What Pillow may open. EPS is absent on purpose: it would start another program."""
+
+MAX_PIXELS = 64_000_000
+MAX_SCANS = 500  # libjpeg-turbo's own advice; a small progressive file with thousands of scans decodes for minutes
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DecodeError(Exception):
+    """An image or mask that cannot be read.
+
+    Attributes:
+        path: the file, or `<bytes>`.
+        reason: what is wrong with it, in plain words.
+    """
+
+    def __init__(self, path: str, reason: str = "") -> None:
+        # Both go to args so that the error survives a data worker's pickling; torch rebuilds it from one string.
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.reason else self.path
+
+
+def read_image(
+    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, alpha: Literal["drop", "white"] = "drop"
+) -> np.ndarray:
+    """Decode an image to RGB.
+
+    Args:
+        source: a file, or the bytes of one.
+        max_pixels: refuse an image with more pixels. Pillow's own ceiling of about 179 million stays in force.
+        alpha: `drop` shows the stored colours whatever their alpha; `white` lays the image on white.
+
+    Returns:
+        uint8 array (H, W, 3), C-contiguous, writable, turned upright.
+
+    Raises:
+        DecodeError: the file is missing, empty, no image, truncated, too large, or of a kind that has no clear RGB.
+    """
+    name, data = _load(source, max_pixels)
+    return _decode(name, data, max_pixels, alpha)
+
+
+def read_mask(
+    source: str | Path | bytes, *, size: tuple[int, int], resize: bool = False, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Decode a mask of manipulated pixels.
+
+    Of a colour mask the largest channel counts, so a pure red region is 255. A lossless file whose largest value is 1
+    is taken as a 0/1 mask. Inverted masks are the source's matter. The mask's own EXIF orientation is applied.
+
+    Args:
+        source: a file, or the bytes of one.
+        size: (width, height) of the image it belongs to, as `image_size` gives it.
+        resize: bring a mask of another size to `size` by nearest-exact sampling instead of refusing it.
+        max_pixels: refuse a mask with more pixels.
+
+    Returns:
+        uint8 array (H, W), 0 = authentic, 255 = manipulated, values between are soft.
+
+    Raises:
+        DecodeError: as `read_image`, or the size differs and `resize` is false.
+    """
+    name, data = _load(source, max_pixels)
+    rgb = _decode(name, data, max_pixels, "drop")
+    mask = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
+    if not data.startswith(b"\xff\xd8") and mask.max() == 1:
+        mask *= 255
+    height, width = mask.shape
+    if (width, height) != tuple(size):
+        if not resize:
+            raise DecodeError(name, f"the mask is {width}x{height} pixels, but its image is {size[0]}x{size[1]}")
+        mask = resize_nearest(mask, (size[1], size[0]))
+    return mask
+
+
+def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resample (H, W) to `size` = (height, width) by nearest-exact: the source pixel under each target centre."""
+    rows, columns = (
+        ((2 * np.arange(new) + 1) * old // (2 * new)).astype(np.intp) for new, old in zip(size, mask.shape, strict=True)
+    )
+    return np.ascontiguousarray(mask[rows][:, columns])
+
+
+def image_size(source: str | Path | bytes) -> tuple[int, int]:
+    """Return (width, height) as `read_image` gives it, upright, from the header alone.
+
+    Raises:
+        DecodeError: the file is missing, empty, or its header is not that of a known image.
+    """
+    if isinstance(source, bytes):
+        with _open("<bytes>", io.BytesIO(source)) as image:
+            return _upright_size(image)
+    name = str(source)
+    _check_file(name, limit=None)
+    try:
+        file = open(name, "rb")  # noqa: SIM115, closed by the next line; only opening may fail here
+    except OSError as error:
+        raise DecodeError(name, error.strerror or str(error)) from error
+    with file, _open(name, file) as image:
+        return _upright_size(image)
+
+
+def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"]) -> np.ndarray:
+    size = plain_jpeg(data)
+    if size is not None:
+        _check_cost(name, data, size, max_pixels)
+        try:
+            return simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError:
+            pass  # damaged: Pillow decides, so that there is one verdict
+    return _decode_with_pillow(name, data, max_pixels, alpha)
+
+
+def _decode_with_pillow(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"]) -> np.ndarray:
+    with _open(name, io.BytesIO(data)) as image:
+        _check_cost(name, data, image.size, max_pixels)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+                orientation = _orientation(image)
+                image.load()
+                turn = _TURNS.get(orientation)
+                return _rgb(name, image if turn is None else image.transpose(turn), str(image.format), alpha)
+        except DecodeError:
+            raise
+        except Exception as error:  # a damaged file makes Pillow raise nearly anything: OSError, SyntaxError, struct...
+            raise DecodeError(name, f"damaged or cut off ({error or type(error).__name__})") from error
+
+
+def _rgb(name: str, image: Image.Image, kind: str, alpha: Literal["drop", "white"]) -> np.ndarray:
+    if image.mode == "F" or (image.mode == "I" and kind == "TIFF"):
+        raise DecodeError(
+            name, f"{kind} with float or 32-bit pixels, whose range is not known; save it with 8 or 16 bits"
+        )
+    if image.mode.startswith("I"):
+        gray = ((np.asarray(image).astype(np.int32) + 128) // 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if alpha == "white" and image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _load(source: str | Path | bytes, max_pixels: int) -> tuple[str, bytes]:
+    if isinstance(source, bytes):
+        name, data = "<bytes>", source
+    else:
+        name = str(source)
+        # Uncompressed 16-bit RGBA is the largest thing that can hold max_pixels; anything beyond is no image of ours.
+        _check_file(name, limit=8 * max_pixels + (1 << 20))
+        try:
+            data = Path(name).read_bytes()
+        except OSError as error:
+            raise DecodeError(name, error.strerror or str(error)) from error
+    if not data:
+        raise DecodeError(name, "the file is empty")
+    return name, data
+
+
+def _check_file(name: str, limit: int | None) -> None:
+    try:
+        found = os.stat(name)
+    except (OSError, ValueError) as error:
+        raise DecodeError(name, getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DecodeError(name, "not a regular file")
+    if limit is not None and found.st_size > limit:
+        raise DecodeError(name, f"the file has {found.st_size} bytes, more than the {limit} any allowed image can have")
+
+
+def _check_cost(name: str, data: bytes, size: tuple[int, int], max_pixels: int) -> None:
+    """Refuse what would take too much memory or time, before any pixel is decoded."""
+    width, height = size
+    if width * height > max_pixels:
+        raise DecodeError(name, f"{width}x{height} is more than the {max_pixels} pixels allowed (max_pixels)")
+    # Every scan of a JPEG is a pass over all pixels, and ten bytes make one. A file and image so small that even such
+    # a file is decoded in two seconds need no count. Other bytes hold the marker by chance, once in 65,536.
+    if width * height * len(data) > 10**11 and data.startswith(b"\xff\xd8"):
+        scans = data.count(b"\xff\xda")
+        if scans > MAX_SCANS + len(data) // 16_384:
+            raise DecodeError(name, f"a JPEG of {scans} scans, which would take minutes to decode")
+
+
+def _open(name: str, file: BinaryIO) -> Image.Image:
+    """Read the header only."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own cap is stricter than the size Pillow warns at
+            return Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise DecodeError(name, f"too many pixels: {error}") from error
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        start = file.read(12)
+        if not start:
+            raise DecodeError(name, "the file is empty") from error
+        raise DecodeError(
+            name, f"no known image or a damaged header; it starts with {start!r}, known are {', '.join(FORMATS)}"
+        ) from error
+    except Exception as error:  # as in _decode_with_pillow
+        raise DecodeError(name, f"damaged header ({error or type(error).__name__})") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation that is still to be applied, from what stands before the pixels."""
+    if image.format == "TIFF":  # Pillow turns these by itself
+        return 1
+    try:
+        # PngImageFile.getexif would decode all pixels to look for a chunk behind them; the base class does not.
+        return Image.Image.getexif(image).get(0x0112, 1)
+    except Exception:  # unreadable EXIF says nothing about orientation; the pixels are still good
+        return 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)

@@ -1,0 +1,259 @@
+"""What a source is: one public data set layout, read as it lies on disk, given as a table of rows.
+
+A source answers one question: which images are there, and what is known of each. It never opens an image.
+Labels are normalised here and nowhere later: 0 real, 1 fake. So is the meaning of masks: where a set's mask files do
+not say 255 = manipulated, the row carries the rule that turns them (``dfl/data/masks.py``).
+
+Three bases for the three ways in which sets are split: ``Source`` (the set has train, val and test), ``Carved`` (it has
+train and test; validation is carved out of train), ``Unsplit`` (it has no splits).
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfl.data.splits import assign
+from dfl.errors import UserError, near
+
+SPLITS = ("train", "val", "test")
+#: Names that other people give to our splits.
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+#: Folder and class names whose meaning the field agrees on, lower case.
+REAL_NAMES = frozenset(
+    ["real", "0_real", "nature", "original", "authentic", "au", "celeb-real", "youtube-real", "training_real", "pristine"]
+)
+FAKE_NAMES = frozenset(
+    ["fake", "1_fake", "ai", "full_synthetic", "synthetic", "tampered", "tp", "manipulated", "celeb-synthesis", "training_fake"]
+)
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif"])
+
+#: The columns of every table of rows. Absent: -1 for numbers, '' for text.
+ROW_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),  # file of the image, or a place inside a file (dfl/data/locators.py)
+        ("label", pa.int8()),  # 0 real, 1 fake
+        ("split", pa.string()),  # train, val, test; '' when the set has none
+        ("mask", pa.string()),  # file of the mask, a place inside one, or polygons
+        ("mask_rule", pa.string()),  # how to read the mask; '' for 255 = manipulated (dfl/data/masks.py)
+        ("class_label", pa.int8()),  # 0 real, 1 synthetic, 2 tampered
+        ("generator", pa.string()),  # name of what made it; '' for real
+        ("family", pa.string()),  # of the generator: gan, diffusion, edit, ...
+        ("method", pa.string()),  # what was done: face-swap, synthesis, inpainting, splice, ...
+        ("group", pa.string()),  # demographic group or intersection
+        ("video", pa.string()),
+        ("frame", pa.int32()),  # number of the frame in its video, from 0
+        ("identity", pa.string()),  # person who is seen
+        ("source", pa.string()),  # original that it was made from; an original names itself
+        ("compression", pa.string()),  # c23, c40, raw, jpeg75, ...
+        ("caption", pa.string()),
+        ("explanation", pa.string()),
+    ]
+)
+#: Rows that share a name in one of these columns belong on the same side of a split.
+TIES = ("identity", "video", "source")
+_DEFAULTS: dict[str, Any] = {f.name: "" if pa.types.is_string(f.type) else -1 for f in ROW_SCHEMA}
+
+
+def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Build a table of rows from mappings; keys left out are absent (-1 or '')."""
+    columns: dict[str, list[Any]] = {name: [] for name in _DEFAULTS}
+    for row in rows:
+        for name, default in _DEFAULTS.items():
+            columns[name].append(row.get(name, default))
+    return pa.table(columns, schema=ROW_SCHEMA)
+
+
+def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> int | None:
+    """Return 0 or 1 for a class name, by explicit names only and never by sort order; None if unknown."""
+    word = name.lower()
+    if word in REAL_NAMES | {n.lower() for n in real}:
+        return 0
+    if word in FAKE_NAMES | {n.lower() for n in fake}:
+        return 1
+    return None
+
+
+def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Return all image files under a folder, sorted by path, whatever the case of their suffix.
+
+    Links are followed. Names that start with a dot are left out: macOS writes such a twin beside every file.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    for top, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        if any(os.path.islink(os.path.join(top, f)) for f in folders):  # a link may lead back up
+            seen.add(os.path.realpath(top))
+            folders[:] = [f for f in folders if os.path.realpath(os.path.join(top, f)) not in seen]
+        found += [
+            os.path.join(top, f) for f in files if not f.startswith(".") and os.path.splitext(f)[1].lower() in suffixes
+        ]
+    return sorted(map(Path, found))
+
+
+def part(table: pa.Table, split: str, fractions: Mapping[str, float] | None, seed: int) -> pa.Table:
+    """Return the rows of one split by fraction; rows tied by identity, video or source stay together.
+
+    Without fractions all rows are given for every split, which suits a set that is only tested on.
+    """
+    if fractions is None or not len(table):
+        return table
+    column = pa.array(assign(table, fractions, seed, by=TIES))
+    table = table.set_column(table.column_names.index("split"), "split", column)
+    return table.filter(pc.equal(table["split"], split))
+
+
+class Source(ABC):
+    """One data set layout. The constructor touches no disk.
+
+    Args:
+        limit: At most so many images of a split, drawn with seed ``limit_seed``; one number for all splits,
+            or one per split. None takes all.
+        limit_seed: Seed of that draw.
+    """
+
+    #: What to tell a user whose data are not there: where to get them.
+    get: str = "point the source to the folder that holds the images"
+    #: Licence of the images, and the paper to cite.
+    licence: str = ""
+    citation: str = ""
+    #: What the set itself says for real and fake, and for manipulated pixels; rows always say 0/1 and 1.
+    label_convention: str = "0 real, 1 fake"
+    mask_convention: str = "no masks"
+    #: What of the layout was written from memory and not yet seen on a real copy; '' for nothing.
+    recalled: str = ""
+
+    def __init__(self, limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
+        unknown = set(limit) - set(SPLITS) if isinstance(limit, dict) else set()
+        if unknown:
+            raise UserError(f"limit names no split {unknown.pop()!r}; there are {', '.join(SPLITS)}")
+        self.limit, self.limit_seed = limit, limit_seed
+
+    @abstractmethod
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split (``train``, ``val`` or ``test``) with the columns of ``ROW_SCHEMA``.
+
+        Raises:
+            UserError: If the set is not there, half unpacked, or holds names this source does not know.
+        """
+
+    def prepare(self) -> None:  # noqa: B027  (optional: most sets are on disk already)
+        """Make files that must exist before ``items``; called once, on one process."""
+
+    def load(self, split: str) -> pa.Table:
+        """Return ``items(split)``, checked and cut to ``limit``.
+
+        Raises:
+            UserError: If the split is unknown or holds no image.
+        """
+        if split not in SPLITS:
+            raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
+        table = self.items(split).select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
+        if not len(table):
+            raise UserError(f"{self!r} has no image in split {split!r}")
+        limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit
+        if limit is not None and limit < len(table):
+            keep = np.random.default_rng([self.limit_seed, SPLITS.index(split)]).choice(
+                len(table), limit, replace=False
+            )
+            table = table.take(pa.array(np.sort(keep)))
+        return table
+
+    def missing(self, what: str, where: str | Path) -> UserError:
+        """Return the one error for data that are not there: what was looked for, where, and how to get it."""
+        return UserError(
+            f"{type(self).__name__}: no {what} at {Path(where).expanduser().absolute()}; {self.get}; "
+            "`make demo` needs no data of yours"
+        )
+
+    def expected(self, what: str, where: str | Path, change: str = "") -> UserError:
+        """Return the error for a half unpacked set: what was expected, what was found, which argument to change."""
+        folder = Path(where).expanduser().absolute()
+        if not folder.is_dir():
+            return self.missing(what, folder)
+        names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if not p.name.startswith("."))
+        found = ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+        return UserError(
+            f"{type(self).__name__}: expected {what} in {folder}, found {found or 'nothing'}; {change or self.get}"
+        )
+
+    def __repr__(self) -> str:
+        root = getattr(self, "root", None) or getattr(self, "file", None)
+        return f"{type(self).__name__}({str(root) if root else ''})"
+
+
+class Unsplit(Source):
+    """A set without splits of its own.
+
+    Args:
+        root: The folder that holds the set.
+        fractions: Share of train, val and test. None gives all images for every split that is asked for, which
+            suits a set that is only tested on.
+        seed: Seed of the split by fraction.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        fractions: dict[str, float] | None = None,
+        seed: int = 0,
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.root, self.fractions, self.seed = Path(root).expanduser(), fractions, seed
+
+    @abstractmethod
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all rows of the set."""
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        return part(to_table(self.rows()), split, self.fractions, self.seed)
+
+
+class Carved(Source):
+    """A set with train and test only; validation is carved out of train.
+
+    Args:
+        root: The folder that holds the set.
+        val_share: Share of the training images that become validation images, whole identities and videos together.
+            0 leaves the training set whole, and there is no validation.
+        seed: Seed of that draw.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of the limit's draw.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        val_share: float = 0.1,
+        seed: int = 0,
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.root, self.val_share, self.seed = Path(root).expanduser(), val_share, seed
+
+    @abstractmethod
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """Return the rows of the set's own ``train`` or ``test``."""
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        if split == "test":
+            return to_table({**row, "split": "test"} for row in self.rows("test"))
+        if not self.val_share:
+            if split == "val":
+                raise UserError(f"{self!r} has no validation images: set val_share, or give data.val another source")
+            return to_table({**row, "split": "train"} for row in self.rows("train"))
+        shares = {"train": 1 - self.val_share, "val": self.val_share}
+        return part(to_table(self.rows("train")), split, shares, self.seed)

@@ -1,0 +1,67 @@
+"""140k Real and Fake Faces (Kaggle, xhlulu): 70,000 FFHQ photos and 70,000 StyleGAN faces, 256 px JPEG."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+
+from dfl.data.sources.base import Source, images_in, label_of, to_table
+from dfl.errors import UserError
+
+#: The set's own names of our splits.
+FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+
+
+class Kaggle140k(Source):
+    """The folder as it is unpacked: ``{train,valid,test}.csv`` beside ``real_vs_fake/real-vs-fake/<split>/{real,fake}``.
+
+    The label of its CSV files is 1 for real and 0 for fake, so the column ``label_str`` is read instead, and it
+    must agree with the folder. Without the CSV files the folders alone are read.
+
+    Args:
+        root: The folder that holds ``real_vs_fake``.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    get = "get it from kaggle.com/datasets/xhlulu/140k-real-and-fake-faces, unpack it there, or set root"
+
+    def __init__(self, root: str = "data/140k", limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
+        super().__init__(limit, limit_seed)
+        self.root = Path(root).expanduser()
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        base = next(
+            (
+                p
+                for p in (self.root / "real_vs_fake" / "real-vs-fake", self.root / "real-vs-fake", self.root)
+                if (p / "train").is_dir()
+            ),
+            None,
+        )
+        if base is None:
+            raise self.missing("folder real_vs_fake/real-vs-fake/train", self.root)
+        name = FOLDERS[split]
+        file = self.root / f"{name}.csv"
+        paths = self._listed(file, base) if file.is_file() else images_in(base / name)
+        rows = []
+        for path in paths:
+            label = label_of(path.parent.name)
+            if label is None:
+                raise UserError(f"{path}: its folder is neither real nor fake")
+            made_by = {"generator": "stylegan", "family": "gan"} if label else {}
+            rows.append({"path": str(path), "label": label, "split": split, "class_label": label, **made_by})
+        return to_table(rows)
+
+    def _listed(self, file: Path, base: Path) -> list[Path]:
+        table = pa.csv.read_csv(file)
+        if not {"path", "label_str"} <= set(table.column_names):
+            raise UserError(f"{file} needs the columns path and label_str; it has {', '.join(table.column_names)}")
+        paths = [base / p for p in table["path"].to_pylist()]
+        for path, word in zip(paths, table["label_str"].to_pylist(), strict=True):
+            if label_of(path.parent.name) != label_of(word):
+                raise UserError(
+                    f"{file} calls {path.parent.name}/{path.name} {word!r}: the table and the folders do not belong together"
+                )
+        return paths

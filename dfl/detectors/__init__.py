@@ -1,0 +1,8 @@
+"""Detectors: one file, or folder, for each paper. Importing one here is what makes it known by its short name."""
+
+from dfl.detectors.base import Detector
+from dfl.detectors.baseline import Baseline
+from dfl.detectors.loading import load
+from dfl.detectors.vit_scl import VitScl
+
+__all__ = ["Baseline", "Detector", "VitScl", "load"]

@@ -1,0 +1,88 @@
+"""Any timm backbone with a two-way head and cross-entropy: what every other method is compared with.
+
+Settings of the configs follow DeepfakeBench (Yan et al. 2023): 256 px, mean and std 0.5, Adam 2e-4, weight decay 5e-4.
+The single-center loss can be added with ``scl_weight``, since every timm model gives a feature before its head.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import timm
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from timm.data import resolve_model_data_config
+from torch import Tensor, optim
+
+from dfl.detectors.base import Detector, Losses
+from dfl.losses import SingleCenterLoss, cross_entropy
+from dfl.losses.single_center import Center, EmptyClass
+from dfl.networks import create_backbone, is_convolutional
+
+
+class Baseline(Detector):
+    """A timm backbone trained with cross-entropy, and the single-center loss if it has a weight.
+
+    Args:
+        backbone: timm name.
+        pretrained: Start from pretrained weights.
+        weights: Where from: a local file, or a timm tag. None takes timm's default.
+        input_size: Side of the images in pixels; by default the backbone's own.
+        mean: Normalisation of values in [0, 1]; by default the backbone's own.
+        std: The same.
+        timm_args: More arguments of ``timm.create_model``, for example ``{pad_type: same}``.
+        scl_weight: Weight of the single-center loss; 0 leaves it out.
+        scl_feature: What it looks at: the input of the last layer, or the logits.
+        scl_margin: Its margin.
+        scl_margin_mode: ``sqrt_dim`` multiplies the margin by the square root of the feature's dimensions.
+        scl_center: How its center is found.
+        scl_empty_class: What it gives for a batch with one class.
+        optimizer: Makes the optimizer from the trainable parameters.
+        scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        pretrained: bool = True,
+        weights: str | None = None,
+        input_size: int | None = None,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        timm_args: dict[str, Any] | None = None,
+        scl_weight: float = 0.0,
+        scl_feature: Literal["pre_logits", "logits"] = "pre_logits",
+        scl_margin: float = 0.3,
+        scl_margin_mode: Literal["sqrt_dim", "absolute"] = "sqrt_dim",
+        scl_center: Center = "learnable",
+        scl_empty_class: EmptyClass = "real_only",
+        optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=2e-4, weight_decay=5e-4),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler)
+        timm_args = {"num_classes": 2} | (timm_args or {})
+        known = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
+        if input_size and known is not None and known.fixed_input_size:  # a ViT is built for one size
+            timm_args = {"img_size": input_size} | timm_args
+        self.network: Any = create_backbone(backbone, pretrained, weights, **timm_args)
+        config = resolve_model_data_config(self.network)
+        self.input_size = input_size or config["input_size"][-1]
+        self.mean, self.std = mean or config["mean"], std or config["std"]
+        self.channels_last = is_convolutional(self.network)
+        self.scl_weight = scl_weight
+        self.scl_feature = "feature" if scl_feature == "pre_logits" else "logits"
+        if scl_weight:
+            dim = int(self.network.head_hidden_size) if scl_feature == "pre_logits" else self.network.num_classes
+            self.criterion = SingleCenterLoss(dim, scl_margin, scl_margin_mode, scl_center, scl_empty_class)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return ``logit`` (N,), ``logits`` (N, K) and ``feature`` (N, D), the input of the last layer."""
+        feature = self.network.forward_head(self.network.forward_features(image), pre_logits=True)
+        logits = self.network.get_classifier()(feature)
+        return {"logit": logits[:, 1] - logits[:, 0], "logits": logits, "feature": feature}
+
+    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+        """Return ``loss`` = ``ce`` + scl_weight x ``scl``."""
+        ce = cross_entropy(out["logits"], batch["label"], batch.get("weight"))
+        if self.criterion is None:
+            return {"loss": ce, "ce": ce}
+        scl = self.criterion(out[self.scl_feature], batch["label"])
+        return {"loss": ce + self.scl_weight * scl, "ce": ce, "scl": scl}

@@ -1,0 +1,15 @@
+"""The one error that speaks to users: the command line prints it as a single line and exits with 2."""
+
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where it looked, what to change."""
+
+
+def near(word: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?`, or the whole list where nothing comes near."""
+    close = get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(sorted(known))}" if known else ""

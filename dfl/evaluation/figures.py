@@ -1,0 +1,195 @@
+"""Figures of a validation or test: ROC, precision-recall, score histograms, and the images a detector got most wrong.
+
+Every function takes the rows of `Detection.rows()` and returns a matplotlib `Figure` that belongs to nobody: no pyplot,
+no global state, so that a callback can draw in the middle of training. matplotlib comes with the extra `report`;
+`MATPLOTLIB` is false where it is missing, and drawing then raises UserError. Colours are Okabe and Ito's, which
+colour-blind readers can tell apart; from the ninth domain on the line style changes too.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor
+
+from dfl.errors import UserError
+from dfl.metrics import auroc, average_precision, pr_curve, roc_curve
+
+MATPLOTLIB = RequirementCache("matplotlib>=3.9")
+if MATPLOTLIB:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+MISSING = "figures need matplotlib; install it with: pip install 'dfl[report]'"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+REAL, FAKE = COLOURS[0], COLOURS[1]
+STYLES = ("-", "--", ":")
+INK = "#444444"
+
+Rows = Mapping[str, Tensor]
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of this size in inches, with a canvas that can draw it."""
+    if not MATPLOTLIB:
+        raise UserError(MISSING)
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(axes: "Axes", title: str, x: str, y: str) -> None:
+    """Give one plot its small fonts, light grid and quiet frame."""
+    axes.set_title(title, fontsize=9, loc="left", color="black")
+    axes.set_xlabel(x, fontsize=8, color=INK)
+    axes.set_ylabel(y, fontsize=8, color=INK)
+    axes.tick_params(labelsize=7, colors=INK, length=2)
+    axes.grid(color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+
+
+def _curves(domains: Mapping[str, Rows], title: str, x: str, y: str, pr: bool) -> "Figure":
+    """Draw one curve per domain with its area in the legend; a domain of one class has none and says so."""
+    figure = _figure(4.6, 4.2 + 0.17 * len(domains))
+    axes = figure.subplots()
+    _style(axes, title, x, y)
+    for place, (domain, rows) in enumerate(domains.items()):
+        score, label = rows["score"], rows["label"]
+        area = float((average_precision if pr else auroc)(score, label))
+        across, up = (pr_curve if pr else roc_curve)(score, label)
+        axes.plot(
+            across.numpy(),
+            up.numpy(),
+            color=COLOURS[place % len(COLOURS)],
+            linestyle=STYLES[place // len(COLOURS) % len(STYLES)],
+            linewidth=1.4,
+            drawstyle="steps-pre" if pr else "default",
+            label=f"{domain}  " + ("one class only" if math.isnan(area) else f"{area:.3f}"),
+        )
+    if not pr:
+        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=(0, (4, 4)))
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    figure.legend(loc="outside lower center", fontsize=7, frameon=False, ncols=1 if len(domains) < 4 else 2)
+    return figure
+
+
+def roc(domains: Mapping[str, Rows]) -> "Figure":
+    """Draw the ROC curves of all domains in one plot, with AUROC in the legend."""
+    return _curves(domains, "ROC (AUROC)", "false positive rate", "true positive rate", pr=False)
+
+
+def pr(domains: Mapping[str, Rows]) -> "Figure":
+    """Draw the precision-recall curves of all domains in one plot, with average precision in the legend."""
+    return _curves(domains, "Precision-recall (AP)", "recall", "precision", pr=True)
+
+
+def histogram(domains: Mapping[str, Rows], threshold: float = math.nan, bins: int = 40) -> "Figure":
+    """Draw the scores of real and of fake images, one plot per domain, as shares of the class.
+
+    Args:
+        domains: rows per domain.
+        threshold: drawn as a line unless NaN.
+        bins: equal-width bins on [0, 1].
+    """
+    columns = min(3, max(1, len(domains)))
+    lines = max(1, math.ceil(len(domains) / columns))
+    figure = _figure(3.3 * columns, 2.3 * lines)
+    plots = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes, (domain, rows) in zip(plots, domains.items(), strict=False):
+        _style(axes, domain, "score (probability of fake)", "share of the class")
+        score, label = rows["score"].numpy(), rows["label"].numpy()
+        for value, name, colour in ((0, "real", REAL), (1, "fake", FAKE)):
+            part = score[label == value]
+            part = part[np.isfinite(part)]
+            share = np.full(len(part), 1 / max(1, len(part)))
+            edges = np.linspace(0, 1, bins + 1)
+            axes.hist(part, edges, weights=share, color=colour, alpha=0.25, histtype="stepfilled")
+            axes.hist(
+                part,
+                edges,
+                weights=share,
+                color=colour,
+                histtype="step",
+                linewidth=1.1,
+                label=f"{name} ({len(part):,})",
+            )
+        if not math.isnan(threshold):
+            axes.axvline(threshold, color="black", linewidth=0.8, linestyle="--", label=f"threshold {threshold:.3f}")
+        axes.set_xlim(-0.01, 1.01)
+        axes.legend(fontsize=7, frameon=False, loc="upper center")
+    for axes in plots[len(domains) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def image_grid(images: Sequence[Tensor], titles: Sequence[str], columns: int = 8) -> "Figure":
+    """Draw images in a grid, each under its title.
+
+    Args:
+        images: uint8 (3, H, W) each, sizes may differ.
+        titles: one per image; keep them to about 20 characters a line.
+        columns: images per line.
+    """
+    lines = max(1, math.ceil(len(images) / columns))
+    figure = _figure(1.35 * columns, 1.65 * lines)
+    plots = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in plots:
+        axes.set_axis_off()
+    for axes, image, title in zip(plots, images, titles, strict=False):
+        axes.imshow(image.permute(1, 2, 0).numpy())
+        axes.set_title(title, fontsize=6.5, pad=3)
+    return figure
+
+
+def most_wrong(rows: Rows, k: int, label: int | None = None) -> Tensor:
+    """Return the places in `rows` of the k images whose score is farthest from their label, farthest first.
+
+    Args:
+        rows: of one domain.
+        k: at most so many.
+        label: only images of this label; None takes both.
+    """
+    wrong = (rows["score"] - rows["label"]).abs().nan_to_num(nan=2.0)  # a NaN score is the worst
+    if label is not None:
+        wrong = wrong.masked_fill(rows["label"] != label, -1.0)
+    order = wrong.argsort(descending=True, stable=True)[:k]
+    return order[wrong[order] >= 0]
+
+
+def wrong_images(dataset: Any, rows: Rows, k: int) -> tuple[list[Tensor], list[str]]:
+    """Read the k most wrong images again through their data set, with titles for `image_grid`.
+
+    Args:
+        dataset: `dataset[i]` is a batch row with `image` uint8 (3, H, W) and `path`.
+        rows: of the same domain.
+        k: at most so many.
+    """
+    images, titles = [], []
+    for place in most_wrong(rows, k).tolist():
+        item = dataset[int(rows["index"][place])]
+        name = Path(str(item.get("path", ""))).name
+        short = name if len(name) <= 18 else f"{name[:8]}…{name[-9:]}"
+        images.append(item["image"])
+        titles.append(f"{('real', 'fake')[int(rows['label'][place])]}  {float(rows['score'][place]):.3f}\n{short}")
+    return images, titles
+
+
+def to_png(figure: "Figure") -> bytes:
+    """Return the figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def to_array(figure: "Figure") -> np.ndarray:
+    """Return the figure as pixels, uint8 (H, W, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,17 @@
+"""Cross-entropy over class logits, in float32 whatever the autocast."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the mean cross-entropy, a float32 scalar.
+
+    Args:
+        logits: (N, K), any float dtype.
+        label: (N,) long, class ids.
+        weight: (N,) float32 weight of each sample; the mean is over samples, not over weights, so that ranks
+            average to the loss of the whole batch.
+    """
+    loss = F.cross_entropy(logits.float(), label, reduction="none")
+    return (loss if weight is None else loss * weight).mean()

@@ -1,0 +1,34 @@
+"""Metrics: pure functions on score and label, and torchmetrics classes that gather them over an epoch and ranks."""
+
+from dfl.metrics.binary import (
+    accuracy,
+    auroc,
+    average_precision,
+    balanced_accuracy,
+    choose_threshold,
+    ece,
+    eer,
+    log_loss,
+    pr_curve,
+    roc_curve,
+    tpr_at_fpr,
+    video_scores,
+)
+from dfl.metrics.detection import Detection, mean_over_domains
+
+__all__ = [
+    "Detection",
+    "accuracy",
+    "auroc",
+    "average_precision",
+    "balanced_accuracy",
+    "choose_threshold",
+    "ece",
+    "eer",
+    "log_loss",
+    "mean_over_domains",
+    "pr_curve",
+    "roc_curve",
+    "tpr_at_fpr",
+    "video_scores",
+]

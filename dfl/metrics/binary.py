@@ -1,0 +1,232 @@
+"""Measures of a real/fake score, as pure functions.
+
+A detector gives each image a score, the probability that it is fake. Rank measures (AUROC, average precision, EER,
+TPR at a fixed FPR) ask only whether fakes score higher than reals. Verdict measures (accuracy, balanced accuracy)
+also need a threshold: the verdict is fake if and only if score >= threshold. Log loss and ECE ask whether the score
+is right as a probability.
+
+Everything is exact: no bins in the curves, ties handled as scikit-learn does. Counts stay integers until the last
+division and sums are correctly rounded, so a result does not depend on the order of the rows, bit for bit. The work
+happens on the CPU in float64 on every machine: 100,000 rows take about 0.1 s there, and MPS has no float64.
+
+All functions take `score` (N,) float32 or float64 in [0, 1] and `label` (N,) with 0 real and 1 fake, on any device,
+and return 0-dimensional float64 tensors on the CPU. What is undefined is NaN: a rank measure with one class only,
+anything of no rows, anything of a NaN score. Lower precision raises TypeError: bf16 has 128 values in [0.5, 1), and
+the ties this makes took a simulated AUROC from 0.86 to 0.59.
+"""
+
+import math
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NAN = torch.tensor(math.nan, dtype=torch.float64)
+
+
+class Counts(NamedTuple):
+    """The confusion counts at every distinct threshold, from the highest down: int64, (K,) each.
+
+    Row k counts the images with score >= threshold[k].
+    """
+
+    threshold: Tensor
+    true_positive: Tensor
+    false_positive: Tensor
+
+
+def check_precision(score: Tensor) -> None:
+    """Raise TypeError unless the score is float32 or float64."""
+    if score.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"scores must be float32 or float64, not {score.dtype}; use logit.float().sigmoid()")
+
+
+def _rows(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return score (float64) and label (int64) on the CPU, flat, checked."""
+    check_precision(score)
+    score, label = score.detach().flatten().cpu().double(), label.detach().flatten().cpu().long()
+    if score.shape != label.shape:
+        raise ValueError(f"{len(score)} scores but {len(label)} labels")
+    if len(label) and not bool(((label == 0) | (label == 1)).all()):
+        raise ValueError(f"labels must be 0 (real) or 1 (fake), found {sorted(set(label.tolist()) - {0, 1})[:5]}")
+    return score, label
+
+
+def _ranked(score: Tensor, label: Tensor) -> Counts | None:
+    """Return the counts at every distinct score, or None where rank measures are undefined."""
+    score, label = _rows(score, label)
+    fakes = int(label.sum())
+    if fakes in (0, len(label)) or bool(score.isnan().any()):
+        return None
+    score, order = score.sort(descending=True, stable=True)
+    last = torch.cat([score[1:] != score[:-1], torch.ones(1, dtype=torch.bool)]).nonzero().flatten()
+    true_positive = label[order].cumsum(0)[last]
+    return Counts(score[last], true_positive, last + 1 - true_positive)
+
+
+def _origin(counts: Tensor) -> Tensor:
+    """Put the point "nothing is called fake" before the counts."""
+    return torch.cat([counts.new_zeros(1), counts])
+
+
+def _sum(values: Tensor) -> float:
+    """Return the correctly rounded sum, which no order and no number of threads can change."""
+    return math.fsum(values.tolist())
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def roc_curve(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return false and true positive rate, (K + 1,) float64 each, from (0, 0) to (1, 1); empty where undefined."""
+    counts = _ranked(score, label)
+    if counts is None:
+        return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
+    tp, fp = _origin(counts.true_positive).double(), _origin(counts.false_positive).double()
+    return fp / fp[-1], tp / tp[-1]
+
+
+def pr_curve(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return recall and precision, (K,) float64 each, by rising recall; empty where undefined."""
+    counts = _ranked(score, label)
+    if counts is None:
+        return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
+    tp, fp = counts.true_positive.double(), counts.false_positive.double()
+    return tp / tp[-1], tp / (tp + fp)
+
+
+def auroc(score: Tensor, label: Tensor) -> Tensor:
+    """Return the area under the ROC curve: the chance that a fake outscores a real, ties counting one half."""
+    counts = _ranked(score, label)
+    if counts is None:
+        return NAN.clone()
+    tp, fp = _origin(counts.true_positive), _origin(counts.false_positive)
+    twice = int(((fp[1:] - fp[:-1]) * (tp[1:] + tp[:-1])).sum())
+    return _scalar(twice / (2 * int(tp[-1]) * int(fp[-1])))
+
+
+def average_precision(score: Tensor, label: Tensor) -> Tensor:
+    """Return the sum over thresholds of precision times the gain in recall (no interpolation, as scikit-learn)."""
+    counts = _ranked(score, label)
+    if counts is None:
+        return NAN.clone()
+    tp = counts.true_positive
+    gain = (tp - _origin(tp)[:-1]).double() / tp[-1]
+    return _scalar(_sum(gain * tp.double() / (tp + counts.false_positive)))
+
+
+def eer(score: Tensor, label: Tensor) -> Tensor:
+    """Return the equal error rate: where the ROC curve's line segments meet FPR = 1 - TPR.
+
+    A constant score gives 0.5: its curve is the diagonal.
+    """
+    fpr, tpr = roc_curve(score, label)
+    if not len(fpr):
+        return NAN.clone()
+    gap = fpr + tpr - 1  # rises from -1 to 1, in steps
+    right = int((gap >= 0).nonzero()[0])
+    share = -gap[right - 1] / (gap[right] - gap[right - 1])
+    return fpr[right - 1] + share * (fpr[right] - fpr[right - 1])
+
+
+def tpr_at_fpr(score: Tensor, label: Tensor, max_fpr: float = 0.01) -> Tensor:
+    """Return the highest TPR that some threshold reaches with FPR <= max_fpr; no interpolation between thresholds."""
+    fpr, tpr = roc_curve(score, label)
+    return tpr[fpr <= max_fpr].max() if len(fpr) else NAN.clone()
+
+
+def log_loss(score: Tensor, label: Tensor) -> Tensor:
+    """Return the mean negative log-likelihood in nats, scores clamped to [eps, 1 - eps] of their dtype (scikit-learn).
+
+    Defined for one class too.
+    """
+    eps = torch.finfo(score.dtype).eps if score.is_floating_point() else 0.0
+    score, label = _rows(score, label)
+    if not len(score) or bool(score.isnan().any()):
+        return NAN.clone()
+    score = score.clamp(eps, 1 - eps)
+    return _scalar(-_sum(torch.where(label == 1, score, 1 - score).log()) / len(score))
+
+
+def ece(score: Tensor, label: Tensor, bins: int = 15) -> Tensor:
+    """Return the expected calibration error of the probability of fake.
+
+    [0, 1] is cut into bins of equal width, closed on the left (the last one on both sides). The error is the mean
+    over images of |mean score - frequency of fakes| of the image's bin. It compares the probability of fake with
+    the frequency of fakes, not the confidence of the verdict with its accuracy (Guo et al. 2017 do the latter).
+    """
+    score, label = _rows(score, label)
+    if not len(score) or bool(score.isnan().any()):
+        return NAN.clone()
+    score, order = score.sort(stable=True)  # the sums below then do not depend on the order of the rows
+    place = (score * bins).long().clamp(0, bins - 1)
+    predicted = torch.bincount(place, weights=score, minlength=bins)
+    observed = torch.bincount(place, weights=label[order].double(), minlength=bins)
+    return _scalar(_sum((predicted - observed).abs()) / len(score))
+
+
+def accuracy(score: Tensor, label: Tensor, threshold: float = 0.5) -> Tensor:
+    """Return the share of right verdicts, fake iff score >= threshold. NaN for a NaN threshold or no rows."""
+    score, label = _rows(score, label)
+    if not len(score) or math.isnan(threshold) or bool(score.isnan().any()):
+        return NAN.clone()
+    return _scalar(int(((score >= threshold).long() == label).sum()) / len(score))
+
+
+def balanced_accuracy(score: Tensor, label: Tensor, threshold: float = 0.5) -> Tensor:
+    """Return the mean of the shares of right verdicts among reals and among fakes. NaN unless both are there."""
+    score, label = _rows(score, label)
+    fakes, reals = int(label.sum()), int((label == 0).sum())
+    if not fakes or not reals or math.isnan(threshold) or bool(score.isnan().any()):
+        return NAN.clone()
+    verdict = score >= threshold
+    return _scalar((int(verdict[label == 1].sum()) / fakes + int((~verdict[label == 0]).sum()) / reals) / 2)
+
+
+def choose_threshold(score: Tensor, label: Tensor) -> Tensor:
+    """Return the threshold that maximises balanced accuracy; NaN with one class only.
+
+    Candidates are the midpoints between neighbouring distinct scores, and the two that call everything fake or
+    everything real. Of equally good ones the nearest to 0.5 wins, then the lower. The result is a float32 number
+    that separates its two neighbours, so that storing it in a float32 buffer changes no verdict.
+    """
+    counts = _ranked(score, label)
+    if counts is None:
+        return NAN.clone()
+    high, low = counts.threshold[:-1], counts.threshold[1:]
+    middle = ((high + low) / 2).float().double()
+    middle = torch.where(middle > low, middle, high)  # float32 neighbours: the midpoint may round down to `low`
+    lowest, highest = counts.threshold[-1], counts.threshold[0]
+    beyond = torch.nextafter(highest.float(), torch.tensor(math.inf)).double()
+    threshold = torch.cat([beyond.clamp(min=0.5)[None], middle, lowest.clamp(max=0.5)[None]])
+    tp, fp = _origin(counts.true_positive), _origin(counts.false_positive)
+    gain = tp * fp[-1] - fp * tp[-1]  # balanced accuracy up to a constant and a factor, in integers
+    best = threshold[gain == gain.max()].flip(0)  # rising, so that argmin takes the lower of two equally near
+    return best[(best - 0.5).abs().argmin()]
+
+
+def video_scores(score: Tensor, label: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+    """Average the scores of each video's frames.
+
+    Args:
+        score: (N,).
+        label: (N,).
+        video: (N,) integer ids; rows with an id < 0 belong to no video and are left out.
+
+    Returns:
+        Mean score (V,) float64 and label (V,) int64, by rising id. A video that holds both labels becomes two, one
+        per label, with a warning.
+    """
+    score, label = _rows(score, label)
+    video = video.detach().flatten().cpu().long()
+    inside = video >= 0
+    score, label, video = score[inside], label[inside], video[inside]
+    score, order = score.sort(stable=True)  # the sums below then do not depend on the order of the rows
+    key, place = torch.unique(2 * video[order] + label[order], return_inverse=True)
+    both = len(key) - len(torch.unique(key // 2))
+    if both:
+        warnings.warn(f"{both} videos hold real and fake frames; each is scored as two videos", stacklevel=2)
+    frames = torch.bincount(place, minlength=len(key))
+    return torch.bincount(place, weights=score, minlength=len(key)) / frames, key % 2

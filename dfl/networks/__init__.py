@@ -1,0 +1,6 @@
+"""Networks and parts that two detectors or more use."""
+
+from dfl.networks.backbone import create_backbone, is_convolutional, without_weights
+from dfl.networks.lora import add_lora, merge_lora
+
+__all__ = ["add_lora", "create_backbone", "is_convolutional", "merge_lora", "without_weights"]

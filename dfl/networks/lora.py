@@ -1,0 +1,70 @@
+"""LoRA (Hu et al. 2021) on a frozen network: W x becomes W x + (alpha / r) B A x, with A and B trained.
+
+B starts at zero, so the network starts as it was. For evaluation and export the product is added to W, which gives the
+same outputs at no extra cost.
+"""
+
+import copy
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from dfl.errors import UserError
+
+
+def add_lora(
+    model: nn.Module,
+    rank: int = 16,
+    alpha: int = 32,
+    dropout: float = 0.1,
+    targets: Sequence[str] = ("qkv",),
+    train_also: Sequence[str] = (),
+) -> nn.Module:
+    """Freeze a network and put LoRA on its linear layers, in place.
+
+    Args:
+        model: The network; timm's ViTs have one fused ``qkv`` in each block, so query, key and value share A.
+        rank: r.
+        alpha: Numerator of the scale alpha / r.
+        dropout: Dropout before A.
+        targets: Ends of the names of the layers that get LoRA.
+        train_also: Patterns (``*`` allowed) of parameters that are trained in full beside LoRA, for example ``norm*``.
+
+    Returns:
+        The same network.
+
+    Raises:
+        UserError: If a target or pattern meets nothing.
+    """
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    for target in targets:
+        if not any(n == target or n.endswith(f".{target}") for n in names):
+            raise UserError(
+                f"no linear layer is named {target!r}: there are {', '.join(sorted({n.split('.')[-1] for n in names}))}"
+            )
+    model.requires_grad_(False)
+    # r and alpha by name: peft stores them in the modules, and a checkpoint needs only the tensors
+    inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets)), model
+    )
+    for pattern in train_also:
+        met = [p for n, p in model.named_parameters() if fnmatchcase(n, pattern) and "lora_" not in n]
+        if not met:
+            raise UserError(f"train_also: no parameter is named like {pattern!r}")
+        for parameter in met:
+            parameter.requires_grad_(True)
+    return model
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Return a copy in which every LoRA layer is the plain linear layer W + (alpha / r) B A; outputs are equal."""
+    model = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())
+    return model

@@ -1,0 +1,32 @@
+"""Checkpoints that stay with their run when its folder moves."""
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+
+
+class Keeper(ModelCheckpoint):
+    """Lightning's ``ModelCheckpoint``, for runs that are resumed in another place.
+
+    Lightning forgets the best score when the folder is not the one where the run began, and so overwrites the best
+    checkpoint with whatever comes next. Here the score is kept if the best checkpoint came along.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state of a run, with its paths moved to where the run is now."""
+        best = state_dict["best_model_path"]
+        came_along = not best or (Path(self.dirpath or ".") / Path(best).name).is_file()
+        if self.dirpath and came_along:
+            state_dict = {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_k_models": {self._here(path): score for path, score in state_dict["best_k_models"].items()},
+                **{key: self._here(state_dict[key]) for key in PATHS},
+            }
+        super().load_state_dict(state_dict)
+
+    def _here(self, path: str) -> str:
+        return str(Path(self.dirpath or ".") / Path(path).name) if path else ""

@@ -1,0 +1,35 @@
+"""Fixtures: every test writes in a folder of its own, from a fixed seed, without any network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)  # many small tensors: threads cost more than they bring
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    torch.manual_seed(0)
+
+
+def save_image(path: Path, seed: int, dark: bool, size: int = 40) -> None:
+    """Write noise, dark if fake, so that a few steps tell them apart."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels // 2 if dark else pixels).save(path)
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 30 real and 30 fake images of 40 px."""
+    root = tmp_path_factory.mktemp("faces")
+    for i in range(30):
+        save_image(root / "real" / f"{i:02d}.png", i, dark=False)
+        save_image(root / "fake" / f"{i:02d}.png", 100 + i, dark=True)
+    return root

@@ -1,0 +1,283 @@
+"""Every kind of file a data set may hold, made here, against Pillow's pixels or a plain error."""
+
+import io
+import pickle
+import struct
+import time
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageCms, ImageOps
+
+from dfl.data import decoding
+from dfl.data.decoding import DecodeError, image_size, read_image, read_mask, resize_nearest
+from dfl.data.jpeg_header import plain_jpeg
+
+
+def photo(height=61, width=47, seed=0):
+    """Smooth colour with some noise: every JPEG path has something to decode."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    noisy = np.asarray(coarse).astype(int) + rng.integers(-20, 21, (height, width, 3))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def encode(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags.tobytes()
+
+
+def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png(width, height, depth, colour, rows):
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+
+
+def pillow(data):
+    """The reference."""
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+
+
+def plain(data):
+    return plain_jpeg(data) is not None
+
+
+def frames(kind):
+    return encode(photo(), kind, save_all=True, append_images=[photo(seed=1), photo(seed=2)])
+
+
+def ordinary():
+    """Name -> (file, whether it must take the fast path) of everything that decodes to what Pillow says."""
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    palette = photo().quantize(16)
+    table = {
+        "gray.jpg": (encode(photo().convert("L"), "JPEG"), True),
+        "icc.jpg": (encode(photo(), "JPEG", icc_profile=icc), True),
+        "comment.jpg": (encode(photo(), "JPEG", comment=b"hello"), True),
+        "restart.jpg": (encode(photo(), "JPEG", restart_marker_blocks=1), True),
+        "garbage_behind.jpg": (encode(photo(), "JPEG") + b"\xff\xda garbage", True),
+        "rgb_not_ycc.jpg": (encode(photo(), "JPEG", keep_rgb=True), True),
+        "1x1.jpg": (encode(photo(1, 1), "JPEG"), True),
+        "widest.jpg": (encode(photo(1, 65_500), "JPEG"), True),
+        "cmyk.jpg": (encode(photo().convert("CMYK"), "JPEG"), False),
+        "several.mpo": (frames("MPO"), False),
+        "xmp_turned.jpg": (encode(photo(), "JPEG", xmp=b'<x tiff:Orientation="6"/>'), False),
+        "broken_exif.jpg": (encode(photo(), "JPEG", exif=b"Exif\0\0nonsense"), False),
+        "png_named.jpg": (encode(photo(), "PNG"), False),
+        "rgb16.png": (png(2, 1, 16, 2, b"\0" + struct.pack(">6H", 0, 300, 65_535, 32_768, 511, 5)), False),
+        "alpha.png": (encode(photo().convert("RGBA"), "PNG"), False),
+        "la.png": (encode(photo().convert("LA"), "PNG"), False),
+        "bilevel.png": (encode(photo().convert("1"), "PNG"), False),
+        "palette.png": (encode(palette, "PNG"), False),
+        "palette_trns.png": (encode(palette, "PNG", transparency=3), False),
+        "palette_trns_bytes.png": (encode(palette, "PNG", transparency=bytes(range(16))), False),
+        "1x1.png": (encode(photo(1, 1), "PNG"), False),
+        "animated.gif": (frames("GIF"), False),
+        "animated.webp": (frames("WEBP"), False),
+        "animated.png": (frames("PNG"), False),
+        "rgb.bmp": (encode(photo(), "BMP"), False),
+        "rgb.tif": (encode(photo(), "TIFF"), False),
+        "lzw.tif": (encode(photo(), "TIFF", compression="tiff_lzw"), False),
+        "rgb.avif": (encode(photo(), "AVIF"), False),
+    }
+    for sampling in ("4:4:4", "4:2:2", "4:2:0"):
+        for progressive in (False, True):
+            data = encode(photo(), "JPEG", subsampling=sampling, progressive=progressive, quality=85)
+            table[f"{sampling}{'p' * progressive}.jpg"] = (data, True)
+    for turn in range(1, 9):
+        table[f"turn{turn}.jpg"] = (encode(photo(), "JPEG", exif=exif(turn)), turn == 1)
+        table[f"turn{turn}.png"] = (encode(photo(), "PNG", exif=exif(turn)), False)
+        table[f"turn{turn}.tif"] = (encode(photo(), "TIFF", tiffinfo={0x0112: turn}), False)
+    return table
+
+
+ORDINARY = ordinary()
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize("name", ORDINARY)
+def test_pixels_are_pillows(name, tmp_path):
+    data, fast = ORDINARY[name]
+    (tmp_path / name).write_bytes(data)
+    pixels = read_image(tmp_path / name)
+    assert plain(data) == fast
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    np.testing.assert_array_equal(pixels, pillow(data))
+    np.testing.assert_array_equal(pixels, read_image(data))
+    assert image_size(tmp_path / name) == image_size(data) == (pixels.shape[1], pixels.shape[0])
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_fast_path_equals_pillow_at_odd_sizes(sampling):
+    for seed, (height, width) in enumerate([(1, 9), (2, 2), (7, 8), (8, 7), (15, 17), (16, 16), (33, 31), (3, 200)]):
+        for quality in (5, 75, 100):
+            data = encode(photo(height, width, seed), "JPEG", subsampling=sampling, quality=quality)
+            assert plain(data)
+            np.testing.assert_array_equal(read_image(data), pillow(data))
+
+
+def test_16_bit_gray_is_scaled_not_saturated():
+    values = np.array([[0, 128, 129, 257, 32_896, 65_535]], np.uint16)
+    want = [0, 0, 1, 1, 128, 255]
+    for kind in ("PNG", "TIFF", "PPM"):
+        pixels = read_image(encode(Image.fromarray(values), kind))
+        assert pixels[0].tolist() == [[value] * 3 for value in want], kind
+    turned = read_image(encode(Image.fromarray(values), "PNG", exif=exif(6)))
+    assert turned[:, 0, 0].tolist() == want
+
+
+def test_alpha_is_dropped_or_laid_on_white():
+    half = Image.new("RGBA", (2, 1), (200, 0, 0, 0))
+    half.putpixel((1, 0), (10, 20, 30, 255))
+    assert read_image(encode(half, "PNG")).tolist() == [[[200, 0, 0], [10, 20, 30]]]
+    assert read_image(encode(half, "PNG"), alpha="white").tolist() == [[[255, 255, 255], [10, 20, 30]]]
+    la = encode(Image.new("LA", (1, 1), (90, 0)), "PNG")
+    palette = encode(Image.new("P", (1, 1), 0), "PNG", transparency=0)
+    for data in (la, palette):
+        assert read_image(data, alpha="white").tolist() == [[[255, 255, 255]]]
+
+
+def broken():
+    jpeg, float_tiff = encode(photo(), "JPEG"), encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
+    return {
+        "empty": (b"", "empty"),
+        "html": (b"<!DOCTYPE html><html>404</html>", "<!DOCTYPE"),
+        "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "no known image"),
+        "magic_only": (b"\xff\xd8\xff", "header"),
+        "float_tiff": (float_tiff, "float"),
+        "int32_tiff": (encode(Image.fromarray(np.ones((4, 4), np.int32)), "TIFF"), "32-bit"),
+        "last_two_bytes_missing": (jpeg[:-2], "cut off"),
+        "no_height": (jpeg.replace(struct.pack(">HH", 61, 47), struct.pack(">HH", 0, 47)), "damaged header"),
+    }
+
+
+BROKEN = broken()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_say_what_is_wrong(name, tmp_path):
+    data, reason = BROKEN[name]
+    file = tmp_path / "a.jpg"
+    file.write_bytes(data)
+    with pytest.raises(DecodeError, match=reason) as raised:
+        read_image(file)
+    assert raised.value.path == str(file)
+    assert str(raised.value) == f"{file}: {raised.value.reason}"
+
+
+@pytest.mark.parametrize("name", ["missing.jpg", "", "nul\0.jpg"])
+def test_no_file(name, tmp_path):
+    for read in (read_image, image_size, lambda path: read_mask(path, size=(1, 1))):
+        with pytest.raises(DecodeError):
+            read(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_truncated_at_every_tenth(kind):
+    image = photo(160, 150)
+    data = encode(image, "JPEG", progressive=True) if kind == "progressive" else encode(image, kind)
+    for tenth in range(1, 10):
+        with pytest.raises(DecodeError):
+            read_image(data[: len(data) * tenth // 10])
+
+
+def test_bombs_are_refused_before_decoding():
+    zeros = zlib.compressobj(9)
+    body = b"".join(zeros.compress(bytes(10_000 // 8 + 1)) for _ in range(10_000)) + zeros.flush()
+    head = struct.pack(">IIBBBBB", 10_000, 10_000, 1, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    jpeg = encode(photo(), "JPEG").replace(struct.pack(">HH", 61, 47), struct.pack(">HH", 60_000, 60_000))
+    assert len(bomb) < 15_000
+    tracemalloc.start()
+    start = time.perf_counter()
+    for data in (bomb, jpeg, png(100_000, 100_000, 8, 2, b"")):
+        with pytest.raises(DecodeError, match="pixels"):
+            read_image(data)
+    assert time.perf_counter() - start < 0.5
+    assert tracemalloc.get_traced_memory()[1] < 2e6
+    tracemalloc.stop()
+    assert image_size(bomb) == (10_000, 10_000)
+    with pytest.raises(DecodeError, match="47x61 is more than the 2866 pixels"):
+        read_image(encode(photo(), "JPEG"), max_pixels=47 * 61 - 1)
+    assert read_image(encode(photo(), "JPEG"), max_pixels=47 * 61).shape == (61, 47, 3)
+
+
+@pytest.mark.parametrize("fill", [b"", b"\xff"], ids=["fast", "slow"])
+def test_thousands_of_scans_are_refused(fill):
+    data = encode(photo(2000, 2000), "JPEG", progressive=True, quality=5)
+    data = data[:2] + fill + data[2:]
+    last = data.rindex(b"\xff\xda")
+    many = data[:last] + data[last : last + 12] * 2000 + data[-2:]
+    assert plain(many) == (not fill)
+    start = time.perf_counter()
+    with pytest.raises(DecodeError, match="2009 scans"):
+        read_image(many)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_error_survives_a_data_worker():
+    error = pickle.loads(pickle.dumps(DecodeError("a.jpg", "the file is empty")))
+    assert (error.path, error.reason) == ("a.jpg", "the file is empty")
+    assert str(DecodeError("a worker's traceback")) == "a worker's traceback"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive", "exif", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_fuzz(kind):
+    """Damage never escapes as another error, and the fast path never disagrees with Pillow about a damaged file."""
+    options = {"progressive": {"progressive": True}, "exif": {"exif": exif(1)}}.get(kind, {})
+    data = encode(photo(), "JPEG" if kind in ("progressive", "exif") else kind, **options)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        bad = bytearray(data)
+        for at in rng.integers(0, min(len(bad), rng.choice([40, 700, len(bad)])), rng.integers(1, 4)):
+            bad[at] = rng.integers(256)
+        outcomes = []
+        for read in (read_image, lambda d: decoding._decode_with_pillow("<bytes>", d, decoding.MAX_PIXELS, "drop")):
+            try:
+                outcomes.append(read(bytes(bad)))
+            except DecodeError as error:
+                outcomes.append(error)
+        if isinstance(outcomes[0], np.ndarray):
+            np.testing.assert_array_equal(*outcomes)
+        else:
+            assert isinstance(outcomes[1], DecodeError)
+
+
+def test_mask_values_and_size():
+    soft = Image.fromarray(np.array([[0, 100, 255]], np.uint8))
+    assert read_mask(encode(soft, "PNG"), size=(3, 1)).tolist() == [[0, 100, 255]]
+    assert read_mask(encode(soft.convert("RGBA"), "PNG"), size=(3, 1)).tolist() == [[0, 100, 255]]
+    assert read_mask(encode(soft.point(lambda v: v > 0, "1"), "PNG"), size=(3, 1)).tolist() == [[0, 255, 255]]
+    zero_one = Image.fromarray(np.array([[0, 1, 1]], np.uint8))
+    assert read_mask(encode(zero_one, "PNG"), size=(3, 1)).tolist() == [[0, 255, 255]]
+    red = Image.new("RGB", (1, 1), (255, 0, 0))
+    assert read_mask(encode(red, "PNG"), size=(1, 1)).tolist() == [[255]]
+    deep = Image.fromarray(np.array([[0, 65_535]], np.uint16))
+    assert read_mask(encode(deep, "PNG"), size=(2, 1)).tolist() == [[0, 255]]
+    with pytest.raises(DecodeError, match="the mask is 3x1 pixels, but its image is 6x2"):
+        read_mask(encode(soft, "PNG"), size=(6, 2))
+    assert read_mask(encode(soft, "PNG"), size=(6, 2), resize=True).tolist() == [[0, 0, 100, 100, 255, 255]] * 2
+
+
+def test_resize_nearest_is_torchs_nearest_exact():
+    rng = np.random.default_rng(0)
+    for old, new in [((7, 9), (3, 4)), ((5, 5), (11, 13)), ((256, 100), (224, 224)), ((1, 1), (4, 2))]:
+        mask = rng.integers(0, 256, old, dtype=np.uint8)
+        want = F.interpolate(torch.from_numpy(mask)[None, None].float(), size=new, mode="nearest-exact")
+        np.testing.assert_array_equal(resize_nearest(mask, new), want[0, 0].numpy())

@@ -1,0 +1,145 @@
+"""Sources: labels by name and never by sort order, and errors that say what was found and what to change."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dfl.data import Folder, Kaggle140k, Paths, Table
+from dfl.errors import UserError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def rows(table: pa.Table, *columns: str) -> list[tuple]:
+    return list(zip(*(table[c].to_pylist() for c in columns), strict=True))
+
+
+def test_folder_knows_classes_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "train/FAKE/a.JPG", "train/Real/x/b.png", "train/REAL/notes.txt", "Valid/0_real/c.webp")
+    source = Folder(str(tmp_path), generator="adm", family="diffusion")
+    found = rows(source.load("train"), "path", "label", "generator", "family", "split")
+    assert found == [
+        (f"{tmp_path}/train/FAKE/a.JPG", 1, "adm", "diffusion", "train"),
+        (f"{tmp_path}/train/Real/x/b.png", 0, "", "", "train"),
+    ]
+    assert rows(source.load("val"), "label") == [(0,)]
+
+
+def test_folder_does_not_guess(tmp_path: Path) -> None:
+    touch(tmp_path, "real/a.jpg", "sdxl/b.jpg")
+    with pytest.raises(UserError, match=r"holds real, sdxl: 'sdxl' is neither real nor fake; say which"):
+        Folder(str(tmp_path)).load("train")
+    assert rows(Folder(str(tmp_path), fake=["SDXL"]).load("train"), "label") == [(0,), (1,)]
+
+
+def test_missing_sets_say_where_they_looked() -> None:
+    with pytest.raises(UserError, match=r"Kaggle140k: no folder .* at .*/data/140k; get it from kaggle.com.*make demo"):
+        Kaggle140k().load("train")
+    with pytest.raises(UserError, match="no folder at .*/nowhere"):
+        Folder("nowhere").load("train")
+
+
+def test_empty_splits_are_errors(tmp_path: Path) -> None:
+    touch(tmp_path, "train/real/a.jpg", "test/real/readme.txt", "test/fake/readme.txt")
+    with pytest.raises(UserError, match="no image in split 'test'"):
+        Folder(str(tmp_path)).load("test")
+    with pytest.raises(UserError, match="has the splits test, train, and none for 'val'"):
+        Folder(str(tmp_path)).load("val")
+
+
+def test_limit_draws_with_its_seed(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"train/{c}/{i:02d}.jpg" for c in ("real", "fake") for i in range(50)))
+    first, again, other = (
+        Folder(str(tmp_path), limit=20, limit_seed=s).load("train")["path"].to_pylist() for s in (0, 0, 1)
+    )
+    assert len(set(first)) == 20
+    assert first == again != other
+    assert len(Folder(str(tmp_path), limit={"val": 3}).load("train")) == 100
+    with pytest.raises(UserError, match="'valid'"):
+        Folder(str(tmp_path), limit={"valid": 3})
+
+
+def kaggle(root: Path, fake: str = "fake") -> None:
+    touch(
+        root,
+        *(
+            f"real_vs_fake/real-vs-fake/{s}/{c}/{i}.jpg"
+            for s in ("train", "valid", "test")
+            for c in ("real", "fake")
+            for i in (1, 2)
+        ),
+    )
+    for split in ("train", "valid", "test"):
+        lines = [",original_path,id,label,label_str,path"]
+        lines += [
+            f"{i},x,{i},{int(c == 'real')},{c if c == 'real' else fake},{split}/{c}/{i}.jpg"
+            for c in ("real", "fake")
+            for i in (1, 2)
+        ]
+        (root / f"{split}.csv").write_text("\n".join(lines))
+
+
+def test_kaggle_label_1_is_real_there_and_0_here(tmp_path: Path) -> None:
+    kaggle(tmp_path)
+    found = rows(Kaggle140k(str(tmp_path)).load("val"), "path", "label", "generator")
+    base = f"{tmp_path}/real_vs_fake/real-vs-fake/valid"
+    assert found == [
+        (f"{base}/real/1.jpg", 0, ""),
+        (f"{base}/real/2.jpg", 0, ""),
+        (f"{base}/fake/1.jpg", 1, "stylegan"),
+        (f"{base}/fake/2.jpg", 1, "stylegan"),
+    ]
+    for csv in tmp_path.glob("*.csv"):
+        csv.unlink()
+    assert sorted(rows(Kaggle140k(str(tmp_path)).load("val"), "path", "label", "generator")) == sorted(found)
+
+
+def test_kaggle_table_and_folders_must_agree(tmp_path: Path) -> None:
+    kaggle(tmp_path, fake="real")
+    with pytest.raises(UserError, match="do not belong together"):
+        Kaggle140k(str(tmp_path)).load("test")
+
+
+def test_table_reads_csv_and_parquet_with_aliases(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("img,target,subset,Method,subject\na.png,1,train,adm,7\nb.png,0,valid,,8\n")
+    found = rows(Table(str(tmp_path / "t.csv")).load("train"), "path", "label", "generator", "identity")
+    assert found == [(f"{tmp_path}/a.png", 1, "adm", "7")]
+    pq.write_table(pa.table({"path": ["/x/a.png", "b.png"], "class": ["FAKE", "real"]}), tmp_path / "t.parquet")
+    table = Table(str(tmp_path / "t.parquet"), root="/y")
+    assert rows(table.load("test"), "path", "label") == [("/x/a.png", 1), ("/y/b.png", 0)]
+
+
+def test_table_label_of_fake(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\na,0\nb,1\n")
+    assert rows(Table(str(tmp_path / "t.csv"), label_of_fake=0).load("train"), "label") == [(1,), (0,)]
+    (tmp_path / "t.csv").write_text("path,label\na,0\nb,1\nc,2\n")
+    with pytest.raises(UserError, match="one other value must be left"):
+        Table(str(tmp_path / "t.csv"), label_of_fake=0).load("train")
+    with pytest.raises(UserError, match="cannot tell real from fake by the labels 0, 1, 2"):
+        Table(str(tmp_path / "t.csv")).load("train")
+
+
+def test_table_names_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("where,label\na,0\n")
+    with pytest.raises(
+        UserError, match=r"no column for 'path': it has where, label; name it with columns: \{path: ...\}"
+    ):
+        Table(str(tmp_path / "t.csv")).load("train")
+    assert len(Table(str(tmp_path / "t.csv"), columns={"path": "where"}).load("train")) == 1
+    with pytest.raises(UserError, match="no column 'wo'"):
+        Table(str(tmp_path / "t.csv"), columns={"path": "wo"}).load("train")
+
+
+def test_paths_keep_their_order(tmp_path: Path) -> None:
+    touch(tmp_path, "b.png", "d/z.jpg", "d/e/a.JPEG", "d/x.txt")
+    found = Paths([str(tmp_path / "b.png"), str(tmp_path / "d")]).load("test")
+    assert [Path(p).name for p in found["path"].to_pylist()] == ["b.png", "a.JPEG", "z.jpg"]
+    assert set(found["label"].to_pylist()) == {-1}
+    with pytest.raises(UserError, match="no file or folder 'none.png'"):
+        Paths(["none.png"]).load("test")

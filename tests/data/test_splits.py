@@ -1,0 +1,44 @@
+"""Splits by fraction: shares met, nobody on two sides."""
+
+import numpy as np
+import pytest
+
+from dfl.data.sources import to_table
+from dfl.data.splits import assign, components
+from dfl.errors import UserError
+
+PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+
+def test_components_join_over_any_column() -> None:
+    assert components([["a", "", "b", "a", ""], ["", "v", "v", "", ""]]).tolist() == [0, 1, 1, 0, 4]
+
+
+def test_shares_are_met_in_both_classes() -> None:
+    table = to_table({"path": str(i), "label": int(i < 200)} for i in range(800))
+    split, label = np.array(assign(table, PARTS)), table["label"].to_numpy()
+    for c, n in ((0, 600), (1, 200)):
+        assert [int((split[label == c] == name).sum()) for name in PARTS] == [round(n * f) for f in PARTS.values()]
+    assert assign(table, PARTS) == split.tolist() != assign(table, PARTS, seed=1)
+
+
+def test_identities_and_videos_stay_whole() -> None:
+    rng = np.random.default_rng(0)
+    who = [f"p{i}" for i in rng.integers(0, 60, 500)]
+    clip = [f"v{i}" if i < 30 else "" for i in rng.integers(0, 300, 500)]
+    table = to_table(
+        {"path": str(i), "label": i % 2, "identity": w, "video": v}
+        for i, (w, v) in enumerate(zip(who, clip, strict=True))
+    )
+    split = assign(table, {"train": 0.5, "test": 0.5})
+    for names in (who, clip):
+        sides: dict[str, set[str]] = {}
+        for name, side in zip(names, split, strict=True):
+            sides.setdefault(name, set()).add(side)
+        assert all(len(s) == 1 for name, s in sides.items() if name)
+    assert len(set(split)) == 2
+
+
+def test_fractions_must_add_up() -> None:
+    with pytest.raises(UserError, match="add up to 1"):
+        assign(to_table([{"path": "a", "label": 0}]), {"train": 0.7, "test": 0.2})

@@ -1,0 +1,69 @@
+"""The base: pixels, optimizers, warnings."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from dfl import detectors
+from dfl.detectors import Baseline
+from dfl.errors import UserError
+from dfl.metrics import Detection
+
+
+def test_normalises_on_the_device_and_lets_floats_pass() -> None:
+    detector = Baseline("test_resnet", pretrained=False, mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 1.0))
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    out = detector.normalise(pixels)
+    expected = (pixels.double() / 255 - torch.tensor([0.5, 0.25, 0.0]).view(3, 1, 1)) / torch.tensor(
+        [0.5, 0.5, 1]
+    ).view(3, 1, 1)
+    torch.testing.assert_close(out, expected.float(), rtol=1e-5, atol=1e-6)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert detector.normalise(out) is out
+
+
+def test_optimizer_is_fused_and_holds_only_what_is_trained() -> None:
+    detector = Baseline("test_resnet", pretrained=False, scl_weight=0.5)
+    detector.network.fc.weight.requires_grad_(False)
+    optimizer = detector.configure_optimizers()
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert id(detector.network.fc.weight) not in held
+    assert id(detector.criterion.center) in held
+    assert all(group["fused"] for group in optimizer.param_groups)
+
+
+def test_fixed_size_backbones_are_built_for_the_size() -> None:
+    detector = Baseline("test_vit", pretrained=False, input_size=64)
+    assert detector(torch.randn(2, 3, 64, 64))["logit"].shape == (2,)
+
+
+def test_an_upside_down_detector_is_named() -> None:
+    detector = Baseline("test_vit", pretrained=False)
+    detector._trainer = pl.Trainer(logger=False, accelerator="cpu")
+    detector.log_dict = lambda *a, **k: None
+    detector.metrics["val"] = {"a": Detection()}
+    label = torch.tensor([0, 0, 1, 1])
+    detector.metrics["val"]["a"].update(1 - label.float(), label, torch.arange(4))
+    with pytest.warns(UserWarning, match="inverted labels"):
+        detector.on_validation_epoch_end()
+    detector.metrics["val"] = {"a": Detection()}
+    detector.metrics["val"]["a"].update(label.float(), label, torch.arange(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.on_validation_epoch_end()
+    assert 0 < detector.threshold <= 1
+
+
+def test_loading_a_stranger_is_one_line(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "hyper_parameters": {}, "dfl": {"class_path": "os.system"}}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="'os.system', which is not imported"):
+        detectors.load(tmp_path / "a.ckpt")
+    for path in ("https://example.org/a.ckpt", tmp_path / "none.ckpt"):
+        with pytest.raises(UserError):
+            detectors.load(path)
+    (tmp_path / "torn.ckpt").write_bytes((tmp_path / "a.ckpt").read_bytes()[:100])
+    with pytest.raises(UserError, match="torn"):
+        detectors.load(tmp_path / "torn.ckpt")

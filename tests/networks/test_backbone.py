@@ -1,0 +1,71 @@
+"""Weights come from where they were asked for, or the answer is one clear line."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from dfl.errors import UserError
+from dfl.networks import create_backbone, is_convolutional, without_weights
+
+
+def test_weights_that_are_not_there_are_an_error() -> None:
+    with pytest.raises(UserError, match="no weights for test_vit.*set model.weights to the file"):
+        create_backbone("test_vit", pretrained=True)
+
+
+def test_a_missing_file_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"no weights file.*{tmp_path}"):
+        create_backbone("test_vit", weights="none.safetensors")
+
+
+def test_an_unknown_name_says_what_comes_near() -> None:
+    with pytest.raises(UserError, match="did you mean 'resnet50'"):
+        create_backbone("resnet_50", pretrained=False)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_loads_a_local_file_and_keeps_a_new_head_random(tmp_path: Path, suffix: str) -> None:
+    donor = timm.create_model("test_vit", num_classes=1000)
+    file = tmp_path / f"w{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": {f"module.{k}": v for k, v in donor.state_dict().items()}}, file)
+    else:
+        save_file(donor.state_dict(), file)
+    model = create_backbone("test_vit", weights=str(file), num_classes=2)
+    assert torch.equal(model.patch_embed.proj.weight, donor.patch_embed.proj.weight)
+    assert model.head.weight.shape[0] == 2
+    whole = create_backbone("test_vit", weights=str(file))
+    assert torch.equal(whole.head.weight, donor.head.weight)
+
+
+def test_a_file_that_does_not_fit_names_the_tensors(tmp_path: Path) -> None:
+    state = timm.create_model("test_vit").state_dict()
+    state["strange"] = state.pop("norm.weight")
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"1 missing \(norm.weight\); 1 unknown \(strange\)"):
+        create_backbone("test_vit", weights=str(tmp_path / "w.safetensors"))
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (open, ("ran", "w"))
+
+
+def test_a_planted_payload_does_not_run(tmp_path: Path) -> None:
+    torch.save({"x": Payload()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="no weights file that can be read safely"):
+        create_backbone("test_vit", weights=str(tmp_path / "w.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_weights_looks_for_none() -> None:
+    with without_weights():
+        create_backbone("test_vit", pretrained=True, weights="none.safetensors")
+
+
+def test_tells_convolutions_from_attention() -> None:
+    assert is_convolutional(timm.create_model("test_resnet"))
+    assert not is_convolutional(timm.create_model("test_vit"))

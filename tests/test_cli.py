@@ -1,0 +1,305 @@
+"""The command line in process, on a small network and sixty images: order of settings, runs by name, mistakes."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dfl.__main__ import main
+from dfl.cli import CLI
+
+QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+CONFIG = """# a config
+model:
+  class_path: VitScl
+  init_args: {{backbone: test_vit, pretrained: false, rank: 2, scl_margin: 0.4}}
+data:
+  class_path: DataModule
+  init_args:
+    train: {{class_path: Folder, init_args: {{root: {faces}, fractions: {{train: 0.6, val: 0.2, test: 0.2}}}}}}
+    test:
+      own: {{class_path: Folder, init_args: {{root: {faces}, fractions: {{train: 0.6, val: 0.2, test: 0.2}}}}}}
+    transform: {{resize: squash}}
+    batch_size: 8
+    num_workers: 0
+trainer: {{max_epochs: 1, log_every_n_steps: 1}}
+"""
+
+
+def run(*words: str) -> CLI:
+    made = main([*words, *QUIET])
+    assert isinstance(made, CLI)
+    return made
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must end with exit code 2; return its one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    assert stop.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dfl: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
+    """A folder with ``tiny.yaml`` and the run ``tiny``, trained for one epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(CONFIG.format(faces=faces))
+    run("fit", f"--config={folder / 'tiny.yaml'}", f"--root={folder}")
+    return folder
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, as the working directory."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+# runs and checkpoints
+
+
+def test_a_run_has_its_files_under_its_name(trained: Path) -> None:
+    assert {p.name for p in (trained / "checkpoints" / "tiny").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (trained / "lightning_logs" / "tiny" / "version_0" / "config.yaml").is_file()
+
+
+def test_the_same_command_starts_afresh_and_then_resumes(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("small.yaml").write_text(CONFIG.format(faces=faces))
+    words = ["fit", "--config=small.yaml", "--ckpt_path=last"]
+    first = run(*words)
+    assert "no checkpoints/small/last.ckpt yet: starting afresh" in capsys.readouterr().out
+    second = run(*words, "--trainer.max_epochs=2")
+    assert "resuming checkpoints/small/last.ckpt (VitScl, epoch 0, step" in capsys.readouterr().out
+    assert second.trainer.global_step == 2 * first.trainer.global_step > 0
+
+
+def test_last_is_written_even_when_the_score_got_worse(place: Path) -> None:
+    run("fit", "--config=tiny.yaml", "--name=worse", "--trainer.max_epochs=2", "--checkpoint.mode=min")
+    held = {which: torch.load(f"checkpoints/worse/{which}.ckpt", weights_only=True) for which in ("best", "last")}
+    assert held["last"]["epoch"] == 1
+    assert held["best"]["epoch"] <= 1
+
+
+def test_a_run_is_resumed_with_its_own_settings_without_a_config(place: Path) -> None:
+    again = run("fit", "--ckpt_path=last", "--name=tiny", "--model.scl_weight=0.25")
+    assert again.trainer.max_epochs == 1  # Lightning's own default is 1000
+    assert again.datamodule.batch_size == 8
+    assert again.model.hparams.scl_weight == 0.25
+
+
+def test_without_config_or_name_the_newest_run_is_taken(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = place / "checkpoints" / "other"
+    shutil.copytree(place / "checkpoints" / "tiny", other)
+    os.utime(place / "checkpoints" / "tiny" / "best.ckpt", (1, 1))
+    made = run("test", "--ckpt_path=best")
+    assert "scoring with checkpoints/other/best.ckpt (VitScl, epoch 0" in capsys.readouterr().out
+    assert made.plan.name == "other"
+
+
+def test_a_config_names_a_packaged_data_config_from_anywhere(place: Path) -> None:
+    Path("mine.yaml").write_text("model: {class_path: VitScl, init_args: {rank: 2}}\ndata: data/folder.yaml\n")
+    made = run("count", "--config=mine.yaml", "--model.backbone=test_vit")
+    assert made.config.count.data.init_args.train.init_args.root == "data/faces"
+
+
+def test_a_run_that_moved_still_knows_its_best(place: Path, trained: Path) -> None:
+    shutil.copytree(place / "checkpoints", place / "elsewhere" / "checkpoints")
+    before = torch.load(trained / "checkpoints" / "tiny" / "best.ckpt", weights_only=True)
+    words = ["--root=elsewhere", "--config=tiny.yaml", "--ckpt_path=last", "--trainer.max_epochs=2"]
+    made = run("fit", *words, "--model.optimizer.lr=0")
+    keeper = made.trainer.checkpoint_callback
+    state = next(v for k, v in before["callbacks"].items() if "auroc" in k)
+    assert float(keeper.best_model_score) >= float(state["best_model_score"])
+    assert Path(keeper.best_model_path) == Path("elsewhere/checkpoints/tiny/best.ckpt").absolute()
+    assert torch.load(keeper.best_model_path, weights_only=True)["epoch"] == 0
+
+
+# order: configs < checkpoint < typed
+
+
+def test_typed_beats_checkpoint_beats_config(place: Path) -> None:
+    text = Path("tiny.yaml").read_text().replace("rank: 2", "rank: 3").replace("scl_margin: 0.4", "scl_margin: 0.1")
+    Path("changed.yaml").write_text(text)
+    made = run("test", "--config=changed.yaml", "--name=tiny", "--ckpt_path=best", "--model.scl_margin=0.9")
+    assert made.model.hparams.rank == 2
+    assert made.model.hparams.scl_margin == 0.9
+
+
+def test_data_may_be_other_but_keep_the_transform_of_training(place: Path, faces: Path) -> None:
+    source = {"class_path": "Folder", "init_args": {"root": str(faces)}}
+    args = {"test": {"new": source}, "transform": {"resize": "none"}, "num_workers": 0}
+    Path("other.yaml").write_text(json.dumps({"class_path": "DataModule", "init_args": args}))
+    made = run("test", "--ckpt_path=best", "--data=other.yaml")
+    assert made.datamodule.domains("test") == ["new"]
+    assert made.datamodule.transform.resize == "squash"
+    made = run("test", "--ckpt_path=best", "--data=other.yaml", "--data.transform.resize=shorter")
+    assert made.datamodule.transform.resize == "shorter"
+
+
+def test_a_checkpoint_keeps_plain_settings_of_the_run(trained: Path) -> None:
+    held = torch.load(trained / "checkpoints" / "tiny" / "best.ckpt", weights_only=True)["dfl"]["run"]["config"]
+    assert json.loads(json.dumps(held)) == held
+    assert held["name"] == "tiny"
+    assert held["model"]["init_args"]["rank"] == 2
+    assert "class_path" in held["model"]["init_args"]["optimizer"]
+    assert held["trainer"]["max_epochs"] == 1
+
+
+# verbs
+
+
+def test_predict_scores_files_and_folders(place: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = place / "more" / "broken, not a.JPEG"
+    bad.parent.mkdir()
+    bad.write_text("<html>")
+    one = faces / "real" / "00.png"
+    run("predict", str(one), str(faces / "fake"), "more", "--output=scores.jsonl")
+    out = capsys.readouterr().out
+    assert "wrote 31 scores to scores.jsonl" in out
+    assert "1 images could not be read and have no score: more/broken, not a.JPEG" in out
+    rows = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
+    threshold = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)["dfl"]["threshold"]
+    assert rows[0]["path"] == str(one)
+    assert {row["domain"] for row in rows} == {"images"}
+    assert all(row["threshold"] == pytest.approx(threshold) for row in rows)
+    assert all(row["verdict"] == ("fake" if row["score"] >= row["threshold"] else "real") for row in rows)
+    made = run("predict", str(one))
+    with open(Path(made.trainer.log_dir) / "predictions.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["score"]) == pytest.approx(rows[0]["score"], abs=1e-6)
+
+
+def test_count_gives_the_numbers_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    run("count", "--config=vit_scl_original")
+    out = capsys.readouterr().out
+    assert "589,824 trainable of 87,157,480" in out
+    assert "1,000 trainable of 1,000" in out
+
+
+def test_validate_of_an_untrained_detector_warns(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("validate", "--config=tiny.yaml")
+    assert "an untrained detector is scored" in capsys.readouterr().out
+
+
+# mistakes
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["--model.rnak=3"], "model (VitScl) has no option 'rnak'; did you mean 'rank'?"),
+    (["--model.rank=three"], "model.rank takes int, not 'three'"),
+    (["--model.head=two_wya"], "did you mean 'two_way'?"),
+    (["--model.rank"], "--model.rank needs a value"),
+    (["--modle.rank=3"], "no option --modle.rank; did you mean --model.rank?"),
+    (["--rank=3"], "no option --rank; did you mean --model.rank?"),
+    (["--model=VitSlc"], "no detector named 'VitSlc'; did you mean 'VitScl'?"),
+    (["--model=nowhere.Mine"], "no class 'nowhere.Mine' can be imported"),
+    (["model.rank=3"], "did you mean --model.rank=3?"),
+    (["-model.rank=3"], "two dashes: --model.rank"),
+    (["vit_scl.yaml"], "did you mean --config vit_scl.yaml?"),
+    (["--model.optimizer=AdmaW"], "no optimizer named 'AdmaW'; did you mean 'AdamW'?"),
+    (["--model.optimizer=AdamW", "--model.optimizer.lrr=1"], "(AdamW) has no option 'lrr'; did you mean 'lr'?"),
+    (["--model.optimizer.lr=fast"], "model.optimizer.lr takes float, not 'fast'"),
+    (["--model.scheduler=CosineAnnealing"], "did you mean 'CosineAnnealingLR'?"),
+    (["--model.scheduler=CosineAnnealingLR"], "model.scheduler needs T_max (CosineAnnealingLR)"),
+    (["--data.batchsize=3"], "data (DataModule) has no option 'batchsize'; did you mean 'batch_size'?"),
+    (["--data.train=Fodler"], "no source named 'Fodler'; did you mean 'Folder'?"),
+    (["--data.transform.rezise=none"], "did you mean 'resize'?"),
+    (["--data=data/fodler.yaml"], "did you mean 'data/folder.yaml'?"),
+    (["--trainer.max_epoch=3"], "no option --trainer.max_epoch; did you mean --trainer.max_epochs?"),
+    (["--trainer.max_epochs=x"], "trainer.max_epochs takes int, not 'x'"),
+    (["--trainer.precision=bf17"], "did you mean 'bf16'?"),
+    (["--trainer.accelerator=gpuu"], "gpuu"),
+    (["--trainer.callbacks+=EarlyStoping"], "did you mean 'EarlyStopping'?"),
+    (["--checkpoint.monitr=x"], "did you mean --checkpoint.monitor?"),
+    (["--ckpt_pth=best"], "did you mean --ckpt_path?"),
+    (["--name=a/b"], "--name a/b must be the name of one folder"),
+    (["--model.rank=3", "--model.rank=4"], "--model.rank is given twice, as '3' and as '4'"),
+    (["--data.train.root=nowhere"], "no folder at"),
+    (["--ckpt_path=nope.ckpt"], "no checkpoint 'nope.ckpt' in"),
+    (["--ckpt_path=https://x.org/a.ckpt"], "takes a local file, not the URL"),
+    (["--ckpt_path=best", "--name=tyni"], "no best.ckpt of the run 'tyni'"),
+    (["--ckpt_path=best", "--model=Baseline"], "holds a VitScl, not a Baseline"),
+    (["--ckpt_path=tiny.yaml"], "tiny.yaml"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_a_mistake_is_one_line(words: list[str], says: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert says in fails(capsys, "fit", "--config=tiny.yaml", *words)
+
+
+FILES: list[tuple[str, str]] = [
+    ("model:\n  class_path: VitScl\n  init_args:\n    rnak: 3\n", "did you mean 'rank'? (line 4 of bad.yaml)"),
+    ("model:\n  class_path: VitSlc\n", "did you mean 'VitScl'? (line 2 of bad.yaml)"),
+    ("trainer:\n  max_epoch: 3\n", "did you mean --trainer.max_epochs? (line 2 of bad.yaml)"),
+    ("modle: {class_path: VitScl}\n", "unknown key 'modle'; did you mean 'model'?"),
+    ("model:\n  class_path: VitScl\n   init_args: {}\n", "bad.yaml, line 3 is no YAML"),
+    ("model: {class_path: VitScl, init_arg: {rank: 3}}\n", "class_path and its arguments as init_args"),
+    ("data: data/fodler.yaml\n", "did you mean 'data/folder.yaml'?"),
+    ("class_path: DataModule\n", "give it to the option it is for: --data bad.yaml"),
+    ("model: {class_path: VitScl}\n", "fit lacks --data"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), FILES, ids=[says for _, says in FILES])
+def test_a_mistake_in_a_config_says_where(text: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yaml").write_text(text)
+    assert says in fails(capsys, "fit", "--config=bad.yaml")
+
+
+def test_predict_without_images_or_a_run_says_so(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "name images or folders" in fails(capsys, "predict")
+    assert "no run in" in fails(capsys, "predict", "x.png", "--root=elsewhere")
+    assert "no file or folder 'x.png'" in fails(capsys, "predict", "x.png", *QUIET)
+    assert "must end in .csv or .jsonl" in fails(capsys, "predict", "x.png", "--output=x.txt", *QUIET)
+
+
+# hostile checkpoints
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("executed"),)
+
+
+def _write(change: dict[str, Any]) -> None:
+    content = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)
+    torch.save(content | change, "bad.ckpt")
+
+
+def test_a_payload_is_refused_and_not_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _write({"extra": Payload()})
+    assert "bad.ckpt" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
+    assert not Path("executed").exists()
+
+
+def test_a_checkpoint_cannot_make_us_import(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("stranger.py").write_text("open('executed', 'w')\n")
+    about = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)["dfl"]
+    about["run"]["config"]["data"]["init_args"]["test"]["own"]["class_path"] = "stranger.Mine"
+    _write({"dfl": about})
+    assert "names stranger.Mine, which is not imported" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 3000, -2])
+def test_a_torn_checkpoint_is_one_line(keep: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.ckpt").write_bytes(Path("checkpoints/tiny/best.ckpt").read_bytes()[:keep])
+    assert "bad.ckpt" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
+
+
+def test_a_checkpoint_of_another_program_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": {}}, "bad.ckpt")
+    assert "does not say which detector it holds" in fails(capsys, "test", "--ckpt_path=bad.ckpt")

@@ -1,0 +1,220 @@
+"""The promises that every detector keeps. A new one adds its smallest arguments to ``SMALL``, and is held to all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from dfl import config, detectors
+from dfl.__main__ import main
+from dfl.data import DataModule, Folder, Transform
+from dfl.detectors import Detector
+from dfl.training import KeyedRandomness
+
+#: The smallest version of each detector.
+SMALL: dict[str, dict[str, Any]] = {
+    "Baseline": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
+}
+#: Trainable parameters that a preset leaves without a gradient on purpose, because the published code does, by name.
+DEAD: dict[str, set[str]] = {}
+CONFIGS = [n for n in config.listing() if not n.startswith(("data/", "trainer/"))]
+PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+every_detector = pytest.mark.parametrize("name", SMALL)
+every_config = pytest.mark.parametrize("yaml", CONFIGS)
+
+
+def build(name: str) -> Detector:
+    pl.seed_everything(0)
+    return getattr(detectors, name)(**SMALL[name])
+
+
+def batch_for(detector: Detector, n: int = 6) -> dict[str, Any]:
+    size, label = detector.input_size, torch.arange(n) % 2
+    image = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    image[label == 1] //= 2
+    names = {k: torch.full((n,), -1) for k in ("group", "family", "video", "identity")}
+    return detector.on_after_batch_transfer(
+        {
+            **names,
+            "image": image,
+            "label": label,
+            "index": torch.arange(n),
+            "generator": label,
+            "class_label": label,
+            "path": [f"{i}.png" for i in range(n)],
+            "mask": torch.zeros(n, size, size),
+            "has_mask": label == 0,
+            "caption": [""] * n,
+            "explanation": [""] * n,
+            "weight": torch.ones(n),
+        },
+        0,
+    )
+
+
+def data(faces: Path, **words: Any) -> DataModule:
+    source = Folder(str(faces), fractions=PARTS)
+    return DataModule(source, batch_size=4, num_workers=0, transform=Transform(augment="light"), **words)
+
+
+def trainer(folder: Path, **words: Any) -> pl.Trainer:
+    settings: dict[str, Any] = {
+        "max_epochs": 2,
+        "callbacks": [KeyedRandomness()],
+        "enable_checkpointing": False,
+    } | words
+    return pl.Trainer(
+        **settings,
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def test_all_are_covered() -> None:
+    assert set(SMALL) == {n for n in detectors.__all__ if isinstance(getattr(detectors, n), type)} - {"Detector"}
+
+
+@every_detector
+def test_one_finite_score_for_each_image(name: str) -> None:
+    detector = build(name).eval()
+    out = detector(batch_for(detector)["image"])
+    assert out["logit"].shape == (6,)
+    assert out["logit"].isfinite().all()
+
+
+@every_detector
+def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
+    detector = build(name)
+    batch = batch_for(detector)
+    losses = detector.loss(detector(batch["image"]), batch)
+    losses["loss"].backward()
+    assert all(v.ndim == 0 and v.dtype == torch.float32 for v in losses.values())
+    idle = {n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None}
+    assert idle == DEAD.get(name, set())
+
+
+@every_detector
+def test_learns_one_batch(name: str) -> None:
+    detector = build(name)
+    batch, optimizer = (
+        batch_for(detector),
+        torch.optim.Adam([p for p in detector.parameters() if p.requires_grad], 0.01),
+    )
+    losses = []
+    for _ in range(30):
+        loss = detector.loss(detector(batch["image"]), batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@every_detector
+def test_checkpoint_rebuilds_it_without_pickle(name: str, tmp_path: Path) -> None:
+    detector = build(name)
+    run = trainer(tmp_path)
+    run.strategy.connect(detector)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    held = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert json.loads(json.dumps(held["dfl"]))
+    again = detectors.load(tmp_path / "a.ckpt")
+    assert type(again) is type(detector)
+    image = batch_for(detector)["image"]
+    assert torch.equal(again(image)["logit"], detector.eval()(image)["logit"])
+
+
+@every_detector
+def test_resume_equals_no_interruption(name: str, tmp_path: Path, faces: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = build(name)
+    trainer(tmp_path, callbacks=[KeyedRandomness(), keep], enable_checkpointing=True).fit(whole, data(faces))
+    for step in (2, 9, 13):  # in the first epoch, on its last batch, in the second
+        resumed = build(name)
+        file = str(tmp_path / f"step={step}.ckpt")
+        trainer(tmp_path).fit(resumed, data(faces), ckpt_path=file, weights_only=True)
+        state = resumed.state_dict()
+        assert [k for k, v in whole.state_dict().items() if not torch.equal(v, state[k])] == []
+
+
+@every_detector
+def test_runs_in_bf16_with_float32_scores(name: str, tmp_path: Path, faces: Path) -> None:
+    run, detector = trainer(tmp_path, max_epochs=1, precision="bf16-mixed"), build(name)
+    run.fit(detector, data(faces))
+    assert detector.metrics["val"]["same"].rows()["score"].dtype == torch.float32
+    assert torch.isfinite(torch.tensor(detector.results["val"]["same"]["log_loss"]))
+
+
+def test_two_ranks_equal_one_in_evaluation(tmp_path: Path, faces: Path) -> None:
+    """One pair of processes for all detectors: 12 test images in batches of 4, then 11, which 2 ranks cannot share."""
+    script = Path(__file__).with_name("two_ranks.py")
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29571", "OMP_NUM_THREADS": "1"}
+    elastic = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "dfl"}
+    words = [sys.executable, str(script), str(faces), str(tmp_path)]
+    both = [
+        subprocess.Popen(words, env={**common, **elastic, "RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE)
+        for r in (0, 1)
+    ]
+    errors = [p.communicate(timeout=180)[1].decode() for p in both]
+    assert [p.returncode for p in both] == [0, 0], errors
+    table = json.loads((tmp_path / "two.json").read_text())
+    for name in SMALL:
+        for limit in (12, 11):
+            detector = build(name)
+            test = {"a": Folder(str(faces), fractions=PARTS, limit=limit)}
+            trainer(tmp_path).test(detector, data(faces, test=test), verbose=False)
+            assert json.dumps(detector.results["test"]) == json.dumps(table[f"{name} {limit}"])
+
+
+SHRINK = {
+    "Baseline": ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"],
+    "VitScl": ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--model.rank=2"],
+}
+
+
+@every_config
+def test_config_runs_every_verb(yaml: str, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = next(n for n in SHRINK if f"class_path: {n}\n" in Path(config.find(yaml)).read_text())
+    words = [f"--config={yaml}", "--config=trainer/smoke.yaml", "--data=data/folder.yaml", f"--data.train.root={faces}"]
+    words += ["--data.batch_size=4", "--data.num_workers=0", "--name=a"]
+    main(["fit", *words, *SHRINK[name]])
+    for verb in ("validate", "test"):
+        cli = main([verb, *words, "--ckpt_path=last"])
+        split = "val" if verb == "validate" else verb
+        assert 0 <= cli.model.results[split]["same"]["auroc"] <= 1
+    main(
+        [
+            "predict",
+            str(faces / "real"),
+            "--name=a",
+            "--ckpt_path=last",
+            "--output=scores.csv",
+            "--config=trainer/smoke.yaml",
+        ]
+    )
+    lines = Path("scores.csv").read_text().splitlines()
+    assert lines[0].split(",")[:4] == ["path", "score", "verdict", "threshold"]
+    assert len(lines) == 31
+
+
+@every_config
+def test_config_is_whole_at_full_size(yaml: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with torch.device("meta"):
+        main(["count", f"--config={yaml}"])
+    said = capsys.readouterr().out
+    assert "trainable of" in said
+    assert "GMACs" in said

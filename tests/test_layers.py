@@ -1,0 +1,88 @@
+"""The direction of dependence: who may import whom, and no circles."""
+
+import ast
+from pathlib import Path
+
+import dfl
+
+ROOT = Path(dfl.__file__).parent
+#: What each part may import from the rest of the package. ``errors`` is free to all.
+MAY = {
+    "__main__": {"config"},
+    "config": set(),
+    "errors": set(),
+    "losses": set(),
+    "networks": set(),
+    "metrics": set(),
+    "data": set(),
+    "training": {"metrics", "evaluation"},
+    "detectors": {"networks", "losses", "metrics", "training"},
+    "evaluation": {"metrics", "data", "detectors"},
+    "mistakes": {"config", "data", "detectors"},
+    "checkpoints": {"detectors"},
+    "argv": {"config", "checkpoints", "mistakes", "data", "detectors"},
+    "cli": {"argv", "checkpoints", "config", "data", "detectors", "evaluation", "mistakes", "networks", "training"},
+}
+
+
+def modules() -> dict[str, tuple[Path, set[str]]]:
+    """Return the dfl modules that each file imports when it is imported, by its dotted name."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        tree = ast.parse(path.read_text())
+        lazy = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+        uses = set()
+        for node in ast.walk(tree):
+            if id(node) in lazy:
+                continue
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dfl":
+                uses |= {f"{node.module}.{a.name}" for a in node.names}
+            elif isinstance(node, ast.Import):
+                uses |= {a.name for a in node.names if a.name.startswith("dfl.")}
+        found[name] = (path, {u.removeprefix("dfl").lstrip(".") for u in uses})
+    return found
+
+
+def test_arrows_point_one_way() -> None:
+    wrong = []
+    for name, (path, uses) in modules().items():
+        part = name.split(".")[0]
+        for use in uses:
+            other = use.split(".")[0]
+            if part and other not in (part, "errors", "__version__") and other not in MAY[part]:
+                wrong.append(f"{path.relative_to(ROOT)} imports dfl.{use}")
+    assert not wrong
+
+
+def test_training_takes_only_figures_from_evaluation() -> None:
+    uses = {u for n, (_, us) in modules().items() if n.startswith("training") for u in us if u.startswith("evaluation")}
+    assert {".".join(u.split(".")[:2]) for u in uses} <= {"evaluation.figures", "evaluation"}
+
+
+def test_losses_and_networks_know_no_lightning() -> None:
+    for part in ("losses", "networks"):
+        for path in (ROOT / part).rglob("*.py"):
+            assert "lightning" not in path.read_text().lower(), path
+
+
+def test_no_circles() -> None:
+    files = {n: us for n, (_, us) in modules().items()}
+
+    def targets(name: str) -> set[str]:
+        found = {u if u in files else u.rpartition(".")[0] for u in files[name]}
+        return {t for t in found if t in files and t != name}
+
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"circle: {' -> '.join((*trail, name))}"
+        if name not in done:
+            # a package's __init__ collects its files; they do not import it back
+            for t in targets(name):
+                visit(t, (*trail, name))
+            done.add(name)
+
+    for name in files:
+        visit(name, ())

@@ -1,0 +1,95 @@
+"""Cheap questions are answered without torch, and every way to end has its exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dfl
+from dfl import __main__ as entry
+from dfl import config, detectors
+from dfl.errors import UserError
+
+
+def test_help_version_and_list_need_no_torch() -> None:
+    code = (
+        "import sys, dfl.__main__ as m\n"
+        "for word in ('--help', '--version', 'list'): m.main([word])\n"
+        "heavy = {'torch', 'numpy', 'yaml', 'pytorch_lightning'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    root = Path(dfl.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"dfl {dfl.__version__}" in done.stdout
+    assert "usage: dfl VERB" in done.stdout
+    assert "vit_scl.yaml" in done.stdout
+
+
+def test_list_knows_every_public_detector() -> None:
+    public = {name for name in detectors.__all__ if isinstance(getattr(detectors, name), type)} - {"Detector"}
+    listed = dict(config.detectors())
+    assert set(listed) == public
+    assert all(getattr(detectors, name).__doc__.startswith(line) for name, line in listed.items())
+
+
+def test_every_config_has_a_line_for_the_list() -> None:
+    assert [name for name in config.listing() if not config.describe(name)] == []
+
+
+def test_a_config_is_found_from_any_folder_with_and_without_suffix(tmp_path: Path) -> None:
+    packaged = Path(config.find("vit_scl.yaml"))
+    assert packaged.is_file()
+    assert Path(config.find("vit_scl")) == packaged
+    (tmp_path / "vit_scl.yaml").write_text("model: VitScl\n")
+    assert config.find("vit_scl.yaml") == "vit_scl.yaml"  # the user's own file comes first
+
+
+def test_an_unknown_config_says_where_it_looked_and_what_comes_near(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        config.find("vit_slc.yaml")
+    assert str(tmp_path) in str(error.value)
+    assert "did you mean 'vit_scl.yaml'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(UserError("no such thing"), 2), (KeyboardInterrupt(), 130), (SystemExit(75), 75)],
+)
+def test_exit_codes(raised: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(words: list[str]) -> None:
+        raise raised
+
+    monkeypatch.setattr(entry, "dispatch", fail)
+    with pytest.raises(SystemExit) as stop:
+        entry.main(["fit"])
+    assert stop.value.code == code
+
+
+def test_ctrl_c_inside_lightning_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(words: list[str]) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # what Lightning does after its clean-up
+
+    monkeypatch.setattr(entry, "dispatch", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        entry.main(["fit"])
+    assert stop.value.code == 130
+
+
+def test_an_error_is_one_line_unless_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        entry.main(["fti"])
+    assert capsys.readouterr().err == "dfl: no verb 'fti'; did you mean 'fit'?\n"
+    with pytest.raises(UserError):
+        entry.main(["--debug", "fti"])
+
+
+def test_an_error_from_a_loader_process_keeps_only_what_it_says() -> None:
+    crossed = (
+        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback ...\ndfl.errors.UserError: no file\n"
+    )
+    assert entry.one_line(crossed) == "no file"
