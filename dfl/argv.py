@@ -16,6 +16,7 @@ import yaml
 from dfl import checkpoints, config
 from dfl.checkpoints import Held
 from dfl.errors import UserError, near
+from dfl.training.checkpoint import previous
 
 #: Flags that may stand without a value.
 ALONE = ("-h", "--help", "--print_config")
@@ -77,10 +78,10 @@ def plan(words: list[str]) -> Plan:
             if before is not None and value != before and not flag.endswith("+"):
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
             made.typed.append((flag, config.find(value) if value and value.endswith(".yaml") else value))
-    if any(flag in ALONE or flag.endswith(".help") for flag, _ in made.typed):
-        return made
     made.layers = [_read_yaml(name) for name in made.configs]
     _find_inner(made)
+    if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
+        return made
     made.root = Path(made.value("--root") or _from_layers(made, "root") or ".").expanduser()
     _find_run(made)
     return made
@@ -129,10 +130,12 @@ def _pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
             raise UserError(f"options are written with two dashes: -{flag}")
         elif equals:
             yield flag, value
-        elif flag in ALONE or flag.endswith(".help"):
+        elif flag in ALONE:
             yield flag, None
         elif at == len(words) or words[at].startswith("--"):
-            raise UserError(f"{flag} needs a value: {flag}=VALUE")
+            if not flag.endswith(".help"):  # --model.help, or --model.help CLASS
+                raise UserError(f"{flag} needs a value: {flag}=VALUE")
+            yield flag, None
         else:
             yield flag, words[at]
             at += 1
@@ -202,18 +205,14 @@ def _find_run(made: Plan) -> None:
             made.notes.append("warning: no --ckpt_path, so an untrained detector is scored")
         made.name = name or "run"
         return
-    if (
-        made.verb == "fit"
-        and word == "last"
-        and name
-        and not (made.root / "checkpoints" / name / "last.ckpt").is_file()
-    ):
+    last = made.root / "checkpoints" / (name or "") / "last.ckpt"
+    begun = last.is_file() or previous(last).is_file()
+    if made.verb == "fit" and word == "last" and name and made.gives("model") and not begun:
         made.name = name
-        made.notes.append(f"no {made.root / 'checkpoints' / name / 'last.ckpt'} yet: starting afresh")
+        made.notes.append(f"no {last} yet: starting afresh")
         return
     path = checkpoints.resolve(str(word), made.root, name)
-    named = (made.value("--model"), made.value("--data"))
-    made.held = checkpoints.read(path, frozenset(n.partition(".")[0] for n in named if n and not n.endswith(".yaml")))
+    made.held = checkpoints.read(path, frozenset(_packages([made.layers, [value for _, value in made.typed]])))
     newest = not name and word in ("best", "last")
     made.name = name or (path.parent.name if newest else made.held.run.get("name") or path.parent.name)
     what = {"fit": "resuming", "count": "counting"}.get(made.verb, "scoring with")
@@ -221,6 +220,18 @@ def _find_run(made: Plan) -> None:
     _check_class(made, made.held)
     if made.verb == "predict" and not made.paths and not made.gives("data"):
         raise UserError("nothing to predict: name images or folders, dfl predict PATH..., or give --data NAME.yaml")
+
+
+def _packages(value: Any, key: str = "class_path") -> Iterator[str]:
+    """Yield the packages of all classes that the user names, on the line or in a config."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _packages(inner, str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _packages(inner, key)
+    elif isinstance(value, str) and key in ("class_path", "callbacks", "model", "data") and "." in value:
+        yield value.partition(".")[0]
 
 
 def _class_of(value: Any) -> str:

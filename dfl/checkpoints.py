@@ -12,6 +12,7 @@ from typing import Any
 
 from dfl.detectors.loading import read_checkpoint
 from dfl.errors import UserError, near
+from dfl.training.checkpoint import newest_whole
 
 #: Packages whose classes a checkpoint may name; others must be imported already, or be typed by the user.
 TRUSTED = frozenset({"dfl", "torch", "pytorch_lightning"})
@@ -74,7 +75,7 @@ def resolve(word: str, root: Path, name: str | None) -> Path:
                 f"no run in {runs.absolute()} has a {word}.ckpt; train one, or set --root to where runs are"
             )
         return found[-1]
-    path = runs / name / f"{word}.ckpt"
+    path = newest_whole(runs / name / f"{word}.ckpt")
     if not path.is_file():
         raise UserError(f"no {word}.ckpt of the run {name!r} in {path.parent.absolute()}" + _hint(name, runs))
     return path

@@ -25,8 +25,10 @@ from dfl.detectors import Detector
 from dfl.errors import UserError
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.networks import without_weights
-from dfl.training.determinism import KeyedRandomness
+from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Preemption, SameRun
+from dfl.training.faults import explain
 from dfl.training.keeper import Keeper
+from dfl.training.preemption import slurm_plugins
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
@@ -56,6 +58,10 @@ def main(words: list[str]) -> "CLI":
         return CLI(words)
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
+    except (RuntimeError, MemoryError) as error:
+        if line := explain(error):
+            raise UserError(line) from error
+        raise
 
 
 def _hush() -> None:
@@ -96,7 +102,10 @@ class CLI(LightningCLI):
             trainer_class=Trainer,
             args=words,
             parser_class=Parser,
-            parser_kwargs={"prog": "dfl"},
+            parser_kwargs={
+                "prog": "dfl",
+                "predict": {"description": "Score images and folders: dfl predict PATH... [--output FILE]"},
+            },
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -135,12 +144,11 @@ class CLI(LightningCLI):
             default=None,
             help="File of predict, .csv or .jsonl; predictions.csv in the log.",
         )
-        # two, because Lightning's save_last writes last.ckpt only when the monitored value improves
+        # two, because Lightning's save_last writes last.ckpt only when the monitored value improves, and not exactly
         parser.add_class_arguments(Keeper, "checkpoint")
-        parser.add_class_arguments(Keeper, "last")
+        parser.add_class_arguments(KeepLast, "last")
         best = {"filename": "best", "monitor": "val/mean/auroc", "mode": "max", "enable_version_counter": False}
         parser.set_defaults({f"checkpoint.{key}": value for key, value in best.items()})
-        parser.set_defaults({"last.filename": "last", "last.enable_version_counter": False})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the words in order and parse them."""
@@ -187,9 +195,14 @@ class CLI(LightningCLI):
         root = self.plan.root
         if given.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(root / "lightning_logs", self.plan.name)
+        if given.logger is False:
+            self.save_config_callback = None  # it would write into the root
         kwargs["default_root_dir"] = given.default_root_dir or str(root)
         kwargs["use_distributed_sampler"] = False  # our samplers share the data among processes
         kwargs["enable_model_summary"] = False  # ours is among the callbacks
+        brought = given.plugins or []
+        brought = brought if isinstance(brought, list) else [brought]
+        kwargs["plugins"] = [*brought, AtomicCheckpointIO(), *slurm_plugins(root)]
         self.trainer_defaults["callbacks"] = self._callbacks(given)
         try:
             trainer = super().instantiate_trainer(**kwargs)
@@ -206,7 +219,9 @@ class CLI(LightningCLI):
         if given.enable_checkpointing is not False:
             wanted += [run.checkpoint, run.last]  # idle outside fit, but Lightning puts in others where they lack
         if self.subcommand == "fit":
-            wanted.append(KeyedRandomness(run.seed_everything))
+            wanted += [SameRun(), KeyedRandomness(run.seed_everything), FiniteLoss()]
+            if given.enable_checkpointing is not False:
+                wanted.append(Preemption(run.last))
             if given.logger is not False and not given.fast_dev_run:
                 wanted.append(LearningRateMonitor())
             if given.enable_model_summary is not False:
@@ -235,12 +250,16 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Say how good the run is, where it lies, and what to type next."""
         checkpoint = self.trainer.checkpoint_callback
-        if not isinstance(checkpoint, Keeper) or not checkpoint.best_model_path:
+        if not isinstance(checkpoint, Keeper) or self.config_init.fit.trainer.fast_dev_run:
             return
         score, folder = checkpoint.best_model_score, self.plan.root / "checkpoints" / self.plan.name
-        best = f"best {checkpoint.monitor} {float(score):.4f}" if score is not None else "done"
+        if score is None:
+            say(f"no {checkpoint.monitor} was logged, so there is no best.ckpt; the end is in {folder / 'last.ckpt'}")
+            return
         root = "" if self.plan.root == Path() else f" --root {self.plan.root}"
-        say(f"{best} in {folder / 'best.ckpt'}, the end of the run in {folder / 'last.ckpt'}")
+        say(
+            f"best {checkpoint.monitor} {float(score):.4f} in {folder / 'best.ckpt'}, the end in {folder / 'last.ckpt'}"
+        )
         say(f"next: dfl test --name {self.plan.name} --ckpt_path best{root} --data NAME.yaml")
 
     def after_test(self) -> None:

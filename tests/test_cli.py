@@ -266,6 +266,22 @@ def test_predict_without_images_or_a_run_says_so(
     assert "must end in .csv or .jsonl" in fails(capsys, "predict", "x.png", "--output=x.txt", *QUIET)
 
 
+def test_last_without_a_run_or_a_model_is_no_fresh_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no last.ckpt of the run 'tiny'" in fails(capsys, "fit", "--name=tiny", "--ckpt_path=last")
+
+
+def test_help_of_a_class_and_the_whole_config_are_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in (
+        (["--config=tiny.yaml", "--print_config"], "scl_margin: 0.4"),
+        (["--model.help", "VitScl"], "--model.scl_margin"),
+        (["--help"], "--trainer.max_epochs"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", *words])
+        assert stop.value.code == 0
+        assert says in capsys.readouterr().out
+
+
 # hostile checkpoints
 
 

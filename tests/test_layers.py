@@ -19,8 +19,8 @@ MAY = {
     "detectors": {"networks", "losses", "metrics", "training"},
     "evaluation": {"metrics", "data", "detectors"},
     "mistakes": {"config", "data", "detectors"},
-    "checkpoints": {"detectors"},
-    "argv": {"config", "checkpoints", "mistakes", "data", "detectors"},
+    "checkpoints": {"detectors", "training"},
+    "argv": {"config", "checkpoints", "mistakes", "data", "detectors", "training"},
     "cli": {"argv", "checkpoints", "config", "data", "detectors", "evaluation", "mistakes", "networks", "training"},
 }
 

@@ -6,7 +6,6 @@ A chain is a list of steps in either notation: `{name: GaussianBlur, p: 0.5}`, o
 
 import inspect
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,10 +86,8 @@ def _built(name: str, arguments: dict[str, Any]) -> Any:
     if "transforms" in values:
         values["transforms"] = [_built(*_parsed(inner)) for inner in values["transforms"]]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # albumentations only warns of a value that it will ignore
-            return kinds[name](**values)
-    except (ValueError, TypeError, UserWarning) as error:
+        return kinds[name](**values)
+    except (ValueError, TypeError) as error:
         raise UserError(f"transform: {name}: {' '.join(str(error).split())}") from error
 
 

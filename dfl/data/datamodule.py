@@ -1,5 +1,6 @@
 """Train on one mixture of sources; validate and test on many named domains."""
 
+import signal
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, cast
@@ -12,9 +13,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
-from dfl.data.sampler import EvalSampler, TrainSampler, balanced, shuffled
+from dfl.data.sampler import EvalSampler, TrainSampler, balanced, shuffled, steps_of_epoch
 from dfl.data.sources.base import Source
 from dfl.data.transforms import Transform
+from dfl.data.unread import Unread
 from dfl.errors import UserError
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -82,6 +84,7 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
         self.max_pixels, self.allow_overlap, self.seed, self.size = max_pixels, allow_overlap, seed, size
+        self._unread = Unread(max_bad)
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}
         #: Data sets by split and domain, after ``setup``.
@@ -136,6 +139,11 @@ class DataModule(pl.LightningDataModule):
         sampler = TrainSampler(order, len(data), self.batch_size, self.trainer)
         return self._loader(data, sampler, self.batch_size, keep_workers=True)
 
+    def train_steps(self) -> int:
+        """Return the batches of one epoch on one device."""
+        assert self.trainer is not None
+        return steps_of_epoch(len(self.sets["train"]["train"]), self.batch_size, self.trainer)
+
     def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """Return one loader for each validation domain."""
         return self._eval_loaders("val")
@@ -154,22 +162,15 @@ class DataModule(pl.LightningDataModule):
         Raises:
             UserError: If more than ``max_bad`` of a domain's images cannot be read.
         """
-        if bad := batch.pop("bad", None):
-            split = self._running_split()
-            data = list(self.sets[split].values())[dataloader_idx]
-            data.bad.update(bad)
-            allowed = max(1, int(self.max_bad * len(data)))
-            if len(data.bad) > allowed:
-                path, reason = bad[-1]
-                raise UserError(
-                    f"{len(data.bad)} of {len(data)} images of {split}/{self.domains(split)[dataloader_idx]} cannot be "
-                    f"read, more than max_bad={self.max_bad:g} allows; the last one is {path}: {reason}"
-                )
+        split, bad = self._running_split(), batch.pop("bad", [])
+        assert self.trainer is not None
+        self._unread.book(self.trainer, split, self.sets[split], self.domains(split)[dataloader_idx], bad)
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the vocabulary, so that ids mean the same names in every later run."""
-        return {"vocab": self.vocab}
+        """Return the vocabulary, so that ids mean the same names in every later run, and the images found bad."""
+        bad = {split: {d: data.bad for d, data in domains.items()} for split, domains in self.sets.items()}
+        return {"vocab": self.vocab, "bad": bad}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Number names as the checkpoint does; names it does not know come after."""
@@ -180,6 +181,11 @@ class DataModule(pl.LightningDataModule):
         for domains in self.sets.values():
             for data in domains.values():
                 data.encode(vocab)
+        for split, domains in state_dict.get("bad", {}).items():
+            for domain, bad in domains.items():
+                if bad and (found := self.sets.get(split, {}).get(domain)):
+                    here = set(found.table["path"].to_pylist())
+                    found.bad.update({path: reason for path, reason in bad.items() if path in here})
 
     def _tables(self, split: str) -> dict[str, pa.Table]:
         if split == "train":
@@ -206,6 +212,7 @@ class DataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate,
+            worker_init_fn=_outlive_signals,
             pin_memory=torch.cuda.is_available(),
             # many evaluation domains would each hold their workers to the end
             persistent_workers=keep_workers and self.num_workers > 0,
@@ -239,6 +246,12 @@ class DataModule(pl.LightningDataModule):
                     f"{len(both)} images of val/{domain} are trained on too, such as {min(both)}; "
                     "set fractions to split the set, or allow_overlap"
                 )
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a loader process live on when Ctrl-C or a scheduler signals the whole group: its parent ends it in order."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _by_name(sources: list[Source]) -> dict[str, Source]:

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dfl.data.batch import Unreadable
-from dfl.data.decoding import DecodeError, read_image, read_mask
+from dfl.data.decoding import DecodeError
+from dfl.data.locators import load_image
+from dfl.data.masks import load_mask
 
 #: What happens when an image cannot be read.
 Policy = Literal["raise", "skip", "substitute"]
@@ -113,9 +115,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return str(self.table["path"][row].as_py())
 
     def _sample(self, row: int, index: int, epoch: int) -> dict[str, Any]:
-        image = read_image(self.path(row), max_pixels=self.max_pixels)
-        file = self.table["mask"][row].as_py()
-        mask = read_mask(file, size=(image.shape[1], image.shape[0])) if file else None
+        image = load_image(self.path(row), max_pixels=self.max_pixels)
+        file, rule = (self.table[name][row].as_py() for name in ("mask", "mask_rule"))
+        mask = load_mask(file, rule, (image.shape[1], image.shape[0]), max_pixels=self.max_pixels)
         pixels, area = self.view(image, mask, (self.seed, epoch, row))
         empty = torch.zeros(pixels.shape[1:]) if area is None else area
         # a real image has a mask without a file: nothing in it is manipulated

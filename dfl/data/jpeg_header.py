@@ -31,8 +31,8 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
         if marker == 0xDA:
             break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            size, repeated = _frame(marker, data[body:at]), size is not None
-            if size is None or repeated:
+            size = _frame(marker, data[body:at])
+            if size is None:
                 return None
         elif marker == 0xE1:
             if data.startswith(b"Exif\0\0", body):

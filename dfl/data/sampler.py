@@ -57,25 +57,27 @@ class TrainSampler(Sampler[tuple[int, int]]):
     def __init__(self, order: Order, n: int, batch_size: int, trainer: pl.Trainer) -> None:
         self.order, self.n, self.batch_size, self.trainer = order, n, batch_size, trainer
 
-    @property
-    def steps(self) -> int:
-        """Batches of one rank in a whole epoch."""
-        return max(1, self.n // (self.batch_size * self.trainer.world_size))
-
     def __len__(self) -> int:
-        world = self.trainer.world_size
-        return self.steps * self.batch_size if self.n >= self.batch_size * world else -(-self.n // world)
+        world, whole = self.trainer.world_size, self.n // (self.batch_size * self.trainer.world_size)
+        return whole * self.batch_size if whole else -(-self.n // world)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, done = position(self.trainer, self.steps)
+        epoch, done = position(self.trainer, steps_of_epoch(self.n, self.batch_size, self.trainer))
         order = self.order(epoch)
         world, rank, batch = self.trainer.world_size, self.trainer.global_rank, self.batch_size
         if self.n < batch * world:  # one short batch: ranks take turns, the first rows fill up the last rank
             mine = np.resize(order, len(self) * world)[rank::world]
         else:
-            mine = order[: self.steps * batch * world].reshape(self.steps, world, batch)[:, rank].reshape(-1)
+            mine = order[: len(self) * world].reshape(-1, world, batch)[:, rank].reshape(-1)
         for row in mine[done * batch :]:
             yield int(row), epoch
+
+
+def steps_of_epoch(n: int, batch_size: int, trainer: pl.Trainer) -> int:
+    """Return the batches of one rank in an epoch of ``n`` rows, ``limit_train_batches`` heeded."""
+    steps = max(1, n // (batch_size * trainer.world_size))
+    limit = trainer.limit_train_batches
+    return min(steps, limit) if isinstance(limit, int) else int(steps * limit)
 
 
 def position(trainer: pl.Trainer, steps: int) -> tuple[int, int]:
@@ -84,10 +86,8 @@ def position(trainer: pl.Trainer, steps: int) -> tuple[int, int]:
     A checkpoint may be written between the last batch and the end of its epoch, or after it: then the next epoch
     starts from its beginning.
     """
-    limit = trainer.limit_train_batches
-    steps = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
     epochs: Any = trainer.fit_loop.epoch_progress.current  # typed without ``processed`` there
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
     if epochs.processed == epochs.ready:  # between epochs
         return epochs.processed, 0
     return (epochs.processed, done) if done < steps else (epochs.processed + 1, 0)

@@ -6,6 +6,7 @@ outputs and a batch to named losses. Everything else is here, once.
 
 import hashlib
 import inspect
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 import dfl
 from dfl.errors import UserError
 from dfl.metrics import Detection, choose_threshold, mean_over_domains
+from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
 
@@ -28,7 +30,8 @@ class Detector(pl.LightningModule, ABC):
 
     Args:
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch.
+        scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch, ``WarmupCosine`` after
+            each step.
     """
 
     #: Side of the square images the network wants, in pixels, and the normalisation of values in [0, 1].
@@ -52,6 +55,8 @@ class Detector(pl.LightningModule, ABC):
         self.optimizer, self.scheduler = optimizer, scheduler
         #: Losses that have parameters, such as a center; counted apart from the network.
         self.criterion: nn.Module | None = None
+        #: Named losses of the newest training step.
+        self.losses: Losses = {}
         #: Metrics by split and domain; they exist while a stage runs.
         self.metrics: dict[str, dict[str, Detection]] = {}
         #: Values by split, domain (and ``mean``) and metric, of the last evaluation.
@@ -78,8 +83,13 @@ class Detector(pl.LightningModule, ABC):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch; log every part."""
         losses = self.loss(self(batch["image"]), batch)
-        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=len(batch["image"]))
+        self.log_losses(losses, len(batch["image"]))
         return losses["loss"]
+
+    def log_losses(self, losses: Losses, batch_size: int) -> None:
+        """Log every part; a training step of its own calls this once."""
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        self.log_dict({f"train/{name}": value for name, value in self.losses.items()}, batch_size=batch_size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of a validation domain."""
@@ -173,7 +183,22 @@ class Detector(pl.LightningModule, ABC):
                 group["fused"] = True
         if self.scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        scheduler = self.scheduler(optimizer)
+        if not isinstance(scheduler, WarmupCosine):
+            return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        scheduler.prepare(self._total_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Return the optimizer steps of the whole run.
+
+        Lightning's own estimate would make the loader's iterator before it knows where a resumed run is.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None or not hasattr(data, "train_steps"):
+            return int(self.trainer.estimated_stepping_batches)
+        steps = math.ceil(data.train_steps() / self.trainer.accumulate_grad_batches) * (self.trainer.max_epochs or 1)
+        return min(steps, self.trainer.max_steps) if self.trainer.max_steps > 0 else steps
 
     def setup(self, stage: str) -> None:
         """Lay the weights out as the network runs fastest."""
@@ -216,7 +241,8 @@ class Detector(pl.LightningModule, ABC):
         if absent or self._hash(backbone["keys"]) != backbone["sha256"]:
             raise UserError(
                 f"the checkpoint holds what was trained on top of {backbone['name']} (sha256 "
-                f"{backbone['sha256'][:12]}), and this backbone is another one ({self._backbone_name()}); give the same weights"
+                f"{backbone['sha256'][:12]}), and this backbone is another one ({self._backbone_name()}); "
+                "give the same weights"
             )
         checkpoint["state_dict"].update({k: own[k] for k in backbone["keys"]})
 
@@ -234,5 +260,5 @@ class Detector(pl.LightningModule, ABC):
         own, digest = self.state_dict(), hashlib.sha256()
         for key in keys:
             digest.update(key.encode())
-            digest.update(own[key].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(own[key].detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()

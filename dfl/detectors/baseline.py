@@ -62,15 +62,16 @@ class Baseline(Detector):
         known = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
         if input_size and known is not None and known.fixed_input_size:  # a ViT is built for one size
             timm_args = {"img_size": input_size} | timm_args
-        self.network: Any = create_backbone(backbone, pretrained, weights, **timm_args)
-        config = resolve_model_data_config(self.network)
+        network: Any = create_backbone(backbone, pretrained, weights, **timm_args)
+        self.network: Any = network
+        config = resolve_model_data_config(network)
         self.input_size = input_size or config["input_size"][-1]
         self.mean, self.std = mean or config["mean"], std or config["std"]
         self.channels_last = is_convolutional(self.network)
         self.scl_weight = scl_weight
         self.scl_feature = "feature" if scl_feature == "pre_logits" else "logits"
         if scl_weight:
-            dim = int(self.network.head_hidden_size) if scl_feature == "pre_logits" else self.network.num_classes
+            dim = network.head_hidden_size if scl_feature == "pre_logits" else network.num_classes
             self.criterion = SingleCenterLoss(dim, scl_margin, scl_margin_mode, scl_center, scl_empty_class)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

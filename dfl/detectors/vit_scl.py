@@ -11,12 +11,14 @@ and 1 stand for real and fake.
 
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn, optim
 
 from dfl.detectors.baseline import Baseline
 from dfl.losses.single_center import Center, EmptyClass
-from dfl.networks import add_lora, merge_lora
+from dfl.networks import add_lora, merge_lora, whiten_patch_embed
 
 
 class VitScl(Baseline):
@@ -33,6 +35,8 @@ class VitScl(Baseline):
         dropout: Dropout before LoRA's first matrix.
         targets: Ends of the names of the layers that LoRA adapts.
         train_also: Patterns of backbone parameters that are trained in full, for example ``norm*``.
+        whiten: Number of training images whose patches the patch embedding whitens before the first step; 0 leaves it
+            as it is. A start for a backbone without pretrained weights.
         head: ``two_way`` or ``frozen``, see the top of this file.
         scl_weight: Weight of the single-center loss; 0 leaves it out.
         scl_feature: What it looks at: the input of the head, or its logits.
@@ -56,6 +60,7 @@ class VitScl(Baseline):
         dropout: float = 0.1,
         targets: tuple[str, ...] = ("qkv",),
         train_also: tuple[str, ...] = (),
+        whiten: int = 0,
         head: Literal["two_way", "frozen"] = "two_way",
         scl_weight: float = 0.5,
         scl_feature: Literal["pre_logits", "logits"] = "pre_logits",
@@ -83,9 +88,19 @@ class VitScl(Baseline):
             optimizer=optimizer,
             scheduler=scheduler,
         )
+        self.whiten = whiten
         add_lora(self.network, rank, alpha, dropout, targets, train_also)
         if head == "two_way":
             self.network.get_classifier().requires_grad_(True)
+
+    def setup(self, stage: str) -> None:
+        """Whiten the patch embedding; a checkpoint's weights come after this."""
+        super().setup(stage)
+        if stage == "fit" and self.whiten:
+            data = self.trainer.datamodule.sets["train"]["train"]  # type: ignore[attr-defined]
+            rows = np.linspace(0, len(data) - 1, min(self.whiten, len(data))).astype(int)
+            image = self.normalise(torch.stack([data[int(row)]["image"] for row in rows]))
+            whiten_patch_embed(self.network.patch_embed.proj, image)
 
     def merged(self) -> nn.Module:
         """Return a plain timm network with LoRA added into its weights, for export: the same outputs, no extra cost."""

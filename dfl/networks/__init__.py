@@ -2,5 +2,6 @@
 
 from dfl.networks.backbone import create_backbone, is_convolutional, without_weights
 from dfl.networks.lora import add_lora, merge_lora
+from dfl.networks.whitening import whiten_patch_embed
 
-__all__ = ["add_lora", "create_backbone", "is_convolutional", "merge_lora", "without_weights"]
+__all__ = ["add_lora", "create_backbone", "is_convolutional", "merge_lora", "whiten_patch_embed", "without_weights"]

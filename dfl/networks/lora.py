@@ -40,15 +40,16 @@ def add_lora(
         UserError: If a target or pattern meets nothing.
     """
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    for target in targets:
-        if not any(n == target or n.endswith(f".{target}") for n in names):
+    chosen = {t: [n for n in names if n == t or n.endswith(f".{t}")] for t in targets}
+    for target, met in chosen.items():
+        if not met:
             raise UserError(
                 f"no linear layer is named {target!r}: there are {', '.join(sorted({n.split('.')[-1] for n in names}))}"
             )
     model.requires_grad_(False)
     # r and alpha by name: peft stores them in the modules, and a checkpoint needs only the tensors
     inject_adapter_in_model(
-        LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets)), model
+        LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=[n for met in chosen.values() for n in met]), model
     )
     for pattern in train_also:
         met = [p for n, p in model.named_parameters() if fnmatchcase(n, pattern) and "lora_" not in n]

@@ -22,7 +22,7 @@ def trainer(
 ) -> Any:
     """What a sampler asks of a trainer that has trained ``done`` batches of ``epoch``."""
     epochs = SimpleNamespace(current=SimpleNamespace(ready=epoch + 1, processed=epoch + finished))
-    batches = SimpleNamespace(current=SimpleNamespace(ready=done))
+    batches = SimpleNamespace(current=SimpleNamespace(processed=done))
     loop = SimpleNamespace(epoch_progress=epochs, epoch_loop=SimpleNamespace(batch_progress=batches))
     return SimpleNamespace(fit_loop=loop, global_rank=rank, world_size=world, limit_train_batches=limit)
 
@@ -156,7 +156,7 @@ def test_unreadable_images_are_raised_skipped_or_replaced(spoilt: Path) -> None:
 
 def test_too_many_unreadable_images_end_the_run(spoilt: Path) -> None:
     data = module(spoilt, on_bad="skip", max_bad=0.01)
-    data.trainer = SimpleNamespace(training=True, testing=False, predicting=False)
+    data.trainer = SimpleNamespace(training=True, testing=False, predicting=False, world_size=1)
     data.setup("fit")
     data.on_before_batch_transfer({"bad": [("a", "torn")]}, 0)
     with pytest.raises(UserError, match="2 of 36 images of train/train cannot be read, more than max_bad=0.01"):

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfl.data import Folder, Kaggle140k, Paths, Table
+from dfl.data.sources import to_table
 from dfl.errors import UserError
 
 
@@ -113,6 +114,32 @@ def test_table_reads_csv_and_parquet_with_aliases(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["/x/a.png", "b.png"], "class": ["FAKE", "real"]}), tmp_path / "t.parquet")
     table = Table(str(tmp_path / "t.parquet"), root="/y")
     assert rows(table.load("test"), "path", "label") == [("/x/a.png", 1), ("/y/b.png", 0)]
+
+
+def test_table_reads_back_every_column(tmp_path: Path) -> None:
+    full = {
+        "path": "/x/a.mp4#frame=3",
+        "label": 1,
+        "split": "test",
+        "mask": "polygon:1,1,2,1,2,2",
+        "mask_rule": "all",
+        "class_label": 2,
+        "generator": "sd15",
+        "family": "diffusion",
+        "method": "inpainting",
+        "group": "male,asian",
+        "video": "v",
+        "frame": 3,
+        "identity": "i",
+        "source": "s",
+        "compression": "c23",
+        "caption": "c",
+        "explanation": "e",
+    }
+    table = to_table([full, {"path": "/x/b.png", "label": 0, "split": "test"}])
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert Table(str(tmp_path / "t.parquet")).load("test").equals(table)
+    assert set(full) == set(table.column_names)
 
 
 def test_table_label_of_fake(tmp_path: Path) -> None:

@@ -162,6 +162,18 @@ def test_jpeg_grid_does_not_always_start_at_the_corner():
     assert len(starts) > 4
 
 
+@pytest.mark.parametrize("shape", [(1, 65_500), (65_500, 1)])
+def test_a_very_long_image_does_not_take_all_memory(shape, monkeypatch):
+    sizes, resize = [], torch.nn.functional.interpolate
+    monkeypatch.setattr(
+        torch.nn.functional, "interpolate", lambda *a, size, **k: sizes.append(size) or resize(*a, size=size, **k)
+    )
+    for view in (Transform().train(32), Transform().eval(32)):
+        view(smooth(*shape), None, (0,))
+    assert len(sizes) == 2
+    assert max(height * width for height, width in sizes) <= 8 * 32 * 32
+
+
 def test_spec_is_plain_and_rebuilds():
     made = Transform(resize="squash", crop_ratio=0.9, interpolation="bicubic", augment=EVERY_STEP)
     spec = json.loads(json.dumps(made.spec()))

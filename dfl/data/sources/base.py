@@ -26,10 +26,32 @@ SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 #: Folder and class names whose meaning the field agrees on, lower case.
 REAL_NAMES = frozenset(
-    ["real", "0_real", "nature", "original", "authentic", "au", "celeb-real", "youtube-real", "training_real", "pristine"]
+    [
+        "real",
+        "0_real",
+        "nature",
+        "original",
+        "authentic",
+        "au",
+        "celeb-real",
+        "youtube-real",
+        "training_real",
+        "pristine",
+    ]
 )
 FAKE_NAMES = frozenset(
-    ["fake", "1_fake", "ai", "full_synthetic", "synthetic", "tampered", "tp", "manipulated", "celeb-synthesis", "training_fake"]
+    [
+        "fake",
+        "1_fake",
+        "ai",
+        "full_synthetic",
+        "synthetic",
+        "tampered",
+        "tp",
+        "manipulated",
+        "celeb-synthesis",
+        "training_fake",
+    ]
 )
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif"])
 
@@ -84,17 +106,25 @@ def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[P
 
     Links are followed. Names that start with a dot are left out: macOS writes such a twin beside every file.
     """
+    return [Path(name) for name in names_in(folder, suffixes)]
+
+
+def names_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
+    """Return the same as text, which is what millions of images need."""
     found: list[str] = []
-    seen: set[str] = set()
     for top, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        if any(os.path.islink(os.path.join(top, f)) for f in folders):  # a link may lead back up
-            seen.add(os.path.realpath(top))
-            folders[:] = [f for f in folders if os.path.realpath(os.path.join(top, f)) not in seen]
+        folders[:] = [f for f in folders if not f.startswith(".") and not _leads_up(os.path.join(top, f))]
         found += [
             os.path.join(top, f) for f in files if not f.startswith(".") and os.path.splitext(f)[1].lower() in suffixes
         ]
-    return sorted(map(Path, found))
+    return sorted(found, key=lambda name: name.split(os.sep))
+
+
+def _leads_up(folder: str) -> bool:
+    """Whether a folder is a link to a folder above it, which would be walked for ever."""
+    return os.path.islink(folder) and f"{os.path.realpath(os.path.dirname(folder))}/".startswith(
+        f"{os.path.realpath(folder)}/"
+    )
 
 
 def part(table: pa.Table, split: str, fractions: Mapping[str, float] | None, seed: int) -> pa.Table:
@@ -176,7 +206,7 @@ class Source(ABC):
         """Return the error for a half unpacked set: what was expected, what was found, which argument to change."""
         folder = Path(where).expanduser().absolute()
         if not folder.is_dir():
-            return self.missing(what, folder)
+            return self.missing(what.removeprefix("the "), folder)
         names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if not p.name.startswith("."))
         found = ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
         return UserError(

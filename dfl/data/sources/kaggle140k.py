@@ -13,7 +13,7 @@ FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 
 
 class Kaggle140k(Source):
-    """The folder as it is unpacked: ``{train,valid,test}.csv`` beside ``real_vs_fake/real-vs-fake/<split>/{real,fake}``.
+    """As it is unpacked: ``{train,valid,test}.csv`` beside ``real_vs_fake/real-vs-fake/<split>/{real,fake}``.
 
     The label of its CSV files is 1 for real and 0 for fake, so the column ``label_str`` is read instead, and it
     must agree with the folder. Without the CSV files the folders alone are read.
@@ -25,6 +25,9 @@ class Kaggle140k(Source):
     """
 
     get = "get it from kaggle.com/datasets/xhlulu/140k-real-and-fake-faces, unpack it there, or set root"
+    licence = "as stated on Kaggle; FFHQ is CC BY-NC-SA 4.0 (recalled)"
+    citation = "xhlulu, 140k real and fake faces, Kaggle 2020; Karras et al., StyleGAN, CVPR 2019"
+    label_convention = "its CSV files: label 1 real, 0 fake; the column label_str is read"
 
     def __init__(self, root: str = "data/140k", limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
         super().__init__(limit, limit_seed)
@@ -62,6 +65,7 @@ class Kaggle140k(Source):
         for path, word in zip(paths, table["label_str"].to_pylist(), strict=True):
             if label_of(path.parent.name) != label_of(word):
                 raise UserError(
-                    f"{file} calls {path.parent.name}/{path.name} {word!r}: the table and the folders do not belong together"
+                    f"{file} calls {path.parent.name}/{path.name} {word!r}: "
+                    "the table and the folders do not belong together"
                 )
         return paths

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, Source, label_of
+from dfl.data.locators import below
+from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
 from dfl.data.splits import assign
 from dfl.errors import UserError
 
@@ -19,11 +20,16 @@ ALIASES = {
     "split": ("split", "subset", "partition", "set"),
     "mask": ("mask", "mask_path", "gt"),
     "class_label": ("class_label",),
+    "mask_rule": ("mask_rule",),
     "generator": ("generator", "model", "model_name", "method"),
     "family": ("family",),
+    "method": ("method", "manipulation"),  # a lone column ``method`` names the generator
     "group": ("group", "intersection", "ismale_race"),
     "video": ("video", "video_id", "clip"),
+    "frame": ("frame",),
     "identity": ("identity", "identity_id", "person", "subject"),
+    "source": ("source", "original"),
+    "compression": ("compression",),
     "caption": ("caption", "prompt"),
     "explanation": ("explanation",),
 }
@@ -68,7 +74,7 @@ class Table(Source):
         """Return the rows of a split."""
         table = self._normalised(self._read())
         if self.fractions is not None:
-            column = pa.array(assign(table, self.fractions, self.seed))
+            column = pa.array(assign(table, self.fractions, self.seed, by=TIES))
             table = table.set_column(table.column_names.index("split"), "split", column)
         has_split = pc.any(pc.not_equal(table["split"], "")).as_py()
         return table.filter(pc.equal(table["split"], split)) if has_split else table
@@ -100,13 +106,15 @@ class Table(Source):
             if pa.types.is_string(ROW_SCHEMA.field(name).type)
         }
         label = self._labels([_text(v) for v in columns["label"].to_pylist()])
-        given = columns["class_label"].to_pylist() if "class_label" in columns else label
-        out: dict[str, list[Any]] = {"label": label, "class_label": [-1 if v is None else int(v) for v in given]}
+        out: dict[str, list[Any]] = {"label": label, "class_label": label, "frame": [-1] * len(raw)}
+        for name in ("class_label", "frame"):
+            if name in columns:
+                out[name] = [-1 if v is None else int(v) for v in columns[name].to_pylist()]
         for name in ROW_SCHEMA.names:
             if name not in out:
                 out[name] = text.get(name, [""] * len(raw))
-        out["path"] = [str(self.root / p) for p in out["path"]]
-        out["mask"] = [str(self.root / m) if m else "" for m in out["mask"]]
+        out["path"] = [below(self.root, p) for p in out["path"]]
+        out["mask"] = [below(self.root, m) if m else "" for m in out["mask"]]
         out["split"] = [self._split(s) for s in out["split"]]
         return pa.table(out, schema=ROW_SCHEMA)
 
@@ -118,7 +126,8 @@ class Table(Source):
                 )
             return self.columns[name]
         lower = {c.lower(): c for c in raw.column_names}
-        return next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
+        found = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
+        return None if name == "method" and found == self._column(raw, "generator") else found
 
     def _labels(self, values: list[str]) -> list[int]:
         known = sorted(set(values))
@@ -127,7 +136,8 @@ class Table(Source):
             others = [v for v in known if v != fake]
             if len(others) > 1:
                 raise UserError(
-                    f"{self.file}: labels are {', '.join(known)}; with label_of_fake={fake} one other value must be left"
+                    f"{self.file}: labels are {', '.join(known)}; "
+                    f"with label_of_fake={fake} one other value must be left"
                 )
             return [int(v == fake) for v in values]
         meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}

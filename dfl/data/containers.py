@@ -1,0 +1,189 @@
+"""Files that hold many images: Parquet, LMDB, videos. What they share: opened late, kept open, once per process.
+
+A handle that was opened before a fork must not be used after it (LMDB crashes), so all are closed before a process
+forks loader workers; each opens its own. Few are kept: a thousand shards would use up the file descriptors.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lightning_utilities.core.imports import RequirementCache
+
+from dfl.data.decoding import DecodeError
+from dfl.errors import UserError
+
+KEPT = 16  # open files of one process
+BATCH = 16  # rows of a Parquet row group that are in memory at once
+_HAS_LMDB = RequirementCache("lmdb>=1.4")
+_HAS_AV = RequirementCache("av>=14")
+_handles: OrderedDict[tuple[str, str], Any] = OrderedDict()
+os.register_at_fork(before=_handles.clear)
+T = TypeVar("T")
+
+
+class AbsentCell(DecodeError):
+    """A cell of a table that holds nothing."""
+
+
+def need_video() -> None:
+    """Raise a UserError if the package for videos is not installed."""
+    if not _HAS_AV:
+        raise UserError("frames of videos need the package av (PyAV): pip install 'dfl[video]'")
+
+
+def parquet_cell(file: str, column: str, row: int) -> bytes:
+    """Return the bytes in one cell of a column of bytes, or of structs with a field ``bytes``.
+
+    Rows that are read in their order cost one pass over the file. A row read out of order decompresses its row group
+    from the start, with only a few rows in memory.
+
+    Raises:
+        AbsentCell: If the cell is null.
+        DecodeError: If the file, the column or the row is not there.
+    """
+    try:
+        return _handle(file, column, _Cursor)[row]
+    except (OSError, pa.ArrowException, KeyError, IndexError) as e:
+        if isinstance(e, DecodeError):
+            raise
+        raise DecodeError(f"{file}#column={column}&row={row}", str(e).splitlines()[0].strip("'\"")) from e
+
+
+def lmdb_entry(file: str, key: str) -> bytes:
+    """Return the value of a key.
+
+    Raises:
+        DecodeError: If the LMDB or the key is not there.
+    """
+    with lmdb_entries(file) as entries:
+        value = entries.get(key.encode())
+        if value is None:
+            raise DecodeError(f"{file}#key={key}", "no such key")
+        return bytes(value)
+
+
+def lmdb_entries(file: str) -> Any:
+    """Return a read transaction of an LMDB, whose values are views of the file.
+
+    Raises:
+        DecodeError: If it is not there or is none.
+        UserError: If the package is not installed.
+    """
+    return _handle(os.path.realpath(file), "lmdb", _open_lmdb).begin(buffers=True)
+
+
+def _open_lmdb(file: str, _: str) -> Any:
+    if not _HAS_LMDB:
+        raise UserError("this set is an LMDB, which needs the package lmdb: pip install 'dfl[data]'")
+    import lmdb
+
+    try:
+        return lmdb.open(file, readonly=True, lock=False, readahead=False, subdir=os.path.isdir(file))
+    except lmdb.Error as e:
+        raise DecodeError(file, f"cannot be opened as LMDB ({e})") from e
+
+
+def video_frame(file: str, which: Callable[[int], int]) -> bytes:
+    """Return one frame of a video as a PPM file, not turned by rotation tags.
+
+    Args:
+        file: The video.
+        which: Number of the frame in the order of display, from the number of frames.
+
+    Raises:
+        DecodeError: If the video is not there, is none, or has no such frame.
+        UserError: If the package is not installed.
+    """
+    need_video()
+    import av
+
+    if not Path(file).is_file():
+        raise DecodeError(file, "No such file or directory")
+    try:
+        times = _frame_times(file)
+        index = which(len(times))
+        if not 0 <= index < len(times):
+            raise DecodeError(file, f"the video has {len(times)} frames, and none with number {index}")
+        pixels = _decode_at(file, int(times[index]))
+    except av.FFmpegError as e:
+        raise DecodeError(file, f"damaged or no video ({e})") from e
+    return f"P6 {pixels.shape[1]} {pixels.shape[0]} 255\n".encode() + pixels.tobytes()
+
+
+@lru_cache(maxsize=2048)
+def _frame_times(file: str) -> np.ndarray:
+    """Time stamps of all frames in the order of display, from the packets alone; nothing is decoded."""
+    import av
+
+    with av.open(file) as video:
+        if not video.streams.video:
+            raise DecodeError(file, "there is no picture in it")
+        packets = list(video.demux(video.streams.video[0]))
+    return np.sort([p.pts if p.pts is not None else p.dts for p in packets if p.size and p.dts is not None])
+
+
+def _decode_at(file: str, time: int) -> np.ndarray:
+    """Decode from the key frame before a time stamp up to it; from the start if the file's index is wrong."""
+    import av
+
+    for seek in (True, False):
+        with av.open(file) as video:
+            stream = video.streams.video[0]
+            if seek:
+                video.seek(time, stream=stream, backward=True)
+            for frame in video.decode(stream):
+                if frame.pts is not None and frame.pts > time:
+                    break
+                if frame.pts == time:
+                    return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+    raise DecodeError(file, f"the frame at time stamp {time} cannot be decoded")
+
+
+class _Cursor:
+    """Rows of one column of a Parquet file, a few at a time."""
+
+    def __init__(self, file: str, column: str) -> None:
+        self.file = pq.ParquetFile(file, memory_map=True)
+        if column not in self.file.schema_arrow.names:
+            raise KeyError(f"no column {column!r}; there are {', '.join(self.file.schema_arrow.names)}")
+        self.column = column
+        groups = [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
+        self.starts = np.cumsum([0, *groups])
+        self.rows: Iterator[pa.RecordBatch] = iter(())
+        self.batch: pa.Array = pa.array([])
+        self.group, self.first = -1, 0
+
+    def __getitem__(self, row: int) -> bytes:
+        if row >= self.starts[-1]:
+            raise IndexError(f"the file has {self.starts[-1]} rows")
+        group = int(np.searchsorted(self.starts, row, side="right")) - 1
+        if group != self.group or row < self.first:
+            self.rows = self.file.iter_batches(BATCH, [group], [self.column], use_threads=False)
+            self.group, self.first, self.batch = group, int(self.starts[group]), pa.array([])
+        while row >= self.first + len(self.batch):
+            self.first += len(self.batch)
+            self.batch = next(self.rows).column(0)
+        cell = self.batch[row - self.first].as_py()
+        if isinstance(cell, dict):
+            cell = cell.get("bytes")
+        if cell is None:
+            raise AbsentCell(f"row {row} of column {self.column!r}", "the cell is empty")
+        return bytes(cell)
+
+
+def _handle(file: str, kind: str, make: Callable[[str, str], T]) -> T:
+    key = (file, kind)
+    if key not in _handles:
+        _handles[key] = make(file, kind)
+    _handles.move_to_end(key)
+    while len(_handles) > KEPT:
+        _handles.popitem(last=False)
+    found: T = _handles[key]
+    return found

@@ -1,0 +1,98 @@
+"""Where an image is: a file, or a place inside a file.
+
+Most images are files, and their locator is the path. Public sets also keep images in Parquet files, in LMDB, and as
+frames of videos, and several faces in one picture. Such an image is named by the file, a ``#`` and where in it:
+
+    shard-00001.parquet#column=image&row=12    cell of a Parquet column of bytes, or of structs with a field ``bytes``
+    FaceForensics++_lmdb#key=a/b/000.png       entry of an LMDB, the key with %, & and # percent-encoded
+    000_003.mp4#frame=120                      frame number 120 of a video, from 0, in the order of display
+    000_003.mp4#at=3/32                        frame in the middle of part 3 (from 0) of 32 equal parts of the video
+    crowd.jpg#xywh=40,60,128,128               box of an image: left, top, width, height in pixels of the upright image
+
+``xywh`` may follow one of the others (``a.mp4#frame=7&xywh=...``). A ``#`` that none of these words follows belongs to
+the file's name. ``at`` saves a source from opening each video to count its frames.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from dfl.data.decoding import MAX_PIXELS, DecodeError, read_image
+
+_WORD = r"row=\d+|column=[^&#]+|key=[^&#]+|frame=\d+|at=\d+/\d+|xywh=\d+,\d+,\d+,\d+"
+_INSIDE = re.compile(rf"#((?:{_WORD})(?:&(?:{_WORD}))*)\Z")
+
+
+def locate(file: str | Path, **inside: object) -> str:
+    """Name a place inside a file, for example ``locate("a.parquet", column="image", row=12)``."""
+    words = "&".join(f"{name}={quote(str(value), safe='/,:@ ')}" for name, value in inside.items())
+    return f"{file}#{words}" if words else str(file)
+
+
+def split(locator: str) -> tuple[str, dict[str, str]]:
+    """Return the file of a locator and the words that say where in it."""
+    found = _INSIDE.search(locator)
+    if found is None:
+        return locator, {}
+    words = dict(word.split("=", 1) for word in found[1].split("&"))
+    return locator[: found.start()], {name: unquote(value) for name, value in words.items()}
+
+
+def below(root: Path, locator: str) -> str:
+    """Return a relative locator as one below a folder; what is absolute, or no file at all, stays as it is."""
+    return locator if locator.startswith("polygon:") else str(root / locator)
+
+
+def read_bytes(locator: str) -> bytes:
+    """Return the bytes of an image file.
+
+    Frames of videos are given as uncompressed PPM, which keeps every pixel. A box (``xywh``) is not cut out here.
+
+    Raises:
+        DecodeError: If the file or the place in it is not there.
+        UserError: If a package is not installed that the kind of file needs.
+    """
+    file, inside = split(locator)
+    if not inside.keys() - {"xywh"}:
+        try:
+            return Path(file).read_bytes()
+        except OSError as e:
+            raise DecodeError(file, e.strerror or str(e)) from e
+    # at first use: pyarrow.parquet, lmdb and av are heavy, and most sets are plain files
+    from dfl.data import containers
+
+    if "row" in inside:
+        return containers.parquet_cell(file, inside.get("column", "image"), int(inside["row"]))
+    if "key" in inside:
+        return containers.lmdb_entry(file, inside["key"])
+    if "frame" in inside:
+        return containers.video_frame(file, lambda count: int(inside["frame"]))
+    index, parts = map(int, inside["at"].split("/"))
+    return containers.video_frame(file, lambda count: (2 * index + 1) * count // (2 * parts))
+
+
+def load_image(locator: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the pixels of a locator, as ``read_image`` gives them.
+
+    Returns:
+        uint8 (H, W, 3), RGB, C-contiguous.
+
+    Raises:
+        DecodeError: If it cannot be read, or its box reaches out of the image.
+    """
+    file, inside = split(locator)
+    if not inside:
+        return read_image(locator, max_pixels=max_pixels)
+    try:
+        source = read_bytes(locator) if inside.keys() - {"xywh"} else file
+        image = read_image(source, max_pixels=max_pixels)
+    except DecodeError as e:  # name the place, not the bytes
+        raise type(e)(locator, e.reason) from e
+    if "xywh" not in inside:
+        return image
+    x, y, w, h = map(int, inside["xywh"].split(","))
+    if not w or not h or x + w > image.shape[1] or y + h > image.shape[0]:
+        raise DecodeError(locator, f"the box is not inside the image of {image.shape[1]}x{image.shape[0]} pixels")
+    return np.ascontiguousarray(image[y : y + h, x : x + w])

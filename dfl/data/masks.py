@@ -1,0 +1,109 @@
+"""Masks of manipulated pixels, as the public sets store them.
+
+Sets disagree: some say 255 = manipulated, some 0 = manipulated, one paints the region green in a JPEG. A row carries a
+rule that turns its mask file to ours (255 = manipulated). A rule is words with commas between them:
+
+    (nothing)       the stored values, largest channel; soft edges stay soft
+    max>0, g>127    a channel (r, g, b, their max or mean) compared with a number; manipulated where it holds
+    mean<128        the same, for sets that mark manipulated pixels dark
+    all             no file: the whole image is manipulated
+    full            where the cell of the mask is empty, the whole image is manipulated
+    resize          a mask of another size than its image is resized (nearest pixel), not an error
+
+A mask may also be written in the row itself, as polygons in pixels of the image: ``polygon:x,y,x,y,x,y;x,y,...``.
+Pixels inside any of them are manipulated; ``polygon:`` alone says that none is.
+"""
+
+import re
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from dfl.data.containers import AbsentCell
+from dfl.data.decoding import MAX_PIXELS, DecodeError, read_mask, resize_nearest
+from dfl.data.locators import load_image, read_bytes, split
+from dfl.errors import UserError
+
+_COMPARE = re.compile(r"(r|g|b|max|mean)([<>])(\d+)\Z")
+_WORDS = ("all", "full", "resize")
+
+
+def check_rule(rule: str) -> str:
+    """Return a rule as it is.
+
+    Raises:
+        UserError: If it holds a word that is none.
+    """
+    words = rule.split(",") if rule else []
+    for word in words:
+        if word not in _WORDS and not _COMPARE.match(word):
+            raise UserError(
+                f"mask rule {rule!r}: {word!r} is none of max>0 (r, g, b, max, mean; < or >), all, full, resize"
+            )
+    if sum(word not in _WORDS for word in words) > 1:
+        raise UserError(f"mask rule {rule!r} compares twice")
+    return rule
+
+
+def load_mask(mask: str, rule: str, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """Return the manipulated pixels of an image.
+
+    Args:
+        mask: Locator or polygons; '' for no mask.
+        rule: How to read it.
+        size: (width, height) of the image.
+        max_pixels: Masks with more pixels are refused.
+
+    Returns:
+        uint8 (H, W), 255 = manipulated, or None if there is no mask.
+
+    Raises:
+        DecodeError: If the mask cannot be read, or has another size than the image.
+    """
+    words = rule.split(",") if rule else []
+    if "all" in words:
+        return np.full((size[1], size[0]), 255, np.uint8)
+    if not mask:
+        return None
+    if mask.startswith("polygon:"):
+        return _draw(mask.removeprefix("polygon:"), size)
+    try:
+        compare = next((word for word in words if word not in _WORDS), "")
+        return _read(mask, compare, size, "resize" in words, max_pixels)
+    except AbsentCell:
+        return np.full((size[1], size[0]), 255, np.uint8) if "full" in words else None
+
+
+def _read(mask: str, compare: str, size: tuple[int, int], resize: bool, max_pixels: int) -> np.ndarray:
+    if not compare:
+        try:
+            source = read_bytes(mask) if split(mask)[1] else mask
+            return read_mask(source, size=size, resize=resize, max_pixels=max_pixels)
+        except AbsentCell:
+            raise
+        except DecodeError as e:
+            raise DecodeError(mask, e.reason) from e
+    found = _COMPARE.match(compare)
+    if found is None:
+        raise DecodeError(mask, f"unknown mask rule {compare!r}")
+    pixels = load_image(mask, max_pixels=max_pixels)
+    channel, sign, number = found[1], found[2], int(found[3])
+    if channel in "rgb":
+        values = pixels[..., "rgb".index(channel)]
+    else:
+        values = pixels.max(axis=2) if channel == "max" else pixels.mean(axis=2)
+    out = np.where(values > number if sign == ">" else values < number, 255, 0).astype(np.uint8)
+    if out.shape == (size[1], size[0]):
+        return out
+    if not resize:
+        raise DecodeError(
+            mask, f"the mask is {out.shape[1]}x{out.shape[0]} pixels, but its image is {size[0]}x{size[1]}"
+        )
+    return resize_nearest(out, (size[1], size[0]))
+
+
+def _draw(polygons: str, size: tuple[int, int]) -> np.ndarray:
+    canvas = Image.new("L", size)
+    for polygon in filter(None, polygons.split(";")):
+        ImageDraw.Draw(canvas).polygon([float(v) for v in polygon.split(",")], fill=255)
+    return np.array(canvas)

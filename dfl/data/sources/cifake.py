@@ -1,0 +1,23 @@
+"""CIFAKE (Bird and Lotfi, 2024): CIFAR-10 and its counterpart by Stable Diffusion 1.4, 32 px."""
+
+from dfl.data.sources.base import Carved
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.trees import Row, class_folders, plain_rows
+
+
+class Cifake(Carved):
+    """``{train,test}/{REAL,FAKE}/*.jpg``; ``val`` is carved out of ``train``."""
+
+    get = "get it from kaggle.com/datasets/birdy654/cifake-real-and-ai-generated-synthetic-images, or set root"
+    licence = "as CIFAR-10: MIT (recalled)"
+    citation = (
+        "Bird and Lotfi, CIFAKE: image classification and explainable identification of AI-generated images, 2024"
+    )
+    label_convention = "folders REAL and FAKE"
+
+    def rows(self, split: str) -> list[Row]:
+        """Return the rows of the set's own train or test."""
+        if not (self.root / split).is_dir():
+            raise self.expected(f"the folder {split}", self.root)
+        leaves = class_folders(self, self.root / split)
+        return [r for leaf, label in leaves for r in plain_rows(leaf, label, **made_by("sdv1.4", "synthesis"))]

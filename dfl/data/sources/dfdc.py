@@ -1,0 +1,127 @@
+"""The Deepfake Detection Challenge (Dolhansky et al., 2020) and its preview DFDCP (2019)."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+from dfl.data.containers import need_video
+from dfl.data.sources.base import Carved, label_of
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.trees import Missing, Row, first_folder, present, read_json, subfolders, video_rows
+from dfl.errors import UserError
+
+
+class _Listed(Carved):
+    """Videos that a table of the set lists.
+
+    Args:
+        root: The folder that holds the set.
+        frames: Frames of each video, at even spacing.
+        missing: Whether a listed video that is not there is an error, or left out with a warning.
+        val_share: Share of the training images that become validation images, whole originals together; 0 for none.
+        seed: Seed of that draw.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of the limit's draw.
+    """
+
+    licence = "DFDC terms: research only, by AWS account (recalled)"
+
+    def __init__(self, root: str, frames: int = 32, missing: Missing = "raise", **carved: Any) -> None:
+        super().__init__(root, **carved)
+        self.frames, self.missing_videos = frames, missing
+
+    def _row(self, file: Path, name: str, label: int | None, table: Path, **more: str) -> list[Row]:
+        if label is None:
+            raise UserError(f"{table}: the label of {name} is neither real nor fake")
+        known: Row = {"label": label, "class_label": 2 * label, "video": name, **more}
+        known |= made_by(type(self).__name__.lower(), "face-swap") if label else {}
+        return video_rows(file, self.frames, **known)
+
+    def _there(self, rows: list[Row], where: Path) -> list[Row]:
+        need_video()
+        return present(self, rows, where, "unpack the rest, set root, or set missing: skip", self.missing_videos)
+
+
+class Dfdc(_Listed):
+    """``[train/]dfdc_train_part_N/{metadata.json,*.mp4}`` and ``test/{labels.csv,*.mp4}``.
+
+    ``val`` is carved out of the training parts; a fake stays with the original it was made from.
+    """
+
+    get = "get it from ai.meta.com/datasets/dfdc or Kaggle, unpack all parts there, or set root"
+    citation = "Dolhansky et al., The DeepFake Detection Challenge (DFDC) dataset, 2020"
+    label_convention = "metadata.json: REAL or FAKE; labels.csv: 0 real, 1 fake"
+
+    def rows(self, split: str) -> list[Row]:
+        """Return the rows of the training parts, or of the test folder."""
+        return self._test() if split == "test" else self._train()
+
+    def _train(self) -> list[Row]:
+        base = first_folder(self.root / "train") or self.root
+        parts = [p for name, p in subfolders(base).items() if re.match(r"dfdc_train_part_\d+\Z", name)]
+        if not parts:
+            raise self.expected("folders dfdc_train_part_<N>", base)
+        rows: list[Row] = []
+        for part in sorted(parts, key=lambda p: int(p.name.rpartition("_")[2])):
+            table = part / "metadata.json"
+            if not table.is_file():
+                raise self.expected("metadata.json", part)
+            for name, entry in read_json(table, dict).items():
+                original = f"dfdc/{Path(entry.get('original') or name).stem}"
+                rows += self._row(
+                    part / name, f"dfdc/{Path(name).stem}", label_of(str(entry.get("label"))), table, source=original
+                )
+        return self._there(rows, base)
+
+    def _test(self) -> list[Row]:
+        base = self.root / "test"
+        table = base / "labels.csv"
+        if not table.is_file():
+            raise self.expected("labels.csv", base)
+        videos = first_folder(base / "videos") or base
+        rows: list[Row] = []
+        with table.open(newline="") as lines:
+            reader = csv.DictReader(lines)
+            if not {"filename", "label"} <= set(reader.fieldnames or []):
+                raise UserError(f"{table} needs the columns filename and label; it has {reader.fieldnames}")
+            for entry in reader:
+                name, label = entry["filename"], {"0": 0, "1": 1}.get(entry["label"])
+                rows += self._row(videos / name, f"dfdc/{Path(name).stem}", label, table)
+        return self._there(rows, table)
+
+
+class Dfdcp(_Listed):
+    """``original_videos/``, ``method_A/``, ``method_B/`` and ``dataset.json``; ``val`` is carved out of train.
+
+    (DeepfakeBench validates on the test videos.)
+    """
+
+    get = "get it from ai.meta.com/datasets/dfdc (preview), unpack it there, or set root"
+    citation = "Dolhansky et al., The Deepfake Detection Challenge (DFDC) preview dataset, 2019"
+    label_convention = "dataset.json: real or fake"
+    recalled = "the fields target_id and swapped_id of dataset.json"
+
+    def rows(self, split: str) -> list[Row]:
+        """Return the rows that ``dataset.json`` gives to train or test."""
+        table = self.root / "dataset.json"
+        if not table.is_file():
+            raise self.expected("dataset.json", self.root)
+        rows: list[Row] = []
+        for name, entry in read_json(table, dict).items():
+            if entry.get("set") not in ("train", "test"):
+                raise UserError(f"{table}: {name} is in the set {entry.get('set')!r}; expected train or test")
+            if entry["set"] == split:
+                who = str(entry["target_id"]) if entry.get("target_id") is not None else ""
+                known = {"identity": f"dfdcp/{who}"} if who else {}
+                rows += self._row(
+                    self.root / name,
+                    f"dfdcp/{Path(name).with_suffix('')}",
+                    label_of(str(entry.get("label"))),
+                    table,
+                    **known,
+                )
+        for row in rows:
+            if row["label"]:
+                row["generator"] = row["video"].split("/")[1].lower()
+        return self._there(rows, table)

@@ -1,0 +1,64 @@
+"""DiffusionForensics (Wang et al., ICCV 2023): images of diffusion models, their reconstructions and DIRE maps."""
+
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.trees import Row, chosen, first_folder, plain_rows, subfolders
+
+
+class DiffusionForensics(Source):
+    """``{images,recons,dire}/{train,val,test}/{lsun_bedroom,imagenet,celebahq}/{real,<generator>}/**``.
+
+    Any folder but ``real`` is a generator. Beware: the published ``dire`` maps keep real ones as JPEG and fake ones as
+    PNG, so the label leaks through the format.
+
+    Args:
+        root: The folder that holds ``images``, or ``images`` itself.
+        kind: Pictures to read.
+        subsets: Subsets to take; None takes all.
+        generators: Generators to take; None takes all.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    get = "get it from github.com/ZhendongWang6/DIRE, unpack it there, or set root"
+    licence = "not stated (recalled); images under the terms of LSUN, ImageNet, CelebA-HQ and of each generator"
+    citation = "Wang et al., DIRE for diffusion-generated image detection, ICCV 2023"
+    label_convention = "folder real, and one folder for each generator"
+    recalled = "all levels but images/train/imagenet/real/<class>"
+
+    def __init__(
+        self,
+        root: str,
+        kind: Literal["images", "recons", "dire"] = "images",
+        subsets: list[str] | None = None,
+        generators: list[str] | None = None,
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.root, self.kind, self.subsets, self.generators = Path(root).expanduser(), kind, subsets, generators
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        base = first_folder(self.root / self.kind / split, self.root / split)
+        if base is None:
+            raise self.expected(f"{self.kind}/{split}", self.root)
+        folders = subfolders(base)
+        rows: list[Row] = []
+        for subset in chosen(list(folders), self.subsets, "subsets", self):
+            classes = subfolders(folders[subset])
+            if "real" not in classes:
+                raise self.expected("the folder real", folders[subset])
+            there = [name for name in classes if name != "real"]
+            wanted = [g for g in self.generators if g in there] if self.generators else there
+            if not wanted:
+                raise self.expected(f"folders of {', '.join(self.generators or ['generators'])}", folders[subset])
+            rows += plain_rows(classes["real"], 0, split=split)
+            for name in wanted:
+                rows += plain_rows(classes[name], 1, split=split, **made_by(name, "synthesis"))
+        return to_table(rows)

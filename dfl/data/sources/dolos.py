@@ -1,0 +1,75 @@
+"""Dolos (Tantaru et al., WACV 2024): faces with one region painted in by diffusion and other models, with masks."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.trees import Row, chosen, plain_rows, subfolders
+from dfl.errors import UserError
+
+FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+
+
+class Dolos(Source):
+    """``{celebahq,ffhq}/real/<split>``, ``.../fake/p2/<split>``, ``.../fake/<generator>/{images,masks}/<split>``.
+
+    Validation is called ``valid``. An image and its mask share their name. p2 are whole generated faces without masks.
+
+    Args:
+        root: The folder ``data`` that holds ``celebahq`` and ``ffhq``.
+        dataset: Which faces.
+        generators: Generators to take, such as repaint-p2-9k, ldm, lama, pluralistic; None takes all that are there.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    get = "get it from github.com/bit-ml/dolos, unpack it there, or set root"
+    licence = "CC BY-NC-SA 4.0"
+    citation = "Tantaru et al., Weakly-supervised deepfake localization in diffusion-generated images, WACV 2024"
+    label_convention = "folders real and fake"
+    mask_convention = "255 = unchanged, 0 = manipulated, in the first channel"
+
+    def __init__(
+        self,
+        root: str,
+        dataset: str = "celebahq",
+        generators: list[str] | None = None,
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.root, self.dataset, self.generators = Path(root).expanduser(), dataset, generators
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        base = self.root / self.dataset
+        real = base / "real" / FOLDERS[split]
+        if not real.is_dir():
+            raise self.expected(f"{self.dataset}/real/{FOLDERS[split]}", self.root)
+        rows = plain_rows(real, 0)
+        folders = subfolders(base / "fake")
+        for name in chosen(list(folders), self.generators, "generators", self):
+            rows += self._fakes(folders[name], name, FOLDERS[split])
+        # the same original was painted in by all generators
+        return to_table({**r, "split": split, "source": f"{self.dataset}/{Path(r['path']).stem}"} for r in rows)
+
+    def _fakes(self, folder: Path, name: str, split: str) -> list[Row]:
+        if (folder / split).is_dir():
+            return plain_rows(folder / split, 1, **made_by(name, "synthesis"))
+        images, masks = folder / "images" / split, folder / "masks" / split
+        if not images.is_dir():
+            if (self.dataset, name, split) == ("ffhq", "repaint-p2", "test"):
+                return []  # the set has none
+            raise self.expected(f"images/{split} and masks/{split}", folder)
+        there = {p.name for p in masks.iterdir()} if masks.is_dir() else set()
+        rows: list[Row] = []
+        for row in plain_rows(images, 1, **made_by(name, "inpainting")):
+            file = Path(row["path"]).name
+            if file not in there:
+                raise UserError(
+                    f"Dolos: no mask for {row['path']}; expected {masks / file}; unpack the masks, or set root"
+                )
+            rows.append(row | {"class_label": 2, "mask": str(masks / file), "mask_rule": "r<128"})
+        return rows

@@ -1,0 +1,145 @@
+"""FaceForensics++ (Rossler et al., ICCV 2019), as its download script lays it out, with its official splits."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from dfl.data.containers import need_video
+from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.trees import Missing, Row, first_folder, present, read_json, video_rows, videos_in
+from dfl.errors import UserError, near
+
+#: What each manipulation does.
+METHODS = {
+    "Deepfakes": "face-swap",
+    "Face2Face": "reenactment",
+    "FaceSwap": "face-swap",
+    "NeuralTextures": "reenactment",
+    "FaceShifter": "face-swap",
+    "DeepFakeDetection": "face-swap",
+}
+
+
+def who(video: str) -> dict[str, str]:
+    """Return identity and source of a video by its name: ``000``, or ``000_003`` (target, then source of the face).
+
+    Videos come in pairs that were swapped with each other, so all four videos of a pair have one source.
+    """
+    target = video.split("_")[0]
+    return {"identity": f"ffpp/{target}", "source": "ffpp/" + "_".join(sorted(video.split("_")[:2]))}
+
+
+class FaceForensics(Source):
+    """``original_sequences/youtube/<c>/videos/NNN.mp4`` and ``manipulated_sequences/<method>/<c>/videos/TTT_SSS.mp4``.
+
+    ``train.json``, ``val.json`` and ``test.json`` are lists of pairs of video names. A pair (a, b) brings the
+    originals a and b and the fakes a_b and b_a. DeepFakeDetection and its actors have no official split: here they are
+    in the split ``test`` only.
+
+    Args:
+        root: The folder that holds ``original_sequences`` and ``manipulated_sequences``.
+        methods: Manipulations to take.
+        compression: Compression levels to take, of raw, c23 and c40.
+        media: Folder beside or in place of ``videos``: ``images``, ``frames`` or ``faces`` hold a folder of extracted
+            pictures for each video.
+        frames: Frames of each video, at even spacing.
+        masks: Give the masks that come with the fakes.
+        splits: Folder of the three JSON files; by default ``root`` or its ``splits``.
+        missing: Whether a listed video that is not there is an error, or left out with a warning.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    get = "get its download script from github.com/ondyari/FaceForensics, or set root"
+    licence = "FaceForensics terms of use: research only, by form (recalled)"
+    citation = "Rossler et al., FaceForensics++: learning to detect manipulated facial images, ICCV 2019"
+    label_convention = "folders original_sequences and manipulated_sequences"
+    mask_convention = "white = manipulated; one mask video for all compression levels (recalled)"
+    recalled = "place and colour of the masks; number of pairs in a split (360, 70, 70)"
+
+    def __init__(
+        self,
+        root: str,
+        methods: list[str] | None = None,
+        compression: list[str] | None = None,
+        media: Literal["videos", "images", "frames", "faces"] = "videos",
+        frames: int = 32,
+        masks: bool = False,
+        splits: str | None = None,
+        missing: Missing = "raise",
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.root, self.media, self.frames, self.masks, self.missing_videos = (
+            Path(root).expanduser(),
+            media,
+            frames,
+            masks,
+            missing,
+        )
+        self.methods = methods if methods is not None else list(METHODS)[:4]
+        for name in self.methods:
+            if name not in METHODS:
+                raise UserError(f"FaceForensics has no manipulation {name!r}" + near(name, list(METHODS)))
+        self.compression = compression or ["c23"]
+        self.splits = Path(splits).expanduser() if splits else None
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        if self.media == "videos":
+            need_video()
+        file, pairs = self._pairs(split)
+        official = [m for m in self.methods if m != "DeepFakeDetection"]
+        rows: list[Row] = []
+        for c in self.compression:
+            if official:
+                rows += self._listed("youtube", "", c, [v for pair in pairs for v in pair], split)
+            for method in official:
+                fakes = [f"{x}_{y}" for a, b in pairs for x, y in ((a, b), (b, a))]
+                rows += self._listed("", method, c, fakes, split)
+            if "DeepFakeDetection" in self.methods and split == "test":
+                rows += self._listed("actors", "", c, None, split)
+                rows += self._listed("", "DeepFakeDetection", c, None, split)
+        change = "get the rest, point splits to other lists, or set missing: skip"
+        return to_table(present(self, rows, file, change, self.missing_videos))
+
+    def _pairs(self, split: str) -> tuple[Path, list[list[str]]]:
+        folders = [self.splits] if self.splits else [self.root, self.root / "splits", self.root / "dataset" / "splits"]
+        file = next((f / f"{split}.json" for f in folders if (f / f"{split}.json").is_file()), None)
+        if file is None:
+            raise self.expected(
+                f"{split}.json", folders[0], "it is in the folder dataset/splits of the set's repository; set splits"
+            )
+        pairs = read_json(file, list)
+        if not all(isinstance(p, list) and len(p) == 2 and all(isinstance(v, str) for v in p) for p in pairs):
+            raise UserError(f"{file} is not a list of pairs of video names")
+        return file, pairs
+
+    def _listed(self, origin: str, method: str, c: str, names: list[str] | None, split: str) -> list[Row]:
+        """Rows of some videos of one folder, or of all that are in it."""
+        base = self.root / ("manipulated_sequences" if method else "original_sequences") / (method or origin)
+        folder = base / c / self.media
+        if not folder.is_dir():
+            raise self.expected(f"{c}/{self.media}", base, "set compression, media, methods or root")
+        there = videos_in(folder)
+        known: Row = {"label": int(bool(method)), "class_label": 2 if method else 0, "split": split, "compression": c}
+        if method:
+            known |= made_by(method.lower(), METHODS[method])
+        masks = self._masks(base, c) if method and self.masks else {}
+        rows: list[Row] = []
+        for name in there if names is None else names:
+            path = there.get(name, folder / (f"{name}.mp4" if self.media == "videos" else name))
+            more: dict[str, Any] = {"video": f"{method or origin}/{c}/{name}"} | (who(name) if names else {})
+            found = video_rows(path, self.frames, masks.get(name), "max>127", **known, **more)
+            # a video without any picture still counts as listed, so that it is not lost in silence
+            rows += found or [{"path": str(path / "0000.png"), **known, **more}]
+        return rows
+
+    def _masks(self, base: Path, c: str) -> dict[str, Path]:
+        folder = first_folder(base / "masks" / self.media, base / c / "masks", base / "c23" / "masks")
+        if folder is None:
+            raise self.expected(f"masks/{self.media}", base, "get the masks, or set masks: false")
+        return videos_in(folder)

@@ -1,0 +1,186 @@
+"""Face sets with demographic annotations, by the CSV files of PG-FDD (Lin et al., CVPR 2024) and AI-Face (CVPR 2025).
+
+Their columns changed name and place between releases, so they are read by name. A group is named by its parts, such as
+``male,asian``, so that gender and race can be told apart again.
+"""
+
+import csv
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dfl.data.sources.base import Carved, Source, to_table
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.trees import Missing, Row, present, relocate
+from dfl.errors import UserError
+
+#: Names of the columns in the releases, lower case with underscores.
+COLUMNS = {
+    "path": ("img_path", "image_path"),
+    "label": ("label", "target"),
+    "male": ("ismale", "ground_truth_gender", "predicted_gender"),
+    "race": ("ground_truth_race", "predicted_race"),
+    "asian": ("isasian",),
+    "white": ("iswhite",),
+    "black": ("isblack",),
+    "skin": ("ground_truth_skin_tone", "predicted_skin_tone", "skin_tone"),
+    "code": ("intersection", "intersec_label"),
+    "specific": ("spe_label", "specific"),
+}
+RACES = ("asian", "white", "black", "others")
+TONES = ("light", "medium", "dark")
+#: spe_label of the fakes made from FaceForensics++.
+SPECIFIC = dict(enumerate(("deepfakes", "face2face", "faceswap", "neuraltextures", "faceshifter"), 1))
+
+
+def read_people(source: Source, file: Path, women: str) -> list[dict[str, str]]:
+    """Read path, label, group and specific label of each row of a CSV file.
+
+    The group comes from gender and race where the file has them. Otherwise the code of the intersection is read: 0 to 7
+    for men and women of four races, or 0 to 5 for women and men of three skin tones where a column's name says so.
+
+    Args:
+        source: Who asks.
+        file: The CSV file.
+        women: How the set calls who is not male.
+
+    Raises:
+        UserError: If a column or a group cannot be told.
+    """
+    if not file.is_file():
+        raise source.expected(file.name, file.parent)
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines)
+        names = {str(n).strip().lower().replace(" ", "_"): str(n) for n in reader.fieldnames or []}
+        columns = {k: names[a] for k, aliases in COLUMNS.items() for a in reversed(aliases) if a in names}
+        for needed in ("path", "label"):
+            if needed not in columns:
+                raise UserError(
+                    f"{file} has none of the columns {', '.join(COLUMNS[needed])}; it has {', '.join(names.values())}"
+                )
+        rows = [{k: str(entry[c] or "").strip() for k, c in columns.items()} for entry in reader]
+    toned = any("skin" in n for n in names)
+    for row in rows:
+        if row["label"] not in ("0", "1", "0.0", "1.0"):
+            raise UserError(f"{file}: the label {row['label']!r} of {row['path']} is neither 0 (real) nor 1 (fake)")
+        row["group"] = _group(row, women, toned)
+    return rows
+
+
+def _group(row: Mapping[str, str], women: str, toned: bool) -> str:
+    value = {k: int(float(v)) for k, v in row.items() if k not in ("path", "label", "specific") and v}
+    gender = ("male" if value["male"] == 1 else women) if "male" in value else ""
+    if gender and "race" in value:
+        return f"{gender},{RACES[value['race']]}" if 0 <= value["race"] < 4 else gender
+    if gender and "white" in value:
+        race = next((name for name in ("asian", "white", "black") if value.get(name) == 1), "others")
+        return f"{gender},{race}"
+    code = value.get("code", -1)
+    if toned and 0 <= code < 6:
+        return f"{(women, 'male')[code // 3]},{TONES[code % 3]}"
+    if not toned and 0 <= code < 8:
+        return f"{('male', women)[code // 4]},{RACES[code % 4]}"
+    return gender
+
+
+class PgFdd(Source):
+    """``{fake,real}{train,val}.csv``, ``test.csv`` and the face crops they list.
+
+    A set that has ``test.csv`` alone (DFDC, DFD, Celeb-DF) is for testing only. Names such as
+    ``0_Deepfakes_300_304_151.png`` give the video and the frame.
+
+    Args:
+        root: The folder that holds the CSV files.
+        images: Folder below which the listed images are, whatever folders stand before them in the list; by default
+            ``root``.
+        missing: Whether listed images that are not there are an error, or left out with a warning.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    get = "get it from github.com/Purdue-M2/Fairness-Generalization, or set root and images"
+    licence = "code MIT; images under the terms of FaceForensics++, DFDC, DFD and Celeb-DF"
+    citation = "Lin et al., Preserving fairness generalization in deepfake detection, CVPR 2024"
+    label_convention = "0 real, 1 fake; spe_label names the manipulation"
+
+    def __init__(
+        self,
+        root: str,
+        images: str | None = None,
+        missing: Missing = "raise",
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.root, self.missing_images = Path(root).expanduser(), missing
+        self.images = Path(images).expanduser() if images else self.root
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        names = ["test.csv"] if split == "test" else [f"{kind}{split}.csv" for kind in ("real", "fake")]
+        rows: list[Row] = []
+        for file in (self.root / name for name in names):
+            people = read_people(self, file, "nonmale")
+            paths = relocate([p["path"] for p in people], self.images)
+            found = [_row(p, path) | {"split": split} | _named(path, p) for p, path in zip(people, paths, strict=True)]
+            rows += present(self, found, file, "set images, or missing: skip", self.missing_images)
+        return to_table(rows)
+
+
+class AiFace(Carved):
+    """``train.csv`` and ``test.csv`` beside one folder of images for each generator; ``val`` is carved out of train.
+
+    Both releases are read: the one with eight groups of gender and race, and the one with six of gender and skin tone.
+
+    Args:
+        root: The folder that holds the CSV files and the images.
+        images: Folder below which the listed images are; by default ``root``.
+        missing: Whether listed images that are not there are an error, or left out with a warning.
+        val_share: Share of the training images that become validation images; 0 for none.
+        seed: Seed of that draw.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of the limit's draw.
+    """
+
+    get = "ask for it at github.com/Purdue-M2/AI-Face-FairnessBench, or set root and images"
+    licence = "CC BY-NC-ND 4.0, by form"
+    citation = "Lin et al., AI-Face: a million-scale demographically annotated AI-generated face dataset, CVPR 2025"
+    label_convention = "Target: 0 real, 1 fake"
+    recalled = "names of the skin tone columns; the first folder of a fake's path is its generator"
+
+    def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **carved: Any) -> None:
+        super().__init__(root, **carved)
+        self.images, self.missing_images = Path(images).expanduser() if images else self.root, missing
+
+    def rows(self, split: str) -> list[Row]:
+        """Return the rows of the set's own train or test."""
+        file = self.root / f"{split}.csv"
+        people = read_people(self, file, "female")
+        rows: list[Row] = []
+        for person, path in zip(people, relocate([p["path"] for p in people], self.images), strict=True):
+            row = _row(person, path)
+            below = Path(path).relative_to(self.images).parts if Path(path).is_relative_to(self.images) else ()
+            if row["label"] and len(below) > 1:
+                row |= made_by(below[0].lower())
+            rows.append(row)
+        return present(self, rows, file, "set images, or missing: skip", self.missing_images)
+
+
+def _row(person: Mapping[str, str], path: str) -> Row:
+    label = int(float(person["label"]))
+    return {"path": path, "label": label, "class_label": label, "group": person["group"]}
+
+
+def _named(path: str, person: Mapping[str, str]) -> Row:
+    """What the name of a crop says: number of the face, video, frame."""
+    label = int(float(person["label"]))
+    found = re.match(r"\d+_(.+)_(\d+)\Z", Path(path).stem)
+    row: Row = {"video": found[1], "frame": int(found[2])} if found else {}
+    if label:
+        code = person.get("specific", "")
+        name = SPECIFIC.get(int(float(code)), "") if code else found[1].split("_")[0].lower() if found else ""
+        row |= made_by(name if name in SPECIFIC.values() else "") | {"class_label": 2}
+    return row

@@ -1,0 +1,61 @@
+"""GenImage (Zhu et al., NeurIPS 2023): eight generators of the ImageNet classes. Tiny-GenImage has the same tree."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from dfl.data.sources.base import Carved
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.trees import Row, chosen, class_folders, plain_rows, subfolders
+
+_NAME = re.compile(r"imagenet_(?:ai_)?(?:\d{4}_)?(.+)\Z")
+
+
+class GenImage(Carved):
+    """``<Generator>/imagenet_ai_MMDD_<generator>/{train,val}/{ai,nature}``; the middle folder may be absent.
+
+    The set's ``val`` is what the field tests on, so it is the split ``test`` here; ``val`` is carved out of ``train``.
+    Beware: nature images are JPEG of any size, generated ones PNG of one size. The label leaks through the format.
+
+    Args:
+        root: The folder that holds the generators, or one generator.
+        generators: Generators to take, by their names without date, such as adm or sdv5; None takes all.
+        val_share: Share of the training images that become validation images; 0 for none.
+        seed: Seed of that draw.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of the limit's draw.
+    """
+
+    get = "get it from github.com/GenImage-Dataset/GenImage, unpack all volumes of its zip files there, or set root"
+    licence = "CC BY-NC-SA 4.0 (recalled); nature images under the terms of ImageNet"
+    citation = "Zhu et al., GenImage: a million-scale benchmark for detecting AI-generated image, NeurIPS 2023"
+    label_convention = "folders nature (real) and ai (fake)"
+
+    def __init__(self, root: str, generators: list[str] | None = None, **carved: Any) -> None:
+        super().__init__(root, **carved)
+        self.generators = generators
+
+    def rows(self, split: str) -> list[Row]:
+        """Return the rows of the set's own train, or of its val, which is our test."""
+        found = self._generators()
+        rows: list[Row] = []
+        for name in chosen(list(found), self.generators, "generators", self):
+            folder = found[name] / ("val" if split == "test" else "train")
+            if not folder.is_dir():
+                raise self.expected(f"the folder {folder.name}", found[name])
+            for leaf, label in class_folders(self, folder):
+                rows += plain_rows(leaf, label, **made_by(name, "synthesis"))
+        return rows
+
+    def _generators(self) -> dict[str, Path]:
+        """Folders that hold train and val, by name of the generator."""
+        found: dict[str, Path] = {}
+        tops = {self.root.name: self.root} | subfolders(self.root)
+        for top, folder in tops.items():
+            for name, path in ({top: folder} | (subfolders(folder) if folder != self.root else {})).items():
+                if (path / "train").is_dir() or (path / "val").is_dir():
+                    match = _NAME.match(name) or _NAME.match(top)
+                    found.setdefault((match[1] if match else name).lower(), path)
+        if not found:
+            raise self.expected("<Generator>/imagenet_ai_<date>_<generator>/{train,val}/{ai,nature}", self.root)
+        return found

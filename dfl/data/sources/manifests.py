@@ -1,0 +1,141 @@
+"""Lists in the form of other frameworks: IMDL-BenCo and ForensicHub JSON, SPAI CSV."""
+
+import csv
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfl.data.sources.base import SPLIT_NAMES, Source, images_in, label_of, part, to_table
+from dfl.data.sources.trees import Missing, Row, masked, present, read_json, relocate
+from dfl.errors import UserError
+
+
+class _List(Source):
+    """A list of images.
+
+    Args:
+        file: The list.
+        root: Folder below which the listed images are, whatever folders of another machine stand before them; by
+            default the list's own.
+        missing: Whether listed images that are not there are an error, or left out with a warning.
+        fractions: Share of train, val and test where the list has no splits. None gives all images for every split.
+        seed: Seed of the split by fraction.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        root: str | None = None,
+        missing: Missing = "raise",
+        fractions: dict[str, float] | None = None,
+        seed: int = 0,
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.file, self.missing_images, self.fractions, self.seed = Path(file).expanduser(), missing, fractions, seed
+        self.base = Path(root).expanduser() if root else self.file.parent
+
+    def rows(self) -> list[Row]:
+        """Return all rows of the list, its paths as they are written."""
+        raise NotImplementedError
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        if not self.file.exists():
+            raise self.missing("list", self.file)
+        rows = self.rows()
+        for column in ("path", "mask"):
+            filled = [row for row in rows if row.get(column)]
+            for row, path in zip(filled, relocate([row[column] for row in filled], self.base), strict=True):
+                row[column] = path
+        rows = present(self, rows, self.file, "set root, or missing: skip", self.missing_images)
+        table = part(to_table(rows), split, self.fractions, self.seed)
+        return table.filter(pc.equal(table["split"], split)) if any(row.get("split") for row in rows) else table
+
+
+class ImdlBenco(_List):
+    """A JSON list ``[[image, mask or "Negative"], ...]``, or a folder with ``Tp``, ``Gt`` and perhaps ``Au``.
+
+    ``Negative`` is an authentic image. In a folder, masks have the name of their image, with or without ``_gt``.
+    """
+
+    get = "make the list as github.com/scu-zjz/IMDLBenCo says, or set file"
+    licence = "that of each set"
+    citation = (
+        "Ma et al., IMDL-BenCo: a comprehensive benchmark and codebase for image manipulation detection, NeurIPS 2024"
+    )
+    label_convention = "Negative in place of a mask: real"
+    mask_convention = "mean of the channels above 127.5 = tampered"
+
+    def rows(self) -> list[Row]:
+        """Return all rows of the list or folder."""
+        if self.file.is_dir():
+            self.base = self.file
+            return self._folder()
+        rows: list[Row] = []
+        for entry in read_json(self.file, list):
+            if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(v, str) for v in entry)):
+                raise UserError(f'{self.file}: expected [image, mask] or [image, "Negative"], found {str(entry)[:80]}')
+            fake = entry[1] != "Negative"
+            row: Row = {"path": entry[0], "label": int(fake), "class_label": 2 * fake}
+            rows.append(row | ({"mask": entry[1], "mask_rule": "mean>127"} if fake else {}))
+        return rows
+
+    def _folder(self) -> list[Row]:
+        for name in ("Tp", "Gt"):
+            if not (self.file / name).is_dir():
+                raise self.expected(f"the folder {name}", self.file, "set file to a JSON list, or to Tp and Gt")
+        fakes: list[Row] = [{"path": str(p), "label": 1, "class_label": 2} for p in images_in(self.file / "Tp")]
+        masks = {p.stem.removesuffix("_gt"): str(p) for p in images_in(self.file / "Gt")}
+        real: list[Row] = [{"path": str(p), "label": 0, "class_label": 0} for p in images_in(self.file / "Au")]
+        rows = real + masked(self, fakes, masks, "mean>127")
+        for row in rows:  # as the list would say it
+            for column in ("path", "mask"):
+                if row.get(column):
+                    row[column] = str(Path(row[column]).relative_to(self.file))
+        return rows
+
+
+class ForensicHub(_List):
+    """A JSON list ``[{"path": ..., "label": 0 or 1}, ...]``."""
+
+    get = "make the list as github.com/scu-zjz/ForensicHub says, or set file"
+    licence = "that of each set"
+    citation = "Du et al., ForensicHub: a unified benchmark and codebase for all-domain fake image detection, 2025"
+
+    def rows(self) -> list[Row]:
+        """Return all rows of the list."""
+        rows: list[Row] = []
+        for entry in read_json(self.file, list):
+            if not (isinstance(entry, dict) and isinstance(entry.get("path"), str) and entry.get("label") in (0, 1)):
+                raise UserError(f'{self.file}: expected {{"path": ..., "label": 0 or 1}}, found {str(entry)[:80]}')
+            rows.append({"path": entry["path"], "label": entry["label"], "class_label": entry["label"]})
+        return rows
+
+
+class Spai(_List):
+    """A CSV file with the columns ``image``, ``class`` (0 real, 1 fake) and ``split``."""
+
+    get = "make the list as github.com/mever-team/spai says, or set file"
+    licence = "that of each set"
+    citation = "Karageorgiou et al., Any-resolution AI-generated image detection by spectral learning, CVPR 2025"
+
+    def rows(self) -> list[Row]:
+        """Return all rows of the list."""
+        rows: list[Row] = []
+        with self.file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            if not {"image", "class"} <= set(reader.fieldnames or []):
+                raise UserError(f"{self.file} needs the columns image, class and split; it has {reader.fieldnames}")
+            for entry in reader:
+                label = {"0": 0, "1": 1}.get(entry["class"], label_of(entry["class"]))
+                split = entry.get("split") or ""
+                if label is None or (split and split.lower() not in SPLIT_NAMES):
+                    raise UserError(f"{self.file}: cannot read the class or split of {entry['image']}: {dict(entry)}")
+                known = {"label": label, "class_label": label, "split": SPLIT_NAMES.get(split.lower(), "")}
+                rows.append({"path": entry["image"], **known})
+        return rows

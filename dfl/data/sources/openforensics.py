@@ -1,0 +1,112 @@
+"""OpenForensics (Le et al., ICCV 2021): pictures with several faces, some of them swapped, with outlines."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dfl.data.locators import locate
+from dfl.data.sources.base import Source, label_of, to_table
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.trees import Missing, Row, first_folder, present, read_json
+from dfl.errors import UserError
+
+
+class OpenForensics(Source):
+    """``{Train,Val,Test-Dev,Test-Challenge}/*.jpg`` and ``<Split>_poly.json`` with a box and an outline for each face.
+
+    Image by image, a picture is fake if any face in it is, and its mask holds the outlines of the fake faces. Face by
+    face (``faces``), each face is cut out by its box and has its own label.
+
+    Args:
+        root: The folder that holds the splits and the JSON files.
+        faces: Give faces in place of whole pictures.
+        margin: How much a face's box grows on each side, as a share of its width and height.
+        test: Folder of the split ``test``: Test-Dev, or Test-Challenge.
+        missing: Whether listed pictures that are not there are an error, or left out with a warning.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    get = "get it from sites.google.com/view/ltnghia/research/openforensics, unpack it there, or set root"
+    licence = "research only; pictures from Open Images, CC BY (recalled)"
+    citation = "Le et al., OpenForensics: large-scale challenging dataset for multi-face forgery detection, ICCV 2021"
+    label_convention = "category of a face: 0 real, 1 fake; by name where the JSON names its categories"
+    mask_convention = "outlines of faces as COCO polygons"
+    recalled = "folders before the names of pictures in the JSON; only the last part is used"
+
+    def __init__(
+        self,
+        root: str,
+        faces: bool = False,
+        margin: float = 0.0,
+        test: str = "Test-Dev",
+        missing: Missing = "raise",
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.root, self.faces, self.margin = Path(root).expanduser(), faces, margin
+        self.test, self.missing_images = test, missing
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        name = {"train": "Train", "val": "Val", "test": self.test}[split]
+        folder = first_folder(self.root / name, self.root / "Images" / name)
+        if folder is None:
+            raise self.expected(f"the folder {name}", self.root)
+        table = next((f for f in (self.root / f"{name}_poly.json", folder / f"{name}_poly.json") if f.is_file()), None)
+        if table is None:
+            raise self.expected(f"{name}_poly.json", self.root)
+        content = read_json(table, dict)
+        if not {"images", "annotations"} <= content.keys():
+            raise UserError(f"{table} is no COCO JSON: it has no images and annotations")
+        fake = self._fakes(content, table)
+        by_image: dict[int, list[dict[str, Any]]] = {}
+        for face in content["annotations"]:
+            by_image.setdefault(face["image_id"], []).append(face)
+        rows: list[Row] = []
+        for image in content["images"]:
+            file = folder / Path(image["file_name"].replace("\\", "/")).name
+            known = {"split": split, "source": f"openforensics/{file.stem}"}
+            make = self._each if self.faces else self._whole
+            rows += [row | known for row in make(file, image, by_image.get(image["id"], []), fake)]
+        return to_table(present(self, rows, table, "unpack the rest, or set missing: skip", self.missing_images))
+
+    def _fakes(self, content: dict[str, Any], table: Path) -> dict[int, int]:
+        names = {c["id"]: label_of(str(c["name"])) for c in content.get("categories", [])}
+        labels = {i: label for i, label in names.items() if label is not None} or {0: 0, 1: 1}
+        unknown = {face["category_id"] for face in content["annotations"]} - labels.keys()
+        if unknown:
+            raise UserError(f"{table}: category {min(unknown)} is neither real nor fake")
+        return labels
+
+    def _whole(self, file: Path, image: dict[str, Any], faces: list[dict[str, Any]], fake: dict[int, int]) -> list[Row]:
+        bad = [face for face in faces if fake[face["category_id"]]]
+        row: Row = {"path": str(file), "label": int(bool(bad)), "class_label": 2 * bool(bad)}
+        if bad:
+            polygons = [p for face in bad for p in face["segmentation"]]
+            row |= {"mask": _polygons(polygons, 0, 0), **made_by("openforensics", "face-swap"), "family": "gan"}
+        return [row]
+
+    def _each(self, file: Path, image: dict[str, Any], faces: list[dict[str, Any]], fake: dict[int, int]) -> list[Row]:
+        rows: list[Row] = []
+        for face in faces:
+            x, y, w, h = face["bbox"]
+            left, top = max(0, int(x - self.margin * w)), max(0, int(y - self.margin * h))
+            right = min(image["width"], int(x + w + self.margin * w + 0.999))
+            bottom = min(image["height"], int(y + h + self.margin * h + 0.999))
+            label = fake[face["category_id"]]
+            place = locate(file, xywh=f"{left},{top},{right - left},{bottom - top}")
+            row: Row = {"path": place, "label": label, "class_label": 2 * label}
+            if label:
+                row |= {"mask": _polygons(face["segmentation"], left, top), **made_by("openforensics", "face-swap")}
+                row["family"] = "gan"
+            rows.append(row)
+        return rows
+
+
+def _polygons(polygons: list[list[float]], left: int, top: int) -> str:
+    """Write COCO polygons (x, y, x, y, ...) as the text of a mask, moved to a box's corner."""
+    moved = (",".join(f"{v - (top if i % 2 else left):g}" for i, v in enumerate(p)) for p in polygons)
+    return "polygon:" + ";".join(moved)

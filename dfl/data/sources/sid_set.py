@@ -1,0 +1,86 @@
+"""SID-Set (Huang et al., CVPR 2025): real, fully synthetic and tampered pictures as social media hold them."""
+
+import warnings
+from pathlib import Path
+
+import pyarrow as pa
+
+from dfl.data.locators import locate
+from dfl.data.sources.base import SPLIT_NAMES, Source, to_table
+from dfl.data.sources.generators import made_by
+from dfl.data.sources.shards import cells
+from dfl.data.sources.trees import Row, images_right_in, plain_rows, subfolders
+from dfl.errors import UserError
+
+FOLDERS = {"real": 0, "full_synthetic": 1, "tampered": 2}
+_FLUX = made_by("flux", "synthesis")
+
+
+class SidSet(Source):
+    """``{train,validation,test}/{real,full_synthetic,tampered,masks}``, or ``data/{train,validation}-*.parquet``.
+
+    Three classes (``class_label``), and a binary label: synthetic and tampered are fake. A tampered image without mask
+    is given without one. Beware: as folders, real images are JPEG and the others PNG; the label leaks.
+
+    Args:
+        root: The folder that holds ``data`` or the splits.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    get = "get saberzl/SID_Set from the Hugging Face hub (the test as a zip from github.com/hzlsaber/SIDA), or set root"
+    licence = "CC BY 4.0"
+    citation = "Huang et al., SIDA: social media image deepfake detection, localization and explanation, CVPR 2025"
+    label_convention = "0 real, 1 full synthetic, 2 tampered"
+    mask_convention = "white = tampered; only tampered images have masks"
+
+    def __init__(self, root: str, limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
+        super().__init__(limit, limit_seed)
+        self.root = Path(root).expanduser()
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        folder = next((p for n, p in subfolders(self.root).items() if SPLIT_NAMES.get(n.lower()) == split), None)
+        if folder is not None and folder.name != "data":
+            return to_table(self._folder(folder, split))
+        name = "validation" if split == "val" else split
+        shards = sorted(self.root.glob(f"data/{name}-*.parquet")) or sorted(self.root.glob(f"{name}-*.parquet"))
+        if not shards:
+            raise self.expected(f"{name}/{{real,full_synthetic,tampered,masks}} or data/{name}-*.parquet", self.root)
+        _check_count(shards)
+        return to_table(row for file in shards for row in self._shard(file, split))
+
+    def _folder(self, folder: Path, split: str) -> list[Row]:
+        subs = subfolders(folder)
+        for name in (*FOLDERS, "masks"):
+            if name not in subs:
+                raise self.expected(f"the folder {name}", folder)
+        unknown = [name for name in subs if name not in (*FOLDERS, "masks")]
+        if unknown:
+            raise self.expected(f"nothing but {', '.join(FOLDERS)} and masks", folder, f"take {unknown[0]} out")
+        masks = {p.name: str(p) for p in images_right_in(subs["masks"])}
+        rows = plain_rows(subs["real"], 0) + plain_rows(subs["full_synthetic"], 1, **_FLUX)
+        for row in plain_rows(subs["tampered"], 1):
+            mask = masks.get(f"{Path(row['path']).stem}_mask.png", "")
+            rows.append(row | {"class_label": 2, "mask": mask, "method": "tampering"})
+        return [row | {"split": split} for row in rows]
+
+    def _shard(self, file: Path, split: str) -> list[Row]:
+        rows: list[Row] = []
+        for i, entry in enumerate(cells(file, ["label"], ["image", "mask"])):
+            kind = int(entry["label"])
+            if kind not in FOLDERS.values():
+                raise UserError(f"{file}: row {i} has the label {kind}; expected 0, 1 or 2")
+            row: Row = {"path": locate(file, column="image", row=i), "label": int(kind > 0), "class_label": kind}
+            if kind == 2:
+                row |= {"mask": locate(file, column="mask", row=i), "method": "tampering"}
+            rows.append(row | {"split": split} | (_FLUX if kind == 1 else {}))
+        return rows
+
+
+def _check_count(shards: list[Path]) -> None:
+    """A name such as ``train-00003-of-00249.parquet`` says how many there should be."""
+    last = shards[-1].stem.split("-of-")
+    if len(last) == 2 and last[1].isdigit() and int(last[1]) != len(shards):
+        text = f"{shards[-1].parent} has {len(shards)} of {int(last[1])} shards such as {shards[-1].name}"
+        warnings.warn(f"SidSet: {text}; only these are read", stacklevel=3)

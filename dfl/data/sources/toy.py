@@ -1,0 +1,60 @@
+"""The toy data set of the demo, made on first use."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from dfl.data.sources.base import Source, to_table
+from dfl.data.toy import DOMAINS, make
+from dfl.errors import UserError, near
+
+
+class Toy(Source):
+    """One domain of the toy set.
+
+    Args:
+        root: Folder of the set; it is made there if it is not.
+        domain: ``same`` (the only one with train and val), ``unseen_generator``, ``unseen_family`` or ``other_camera``.
+        n: Pictures of the whole set.
+        size: Their width and height in pixels.
+        seed: Seed of the set.
+        limit: At most so many images, in all splits or by split.
+        limit_seed: Seed of that draw.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/toy",
+        domain: str = "same",
+        n: int = 4000,
+        size: int = 128,
+        seed: int = 0,
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        if domain not in DOMAINS:
+            raise UserError(f"the toy set has no domain {domain!r}{near(domain, list(DOMAINS))}")
+        self.root, self.domain = Path(root).expanduser(), domain
+        self.settings = {"n": n, "size": size, "seed": seed}
+
+    def prepare(self) -> None:
+        """Make the set if it is not there."""
+        make(self.root, **self.settings)
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of the domain and split."""
+        file = self.root / "table.csv"
+        if not file.is_file():
+            raise self.missing("toy set (dfl toy makes it)", self.root)
+        text = {name: pa.string() for name in ("mask", "generator", "family", "group", "caption", "explanation")}
+        options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
+        table = pyarrow.csv.read_csv(file, convert_options=options)
+        table = table.filter(pc.and_(pc.equal(table["domain"], self.domain), pc.equal(table["split"], split)))
+        rows = table.to_pylist()
+        for row in rows:
+            row["path"] = str(self.root / row["path"])
+            row["mask"] = str(self.root / row["mask"]) if row["mask"] else ""
+        return to_table(rows)

@@ -1,0 +1,217 @@
+"""What most layouts are made of: class folders, lists of files, frames of videos."""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from dfl.data.locators import locate, split
+from dfl.data.sources.base import IMAGE_SUFFIXES, Source, images_in, label_of, names_in
+from dfl.errors import UserError, near
+
+Missing = Literal["raise", "skip"]
+VIDEO_SUFFIXES = frozenset([".mp4", ".avi", ".mov", ".mkv", ".webm"])
+Row = dict[str, Any]
+T = TypeVar("T")
+J = TypeVar("J", list[Any], dict[str, Any])
+
+
+def read_json(file: Path, kind: type[J]) -> J:
+    """Return the content of a JSON file that must hold a list or a mapping.
+
+    Raises:
+        UserError: If it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as e:
+        raise UserError(f"cannot read the JSON file {file}: {e}") from e
+    if not isinstance(content, kind):
+        raise UserError(f"{file} holds a {type(content).__name__}; expected a {kind.__name__}")
+    return content
+
+
+def subfolders(folder: Path) -> dict[str, Path]:
+    """Return the visible folders in a folder by name, sorted; none where the folder is not there."""
+    if not folder.is_dir():
+        return {}
+    return {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")}
+
+
+def images_right_in(folder: Path) -> list[Path]:
+    """Return the image files right in a folder, none of its subfolders, sorted."""
+    names = (p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in names if p.is_file())
+
+
+def first_folder(*folders: Path) -> Path | None:
+    """Return the first of some folders that is there."""
+    return next((f for f in folders if f.is_dir()), None)
+
+
+def chosen(there: Sequence[str], wanted: Sequence[str] | None, argument: str, source: Source) -> list[str]:
+    """Return the wanted names, or all; a wanted name that is not there is an error.
+
+    Raises:
+        UserError: Naming the argument and what comes near.
+    """
+    if wanted is None:
+        return list(there)
+    for name in wanted:
+        if name not in there:
+            raise UserError(f"{source!r} has no {name!r} (argument {argument})" + near(name, list(there)))
+    return [name for name in there if name in set(wanted)]
+
+
+def class_folders(source: Source, folder: Path) -> list[tuple[Path, int]]:
+    """Return the folders of real and fake images below a folder, at any depth, with their labels.
+
+    Raises:
+        UserError: If some branch has none of them, or only one of the two.
+    """
+    subs = subfolders(folder)
+    found = [(path, label) for name, path in subs.items() if (label := label_of(name)) is not None]
+    if len({label for _, label in found}) == 1:
+        raise source.expected("a folder of real and one of fake images", folder)
+    for path in (p for name, p in subs.items() if label_of(name) is None):
+        found += class_folders(source, path)
+    if not found:
+        raise source.expected("folders of real and fake images (0_real and 1_fake, nature and ai, ...)", folder)
+    return found
+
+
+def plain_rows(folder: Path, label: int, **known: Any) -> list[Row]:
+    """Return a row for each image in a folder; what is known of fakes only is kept from reals."""
+    if label == 0:
+        known = {k: v for k, v in known.items() if k not in ("generator", "family", "method")}
+    return [{"path": name, "label": label, "class_label": label, **known} for name in names_in(folder)]
+
+
+def evenly(items: Sequence[T], count: int | None) -> list[T]:
+    """Return ``count`` of the items at even spacing, the middles of equal parts; all where there are not more."""
+    if count is None or len(items) <= count:
+        return list(items)
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+
+
+def video_rows(path: Path, frames: int, mask: Path | None = None, mask_rule: str = "", **known: Any) -> list[Row]:
+    """Return the rows of one video: of a file by share of its length, of a folder of images by their names.
+
+    Args:
+        path: The video, or the folder of its frames.
+        frames: How many frames to take, at even spacing.
+        mask: The video of its masks, or the folder of them.
+        mask_rule: How to read the masks.
+        **known: What all rows share.
+    """
+    rows: list[Row] = []
+    if path.is_dir():
+        for image in evenly(images_in(path), frames):
+            row = {"path": str(image), "frame": int(image.stem) if image.stem.isdigit() else -1, **known}
+            if mask and (mask / f"{image.stem}.png").is_file():
+                row |= {"mask": str(mask / f"{image.stem}.png"), "mask_rule": mask_rule}
+            rows.append(row)
+        return rows
+    for i in range(frames):
+        row = {"path": locate(path, at=f"{i}/{frames}"), **known}
+        if mask:
+            row |= {"mask": locate(mask, at=f"{i}/{frames}"), "mask_rule": mask_rule}
+        rows.append(row)
+    return rows
+
+
+def videos_in(folder: Path) -> dict[str, Path]:
+    """Return the videos right in a folder by name without suffix: files, or folders that hold their frames."""
+    if not folder.is_dir():
+        return {}
+    return {
+        p.stem if p.is_file() else p.name: p
+        for p in sorted(folder.iterdir())
+        if not p.name.startswith(".") and (p.is_dir() or p.suffix.lower() in VIDEO_SUFFIXES)
+    }
+
+
+def present(source: Source, rows: list[Row], where: Path, change: str, missing: Missing = "raise") -> list[Row]:
+    """Return the rows whose file is there. One listing for each folder, not one question for each file.
+
+    Args:
+        source: Who asks.
+        rows: Rows of a list that came with the set.
+        where: That list.
+        change: What to do where files are missing.
+        missing: Whether missing files are an error, or left out with one warning.
+
+    Raises:
+        UserError: If files are missing, or if none is there.
+    """
+    listings: dict[str, set[str]] = {}
+
+    def there(locator: str) -> bool:
+        folder, name = os.path.split(split(locator)[0])
+        if folder not in listings:
+            try:
+                listings[folder] = set(os.listdir(folder))
+            except OSError:
+                listings[folder] = set()
+        return name in listings[folder]
+
+    kept = [row for row in rows if there(row["path"])]
+    if len(kept) < len(rows):
+        first = next(row["path"] for row in rows if not there(row["path"]))
+        text = f"{where} lists {len(rows)} images, and {len(rows) - len(kept)} are not there, the first {first}"
+        if missing == "raise" or not kept:
+            raise UserError(f"{type(source).__name__}: {text}; {change}")
+        warnings.warn(f"{type(source).__name__}: {text}; they are left out", stacklevel=2)
+    return kept
+
+
+def relocate(paths: Sequence[str], root: Path) -> list[str]:
+    """Turn paths that another machine wrote to paths below a folder.
+
+    Backslashes become slashes, and the fewest leading folders are cut for which a path is there. If none is there
+    under any cut, paths are taken as relative to the folder.
+    """
+    clean = [p.replace("\\", "/") for p in paths]
+    clean = [p[2:] if p.startswith("./") else p for p in clean]
+    for path in evenly(clean, 20):
+        parts = path.split("/")
+        for cut in range(len(parts)):
+            if (root / "/".join(parts[cut:])).exists():
+                return [str(root / "/".join(p.split("/")[cut:])) for p in clean]
+    return [str(root / p) for p in clean]
+
+
+def masked(
+    source: Source,
+    rows: list[Row],
+    masks: dict[str, str],
+    rule: str,
+    missing: Missing = "raise",
+    by: Callable[[Path], str] = lambda path: path.stem,
+) -> list[Row]:
+    """Give tampered images their masks.
+
+    Args:
+        source: Who asks.
+        rows: Rows of tampered images.
+        masks: Masks by the key that ``by`` gives for their image.
+        rule: How to read the masks.
+        missing: Whether an image without mask is an error, or stays without one, with one warning.
+        by: Key of an image; by default its name without suffix.
+
+    Raises:
+        UserError: If a mask is not there.
+    """
+    bare = [row["path"] for row in rows if by(Path(row["path"])) not in masks]
+    if bare:
+        text = f"{type(source).__name__}: {len(bare)} of {len(rows)} tampered images have no mask, the first {bare[0]}"
+        if missing == "raise":
+            raise UserError(f"{text}; expected a mask named after {by(Path(bare[0]))!r}; unpack the masks, or set root")
+        warnings.warn(f"{text}; they are given without one", stacklevel=2)
+    out: list[Row] = []
+    for row in rows:
+        mask = masks.get(by(Path(row["path"])))
+        out.append(row | {"class_label": 2} | ({"mask": mask, "mask_rule": rule} if mask else {}))
+    return out

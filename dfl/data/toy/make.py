@@ -1,0 +1,166 @@
+"""Writes the toy data set: pictures, masks, and one table with everything that is known of them.
+
+Each picture is a function of (seed, domain, split, number) alone, so the set is the same on any machine with the same
+libraries, and however many processes make it. It appears under its name only when it is whole.
+"""
+
+import csv
+import json
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from dfl.data.toy import generators as g
+from dfl.data.toy.faces import GROUPS, caption, draw, make_person, make_pose
+from dfl.errors import UserError
+
+#: Generators of each domain, and its camera. Training knows the domain ``same`` only.
+DOMAINS = {
+    "same": (("zero_insertion", "swap", "nearest", "inpaint"), "first"),
+    "unseen_generator": (("bilinear", "repaint"), "first"),
+    "unseen_family": (("denoise",), "first"),
+    "other_camera": (("zero_insertion", "swap", "nearest", "inpaint"), "other"),
+}
+#: Share of the set that each part has.
+PARTS = {
+    ("same", "train"): 0.5,
+    ("same", "val"): 0.1,
+    ("same", "test"): 0.125,
+    ("unseen_generator", "test"): 0.0875,
+    ("unseen_family", "test"): 0.0875,
+    ("other_camera", "test"): 0.1,
+}
+COLUMNS = (
+    "path label split domain mask class_label generator family group identity caption explanation camera quality".split()
+)
+#: Goes up when the same arguments would give other pictures.
+VERSION = 1
+#: A person is photographed so many times, half of them turned into fakes.
+SHOTS = 4
+REAL = "An untouched photograph: grain and light agree everywhere."
+
+
+def make(
+    root: str | Path, n: int = 4000, size: int = 128, seed: int = 0, workers: int | None = None, progress: bool = True
+) -> Path:
+    """Make the set, unless it is there.
+
+    Args:
+        root: Folder to make.
+        n: Pictures in all parts together.
+        size: Width and height in pixels, even.
+        seed: Seed.
+        workers: Processes; by default one for each core.
+        progress: Show a progress bar.
+
+    Returns:
+        The table, ``root/table.csv``.
+
+    Raises:
+        UserError: If the folder holds something else, or the arguments make no set.
+    """
+    root = Path(root)
+    if n < 80 or size < 32 or size % 2:
+        raise UserError(f"the toy set needs n of at least 80 and an even size of at least 32, not n={n}, size={size}")
+    settings = {"n": n, "size": size, "seed": seed, "version": VERSION}
+    if root.exists() and any(root.iterdir()):
+        _check(root, settings)
+        return root / "table.csv"
+    partial = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        (partial / "images").mkdir(parents=True)
+        (partial / "masks").mkdir()
+        _fill(partial, settings, workers or os.cpu_count() or 1, progress)
+        (partial / "toy.json").write_text(json.dumps(settings))
+        if root.exists():
+            root.rmdir()
+        os.replace(partial, root)
+    except OSError as e:
+        raise UserError(f"cannot write the toy set to {root.absolute()}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return root / "table.csv"
+
+
+def _check(root: Path, settings: dict[str, int]) -> None:
+    file = root / "toy.json"
+    found = json.loads(file.read_text()) if file.is_file() else None
+    if found is None:
+        raise UserError(f"{root.absolute()} is not empty and is no toy set; give another --root")
+    if found != settings:
+        differ = [f"{k}={found.get(k)} and not {v}" for k, v in settings.items() if found.get(k) != v]
+        raise UserError(f"{root.absolute()} holds a toy set with {', '.join(differ)}; delete it or give another --root")
+
+
+def _fill(root: Path, settings: dict[str, int], workers: int, progress: bool) -> None:
+    jobs = []
+    for (domain, split), share in PARTS.items():
+        count = SHOTS * max(1, round(settings["n"] * share / SHOTS))
+        jobs += [(root, domain, split, i, settings["size"], settings["seed"]) for i in range(count)]
+    with open(root / "table.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        if workers == 1:
+            table.writerows(track(map(_one, jobs), "toy faces", len(jobs), disable=not progress))
+            return
+        # spawn: the parent may hold torch, whose threads do not survive a fork
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            rows = pool.map(_one, jobs, chunksize=25)
+            table.writerows(track(rows, "toy faces", len(jobs), disable=not progress))
+
+
+def _one(job: tuple[Path, str, str, int, int, int]) -> dict[str, Any]:
+    """Make one picture, write it, return its row."""
+    root, domain, split, number, size, seed = job
+    part = list(PARTS).index((domain, split))
+    who, label = number // SHOTS, number % 2
+    group = GROUPS[who % len(GROUPS)]
+    person = make_person(np.random.default_rng([seed, part, who, 0]), group)
+    rng = np.random.default_rng([seed, part, number, 1])
+    names, camera_name = DOMAINS[domain]
+    camera, pose = g.CAMERAS[camera_name], make_pose(rng)
+    image, cover, generator = g.photograph(draw(person, pose, rng, size), camera, rng), None, ""
+    quality = int(rng.integers(camera.quality[0], camera.quality[1] + 1))
+    if label:
+        # persons come in rounds of all groups, so no generator meets one group more than another
+        generator = names[(who // len(GROUPS) * 2 + number // 2 % 2) % len(names)]
+        if generator == "swap":
+            donor = make_person(np.random.default_rng([seed, part, number, 2]), group)
+            image, cover = g.swapped(image, person, donor, pose, camera, rng)
+        elif generator == "inpaint":
+            image, cover = g.inpainted(image, rng)
+        elif generator == "repaint":
+            image, cover = g.repainted(image, rng)
+        elif generator == "denoise":
+            image = g.denoised(image, rng)
+        else:
+            image = g.decoded(image, generator, rng)
+    name = f"{domain}_{split}_{number:05d}"
+    pixels = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(root / "images" / f"{name}.jpg", quality=quality, subsampling=0)
+    if cover is not None:
+        Image.fromarray(((cover > 0.5) * 255).astype(np.uint8)).save(root / "masks" / f"{name}.png")
+    return {
+        "path": f"images/{name}.jpg",
+        "label": label,
+        "split": split,
+        "domain": domain,
+        "mask": f"masks/{name}.png" if cover is not None else "",
+        "class_label": 0 if not label else 2 if cover is not None else 1,
+        "generator": generator,
+        "family": g.GENERATORS[generator][0] if generator else "",
+        "group": group,
+        "identity": f"{domain}-{split}-{who:04d}",
+        "caption": caption(person, pose),
+        "explanation": g.GENERATORS[generator][1] if generator else REAL,
+        "camera": camera_name,
+        "quality": quality,
+    }

@@ -1,0 +1,66 @@
+"""Unreadable images: booked by domain, capped, and known alike to every rank.
+
+Each rank meets other bad images. Were each to judge by its own, one would stop and leave the others waiting for it. So
+the ranks put their lists together, and all stop at the same batch, or none.
+"""
+
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch
+
+from dfl.errors import UserError
+
+if TYPE_CHECKING:
+    from dfl.data.dataset import ImageDataset
+
+#: Ranks on GPUs put their lists together at every so manieth batch, since asking costs time.
+EVERY = 10
+
+
+class Unread:
+    """The books of a data module.
+
+    Args:
+        max_bad: Largest share of unreadable images in a domain that is put up with.
+    """
+
+    def __init__(self, max_bad: float) -> None:
+        self.max_bad = max_bad
+        self._batches = self._told = 0
+
+    def book(
+        self, trainer: pl.Trainer, split: str, sets: "dict[str, ImageDataset]", domain: str, bad: list[tuple[str, str]]
+    ) -> None:
+        """Book the bad images of a batch; every rank calls this for every batch.
+
+        Raises:
+            UserError: On every rank, if too many of a domain's images cannot be read.
+        """
+        sets[domain].bad.update(bad)
+        self._batches += 1
+        if trainer.world_size > 1 and self._ranks_ask(trainer):
+            self._share(trainer, sets)
+        elif trainer.world_size > 1 or not bad:
+            return
+        for name, data in sets.items():
+            if len(data.bad) > max(1, int(self.max_bad * len(data))):
+                path, reason = list(data.bad.items())[-1]
+                raise UserError(
+                    f"{len(data.bad)} of {len(data)} images of {split}/{name} cannot be read, more than "
+                    f"max_bad={self.max_bad:g} allows; the last one is {path}: {reason}"
+                )
+
+    def _ranks_ask(self, trainer: pl.Trainer) -> bool:
+        return trainer.strategy.root_device.type == "cpu" or self._batches % EVERY == 0
+
+    def _share(self, trainer: pl.Trainer, sets: "dict[str, ImageDataset]") -> None:
+        """Give every rank the bad images of all, if any has new ones."""
+        mine = sum(len(data.bad) for data in sets.values())
+        new = torch.tensor(int(mine != self._told), device=trainer.strategy.root_device)
+        if int(trainer.strategy.reduce(new, reduce_op="max")):
+            lists: list[dict[str, dict[str, str]]] = [{}] * trainer.world_size
+            torch.distributed.all_gather_object(lists, {name: data.bad for name, data in sets.items()})
+            for name, data in sets.items():
+                data.bad.update({path: reason for one in lists for path, reason in one[name].items()})
+            self._told = sum(len(data.bad) for data in sets.values())

@@ -1,0 +1,232 @@
+"""The report of a test: a table in the terminal, two files of numbers, and one page that needs nothing else.
+
+``report.html`` holds its figures and pictures in itself, so it can be mailed or put away with the run. It shows what
+a mean hides: each domain by itself, its curves and scores, and the images that the detector got most wrong, as the
+network saw them.
+"""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from PIL import Image
+from torch import Tensor
+
+from dfl.evaluation import figures, results
+
+#: The longest lists of file names on the page; results.json has them whole.
+MOST_NAMES = 20
+#: Side of the pictures, in pixels.
+THUMBNAIL = 144
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fff; --card: #f5f5f7 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ececf0; --soft: #a0a0a8; --line: #3a3a3f; --page: #17171a; --card: #222226 } }
+* { box-sizing: border-box }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0 auto;
+  max-width: 1180px; padding: 32px 24px 64px }
+h1 { font-size: 24px; margin: 0 } h2 { font-size: 18px; margin: 40px 0 12px } h3 { font-size: 15px; margin: 24px 0 8px }
+p { margin: 4px 0 } .soft { color: var(--soft) }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; width: 100% }
+th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line) }
+th:first-child, td:first-child { text-align: left; padding-left: 0 }
+th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
+tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
+td small { color: var(--soft); font-weight: 400; margin-left: 4px }
+.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start }
+.figures img { max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
+figure { margin: 0 } figure img { width: 144px; display: block; border-radius: 6px }
+figcaption { font-size: 12px; line-height: 1.35; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+figcaption b { display: block; font-variant-numeric: tabular-nums }
+details { margin-top: 12px } summary { cursor: pointer }
+pre, li { font-size: 12px; overflow-wrap: anywhere } ul { margin: 4px 0; padding-left: 20px }
+pre { background: var(--card); padding: 16px; border-radius: 8px; white-space: pre-wrap }
+"""
+
+
+class Report(pl.Callback):
+    """Write ``results.csv``, ``results.json`` and ``report.html`` after a test, and print the table.
+
+    They go to the log folder of the run. A trial run (``fast_dev_run``) only prints.
+
+    Args:
+        pictures: How many of the most wrong images the page shows, per domain and class; 0 for none.
+    """
+
+    def __init__(self, pictures: int = 8) -> None:
+        self.pictures = pictures
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write and print, in one process."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the other processes: before they leave
+        if not trainer.is_global_zero:
+            return
+        metrics = pl_module.metrics["test"]
+        rows = {domain: metric.rows() for domain, metric in metrics.items()}
+        table = results.table(pl_module.results["test"], rows)
+        results.print_table(table)
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("test", {})
+        run, images = results.run_info(trainer, pl_module), image_notes(sets, rows)
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write(folder / "results.csv", results.to_csv(table))
+        numbers = {str(row["domain"]): {k: v for k, v in row.items() if k != "domain"} for row in table}
+        results.write(folder / "results.json", results.to_json({"results": numbers, "images": images, "run": run}))
+        parts = [_table(table), _figures(rows, run["threshold"]), *self._wrong(rows, sets), _notes(images)]
+        results.write(folder / "report.html", page(run, parts))
+
+    def _wrong(self, rows: Mapping[str, figures.Rows], sets: Mapping[str, Any]) -> list[str]:
+        """Return the pictures of each domain; none of loaders that came without a data module."""
+        shown = [d for d in rows if d in sets and self.pictures > 0]
+        head = ["<h2>Most wrong images</h2><p class=soft>Scores farthest from the label, as the network saw them.</p>"]
+        return (head if shown else []) + [pictures(d, sets[d], rows[d], self.pictures) for d in shown]
+
+
+def image_notes(sets: Mapping[str, Any], rows: Mapping[str, figures.Rows]) -> dict[str, dict[str, Any]]:
+    """Return per domain how many images there are and were scored, which were unreadable, and which came twice."""
+    return {
+        domain: {
+            "listed": len(data),
+            "scored": len(rows[domain]["index"]) if domain in rows else 0,
+            "unreadable": dict(getattr(data, "bad", {})),
+            "duplicates": list(getattr(data, "duplicates", [])),
+        }
+        for domain, data in sets.items()
+    }
+
+
+def page(run: Mapping[str, Any], parts: Sequence[str]) -> str:
+    """Return the whole page: what was run, then the parts, then how to repeat it."""
+    name = (run["config"] or {}).get("name") or run["detector"]
+    threshold = run["threshold"]
+    facts = [run["detector"], run["date"].replace("T", " ").replace("+00:00", " UTC"), run["device"]]
+    if run["checkpoint"]:
+        facts.append(run["checkpoint"])
+    if run["git"]:
+        facts.append(f"commit {run['git']['commit'][:10]}{' with changes' if run['git']['dirty'] else ''}")
+    verdict = (
+        "No threshold was chosen on validation data, so what depends on it is undefined."
+        if math.isnan(threshold)
+        else f"Threshold chosen on validation data: {threshold:.4f}."
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(name)}: test</title><style>{STYLE}</style>\n"
+        f"<h1>{_text(name)}: test</h1><p class=soft>{' · '.join(_text(fact) for fact in facts)}</p>"
+        f"<p class=soft>{verdict}</p>\n"
+        + "\n".join(part for part in parts if part)
+        + f"\n<h2>Run</h2><details><summary>Configuration, versions and data</summary>"
+        f"<pre>{_text(results.to_json(run))}</pre></details></html>\n"
+    )
+
+
+def _table(rows: Sequence[results.Row]) -> str:
+    names = results.metric_names(rows)
+    known = [results.METRICS.get(name, (name, "")) for name in names]
+    head = "".join(
+        f'<th title="{_text(help)}">{_text(label)}</th>' if help else f"<th>{label}</th>" for label, help in known
+    )
+    lines = "".join(_line(row, names) for row in rows)
+    start = "<h2>Results</h2><div class=wide><table><tr><th>domain</th><th>real</th><th>fake</th>"
+    return f"{start}{head}</tr>\n{lines}</table></div>"
+
+
+def _line(row: results.Row, names: Sequence[str]) -> str:
+    """Return one line of the table; a mean says where it leaves domains out."""
+    counts = "".join(f"<td>{'' if row[n] is None else f'{row[n]:,}'}</td>" for n in ("n_real", "n_fake"))
+    cells = []
+    for name in names:
+        value = row.get(name)
+        if value is None:
+            cells.append("<td></td>")
+        elif math.isnan(value):
+            cells.append('<td class=soft title="undefined on these images">n/a</td>')
+        else:
+            of = f"<small>of {row[f'n_{name}']:.0f}</small>" if f"n_{name}" in row else ""
+            cells.append(f"<td>{value:.4f}{of}</td>")
+    mean = row["n_real"] is None
+    of = f"<small>of {row['n']:.0f}</small>" if mean and "n" in row else ""
+    start = "<tr class=mean>" if mean else "<tr>"
+    return f"{start}<td>{_text(row['domain'])}{of}</td>{counts}{''.join(cells)}</tr>\n"
+
+
+def _figures(rows: Mapping[str, figures.Rows], threshold: float) -> str:
+    """Return the curves and histograms, or what to install to have them."""
+    if not figures.MATPLOTLIB:
+        return f"<h2>Curves and scores</h2><p>Left out: {_text(figures.MISSING)}</p>"
+    drawn = {
+        "ROC curves": figures.roc(rows),
+        "Precision-recall curves": figures.pr(rows),
+        "Histograms of the scores": figures.histogram(rows, threshold),
+    }
+    shown = "".join(_image(figures.to_png(figure), "png", name) for name, figure in drawn.items())
+    return f"<h2>Curves and scores</h2><div class=figures>{shown}</div>"
+
+
+def pictures(domain: str, dataset: Any, rows: figures.Rows, k: int) -> str:
+    """Return the k most wrong real and fake images of a domain, read again through their data set.
+
+    Args:
+        domain: its name.
+        dataset: `dataset[i]` is a batch row with `image` uint8 (3, H, W) and `path`.
+        rows: `Detection.rows()` of the domain.
+        k: how many of each class.
+    """
+    parts = []
+    for label, title in ((0, "real, with the highest scores"), (1, "fake, with the lowest scores")):
+        shown = ""
+        for place in figures.most_wrong(rows, k, label).tolist():
+            item = dataset[int(rows["index"][place])]
+            path, score = str(item.get("path", "")), float(rows["score"][place])
+            shown += (
+                f'<figure title="{_text(path)}">{_image(thumbnail(item["image"]), "jpeg", Path(path).name)}'
+                f"<figcaption><b>{score:.4f}</b>{_text(Path(path).name)}</figcaption></figure>"
+            )
+        if shown:
+            parts.append(f"<h3>{_text(domain)}: {title}</h3><div class=pictures>{shown}</div>")
+    return "".join(parts)
+
+
+def thumbnail(image: Tensor) -> bytes:
+    """Return a small JPEG of an image uint8 (3, H, W)."""
+    small = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    small.save(file, "jpeg", quality=92, subsampling=0)
+    return file.getvalue()
+
+
+def _notes(images: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what is odd about the images, or nothing."""
+    parts = []
+    for domain, note in images.items():
+        if note["scored"] != note["listed"]:
+            parts.append(f"<p>{_text(domain)}: {note['scored']:,} of {note['listed']:,} images were scored.</p>")
+        bad = [f"{path}: {reason}" for path, reason in note["unreadable"].items()]
+        for names, what in ((bad, "could not be read"), (note["duplicates"], "are listed more than once")):
+            if names:
+                more = (
+                    f"<li>and {len(names) - MOST_NAMES:,} more, in results.json</li>" if len(names) > MOST_NAMES else ""
+                )
+                items = "".join(f"<li>{_text(name)}</li>" for name in names[:MOST_NAMES])
+                head = f"{_text(domain)}: {len(names):,} images {what}"
+                parts.append(f"<details><summary>{head}</summary><ul>{items}{more}</ul></details>")
+    return f"<h2>Images</h2>{''.join(parts)}" if parts else ""
+
+
+def _image(content: bytes, kind: str, name: str) -> str:
+    return f'<img alt="{_text(name)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))

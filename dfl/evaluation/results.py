@@ -1,0 +1,177 @@
+"""Numbers of a test as files: what was measured, on how many images, and by which code, data and settings.
+
+A number without its circumstances cannot be compared. So ``results.json`` holds the metrics of every domain next to
+`run_info`: configuration, commit, versions, hashes of the data, threshold, seed and checkpoint. ``results.csv`` is the
+same table for a spreadsheet. Numbers keep all their digits; rounding is for the eye only.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import dfl
+
+#: Packages whose versions can change a number.
+PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "peft", "numpy", "pillow", "simplejpeg")
+#: What a metric is called in tables, and what it says; others go by their own names.
+METRICS = {
+    "auroc": ("AUROC", "area under the ROC curve; 0.5 is chance"),
+    "ap": ("AP", "average precision of the class fake"),
+    "eer": ("EER", "equal error rate: where as many real as fake images are mistaken; lower is better"),
+    "acc": ("acc@0.5", "accuracy, fake from a score of 0.5"),
+    "bacc": ("bacc@0.5", "mean of the accuracies on real and on fake images, fake from a score of 0.5"),
+    "acc_val": ("acc@val", "accuracy at the threshold that was chosen on validation data"),
+    "bacc_val": ("bacc@val", "mean of the accuracies on real and on fake images, at the threshold of validation"),
+    "tpr_at_1fpr": ("TPR@1%", "share of the fake images that are found when 1% of the real ones are mistaken"),
+    "log_loss": ("log loss", "mean negative log-likelihood; lower is better"),
+    "ece": ("ECE", "expected calibration error, 15 bins; lower is better"),
+    "video_auroc": ("video AUROC", "AUROC of the mean scores of videos"),
+}
+#: Metrics that the terminal leaves to the files, for want of room.
+MINOR = ("bacc", "acc_val", "log_loss", "ece")
+
+Row = dict[str, Any]
+
+
+def table(results: Mapping[str, Mapping[str, float]], rows: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Row]:
+    """Return one row per domain, and last the mean.
+
+    Args:
+        results: domain (and ``mean``) -> metric -> value, as a detector leaves them.
+        rows: domain -> `Detection.rows()`; they tell how many images were scored.
+
+    Returns:
+        Rows with ``domain``, ``n_real`` and ``n_fake`` (None for the mean) and the metrics.
+    """
+    found: list[Row] = []
+    for domain, values in results.items():
+        label = rows[domain]["label"] if domain in rows else None
+        fake = None if label is None else int(label.sum())
+        real = None if label is None or fake is None else len(label) - fake
+        found.append({"domain": domain, "n_real": real, "n_fake": fake, **values})
+    return sorted(found, key=lambda row: row["domain"] == "mean")
+
+
+def metric_names(rows: Sequence[Row]) -> list[str]:
+    """Return the metrics of a table, each once, without the counts of domains that come with a mean."""
+    names = dict.fromkeys(name for row in rows if row["n_real"] is not None for name in row)
+    return [name for name in names if name not in ("domain", "n_real", "n_fake")]
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Return a table as CSV: an undefined metric is ``nan``, one that a domain does not have is empty."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def to_json(content: Any) -> str:
+    """Return plain values as JSON that every reader takes: NaN is null, infinity a string."""
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def write(path: Path, content: str) -> None:
+    """Write a text file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(content, encoding="utf-8", newline="")
+    os.replace(part, path)
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print a table in the terminal, without the `MINOR` metrics."""
+    names = [name for name in metric_names(rows) if name not in MINOR]
+    shown = Table(*("domain", "real", "fake", *(METRICS.get(name, (name, ""))[0] for name in names)))
+    for place, column in enumerate(shown.columns):
+        column.no_wrap, column.justify = True, "right" if place else "left"
+    for row in rows:
+        if row["domain"] == "mean":
+            shown.add_section()
+        counts = ["" if row[name] is None else f"{row[name]:,}" for name in ("n_real", "n_fake")]
+        numbers = [f"{row[name]:.4f}" if name in row else "" for name in names]
+        shown.add_row(row["domain"], *counts, *numbers)
+    # in a log file nothing says how wide it is, and numbers must not be cut
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+
+
+def run_info(trainer: pl.Trainer, module: Any) -> dict[str, Any]:
+    """Return what is needed to repeat a test, as plain values.
+
+    Args:
+        trainer: of the test; its ``run_config`` is the configuration, where the command line set one.
+        module: the detector.
+
+    Returns:
+        ``date``, ``detector``, ``checkpoint``, ``threshold`` (NaN where none was chosen), ``seed``, ``precision``,
+        ``device``, ``ranks``, ``git``, ``versions``, ``data`` (a hash of the rows of each domain) and ``config``.
+    """
+    device = module.device
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    versions = {"dfl": dfl.__version__, "python": platform.python_version()}
+    sets = getattr(getattr(trainer, "datamodule", None), "sets", {})
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "detector": type(module).__name__,
+        "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+        "threshold": float(module.threshold),
+        "seed": None if seed is None else int(seed),
+        "precision": str(trainer.precision),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "ranks": trainer.world_size,
+        "git": git_state(Path(dfl.__file__).parent),
+        "versions": versions | {name: number for name in PACKAGES if (number := _version(name))},
+        "data": {f"{s}/{d}": getattr(v, "sha256", None) for s, domains in sets.items() for d, v in domains.items()},
+        "config": getattr(trainer, "run_config", None),
+    }
+
+
+def git_state(package: Path) -> dict[str, Any] | None:
+    """Return ``commit`` and ``dirty`` (are there changes in the package?), or None where git does not know it.
+
+    A package that merely lies in somebody's checkout, such as in a virtual environment there, is not of that checkout.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

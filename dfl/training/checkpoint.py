@@ -1,0 +1,170 @@
+"""Checkpoint files that are whole or not there, and nothing in them that runs.
+
+A checkpoint is written to a temporary file in its own folder, forced to the disk, and renamed over the old one. A kill
+at any instant leaves the old file or the new one. The file before the newest ``last.ckpt`` stays as
+``last-previous.ckpt``, in case the disk damaged the newest. A disk that is full or read-only costs a warning and never
+the file that is there.
+"""
+
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import CheckpointIO
+
+from dfl.errors import UserError
+
+#: Files whose last version but one is kept.
+ROTATED = ("last.ckpt",)
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's plugin for checkpoint files: ``Trainer(plugins=[AtomicCheckpointIO()])``.
+
+    It holds for every strategy in which rank zero writes one file: one device, DDP, FSDP with ``state_dict_type=full``.
+    Sharded FSDP and DeepSpeed write folders of their own, without these promises.
+    """
+
+    #: Why the last save failed; None if it did not.
+    error: OSError | None = None
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint, or warn that the disk did not take it and leave the old one.
+
+        Tensors go to the file one by one; no copy of the whole is made in memory.
+        """
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        self.error = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(target)
+            _write(checkpoint, partial)
+            if target.name in ROTATED and target.exists():
+                _rotate(target)
+            os.replace(partial, target)
+            _sync_folder(target.parent)
+        except Exception as e:
+            _remove(partial)
+            self.error = _disk_error(e)
+            if self.error is None:
+                raise
+            warnings.warn(
+                f"cannot write {target}: {self.error.strerror or self.error}; training goes on and the checkpoint "
+                "before is intact; make room or give another --root",
+                stacklevel=2,
+            )
+        except BaseException:
+            _remove(partial)
+            raise
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Callable[..., Any] | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint, mapped into memory; only tensors and plain values, whatever ``weights_only`` says.
+
+        Raises:
+            UserError: If it is a URL, is not there, or is torn or holds more than plain values.
+        """
+        if "://" in str(path):
+            raise UserError(f"{path}: checkpoints are read from local files only, since a stranger's file may hold code")
+        if not Path(path).is_file():
+            raise UserError(f"no checkpoint {Path(path).absolute()}")
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as e:  # torn files and planted payloads raise many kinds
+            reason = str(e).splitlines()[0][:160]
+            raise UserError(f"{path} is torn or is no checkpoint that is safe to load: {reason}") from e
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Delete a checkpoint if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+def previous(path: Path) -> Path:
+    """Return where the version before a checkpoint lies."""
+    return path.with_name(f"{path.stem}-previous{path.suffix}")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every byte of a checkpoint is as it was written, by the checksums in the file."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
+
+
+def newest_whole(path: Path) -> Path:
+    """Return a checkpoint, or the version before it, with a warning, if it is damaged or missing.
+
+    A path is returned as it is if there is nothing better.
+    """
+    before = previous(path)
+    if not before.is_file() or (path.is_file() and is_whole(path)) or not is_whole(before):
+        return path
+    what = "damaged" if path.is_file() else "missing"
+    warnings.warn(f"{path} is {what}; using the checkpoint before it, {before}", stacklevel=2)
+    return before
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    with open(path, "wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rotate(path: Path) -> None:
+    """Give the file a second name, so that it outlives its replacement, and the first name is never missing."""
+    spare = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    try:
+        os.link(path, spare)
+    except OSError:  # file systems without links, such as a mounted drive: for an instant only the previous is there
+        os.replace(path, previous(path))
+    else:
+        os.replace(spare, previous(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a rename to the disk; not every file system has folders that can be opened for it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes that were killed while they wrote have left behind."""
+    for left in target.parent.glob(f".{target.name}.*.tmp"):
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # a read-only folder keeps it
+        pass
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """Return the error of the file system behind what torch raised, if there is one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,22 @@
+"""Failures of the machine, in one line that says what to do."""
+
+import torch
+
+
+def explain(error: BaseException) -> str | None:
+    """Return one line for a killed loader process or a memory that is full; None for any other error."""
+    text = str(error)
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text or "Bus error" in text):
+        return (
+            "a loader process was killed, most often because memory ran out: lower data.num_workers or "
+            "data.max_pixels, or ask for more memory; go on with --ckpt_path last"
+        )
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            "the GPU's memory is full: lower data.batch_size and raise trainer.accumulate_grad_batches by as much, "
+            "or set trainer.precision to bf16-mixed"
+        )
+    if isinstance(error, MemoryError):
+        where = "a loader process" if "DataLoader worker" in text else "the process"
+        return f"memory ran out in {where}: lower data.num_workers or data.max_pixels; go on with --ckpt_path last"
+    return None

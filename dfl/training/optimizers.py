@@ -1,0 +1,38 @@
+"""Schedules and optimizers that torch does not have."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class WarmupCosine(LRScheduler):
+    """A linear warm-up from zero, then a cosine back to zero, step by step over the whole run.
+
+    The number of steps is not known where the schedule is configured; the detector tells it with ``prepare``.
+
+    Args:
+        optimizer: The optimizer.
+        warmup: Share of all steps in which the learning rate rises.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup: float = 0.1) -> None:
+        self.warmup, self.total_steps = warmup, 1
+        super().__init__(optimizer)
+
+    def prepare(self, total_steps: int) -> None:
+        """Set the number of optimizer steps of the run, before the first one."""
+        self.total_steps = total_steps
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Return the learning rate of each group for the step that comes next."""
+        rise = max(1, round(self.warmup * self.total_steps))
+        step = self.last_epoch + 1
+        if step <= rise:
+            factor = step / rise
+        else:
+            share = min(1.0, (step - rise) / max(1, self.total_steps - rise + 1))
+            factor = 0.5 * (1 + math.cos(math.pi * share))
+        return [base * factor for base in self.base_lrs]

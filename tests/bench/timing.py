@@ -1,0 +1,17 @@
+"""Time two or more ways of doing one thing in turns, so that a machine whose speed drifts treats them alike."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+
+def in_turns(ways: dict[str, Callable[[], None]], rounds: int = 5, warmup: int = 1) -> dict[str, float]:
+    """Return the median seconds of each way over the rounds; A B A B ..., after a warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for i in range(warmup + rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if i >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: median(s) for name, s in seconds.items()}

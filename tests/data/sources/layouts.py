@@ -1,0 +1,26 @@
+"""Small true copies of public trees: empty files by name, and rows as tuples with paths below the root."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+
+def touch(root: Path, *names: str) -> None:
+    """Write empty files; ``{a,b}`` stands for both."""
+    for name in names:
+        head, brace, rest = name.partition("{")
+        if brace:
+            inner, _, tail = rest.partition("}")
+            touch(root, *(head + word + tail for word in inner.split(",")))
+            continue
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def rows(table: pa.Table, root: Path, *columns: str) -> list[tuple]:
+    """Return the chosen columns, paths and masks as written below the root."""
+    cut = f"{root}/"
+    out = []
+    for row in table.to_pylist():
+        out.append(tuple(row[c].replace(cut, "", 1) if c in ("path", "mask") else row[c] for c in columns))
+    return out

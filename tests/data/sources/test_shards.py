@@ -1,0 +1,182 @@
+"""Parquet shards with the images inside: rows, masks in cells, and reading one image of many."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from layouts import rows, touch
+
+from dfl.data.decoding import DecodeError
+from dfl.data.locators import load_image, read_bytes
+from dfl.data.masks import load_mask
+from dfl.data.sources import CommunityForensics, OpenSdi, SidSet
+from dfl.errors import UserError
+
+
+def ppm(value: int) -> bytes:
+    return b"P6 2 1 255\n" + bytes([value] * 6)
+
+
+def shard(path: Path, columns: dict[str, list[Any]], group: int = 2) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    types = {n: pa.array(v, cell) if n in ("image", "mask") else pa.array(v) for n, v in columns.items()}
+    pq.write_table(pa.table(types), path, row_group_size=group)
+
+
+def image(value: int) -> dict[str, Any]:
+    return {"bytes": ppm(value), "path": None}
+
+
+def sid(root: Path) -> None:
+    for name, base in (("train-00000-of-00002", 0), ("train-00001-of-00002", 10), ("validation-00000-of-00001", 20)):
+        columns = {
+            "img_id": ["a", "b", "c"],
+            "image": [image(base + i) for i in range(3)],
+            "mask": [None, None, {"bytes": b"P6 2 1 255\n\xff\xff\xff\0\0\0", "path": "m.png"}],
+            "width": [2] * 3,
+            "height": [1] * 3,
+            "label": [0, 1, 2],
+        }
+        shard(root / f"data/{name}.parquet", columns)
+
+
+def test_sid_set_parquet(tmp_path: Path) -> None:
+    sid(tmp_path)
+    found = SidSet(str(tmp_path)).load("train")
+    assert rows(found, tmp_path, "path", "label", "class_label", "generator", "mask")[3:] == [
+        ("data/train-00001-of-00002.parquet#column=image&row=0", 0, 0, "", ""),
+        ("data/train-00001-of-00002.parquet#column=image&row=1", 1, 1, "flux", ""),
+        (
+            "data/train-00001-of-00002.parquet#column=image&row=2",
+            1,
+            2,
+            "",
+            "data/train-00001-of-00002.parquet#column=mask&row=2",
+        ),
+    ]
+    for order in (range(6), (5, 0, 3, 3, 1, 4)):  # in order and not
+        assert [load_image(found["path"][i].as_py())[0, 0, 0] for i in order] == [
+            (0, 1, 2, 10, 11, 12)[i] for i in order
+        ]
+    mask = load_mask(found["mask"][5].as_py(), found["mask_rule"][5].as_py(), (2, 1))
+    assert mask is not None
+    assert mask.tolist() == [[255, 0]]
+    assert len(SidSet(str(tmp_path)).load("val")) == 3
+
+
+def test_sid_set_half_unpacked(tmp_path: Path) -> None:
+    sid(tmp_path)
+    with pytest.raises(
+        UserError, match=r"expected test/.*or data/test-\*.parquet in .*, found data/; get saberzl/SID_Set"
+    ):
+        SidSet(str(tmp_path)).load("test")
+    (tmp_path / "data/train-00000-of-00002.parquet").unlink()
+    with pytest.warns(UserWarning, match="has 1 of 2 shards such as train-00001-of-00002.parquet"):
+        assert len(SidSet(str(tmp_path)).load("train")) == 3
+    (tmp_path / "data/validation-00000-of-00001.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(UserError, match=r"cannot read the shard .*validation.*; get it again"):
+        SidSet(str(tmp_path)).load("val")
+
+
+def test_sid_set_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "validation/real/1.jpg", "validation/full_synthetic/2.png", "validation/tampered/{3,4}.png")
+    with pytest.raises(
+        UserError, match=r"expected the folder masks in .*/validation, found full_synthetic/, real/, tam"
+    ):
+        SidSet(str(tmp_path)).load("val")
+    touch(tmp_path, "validation/masks/3_mask.png")
+    found = rows(
+        SidSet(str(tmp_path)).load("val"), tmp_path, "path", "label", "class_label", "generator", "mask", "split"
+    )
+    assert found == [
+        ("validation/real/1.jpg", 0, 0, "", "", "val"),
+        ("validation/full_synthetic/2.png", 1, 1, "flux", "", "val"),
+        ("validation/tampered/3.png", 1, 2, "", "validation/masks/3_mask.png", "val"),
+        ("validation/tampered/4.png", 1, 2, "", "", "val"),
+    ]
+
+
+def test_open_sdi(tmp_path: Path) -> None:
+    columns = {
+        "key": ["real/1", "fake_global/2", "fake_partial/3", "partial_fake/4"],
+        "image": [image(i) for i in range(4)],
+        "mask": [None, None, image(127), None],
+        "label": [0, 1, 1, 1],
+    }
+    shard(tmp_path / "OpenSDI_test/data/sd15-00000-of-00001.parquet", columns)
+    shard(tmp_path / "OpenSDI_test/data/flux-00000-of-00001.parquet", columns)
+    found = OpenSdi(str(tmp_path), generators=["sd15"]).load("test")
+    file = "OpenSDI_test/data/sd15-00000-of-00001.parquet"
+    assert rows(found, tmp_path, "path", "label", "class_label", "generator", "method", "mask_rule") == [
+        (f"{file}#column=image&row=0", 0, 0, "", "", ""),
+        (f"{file}#column=image&row=1", 1, 1, "sd15", "synthesis", "all"),
+        (f"{file}#column=image&row=2", 1, 2, "sd15", "inpainting", "mean>127,full"),
+        (f"{file}#column=image&row=3", 1, 2, "sd15", "inpainting", "mean>127,full"),
+    ]
+    masks = [load_mask(r["mask"], r["mask_rule"], (2, 1)) for r in found.to_pylist()]
+    assert masks[0] is None
+    assert [int(np.mean(m)) for m in masks[1:] if m is not None] == [255, 0, 255]
+    with pytest.raises(
+        UserError, match=r"expected OpenSDI_train/data/<generator>-\*.parquet in .*, found OpenSDI_test/"
+    ):
+        OpenSdi(str(tmp_path)).load("train")
+    with pytest.raises(UserError, match=r"'sd1' \(argument generators\); did you mean 'sd15'"):
+        OpenSdi(str(tmp_path), generators=["sd1"]).load("test")
+
+
+def test_community_forensics(tmp_path: Path) -> None:
+    columns = {
+        "image_name": ["00000162.png", "2.jpg"],
+        "format": ["PNG", "JPEG"],
+        "resolution": ["[512, 512]"] * 2,
+        "image_data": [ppm(1), ppm(2)],
+        "model_name": ["stabilityai/stable-diffusion-2", "coco"],
+        "prompt": ["a cat", None],
+        "label": [1, 0],
+        "architecture": ["LatDiff", ""],
+    }
+    for part in ("systematic", "manual", "publicEval"):
+        shard(tmp_path / f"full/data/{part}/{part}-0.parquet", columns)
+    source = CommunityForensics(str(tmp_path / "full"), val_share=0.0)
+    found = source.load("test")
+    assert rows(found, tmp_path, "path", "label", "generator", "family", "caption") == [
+        (
+            "full/data/publicEval/publicEval-0.parquet#column=image_data&row=0",
+            1,
+            "stabilityai/stable-diffusion-2",
+            "latdiff",
+            "a cat",
+        ),
+        ("full/data/publicEval/publicEval-0.parquet#column=image_data&row=1", 0, "", "", ""),
+    ]
+    assert read_bytes(found["path"][1].as_py()) == ppm(2)
+    assert len(source.load("train")) == 4
+    with pytest.raises(
+        UserError, match=r"expected the folder commercial in .*/data, found manual/, publicEval/, system"
+    ):
+        CommunityForensics(str(tmp_path / "full"), parts=["commercial"]).load("train")
+    shard(tmp_path / "small/data/train-0.parquet", columns)
+    assert len(CommunityForensics(str(tmp_path / "small"), val_share=0.0).load("train")) == 2
+    touch(tmp_path / "local", "sdxl/{real,fake}/1.png")
+    local = CommunityForensics(str(tmp_path / "local"))
+    assert rows(local.load("test"), tmp_path, "label", "generator") == [(1, "sdxl"), (0, "")]
+    with pytest.raises(UserError, match="train with the Parquet files"):
+        local.load("train")
+
+
+def test_cells_that_are_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    shard(file, {"image": [image(1), None]})
+    for place, text in (
+        ("row=2", "the file has 2 rows"),
+        ("column=pixels&row=0", "no column 'pixels'"),
+        ("row=1", "empty"),
+    ):
+        with pytest.raises(DecodeError, match=text):
+            load_image(f"{file}#{place}")
+    with pytest.raises(DecodeError, match="none.parquet"):
+        read_bytes(f"{tmp_path}/none.parquet#row=0")

@@ -1,0 +1,51 @@
+"""Every config of data builds its sources without touching the disk, and every source says where it comes from."""
+
+from pathlib import Path
+
+import pytest
+from jsonargparse import ArgumentParser
+
+import dfl
+from dfl.data import DataModule
+from dfl.data import sources as all_sources
+from dfl.data.sources import Carved, Source, Unsplit
+
+CONFIGS = sorted((Path(dfl.__file__).parent.parent / "configs" / "data").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(DataModule, "data")
+    return parser
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a method that all versions we allow have
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.stem)
+def test_configs_build(file: Path, parser: ArgumentParser) -> None:
+    first = file.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert first.endswith(".")
+    data = parser.instantiate_classes(parser.parse_args(["--data", str(file)])).data
+    assert isinstance(data, DataModule)
+    assert data.sources["test"]
+
+
+def test_every_public_set_has_a_config_and_its_papers() -> None:
+    text = "".join(f.read_text() for f in CONFIGS)
+    page = (Path(dfl.__file__).parent.parent / "docs" / "data.md").read_text()
+    own = {"Folder", "Paths", "Table", "Toy"}
+    for name in all_sources.__all__:
+        kind = getattr(all_sources, name)
+        if (
+            not isinstance(kind, type)
+            or not issubclass(kind, Source)
+            or kind in (Source, Carved, Unsplit)
+            or name in own
+        ):
+            continue
+        assert f"class_path: {name}," in text or f"class_path: {name}\n" in text, name
+        assert kind.licence, name
+        assert kind.citation, name
+        assert kind.get != Source.get or name == "Kaggle140k", name
+        assert f"`{name}`" in page, name

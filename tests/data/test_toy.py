@@ -1,0 +1,190 @@
+"""The toy set: the same everywhere, whole or not there, and nothing but the pictures' content gives the label away."""
+
+import csv
+import hashlib
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from dfl.data import Toy
+from dfl.data.toy import main, make
+from dfl.data.toy.generators import matched, photograph
+from dfl.errors import UserError
+
+Rows = list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
+    root = tmp_path_factory.mktemp("toy") / "set"
+    with open(make(root, n=1000, size=96, workers=2, progress=False)) as file:
+        return root, list(csv.DictReader(file))
+
+
+def digest(root: Path) -> str:
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
+
+
+def test_is_the_same_for_a_seed_however_many_make_it(tmp_path: Path) -> None:
+    one, two, other = tmp_path / "one", tmp_path / "two", tmp_path / "other"
+    make(one, n=80, size=32, workers=1, progress=False)
+    make(two, n=80, size=32, workers=2, progress=False)
+    make(other, n=80, size=32, seed=1, workers=1, progress=False)
+    assert digest(one) == digest(two)
+    assert digest(one / "images") != digest(other / "images")
+
+
+def test_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **words: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match="cannot write the toy set to .*: No space left"):
+        make(tmp_path / "toy", n=80, size=32, workers=1, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keeps_what_is_there(tmp_path: Path) -> None:
+    main(["--root", str(tmp_path / "toy"), "--n", "80", "--size", "32"])
+    before = (tmp_path / "toy" / "table.csv").stat().st_mtime_ns
+    make(tmp_path / "toy", n=80, size=32)
+    assert (tmp_path / "toy" / "table.csv").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="holds a toy set with size=32 and not 64"):
+        make(tmp_path / "toy", n=80, size=64)
+    with pytest.raises(UserError, match="is no toy set"):
+        make(tmp_path)
+    with pytest.raises(UserError, match="at least 80"):
+        make(tmp_path / "small", n=10)
+
+
+def test_every_column_is_filled_and_labels_agree(toy: tuple[Path, Rows]) -> None:
+    root, rows = toy
+    for row in rows:
+        real = row["label"] == "0"
+        assert bool(row["generator"]) == bool(row["family"]) == (not real)
+        assert bool(row["mask"]) == (row["family"] == "edit")
+        assert row["class_label"] == ("0" if real else "2" if row["family"] == "edit" else "1")
+        assert all(row[name] for name in ("group", "identity", "caption", "explanation"))
+        image = Image.open(root / row["path"])
+        assert (image.format, image.size, image.mode) == ("JPEG", (96, 96), "RGB")
+        if row["mask"]:
+            mask = np.asarray(Image.open(root / row["mask"]))
+            assert mask.shape == (96, 96)
+            assert set(np.unique(mask)) == {0, 255}
+            assert 0.02 < (mask > 0).mean() < 0.6
+
+
+def test_groups_and_labels_are_independent_and_splits_share_nobody(toy: tuple[Path, Rows]) -> None:
+    _, rows = toy
+    same = [r for r in rows if (r["domain"], r["split"]) == ("same", "train")]
+    assert Counter(r["label"] for r in same) == {"0": 250, "1": 250}
+    counts = Counter((r["group"], r["label"]) for r in same)
+    assert len(counts) == 16
+    assert all(counts[g, "0"] == counts[g, "1"] for g, _ in counts)
+    by_group = Counter((r["group"], r["generator"]) for r in same if r["generator"])
+    assert len(by_group) == 32, "every generator meets every group"
+    sides: dict[str, set[tuple[str, str]]] = {}
+    for r in rows:
+        sides.setdefault(r["identity"], set()).add((r["domain"], r["split"]))
+    assert all(len(s) == 1 for s in sides.values())
+
+
+def test_domains_are_what_they_are_called(toy: tuple[Path, Rows]) -> None:
+    _, rows = toy
+    made = {d: {r["generator"] for r in rows if r["domain"] == d} - {""} for d in {r["domain"] for r in rows}}
+    family = {r["generator"]: r["family"] for r in rows}
+    trained = {r["generator"] for r in rows if r["split"] == "train"} - {""}
+    assert made["other_camera"] == trained
+    assert not made["unseen_generator"] & trained
+    assert {family[g] for g in made["unseen_generator"]} == {family[g] for g in trained}
+    assert not {family[g] for g in made["unseen_family"]} & {family[g] for g in trained}
+
+
+def features(root: Path, rows: Rows) -> dict[str, np.ndarray]:
+    colour, spectrum, meta = [], [], []
+    for row in rows:
+        path = root / row["path"]
+        image = Image.open(path)
+        pixels = np.asarray(image, np.float32)
+        bins = [np.histogram(pixels[..., c], 16, (0, 256))[0] / pixels[..., c].size for c in range(3)]
+        colour.append(np.concatenate([pixels.mean((0, 1)), pixels.std((0, 1)), *bins]))
+        grey = pixels.mean(2)
+        power = np.log(np.abs(np.fft.fftshift(np.fft.fft2(grey - grey.mean()))) ** 2 + 1e-3)
+        y, x = np.indices(grey.shape) - grey.shape[0] // 2
+        radius = np.hypot(x, y).astype(int).ravel()
+        spectrum.append(np.bincount(radius, power.ravel()) / np.bincount(radius))
+        tables = [sum(t) for t in image.quantization.values()]
+        size = path.stat().st_size
+        meta.append([size, size * 8 / grey.size, *tables, size / tables[0]])
+    return {"colour": np.array(colour), "spectrum": np.array(spectrum), "metadata": np.array(meta, float)}
+
+
+def test_shortcuts_do_not_solve_it(toy: tuple[Path, Rows]) -> None:
+    root, rows = toy
+    columns = features(root, rows)
+    label = np.array([int(r["label"]) for r in rows])
+    train = np.array([r["split"] == "train" for r in rows])
+    same = np.array([r["domain"] == "same" and r["split"] != "train" for r in rows])
+    unseen = np.array([r["domain"] == "unseen_generator" for r in rows])
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    forest = RandomForestClassifier(200, min_samples_leaf=5, random_state=0)
+    auroc = {}
+    for name, model in (("colour", linear), ("spectrum", linear), ("metadata", forest)):
+        model.fit(columns[name][train], label[train])
+        score = model.predict_proba(columns[name])[:, 1]
+        auroc[name] = [roc_auc_score(label[part], score[part]) for part in (same, unseen)]
+    assert auroc["colour"][0] < 0.65
+    assert auroc["metadata"][0] < 0.65, "the size of the file is content; format, size and tables are equal"
+    assert 0.5 < auroc["spectrum"][0] < 0.90
+    assert auroc["spectrum"][1] < auroc["spectrum"][0]
+    quality = [r["quality"] for r in rows if r["domain"] == "same"]
+    tables = {q: np.mean([r["label"] == "1" for r in rows if r["quality"] == q]) for q in set(quality)}
+    assert np.average(list(tables.values())) == pytest.approx(0.5, abs=0.1)
+
+
+def test_matching_brings_the_spectrum_near(toy: tuple[Path, Rows]) -> None:
+    rng = np.random.default_rng(0)
+    like = rng.standard_normal((64, 64, 3)).astype(np.float32)
+    flat = np.asarray(Image.fromarray((like[::2, ::2] * 40 + 128).astype(np.uint8)).resize((64, 64)), np.float32) / 40
+
+    def profile(image: np.ndarray) -> float:
+        high = np.abs(np.fft.fft2(image.mean(2)))[20:44, 20:44]
+        return float(np.log(high).mean())
+
+    assert profile(flat) < profile(like) - 1
+    assert profile(matched(flat, like, rng)) == pytest.approx(profile(like), abs=0.5)
+
+
+def test_noise_of_the_camera_grows_with_the_light() -> None:
+    from dfl.data.toy.generators import CAMERAS
+
+    rng = np.random.default_rng(0)
+    dark, bright = (
+        photograph(np.full((64, 64, 3), v, np.float32), CAMERAS["other"], rng).std() for v in (0.02, 0.9)
+    )
+    assert bright > 1.15 * dark
+
+
+def test_source_gives_the_rows_of_its_domain(toy: tuple[Path, Rows]) -> None:
+    root, rows = toy
+    source = Toy(str(root), domain="unseen_family", n=1000, size=96)
+    source.prepare()
+    table = source.load("test")
+    assert table["path"].to_pylist() == [str(root / r["path"]) for r in rows if r["domain"] == "unseen_family"]
+    with pytest.raises(UserError, match="no domain 'unseen_familly'; did you mean 'unseen_family'"):
+        Toy(domain="unseen_familly")
+    with pytest.raises(UserError, match="no toy set .*dfl toy makes it.* at "):
+        Toy("nowhere").load("train")
+    with pytest.raises(UserError, match="no image in split 'train'"):
+        source.load("train")
+    shutil.rmtree(root.parent / "none", ignore_errors=True)

@@ -1,0 +1,181 @@
+"""What a report says is what was measured, for every domain, and it hides nothing."""
+
+import base64
+import csv
+import json
+import math
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from brightness import ODD, Brightness, data, trainer
+
+import dfl
+from dfl.data import DataModule
+from dfl.evaluation import figures, results
+from dfl.evaluation.report import Report
+
+pytestmark = pytest.mark.filterwarnings("ignore:domain ")
+
+
+class Page(HTMLParser):
+    """Table cells, pictures and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.images: dict[str, str] = {}
+        self.links: list[str] = []
+        self.text, self._in_cell = "", False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        held = dict(attrs)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._in_cell = True
+        if tag == "img":
+            self.images[held["alt"] or ""] = held["src"] or ""
+        self.links += [v or "" for k, v in attrs if k in ("href", "src")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+
+    def handle_data(self, text: str) -> None:
+        self.text += text
+        if self._in_cell:
+            self.rows[-1][-1] += text.strip()
+
+
+def run(faces: Path, folder: Path, threshold: float = 0.5) -> Brightness:
+    detector = Brightness()
+    detector.threshold.fill_(threshold)
+    data_folder = folder / "data"
+    data_folder.mkdir()
+    trainer(folder, Report()).test(detector, data(faces, data_folder), verbose=False)
+    return detector
+
+
+@pytest.fixture
+def tested(faces: Path, tmp_path: Path) -> Brightness:
+    return run(faces, tmp_path)
+
+
+def test_files_hold_every_digit_of_every_domain(tested: Brightness, tmp_path: Path) -> None:
+    measured = tested.results["test"]
+    told = json.loads((tmp_path / "results.json").read_text())["results"]
+    with (tmp_path / "results.csv").open(newline="") as file:
+        sheet = {row["domain"]: row for row in csv.DictReader(file)}
+    assert list(told) == list(sheet) == list(measured) == ["own", "odd", "lone", "mean"]
+    for domain, values in measured.items():
+        for name, value in values.items():
+            assert float(sheet[domain][name]) == pytest.approx(value, abs=0, nan_ok=True)
+            assert told[domain][name] == (None if math.isnan(value) else value)
+    counts = {d: (row["n_real"], row["n_fake"]) for d, row in sheet.items()}
+    assert counts == {"own": ("6", "6"), "odd": ("2", "3"), "lone": ("1", "0"), "mean": ("", "")}
+    assert sheet["lone"]["auroc"] == "nan"
+    assert sheet["own"]["n"] == ""
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_page_shows_the_table_and_needs_no_other_file(tested: Brightness, tmp_path: Path) -> None:
+    page = Page((tmp_path / "report.html").read_text())
+    head, *rows = page.rows
+    names = list(tested.results["test"]["own"])
+    assert head == ["domain", "real", "fake", *(results.METRICS[name][0] for name in names)]
+    for row, (domain, values) in zip(rows, tested.results["test"].items(), strict=True):
+        cells = ["n/a" if math.isnan(values[n]) else f"{values[n]:.4f}" for n in names]
+        assert [cell.split("of ")[0] for cell in (row[0], *row[3:])] == [domain, *cells]
+    assert rows[-1][0] == "meanof 2"  # the domain of one class has no AUROC
+    assert rows[-1][head.index("log loss")].endswith("of 3")
+    assert all(link.startswith("data:image/") for link in page.links)
+    for link in page.links:
+        assert base64.b64decode(link.split(",")[1])[:3] in (b"\x89PN", b"\xff\xd8\xff")
+    assert "ROC curves" in page.images
+
+
+def test_page_shows_the_worst_image_first_and_odd_names_as_they_are(tested: Brightness, tmp_path: Path) -> None:
+    text = (tmp_path / "report.html").read_text()
+    assert ODD not in text  # escaped, or it would be read as markup
+    section = text.split("odd: fake, with the lowest scores")[1].split("<h3>")[0]
+    own = tested.metrics["test"]["odd"].rows()
+    scores = sorted(own["score"][own["label"] == 1].tolist())
+    assert re.findall(r"<b>([\d.]+)</b>", section) == [f"{score:.4f}" for score in scores]
+    assert Page(section).text.startswith(f"{scores[0]:.4f}{ODD}")
+
+
+def test_unreadable_and_repeated_images_are_listed(tested: Brightness, tmp_path: Path) -> None:
+    note = json.loads((tmp_path / "results.json").read_text())["images"]["odd"]
+    assert (note["listed"], note["scored"]) == (6, 5)
+    assert [Path(path).name for path in note["unreadable"]] == ["broken.png"]
+    assert [Path(path).name for path in note["duplicates"]] == ["real.png"]
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "5 of 6 images were scored" in text
+    assert "odd: 1 images could not be read" in text
+
+
+def test_without_matplotlib_the_page_says_what_to_install(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "MATPLOTLIB", False)
+    run(faces, tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    assert "pip install 'dfl[report]'" in page.text
+    assert "ROC curves" not in page.images
+    assert len(page.rows) == 5
+
+
+def test_unknown_threshold_is_said_and_null(faces: Path, tmp_path: Path) -> None:
+    run(faces, tmp_path, math.nan)
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["run"]["threshold"] is None
+    assert told["results"]["own"]["bacc_val"] is None
+    assert "No threshold was chosen" in (tmp_path / "report.html").read_text()
+
+
+def test_trial_run_prints_and_writes_nothing(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    source: DataModule = data(faces, tmp_path / "data")
+    trainer(tmp_path, Report(), fast_dev_run=True).test(Brightness(), source, verbose=False)
+    assert "AUROC" in capsys.readouterr().out
+    assert list(tmp_path.rglob("results.*")) == []
+
+
+def test_run_info_tells_code_data_and_settings(tested: Brightness, tmp_path: Path) -> None:
+    told = json.loads((tmp_path / "results.json").read_text())["run"]
+    sets = tested.trainer.datamodule.sets["test"]
+    assert told["data"] == {f"test/{domain}": held.sha256 for domain, held in sets.items()}
+    assert told["versions"]["dfl"] == dfl.__version__
+    assert told["threshold"] == 0.5
+
+
+def test_git_state_is_of_the_package_only(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+
+    package, guest = tmp_path / "package", tmp_path / "venv"
+    for folder in (package, guest):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    assert results.git_state(package) is None
+    git("init")
+    git("add", "package")
+    git("commit", "-m", "a")
+    (tmp_path / "other.txt").touch()
+    state = results.git_state(package)
+    assert state is not None
+    assert (len(state["commit"]), state["dirty"]) == (40, False)
+    (package / "new.py").touch()
+    assert results.git_state(package) == {**state, "dirty": True}
+    assert results.git_state(guest) is None
+
+
+def test_json_has_no_number_that_is_none() -> None:
+    given = {"a": math.nan, "b": [math.inf, 1, True, None], "c": SimpleNamespace}
+    assert json.loads(results.to_json(given)) == {"a": None, "b": ["inf", 1, True, None], "c": str(SimpleNamespace)}

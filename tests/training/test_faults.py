@@ -1,0 +1,378 @@
+"""What goes wrong around a run costs one line, and leaves a run that can go on."""
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from dfl import cli
+from dfl.__main__ import main
+from dfl.data import dataset
+from dfl.data.unread import Unread
+from dfl.detectors import Baseline
+from dfl.errors import UserError
+from dfl.training import AtomicCheckpointIO, FiniteLoss
+from dfl.training.checkpoint import newest_whole, previous
+from dfl.training.faults import explain
+from dfl.training.preemption import slurm_plugins
+
+
+def write_config(faces: Path, **data: Any) -> None:
+    source = {"class_path": "Folder", "init_args": {"root": str(faces), "fractions": {"train": 0.6, "val": 0.2, "test": 0.2}}}
+    words = {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2, "scl_weight": 0.5}
+    run = {
+        "model": {"class_path": "VitScl", "init_args": words},
+        "data": {"class_path": "DataModule", "init_args": {"train": source, "batch_size": 4, "num_workers": 0, **data}},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False},
+    }
+    Path("run.yaml").write_text(json.dumps(run))
+
+
+def fit(*words: str) -> Any:
+    return main(["fit", "--config=run.yaml", "--ckpt_path=last", *words])
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run and return the one line that is printed."""
+    with pytest.raises(SystemExit) as stop:
+        fit(*words)
+    assert stop.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dfl: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def weights(path: str | Path = "checkpoints/run/last.ckpt") -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture
+def uncut(faces: Path) -> dict[str, Any]:
+    """Return the checkpoint of a run in which nothing went wrong."""
+    write_config(faces)
+    fit("--name=uncut")
+    return weights("checkpoints/uncut/last.ckpt")
+
+
+def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a["global_step"] == b["global_step"]
+    assert all(torch.equal(value, b["state_dict"][key]) or value.isnan().any() for key, value in a["state_dict"].items())
+
+
+# disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "dfl", folder], check=False)
+    if not made or made.returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def content(size: int, value: float) -> dict[str, Any]:
+    return {"state_dict": {"w": torch.full((size,), value)}}
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(small_disk: Path) -> None:
+    plugin, path = AtomicCheckpointIO(), small_disk / "last.ckpt"
+    plugin.save_checkpoint(content(100_000, 1.0), path)
+    with pytest.warns(UserWarning, match=r"cannot write .*last.ckpt: No space left on device; training goes on"):
+        plugin.save_checkpoint(content(200_000, 2.0), path)
+    assert plugin.error is not None
+    assert torch.equal(plugin.load_checkpoint(path)["state_dict"]["w"], torch.ones(100_000))
+    assert [p.name for p in small_disk.iterdir()] == ["last.ckpt"]
+
+
+def test_a_read_only_disk_keeps_the_old_checkpoint(small_disk: Path) -> None:
+    plugin, path = AtomicCheckpointIO(), small_disk / "last.ckpt"
+    plugin.save_checkpoint(content(10, 1.0), path)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.warns(UserWarning, match="Read-only file system"):
+        plugin.save_checkpoint(content(10, 2.0), path)
+    assert torch.equal(plugin.load_checkpoint(path)["state_dict"]["w"], torch.ones(10))
+
+
+def test_a_file_that_may_grow_no_more_is_a_full_disk(tmp_path: Path) -> None:
+    """The same without root."""
+    plugin, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    plugin.save_checkpoint(content(10, 1.0), path)
+    ignored, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.warns(UserWarning, match="cannot write"):
+            plugin.save_checkpoint(content(100_000, 2.0), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert torch.equal(plugin.load_checkpoint(path)["state_dict"]["w"], torch.ones(10))
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_training_goes_on_when_the_disk_fills_up(
+    faces: Path, uncut: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = torch.save, []
+
+    def save(what: Any, file: Any) -> None:
+        written.append(1)
+        if len(written) > 4:
+            raise OSError(28, "No space left on device")
+        write(what, file)
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="cannot write .*No space left"):
+        patch.setattr(torch, "save", save)
+        made = fit("--last.every_n_steps=1")
+    assert made.trainer.global_step == 9
+    assert weights()["global_step"] == 4
+    fit()
+    assert_same(weights(), uncut)
+
+
+def test_what_is_no_fault_of_the_disk_is_raised(tmp_path: Path) -> None:
+    with pytest.raises((AttributeError, TypeError, RuntimeError), match="local object|pickle"):
+        AtomicCheckpointIO().save_checkpoint({"bad": lambda: 0}, tmp_path / "last.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_writer_leaves_the_old_file_and_its_rest_is_swept(tmp_path: Path) -> None:
+    plugin, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    plugin.save_checkpoint(content(10, 1.0), path)
+    (tmp_path / ".last.ckpt.4711.tmp").write_bytes(b"half")
+    plugin.save_checkpoint(content(10, 2.0), path)
+    assert {p.name for p in tmp_path.iterdir()} == {"last.ckpt", "last-previous.ckpt"}
+    assert float(plugin.load_checkpoint(previous(path))["state_dict"]["w"][0]) == 1.0
+
+
+# files
+
+
+@pytest.mark.parametrize("harm", ["truncated", "one bit", "missing"])
+def test_a_damaged_last_is_reported_and_the_one_before_is_used(faces: Path, uncut: dict[str, Any], harm: str) -> None:
+    fit("--last.every_n_steps=2")
+    path = Path("checkpoints/run/last.ckpt")
+    whole = bytearray(path.read_bytes())
+    if harm == "missing":
+        path.unlink()
+    else:
+        whole[len(whole) // 2] ^= 4
+        path.write_bytes(whole[: len(whole) // 2] if harm == "truncated" else whole)
+    with pytest.warns(UserWarning, match=f"{'missing' if harm == 'missing' else 'damaged'}; using the checkpoint before"):
+        made = fit()
+    assert made.plan.held.path.name == "last-previous.ckpt"
+    assert_same(weights(), uncut)
+
+
+def test_a_whole_last_is_taken_without_a_word(tmp_path: Path) -> None:
+    plugin, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    for value in (1.0, 2.0):
+        plugin.save_checkpoint(content(10, value), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert newest_whole(path) == path
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch owned",)
+
+
+def test_a_payload_does_not_run(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(faces)
+    Path("checkpoints/run").mkdir(parents=True)
+    torch.save({"state_dict": {}, "dfl": Payload()}, "checkpoints/run/last.ckpt")
+    assert "torn or is no checkpoint that is safe to load" in fails(capsys)
+    with pytest.raises(UserError, match="safe to load"):
+        AtomicCheckpointIO().load_checkpoint("checkpoints/run/last.ckpt", weights_only=False)
+    with pytest.raises(UserError, match="local files only"):
+        AtomicCheckpointIO().load_checkpoint("https://example.org/a.ckpt")
+    assert not Path("owned").exists()
+
+
+def test_other_hyper_parameters_are_one_line(faces: Path, uncut: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    fit()
+    said = fails(capsys, "--model.rank=4", "--trainer.max_epochs=2")
+    assert "does not fit the weights" in said
+    assert "lora" in said
+
+
+# images and loader processes
+
+
+def test_an_unreadable_image_ends_the_run_which_goes_on_when_it_is_mended(
+    faces: Path, uncut: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(faces, tmp_path / "spoilt")
+    victim = copy / "real" / f"{sorted((copy / 'real').iterdir())[4].name}"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:500])
+    write_config(copy)
+    assert victim.name in fails(capsys, "--data.max_bad=0")
+    done = weights()["global_step"]
+    assert 0 < done < 9
+    victim.write_bytes(whole)
+    fit()
+    assert_same(weights(), uncut)
+
+
+class Do(pl.Callback):
+    """Do something once, after a step."""
+
+    def __init__(self, what: Any, step: int) -> None:
+        self.what, self.step = what, step
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            self.what()
+
+
+def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
+    faces: Path, uncut: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shoot() -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    slow = dataset.load_image
+    callbacks = cli.CLI._callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.CLI, "_callbacks", lambda self, given: [*callbacks(self, given), Do(shoot, 2)])
+        # all images of so small a set are fetched ahead, unless fetching is slow
+        patch.setattr(dataset, "load_image", lambda *a, **k: (signal.sigtimedwait([], 0.05), slow(*a, **k))[1])
+        assert "a loader process was killed" in fails(capsys, "--data.num_workers=1")
+    assert 2 <= weights()["global_step"] < 9
+    fit("--data.num_workers=1")
+    assert_same(weights(), uncut)
+
+
+def test_memory_that_runs_out_in_a_loader_process_is_one_line(
+    faces: Path, uncut: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = dataset.load_image
+
+    def load(path: str, **words: Any) -> Any:
+        if path.endswith("real/05.png"):
+            raise MemoryError
+        return real(path, **words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "load_image", load)
+        assert "memory ran out in a loader process" in fails(capsys, "--data.num_workers=1")
+    fit()
+    assert_same(weights(), uncut)
+
+
+def test_other_errors_are_not_explained_away() -> None:
+    assert explain(RuntimeError("shapes do not match")) is None
+    assert "batch_size" in str(explain(torch.OutOfMemoryError("CUDA out of memory")))
+
+
+# losses
+
+
+class Breaks(Baseline):
+    """A detector whose second part is NaN at the sixth batch."""
+
+    def loss(self, out: Any, batch: Any) -> Any:
+        losses = super().loss(out, batch)
+        bad = torch.full((), float("nan") if self.trainer.global_step == 5 else 1.0)
+        return {"loss": losses["loss"] * bad, "ce": losses["ce"], "odd": losses["loss"] * bad}
+
+
+def test_a_loss_that_is_no_number_names_itself_and_its_images(
+    faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(faces)
+    said = fails(
+        capsys, f"--model={__name__}.Breaks", "--model.backbone=test_resnet", "--model.pretrained=false", "--last.every_n_steps=1"
+    )
+    assert "the loss is no number at batch 5: loss is nan, odd is nan" in said
+    assert said.count(".png") == 4
+    held = weights()
+    assert held["global_step"] == 5
+    assert all(v.isfinite().all() for k, v in held["state_dict"].items() if k != "threshold")
+
+
+def test_a_gpu_looks_at_many_losses_at_once_and_before_each_checkpoint() -> None:
+    guard, run = FiniteLoss(every=3), SimpleNamespace(world_size=1)
+    run.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=7))
+    module: Any = SimpleNamespace(device=torch.device("cuda"), losses={"ce": torch.tensor(float("inf"))})
+    guard.on_train_batch_end(run, module, None, {"path": ["a.png"]}, 0)  # type: ignore[arg-type]
+    module.losses = {"ce": torch.tensor(1.0)}
+    guard.on_train_batch_end(run, module, None, {"path": ["b.png"]}, 1)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"batch 7: ce is inf; .* images: a\.png$"):
+        guard.on_save_checkpoint(run, module, {})  # type: ignore[arg-type]
+
+
+def test_weights_that_are_no_numbers_are_not_saved() -> None:
+    module = torch.nn.Linear(2, 2)
+    module.weight.data[0, 0] = float("nan")
+    with pytest.raises(UserError, match="the weights weight are no numbers"):
+        FiniteLoss().on_save_checkpoint(SimpleNamespace(world_size=1), module, {})  # type: ignore[arg-type]
+
+
+# ranks and clusters
+
+
+def _rank(rank: int, port: int, said: Any) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+
+    def reduce(value: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+        return value
+
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
+    sets: Any = {"a": SimpleNamespace(bad={}, __len__=None)}
+    sets["a"] = type("Set", (), {"bad": {}, "__len__": lambda self: 100})()
+    books, at = Unread(max_bad=0.03), -1
+    try:
+        for at in range(9):
+            bad = [(f"{rank}-{at}", "torn")] if at in ((1, 6), (4, 6))[rank] else []
+            books.book(SimpleNamespace(world_size=2, strategy=strategy), "val", sets, "a", bad)  # type: ignore[arg-type]
+        said.put((rank, at, "went on", {}))
+    except UserError as error:
+        said.put((rank, at, str(error)[:40], dict(sets["a"].bad)))
+
+
+def test_ranks_stop_at_the_same_batch_when_too_much_is_unreadable() -> None:
+    """Two and two bad images are more than 3 of 100, though no rank met more than two."""
+    context = multiprocessing.get_context("fork")
+    said: Any = context.Queue()
+    port = 20000 + os.getpid() % 20000
+    both = [context.Process(target=_rank, args=(rank, port, said)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    (_, at, line, bad), (_, also, same, too) = sorted(said.get(timeout=60) for _ in both)
+    for process in both:
+        process.join()
+    assert (at, also) == (6, 6)
+    assert line == same == "4 of 100 images of val/a cannot be read,"[:40]
+    assert set(bad) == set(too) == {"0-1", "0-6", "1-4", "1-6"}
+
+
+def test_slurm_is_not_left_to_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slurm_plugins(tmp_path) == []
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    (environment,) = slurm_plugins(tmp_path)
+    assert not environment.auto_requeue
+    (tmp_path / "hpc_ckpt_1.ckpt").touch()
+    with pytest.raises(UserError, match=r"hpc_ckpt_1.ckpt was written by Lightning"):
+        slurm_plugins(tmp_path)

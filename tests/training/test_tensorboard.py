@@ -1,0 +1,124 @@
+"""What the callback writes comes back out of TensorBoard's own readers."""
+
+import time
+from pathlib import Path
+
+import pytest
+from brightness import Brightness, data, trainer
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import (
+    EXPERIMENT_TAG,
+    SESSION_END_INFO_TAG,
+    SESSION_START_INFO_TAG,
+    parse_session_start_info_plugin_data,
+)
+
+from dfl.evaluation import figures
+from dfl.training import tensorboard
+from dfl.training.tensorboard import Speed, TensorBoardInspect
+
+pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:validation AUROC")
+
+
+def fit(faces: Path, folder: Path, inspect: TensorBoardInspect, test: bool = False, **words) -> EventAccumulator:
+    logger = TensorBoardLogger(folder / "logs", "a", default_hp_metric=False)
+    (folder / "data").mkdir()
+    run, module, source = trainer(folder, inspect, logger=logger, **words), Brightness(), data(faces, folder / "data")
+    run.run_config = {"model": {"class_path": "Brightness", "init_args": {"depth": 3, "on": True, "no": None}}}
+    run.run_config |= {"name": "a", "data": {"init_args": {"batch_size": 4, "test": {"own": {"root": "x"}}}}}
+    run.fit(module, source)
+    if test:
+        run.test(module, source, verbose=False)
+    logger.experiment.close()
+    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0, "scalars": 0})
+    return events.Reload()
+
+
+def test_every_domain_is_drawn_at_every_validation_and_test(faces: Path, tmp_path: Path) -> None:
+    events = fit(faces, tmp_path, TensorBoardInspect(), test=True, num_sanity_val_steps=2)
+    names = {"val": ("own", "odd"), "test": ("own", "odd", "lone")}
+    tags = {
+        f"{split}/{name}"
+        for split, domains in names.items()
+        for name in ("roc", "pr", *(f"{d}/{kind}" for d in domains for kind in ("scores", "most_wrong")))
+    }
+    assert set(events.Tags()["images"]) == tags
+    curve = [event.step for event in events.Scalars("val/own/auroc")]
+    assert len(curve) == 2
+    assert all([e.step for e in events.Images(tag)] == curve for tag in tags if tag.startswith("val/"))
+
+
+def test_pictures_can_be_rarer(faces: Path, tmp_path: Path) -> None:
+    events = fit(faces, tmp_path, TensorBoardInspect(k=0, every=2))
+    assert len(events.Images("val/roc")) == 1
+    assert "val/own/most_wrong" not in events.Tags()["images"]
+
+
+def test_settings_are_a_session_whose_metrics_tensorboard_finds_itself(faces: Path, tmp_path: Path) -> None:
+    events = fit(faces, tmp_path, TensorBoardInspect())
+    held = events.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content
+    told = {k: v.number_value or v.string_value for k, v in parse_session_start_info_plugin_data(held).hparams.items()}
+    assert told == {"model": "Brightness", "model.depth": 3, "model.on": "True", "data.batch_size": 4}
+    assert events.SummaryMetadata(SESSION_END_INFO_TAG).plugin_data.plugin_name == "hparams"
+    with pytest.raises(KeyError):  # a list of metrics would count for all runs of the folder
+        events.SummaryMetadata(EXPERIMENT_TAG)
+
+
+def test_images_per_second_are_of_the_training_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    speed = Speed()
+    for at in (5.0, 6.0, 8.0):  # the first step waited for the loader
+        now[0] = at
+        speed.add(30)
+    assert speed.take() == 60 / 3
+    assert speed.take() is None
+    now[0] = 9.0
+    speed.add(10)
+    assert speed.take() == 10
+    speed.stop()
+    now[0] = 100.0
+    speed.add(10)
+    assert speed.take() is None
+
+
+def test_images_per_second_are_logged_by_window(faces: Path, tmp_path: Path) -> None:
+    events = fit(faces, tmp_path, TensorBoardInspect(window=3))
+    logged = events.Scalars("train/images_per_second")
+    # 9 steps an epoch, from 0: the first starts the clock, then come 3, 3, and the rest at the end
+    assert [event.step for event in logged] == [3, 6, 8, 12, 15, 17]
+    assert all(event.value > 0 for event in logged)
+
+
+def test_projector_stores_features_with_what_is_known(faces: Path, tmp_path: Path) -> None:
+    fit(faces, tmp_path, TensorBoardInspect(projector=8))
+    (notes,) = tmp_path.rglob("metadata.tsv")
+    head, *lines = notes.read_text().splitlines()
+    assert head.split("\t") == ["domain", "label", "score", "file"]
+    assert [line.split("\t")[0] for line in lines] == ["own"] * 4 + ["odd"] * 4
+    (values,) = tmp_path.rglob("tensors.tsv")
+    assert [len(line.split("\t")) for line in values.read_text().splitlines()] == [3] * 8
+
+
+def test_other_loggers_are_left_alone(faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    logger = CSVLogger(tmp_path / "logs")
+    trainer(tmp_path, TensorBoardInspect(), logger=logger).fit(Brightness(), data(faces, tmp_path / "data"))
+    assert list(tmp_path.rglob("events*")) == []
+
+
+def test_without_matplotlib_one_warning_and_no_figures(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "MATPLOTLIB", False)
+    with pytest.warns(UserWarning, match="pip install"):
+        events = fit(faces, tmp_path, TensorBoardInspect())
+    assert events.Tags()["images"] == []
+    assert "val/own/auroc" in events.Tags()["scalars"]
+
+
+def test_spread_takes_all_of_few_and_even_places_of_many() -> None:
+    assert tensorboard.spread(3, 9) == [0, 1, 2]
+    assert tensorboard.spread(10, 5) == [0, 2, 4, 6, 8]
+    assert tensorboard.spread(0, 5) == []
