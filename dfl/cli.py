@@ -24,11 +24,13 @@ from dfl.data import DataModule
 from dfl.detectors import Detector
 from dfl.errors import UserError
 from dfl.evaluation.predictions import PredictionWriter
+from dfl.evaluation.report import Report
 from dfl.networks import without_weights
 from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Preemption, SameRun
 from dfl.training.faults import explain
 from dfl.training.keeper import Keeper
 from dfl.training.preemption import slurm_plugins
+from dfl.training.tensorboard import TensorBoardInspect
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
@@ -174,6 +176,8 @@ class CLI(LightningCLI):
         run.name, run.root = self.plan.name, str(self.plan.root)
         if self.subcommand == "predict":
             run.return_predictions = bool(run.return_predictions)  # they are on disk; memory is not for them
+        if self.subcommand == "test":
+            run.verbose = False  # the report's table says it better
         for keeper in (run.checkpoint, run.last):
             keeper.dirpath = keeper.dirpath or str(self.plan.root / "checkpoints" / self.plan.name)
 
@@ -226,6 +230,10 @@ class CLI(LightningCLI):
                 wanted.append(LearningRateMonitor())
             if given.enable_model_summary is not False:
                 wanted.append(RichModelSummary())
+        if self.subcommand in ("fit", "test") and given.logger is not False and not given.fast_dev_run:
+            wanted.append(TensorBoardInspect())
+        if self.subcommand == "test":
+            wanted.append(Report())
         if self.subcommand == "predict":
             wanted.append(PredictionWriter(run.output))
         # in a log file the plain bar, which writes lines, says more than one that redraws itself

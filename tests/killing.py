@@ -60,7 +60,10 @@ class Setting:
 
 def command(setting: Setting, faces: Path, root: Path) -> list[str]:
     """The one command of the first part and of each resume."""
-    source = {"class_path": "Folder", "init_args": {"root": str(faces), "fractions": {"train": 0.6, "val": 0.2, "test": 0.2}}}
+    source = {
+        "class_path": "Folder",
+        "init_args": {"root": str(faces), "fractions": {"train": 0.6, "val": 0.2, "test": 0.2}},
+    }
     data = {"train": source, "batch_size": STEP // setting.ranks, "num_workers": setting.workers}
     data["transform"] = {"augment": "light"}
     run = {

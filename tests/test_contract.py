@@ -181,7 +181,12 @@ def test_two_ranks_equal_one_in_evaluation(tmp_path: Path, faces: Path) -> None:
 
 
 SHRINK = {
-    "Baseline": ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"],
+    "Baseline": [
+        "--model.backbone=test_resnet",
+        "--model.pretrained=false",
+        "--model.input_size=32",
+        "--model.timm_args={}",
+    ],
     "VitScl": ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--model.rank=2"],
 }
 

@@ -1,6 +1,8 @@
 """Train on one mixture of sources; validate and test on many named domains."""
 
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, cast
@@ -249,9 +251,17 @@ class DataModule(pl.LightningDataModule):
 
 
 def _outlive_signals(worker: int) -> None:
-    """Let a loader process live on when Ctrl-C or a scheduler signals the whole group: its parent ends it in order."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    """Let a loader process live on when Ctrl-C or a scheduler signals the whole group; its parent still ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _by_name(sources: list[Source]) -> dict[str, Source]:

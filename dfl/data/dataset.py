@@ -15,6 +15,7 @@ from dfl.data.batch import Unreadable
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
+from dfl.errors import UserError
 
 #: What happens when an image cannot be read.
 Policy = Literal["raise", "skip", "substitute"]
@@ -95,7 +96,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
             return self._sample(row, index, epoch) | {"bad": []}
         except DecodeError as e:
             if self.on_bad == "raise":
-                raise
+                raise UserError(
+                    f"cannot read {self.path(row)}: {e.reason}; "
+                    "mend or remove it, or set data.on_bad to skip or substitute"
+                ) from e
             bad = [(self.path(row), e.reason)]
         if self.on_bad == "substitute" and self.training:
             rng = np.random.default_rng([self.seed, epoch, row])

@@ -87,7 +87,8 @@ def position(trainer: pl.Trainer, steps: int) -> tuple[int, int]:
     starts from its beginning.
     """
     epochs: Any = trainer.fit_loop.epoch_progress.current  # typed without ``processed`` there
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    done = batches.processed  # `ready` counts a batch that an exception cut off
     if epochs.processed == epochs.ready:  # between epochs
         return epochs.processed, 0
     return (epochs.processed, done) if done < steps else (epochs.processed + 1, 0)

@@ -30,8 +30,8 @@ class Detector(pl.LightningModule, ABC):
 
     Args:
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch, ``WarmupCosine`` after
-            each step.
+        scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch, ``WarmupCosine``
+            after each step.
     """
 
     #: Side of the square images the network wants, in pixels, and the normalisation of values in [0, 1].

@@ -49,12 +49,12 @@ def create_backbone(name: str, pretrained: bool = True, weights: str | None = No
     if not timm.is_model(name):
         raise UserError(f"timm has no model {name!r}" + near(name.split(".")[0], _alike(name)))
     if _skip.get():
-        return timm.create_model(name, pretrained=False, **kwargs)
+        return _made(name, **kwargs)
     if weights is None or not _is_file(weights):
         if not pretrained and weights is None:
-            return timm.create_model(name, pretrained=False, **kwargs)
+            return _made(name, **kwargs)
         return _from_timm(f"{name.split('.')[0]}.{weights}" if weights else name, **kwargs)
-    model = timm.create_model(name, pretrained=False, **kwargs)
+    model = _made(name, **kwargs)
     load_weights(model, weights)
     return model
 
@@ -120,10 +120,19 @@ def is_convolutional(model: nn.Module) -> bool:
     return 2 * conv > sum(p.numel() for p in model.parameters())
 
 
+def _made(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs)
+    except TypeError as e:  # an argument that this model does not take
+        raise UserError(f"timm cannot build {name} with {kwargs}: {e}") from e
+
+
 def _from_timm(name: str, **kwargs: Any) -> nn.Module:
     try:
         with _offline_if_no_network():
-            return timm.create_model(name, pretrained=True, **kwargs)
+            return _made(name, pretrained=True, **kwargs)
+    except UserError:
+        raise
     except Exception as e:  # network, hub and timm errors alike: the weights are not to be had
         raise UserError(
             f"no weights for {name}: not in the caches {hub.HF_HUB_CACHE} and {torch.hub.get_dir()}, and "

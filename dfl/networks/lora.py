@@ -49,7 +49,10 @@ def add_lora(
     model.requires_grad_(False)
     # r and alpha by name: peft stores them in the modules, and a checkpoint needs only the tensors
     inject_adapter_in_model(
-        LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=[n for met in chosen.values() for n in met]), model
+        LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=[n for met in chosen.values() for n in met]
+        ),
+        model,
     )
     for pattern in train_also:
         met = [p for n, p in model.named_parameters() if fnmatchcase(n, pattern) and "lora_" not in n]

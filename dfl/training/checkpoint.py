@@ -10,6 +10,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ class AtomicCheckpointIO(CheckpointIO):
             UserError: If it is a URL, is not there, or is torn or holds more than plain values.
         """
         if "://" in str(path):
-            raise UserError(f"{path}: checkpoints are read from local files only, since a stranger's file may hold code")
+            raise UserError(
+                f"{path}: checkpoints are read from local files only, since a stranger's file may hold code"
+            )
         if not Path(path).is_file():
             raise UserError(f"no checkpoint {Path(path).absolute()}")
         try:
@@ -157,10 +160,8 @@ def _sweep(target: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with suppress(OSError):  # a read-only folder keeps it
         path.unlink(missing_ok=True)
-    except OSError:  # a read-only folder keeps it
-        pass
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:

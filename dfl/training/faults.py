@@ -4,7 +4,7 @@ import torch
 
 
 def explain(error: BaseException) -> str | None:
-    """Return one line for a killed loader process or a memory that is full; None for any other error."""
+    """Return one line for a killed loader, a full memory, or weights that do not fit; None for any other error."""
     text = str(error)
     if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text or "Bus error" in text):
         return (
@@ -16,6 +16,9 @@ def explain(error: BaseException) -> str | None:
             "the GPU's memory is full: lower data.batch_size and raise trainer.accumulate_grad_batches by as much, "
             "or set trainer.precision to bf16-mixed"
         )
+    if "Error(s) in loading state_dict" in text:
+        first = (text.splitlines()[1:] or [text])[0].strip().rstrip(".")
+        return f"the checkpoint does not fit the weights of this detector: {first}; give the settings it was made with"
     if isinstance(error, MemoryError):
         where = "a loader process" if "DataLoader worker" in text else "the process"
         return f"memory ran out in {where}: lower data.num_workers or data.max_pixels; go on with --ckpt_path last"

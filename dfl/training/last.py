@@ -85,7 +85,7 @@ class KeepLast(Checkpoint):
         if self.every_n_minutes and may_ask(trainer, batch_idx):
             late = time.monotonic() - self._clock >= self.every_n_minutes * 60
             self._due |= bool(largest(trainer, int(late and trainer.is_global_zero)))
-        loop = trainer.fit_loop.epoch_loop
+        loop: Any = trainer.fit_loop.epoch_loop
         self._before_validation = None
         if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
             self._before_validation = about_to_validate(trainer.fit_loop.state_dict())
@@ -100,7 +100,11 @@ class KeepLast(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with what validation found; the end of the epoch comes right after the last one and saves itself."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if (
+            trainer.state.fn == "fit"
+            and not trainer.sanity_checking
+            and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        ):
             self._due = True
             if self._stepped:
                 self._save(trainer)
@@ -111,7 +115,7 @@ class KeepLast(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save if the exception came between two steps, of which weights and buffers know nothing."""
-        at = trainer.fit_loop.epoch_loop.batch_progress.current
+        at: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         between = at.ready == at.started == at.processed == at.completed > 0
         if trainer.training and trainer.world_size == 1 and between and self._stepped and self.saved_step != self._step:
             self._save(trainer)
@@ -124,10 +128,10 @@ class KeepLast(Checkpoint):
             checkpoint["loops"]["fit_loop"] = self._before_validation
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:  # what was logged before this step is not logged again after a resume
-            flush = getattr(logger.experiment, "flush", None)
+            flush = getattr(getattr(logger, "experiment", None), "flush", None)
             if flush is not None and trainer.is_global_zero:
                 flush()
         trainer.save_checkpoint(self.path, weights_only=False)
@@ -147,5 +151,3 @@ def about_to_validate(loops: dict[str, Any]) -> dict[str, Any]:
         validation[count].update(ready=1, started=1, processed=0, completed=0)
     validation["is_last_batch"] = False
     return state
-
-

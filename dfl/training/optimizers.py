@@ -35,4 +35,4 @@ class WarmupCosine(LRScheduler):
         else:
             share = min(1.0, (step - rise) / max(1, self.total_steps - rise + 1))
             factor = 0.5 * (1 + math.cos(math.pi * share))
-        return [base * factor for base in self.base_lrs]
+        return [float(base) * factor for base in self.base_lrs]

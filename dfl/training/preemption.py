@@ -1,9 +1,9 @@
 """Leave in order when the machine is taken away, or when the user presses Ctrl-C.
 
-SIGTERM, SIGUSR1 and SIGINT only set a flag. At the end of a step all ranks learn of it, ``last.ckpt`` is written, and the
-process ends: with exit code 75 (try again) when it was preempted, with 130 after Ctrl-C. A second Ctrl-C ends at once.
-Nothing is written from inside a signal handler, where half of a step may be done. Lightning's own handlers, which do
-that, are set aside.
+SIGTERM, SIGUSR1 and SIGINT only set a flag. At the end of a step all ranks learn of it, ``last.ckpt`` is written, and
+the process ends: with exit code 75 (try again) when it was preempted, with 130 after Ctrl-C. A second Ctrl-C ends at
+once. Nothing is written from inside a signal handler, where half of a step may be done. Lightning's own handlers, which
+do that, are set aside.
 """
 
 import os

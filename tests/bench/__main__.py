@@ -5,7 +5,7 @@ from importlib import import_module
 
 import torch
 
-NAMES = ("step", "xception", "loader")
+NAMES = ("step", "xception", "loader", "overhead")
 
 
 def main() -> None:

@@ -169,9 +169,7 @@ def test_noise_of_the_camera_grows_with_the_light() -> None:
     from dfl.data.toy.generators import CAMERAS
 
     rng = np.random.default_rng(0)
-    dark, bright = (
-        photograph(np.full((64, 64, 3), v, np.float32), CAMERAS["other"], rng).std() for v in (0.02, 0.9)
-    )
+    dark, bright = (photograph(np.full((64, 64, 3), v, np.float32), CAMERAS["other"], rng).std() for v in (0.02, 0.9))
     assert bright > 1.15 * dark
 
 

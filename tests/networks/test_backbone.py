@@ -69,3 +69,8 @@ def test_without_weights_looks_for_none() -> None:
 def test_tells_convolutions_from_attention() -> None:
     assert is_convolutional(timm.create_model("test_resnet"))
     assert not is_convolutional(timm.create_model("test_vit"))
+
+
+def test_an_argument_that_a_model_does_not_take_is_one_line() -> None:
+    with pytest.raises(UserError, match="timm cannot build test_vit with {'pad_type': 'same'}"):
+        create_backbone("test_vit", pretrained=False, pad_type="same")

@@ -30,7 +30,10 @@ from dfl.training.preemption import slurm_plugins
 
 
 def write_config(faces: Path, **data: Any) -> None:
-    source = {"class_path": "Folder", "init_args": {"root": str(faces), "fractions": {"train": 0.6, "val": 0.2, "test": 0.2}}}
+    source = {
+        "class_path": "Folder",
+        "init_args": {"root": str(faces), "fractions": {"train": 0.6, "val": 0.2, "test": 0.2}},
+    }
     words = {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2, "scl_weight": 0.5}
     run = {
         "model": {"class_path": "VitScl", "init_args": words},
@@ -68,7 +71,9 @@ def uncut(faces: Path) -> dict[str, Any]:
 
 def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert a["global_step"] == b["global_step"]
-    assert all(torch.equal(value, b["state_dict"][key]) or value.isnan().any() for key, value in a["state_dict"].items())
+    assert all(
+        torch.equal(value, b["state_dict"][key]) or value.isnan().any() for key, value in a["state_dict"].items()
+    )
 
 
 # disks
@@ -136,9 +141,10 @@ def test_training_goes_on_when_the_disk_fills_up(
             raise OSError(28, "No space left on device")
         write(what, file)
 
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="cannot write .*No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(torch, "save", save)
-        made = fit("--last.every_n_steps=1")
+        with pytest.warns(UserWarning, match="cannot write .*No space left"):
+            made = fit("--last.every_n_steps=1")
     assert made.trainer.global_step == 9
     assert weights()["global_step"] == 4
     fit()
@@ -160,6 +166,20 @@ def test_a_killed_writer_leaves_the_old_file_and_its_rest_is_swept(tmp_path: Pat
     assert float(plugin.load_checkpoint(previous(path))["state_dict"]["w"][0]) == 1.0
 
 
+def test_a_file_system_without_links_keeps_the_version_before_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*names: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    plugin, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    for value in (1.0, 2.0, 3.0):
+        plugin.save_checkpoint(content(10, value), path)
+    found = {p.name: float(plugin.load_checkpoint(p)["state_dict"]["w"][0]) for p in tmp_path.iterdir()}
+    assert found == {"last.ckpt": 3.0, "last-previous.ckpt": 2.0}
+
+
 # files
 
 
@@ -173,7 +193,9 @@ def test_a_damaged_last_is_reported_and_the_one_before_is_used(faces: Path, uncu
     else:
         whole[len(whole) // 2] ^= 4
         path.write_bytes(whole[: len(whole) // 2] if harm == "truncated" else whole)
-    with pytest.warns(UserWarning, match=f"{'missing' if harm == 'missing' else 'damaged'}; using the checkpoint before"):
+    with pytest.warns(
+        UserWarning, match=f"{'missing' if harm == 'missing' else 'damaged'}; using the checkpoint before"
+    ):
         made = fit()
     assert made.plan.held.path.name == "last-previous.ckpt"
     assert_same(weights(), uncut)
@@ -205,7 +227,9 @@ def test_a_payload_does_not_run(faces: Path, tmp_path: Path, capsys: pytest.Capt
     assert not Path("owned").exists()
 
 
-def test_other_hyper_parameters_are_one_line(faces: Path, uncut: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_hyper_parameters_are_one_line(
+    faces: Path, uncut: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     fit()
     said = fails(capsys, "--model.rank=4", "--trainer.max_epochs=2")
     assert "does not fit the weights" in said
@@ -295,12 +319,14 @@ class Breaks(Baseline):
         return {"loss": losses["loss"] * bad, "ce": losses["ce"], "odd": losses["loss"] * bad}
 
 
-def test_a_loss_that_is_no_number_names_itself_and_its_images(
-    faces: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_loss_that_is_no_number_names_itself_and_its_images(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(faces)
     said = fails(
-        capsys, f"--model={__name__}.Breaks", "--model.backbone=test_resnet", "--model.pretrained=false", "--last.every_n_steps=1"
+        capsys,
+        f"--model={__name__}.Breaks",
+        "--model.backbone=test_resnet",
+        "--model.pretrained=false",
+        "--last.every_n_steps=1",
     )
     assert "the loss is no number at batch 5: loss is nan, odd is nan" in said
     assert said.count(".png") == 4
@@ -339,8 +365,7 @@ def _rank(rank: int, port: int, said: Any) -> None:
         return value
 
     strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
-    sets: Any = {"a": SimpleNamespace(bad={}, __len__=None)}
-    sets["a"] = type("Set", (), {"bad": {}, "__len__": lambda self: 100})()
+    sets: Any = {"a": type("Set", (), {"bad": {}, "__len__": lambda self: 100})()}
     books, at = Unread(max_bad=0.03), -1
     try:
         for at in range(9):

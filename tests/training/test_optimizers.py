@@ -1,5 +1,7 @@
 """The warm-up and cosine: up to the full rate, down to nothing, and the same after a resume."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ def test_rises_then_falls() -> None:
     rate = rates(100, *make(100))
     assert rate[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
     assert max(rate) == pytest.approx(2.0)
-    assert all(a > b for a, b in zip(rate[9:], rate[10:], strict=False))
+    assert all(a > b for a, b in pairwise(rate[9:]))
     assert 0 < rate[-1] < 0.01
 
 

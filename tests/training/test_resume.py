@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from dfl.training.keeper import Keeper
 from torch import Tensor, optim
 
 from dfl.data import DataModule, Folder, Transform
 from dfl.detectors import Baseline, VitScl
 from dfl.errors import UserError
 from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Preemption, SameRun
+from dfl.training.keeper import Keeper
 
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
@@ -83,7 +83,9 @@ class Steps(Baseline):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
-        schedule = optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=int(self.trainer.estimated_stepping_batches))
+        schedule = optim.lr_scheduler.OneCycleLR(
+            optimizer, 1e-2, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -131,7 +133,16 @@ class Run:
         fitted = [] if words.get("limit_val_batches") == 0 else [best]
         self.trainer = pl.Trainer(
             **{"max_epochs": 2, "log_every_n_steps": 1} | words,
-            callbacks=[SameRun(), KeyedRandomness(), FiniteLoss(), Preemption(self.last), self.seen, *more, *fitted, self.last],
+            callbacks=[
+                SameRun(),
+                KeyedRandomness(),
+                FiniteLoss(),
+                Preemption(self.last),
+                self.seen,
+                *more,
+                *fitted,
+                self.last,
+            ],
             plugins=[Copies(folder)],
             default_root_dir=folder,
             accelerator="cpu",
@@ -289,7 +300,7 @@ def test_other_images_settings_and_code_are_named(faces: Path, tmp_path: Path, m
     shutil.copy(more / "real" / "00.png", more / "real" / "31.png")
     other = Run(tmp_path / "b", vit, {})
     other.trainer.run_config = {"model": {"init_args": {"rank": 4}}, "trainer": {"max_epochs": 2}}  # type: ignore[attr-defined]
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="settings differ") as said:
         other.fit(data(more), tmp_path / "whole" / "last.ckpt")
     lines = [str(w.message) for w in said]
     assert "settings differ from the checkpoint's: model.init_args.rank: 2 -> 4" in lines

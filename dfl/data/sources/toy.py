@@ -38,11 +38,11 @@ class Toy(Source):
         if domain not in DOMAINS:
             raise UserError(f"the toy set has no domain {domain!r}{near(domain, list(DOMAINS))}")
         self.root, self.domain = Path(root).expanduser(), domain
-        self.settings = {"n": n, "size": size, "seed": seed}
+        self.n, self.size, self.seed = n, size, seed
 
     def prepare(self) -> None:
         """Make the set if it is not there."""
-        make(self.root, **self.settings)
+        make(self.root, self.n, self.size, self.seed)
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of the domain and split."""

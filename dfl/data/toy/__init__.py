@@ -1,6 +1,6 @@
 """The toy data set: portraits drawn from numbers, photographed, and faked by mechanisms that real generators use.
 
-    dfl toy --root data/toy
+dfl toy --root data/toy
 """
 
 import argparse

@@ -336,9 +336,9 @@ def _hair_front(image: Array, f: Frame, person: Person, hair: Array, strands: Ar
         stubble = 0.30 * np.clip((-0.20 - f.v) / 0.1, 0, 1) * np.clip((1 - head_radius(f, person)) * 20, 0, 1)
         _over(image, hair * 0.8, stubble)
         return
-    line = {"short": -0.30, "long": -0.27, "curly": -0.31}[person.style]
+    height = {"short": -0.30, "long": -0.27, "curly": -0.31}[person.style]
     ragged = 0.012 * strands + (0.10 * f.u if person.style == "long" else 0)
-    line = line + ragged + 0.55 * f.u**2 * (1.6 if person.style == "long" else 1.0)
+    line = height + ragged + 0.55 * f.u**2 * (1.6 if person.style == "long" else 1.0)
     rim = np.clip(0.5 + (1.07 - head_radius(f, person)) * person.width / f.px, 0, 1)
     _over(image, hair, rim * np.clip(0.5 + (line - f.v) / (f.px * 1.5), 0, 1))
 

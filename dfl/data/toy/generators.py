@@ -1,14 +1,14 @@
 """Makes a photograph of a scene, and fakes of a photograph by the mechanisms that real generators leave traces of.
 
-The camera: optics blur, a Bayer mosaic whose missing colours are interpolated, and noise that grows with the light. So the
-noise of a real picture is correlated between neighbours and stronger where it is bright.
+The camera: optics blur, a Bayer mosaic whose missing colours are interpolated, and noise that grows with the light. So
+the noise of a real picture is correlated between neighbours and stronger where it is bright.
 
 The fakes:
 
-* gan: the picture goes through half its size and back, as in the last layer of a decoder. ``zero_insertion`` spreads the
-  pixels out and smooths (a transposed convolution), ``nearest`` repeats them; both copy the spectrum around half the
-  sampling rate (Odena et al. 2016; Zhang et al. 2019; Frank et al. 2020). ``bilinear`` loses the high frequencies instead
-  (Durall et al. 2020).
+* gan: the picture goes through half its size and back, as in the last layer of a decoder. ``zero_insertion`` spreads
+  the pixels out and smooths (a transposed convolution), ``nearest`` repeats them; both copy the spectrum around half
+  the sampling rate (Odena et al. 2016; Zhang et al. 2019; Frank et al. 2020). ``bilinear`` loses the high frequencies
+  instead (Durall et al. 2020).
 * diffusion: ``denoise`` takes the noise away and adds white noise of the same strength, which no camera makes.
 * edit: ``swap`` blends another face into the inner face, with its own colour, light and noise (Li et al., Face X-ray,
   2020); ``inpaint`` makes one region anew through a decoder, ``repaint`` denoises it and adds white noise.
@@ -60,7 +60,7 @@ def blurred(image: Array, sigma: float) -> Array:
     for axis in (0, 1):
         pad = [(radius, radius) if a == axis else (0, 0) for a in range(image.ndim)]
         wide, n = np.pad(image, pad, mode="reflect"), image.shape[axis]
-        image = sum(w * np.take(wide, range(k, k + n), axis) for k, w in enumerate(weight))  # type: ignore[assignment]
+        image = sum(w * np.take(wide, range(k, k + n), axis) for k, w in enumerate(weight))
     return image
 
 
@@ -86,7 +86,7 @@ def _demosaiced(image: Array) -> Array:
 def _three(x: Array, weight: Array, axis: int) -> Array:
     wide = np.pad(x, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="reflect")
     n = x.shape[axis]
-    return sum(w * np.take(wide, range(k, k + n), axis) for k, w in enumerate(weight))  # type: ignore[return-value]
+    return sum(w * np.take(wide, range(k, k + n), axis) for k, w in enumerate(weight))
 
 
 def _halved(image: Array) -> Array:
