@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dfl import argv, mistakes
 from dfl.checkpoints import RUN_SETTINGS
-from dfl.data import DataModule
+from dfl.data import DataModule, Source
 from dfl.detectors import Detector
 from dfl.errors import UserError
 from dfl.evaluation.predictions import PredictionWriter
@@ -189,9 +189,27 @@ class CLI(LightningCLI):
         with context:
             try:
                 super().instantiate_classes()
-            except ValueError as error:
+            except (UserError, ValueError) as error:
                 # jsonargparse hides what a constructor raised under the types that it tried
-                raise _user_error(error) or error from error
+                found = _user_error(error)
+                raise (self._with_missing_data(found) if found else error) from error
+
+    def _with_missing_data(self, error: UserError) -> UserError:
+        """Return the error, behind that of training data that are not there either: the user learns of both at once."""
+        if self.subcommand != "fit":
+            return error
+        parser = LightningArgumentParser()
+        parser.add_subclass_arguments(DataModule, "data")
+        try:
+            config = parser.parse_object({"data": self.config.fit.data.as_dict()})
+            for source in parser.instantiate_classes(config).data.train_sources:
+                if type(source).prepare is Source.prepare:  # others make what is missing
+                    source.load("train")
+        except (UserError, ParseError, ValueError) as other:
+            missing = _user_error(other)
+            if missing and str(missing) != str(error):
+                return UserError(f"{missing}; and {error}")
+        return error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with this project's logger and callbacks; those of a config are added to them."""

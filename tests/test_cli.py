@@ -319,3 +319,14 @@ def test_a_torn_checkpoint_is_one_line(keep: int, place: Path, capsys: pytest.Ca
 def test_a_checkpoint_of_another_program_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": {}}, "bad.ckpt")
     assert "does not say which detector it holds" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
+
+
+def test_missing_data_and_weights_are_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "vit_scl.yaml"])
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    assert "no folder real_vs_fake/real-vs-fake/train at" in said
+    assert "kaggle.com/datasets/xhlulu" in said
+    assert "no weights for vit_base_patch16_224" in said
+    assert "make demo" in said

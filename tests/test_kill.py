@@ -1,8 +1,8 @@
 """Real processes, started as a user starts them, killed, and started again with the same command.
 
 Each pair ends with the same weights, optimizer, best checkpoint, samples and losses as a run that was never cut, bit
-for bit. The four pairs cover both detectors, 0 and 2 workers, 1 and 2 ranks, SIGKILL and SIGTERM. ``python tests/soak.py``
-does it at random many times.
+for bit. The four pairs cover both detectors, 0 and 2 workers, 1 and 2 ranks, SIGKILL and SIGTERM. `tests/soak.py` does
+it at random, many times.
 """
 
 import signal

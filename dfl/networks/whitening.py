@@ -1,7 +1,7 @@
 """A start for a ViT without pretrained weights: its patch embedding whitens the patches of the training images.
 
-In photographs the power falls with frequency, so the pixels of a patch vary a thousand times more along slow changes
-than along fast ones, and what generators leave behind is in the fast ones. The eigenvectors of the patches' covariance, each
+In photographs the power falls with frequency: the pixels of a patch vary a thousand times more along slow changes than
+along fast ones, and what generators leave behind is in the fast ones. The eigenvectors of the patches' covariance, each
 divided by its deviation, make all of them equally loud. No label is looked at, and it takes a second.
 """
 

@@ -142,7 +142,7 @@ def matched(image: Array, like: Array, rng: Rng) -> Array:
     """
     (radius, own), (_, goal) = _radial(image), _radial(like)
     ratio = np.exp(np.clip(goal - own, -4, 4) * rng.uniform(0.85, 1.1))
-    ratio[0] = 1
+    ratio[: image.shape[0] // 16] = 1  # colour and light are the scene's own
     spectrum = np.fft.rfft2(image, axes=(0, 1)) * ratio[radius][..., None]
     return np.fft.irfft2(spectrum, s=image.shape[:2], axes=(0, 1)).astype(np.float32)
 

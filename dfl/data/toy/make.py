@@ -37,7 +37,10 @@ PARTS = {
     ("unseen_family", "test"): 0.0875,
     ("other_camera", "test"): 0.1,
 }
-COLUMNS = "path label split domain mask class_label generator family group identity caption explanation camera quality".split()
+COLUMNS = [
+    *("path", "label", "split", "domain", "mask", "class_label", "generator", "family", "group", "identity"),
+    *("caption", "explanation", "camera", "quality"),
+]
 #: Goes up when the same arguments would give other pictures.
 VERSION = 1
 #: A person is photographed so many times, half of them turned into fakes.

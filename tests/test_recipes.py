@@ -1,0 +1,59 @@
+"""The recipes name configs and verbs that exist, and are what they claim to be: a notebook, shell scripts."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dfl import config
+
+RECIPES = Path(__file__).parent.parent / "docs" / "recipes"
+
+
+def commands() -> dict[str, str]:
+    notebook = json.loads((RECIPES / "colab.ipynb").read_text())
+    cells = {
+        f"colab {i}": "".join(cell["source"]) for i, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code"
+    }
+    return cells | {path.name: path.read_text() for path in RECIPES.glob("*.sh")}
+
+
+def test_the_notebook_is_one() -> None:
+    notebook = json.loads((RECIPES / "colab.ipynb").read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    assert all(cell["outputs"] == [] for cell in notebook["cells"] if cell["cell_type"] == "code")
+
+
+def test_every_config_exists_and_every_run_resumes() -> None:
+    fits = {name: text for name, text in commands().items() if re.search(r"dfl\s+fit", text)}
+    assert len(fits) == 3
+    for text in fits.values():
+        for name in re.findall(r"--config[ =](\S+)", text):
+            config.find(name)
+        assert "--ckpt_path last" in text
+        assert "--root" in text
+
+
+@pytest.mark.parametrize("script", [path.name for path in RECIPES.glob("*.sh")])
+def test_a_preempted_job_is_queued_again_and_a_failed_one_is_not(script: str, tmp_path: Path) -> None:
+    """With a `srun` that ends with 75 when it is told to stop, and one that fails by itself."""
+    for name, text in {
+        "srun": 'trap "exit 75" USR1 TERM; [ "$FAIL" ] && exit 3; kill -USR1 $PPID; while :; do sleep 0.02; done',
+        "scontrol": 'echo scontrol "$@"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"JOB_ID": "7", "SUBMIT_DIR": ".", "NTASKS_PER_NODE": "1", "JOB_NUM_NODES": "1", "JOB_NODELIST": "a"}
+    base = {"PATH": f"{tmp_path}:/usr/bin:/bin"} | {f"SLURM_{key}": value for key, value in slurm.items()}
+    stopped, failed = (
+        subprocess.run(
+            ["bash", RECIPES / script], env=base | more, capture_output=True, text=True, timeout=20, check=False
+        )
+        for more in ({}, {"FAIL": "1"})
+    )
+    assert (stopped.returncode, failed.returncode) == (75, 3)
+    assert "scontrol requeue 7" in stopped.stdout
+    assert "requeue" not in failed.stdout
