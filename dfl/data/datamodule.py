@@ -47,7 +47,7 @@ class DataModule(pl.LightningDataModule):
         max_bad: Largest share of unreadable images in a domain that is put up with.
         max_pixels: Images with more pixels are refused before they are decoded.
         allow_overlap: Let images that are trained on be evaluated on too.
-        seed: Seed of order and augmentation.
+        seed: Seed of order and augmentation; by default that of the run (``seed_everything``).
         size: Side of the images in pixels; by default what the detector asks for.
     """
 
@@ -66,7 +66,7 @@ class DataModule(pl.LightningDataModule):
         max_bad: float = 0.01,
         max_pixels: int = 64_000_000,
         allow_overlap: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         size: int | None = None,
     ) -> None:
         super().__init__()
@@ -85,7 +85,8 @@ class DataModule(pl.LightningDataModule):
         self.transform = transform or Transform()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
-        self.max_pixels, self.allow_overlap, self.seed, self.size = max_pixels, allow_overlap, seed, size
+        self.max_pixels, self.allow_overlap, self.size = max_pixels, allow_overlap, size
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self._unread = Unread(max_bad)
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}

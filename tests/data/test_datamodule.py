@@ -182,3 +182,11 @@ def test_class_weights_level_the_classes(tmp_path: Path, faces: Path) -> None:
     data.setup("fit")
     train = data.sets["train"]["train"]
     assert (train[0]["weight"], train[5]["weight"]) == pytest.approx((2.0, 12 / 18))
+
+
+def test_order_follows_the_seed_of_the_run(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "5")
+    assert module(faces).seed == 5
+    assert module(faces, seed=3).seed == 3
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+    assert module(faces).seed == 0
