@@ -4,7 +4,7 @@ PIP_FLAGS ?=
 READY := .venv/.ready-$(shell $(PYTHON) -c "import hashlib; print(hashlib.sha256(open('pyproject.toml','rb').read()).hexdigest()[:16])")
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint bench soak clean
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -28,6 +28,9 @@ lint: $(READY) ## ruff and mypy
 
 bench: $(READY) ## speed, each as a ratio against a named baseline in the same run
 	@$(RUN) -m tests.bench
+
+soak: $(READY) ## kill training at random 50 times, and compare what the resumed runs end with (20 minutes)
+	@$(RUN) tests/soak.py --kills 50
 
 clean: ## remove the environment and caches, not your runs
 	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
