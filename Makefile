@@ -17,8 +17,8 @@ $(READY):
 
 demo: $(READY) ## toy data, training, test on every domain, report: about 8 minutes on 2 cores
 	@$(RUN) -m dfl toy
-	@$(RUN) -m dfl fit --config demo/vit_scl.yaml
-	@$(RUN) -m dfl test --name demo_vit_scl --ckpt_path best
+	@$(RUN) -m dfl fit --config demo/vit_scl.yaml --name demo
+	@$(RUN) -m dfl test --name demo --ckpt_path best
 
 test: $(READY) ## the whole test suite
 	@$(RUN) -m pytest

@@ -31,7 +31,7 @@ verbs:
 
   dfl fit  --config vit_scl.yaml                          train
   dfl fit  --config vit_scl.yaml --ckpt_path last         go on where it stopped
-  dfl test --ckpt_path best --data data/cross_face.yaml   score, and write the report
+  dfl test --ckpt_path best --data data/toy.yaml          score, and write the report
   dfl VERB --help                                         every option of a verb
   --debug                                                 show the traceback of an error
 

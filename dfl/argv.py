@@ -261,6 +261,23 @@ def _check_class(made: Plan, held: Held) -> None:
                 "use the config it was trained with, or none"
             )
         made.notes.append(f"note: the config's {written} is not used, the checkpoint's {held.class_name} is")
+    elif written and made.verb == "fit":
+        old, new = (
+            dict(_leaves(value)) for value in (held.init_args, _from_layers(made, "model").get("init_args") or {})
+        )
+        if changed := sorted(key for key in new if key in old and old[key] != new[key]):
+            said = ", ".join(f"{key} {old[key]}, not {new[key]}" for key in changed)
+            made.notes.append(f"note: the checkpoint's settings are kept over the config's: {said}; a typed flag wins")
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings in nested mappings by dotted name, without class paths, which are written in several ways."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "class_path":
+                yield from _leaves(inner, name if key == "init_args" else f"{name}.{key}".lstrip("."))
+    else:
+        yield name, list(value) if isinstance(value, tuple) else value
 
 
 def _held_transform(made: Plan) -> dict[str, Any] | None:
@@ -276,7 +293,20 @@ def _held_transform(made: Plan) -> dict[str, Any] | None:
         given = _from_layers(made, "data")
     if given is not None and _class_of(given) != _class_of(held):
         return None
-    return (held.get("init_args") or {}).get("transform")
+    transform = (held.get("init_args") or {}).get("transform")
+    if transform and isinstance(given, str) and given.endswith(".yaml") and "transform" in (_init_args(given)):
+        made.notes.append(
+            f"note: the checkpoint's transform is used, not that of {given}; type --data.transform to change it"
+        )
+    return transform
+
+
+def _init_args(file: str) -> dict[str, Any]:
+    """Return the ``init_args`` of a YAML file, or none if it cannot be read: the parser says why."""
+    try:
+        return yaml.safe_load(Path(file).read_text(encoding="utf-8")).get("init_args") or {}
+    except (OSError, yaml.YAMLError, AttributeError):
+        return {}
 
 
 def _predict_paths(made: Plan) -> list[str]:

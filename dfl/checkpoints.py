@@ -5,14 +5,15 @@ arguments and the run's data and trainer settings, so that ``--ckpt_path best`` 
 read without unpickling objects, and it cannot make us import code that the user did not name.
 """
 
+import importlib.util
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfl.detectors.loading import read_checkpoint
 from dfl.errors import UserError, near
-from dfl.training.checkpoint import newest_whole
+from dfl.training.checkpoint import newest_whole, read_checkpoint
 
 #: Packages whose classes a checkpoint may name; others must be imported already, or be typed by the user.
 TRUSTED = frozenset({"dfl", "torch", "pytorch_lightning"})
@@ -70,11 +71,12 @@ def resolve(word: str, root: Path, name: str | None) -> Path:
         return path
     if name is None:
         found = sorted(runs.glob(f"*/{word}.ckpt"), key=lambda path: path.stat().st_mtime)
+        found = found or sorted(runs.glob(f"*/{word}-previous.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found:
             raise UserError(
                 f"no run in {runs.absolute()} has a {word}.ckpt; train one, or set --root to where runs are"
             )
-        return found[-1]
+        return newest_whole(found[-1].with_name(f"{word}.ckpt"))
     path = newest_whole(runs / name / f"{word}.ckpt")
     if not path.is_file():
         raise UserError(f"no {word}.ckpt of the run {name!r} in {path.parent.absolute()}" + _hint(name, runs))
@@ -115,14 +117,23 @@ def read(path: Path, named: frozenset[str] = frozenset()) -> Held:
     )
 
 
-def _refuse_strangers(value: Any, trusted: frozenset[str], path: Path) -> None:
-    """Raise if a class path in a checkpoint names a package that is neither trusted nor imported already."""
+def _refuse_strangers(value: Any, trusted: frozenset[str], path: Path, key: str = "") -> None:
+    """Raise if any text in a checkpoint names code in a package that is neither trusted nor imported already.
+
+    The parser imports whatever reads like ``package.name`` where a class may stand, so every such text counts.
+    """
+    if isinstance(value, str) and _DOTTED.fullmatch(value):
+        package = value.partition(".")[0]
+        # a file name such as best.ckpt reads like code too, but of a package that is nowhere
+        known = package in trusted or package in sys.modules
+        if not known and (key == "class_path" or importlib.util.find_spec(package) is not None):
+            raise UserError(f"{path} names {value}, which is not imported; if you trust it, type --model {value}")
     if isinstance(value, dict):
-        name = value.get("class_path")
-        package = str(name).partition(".")[0]
-        if name and package not in trusted and package not in sys.modules:
-            raise UserError(f"{path} names {name}, which is not imported; if you trust it, type --model {name}")
-        value = list(value.values())
+        for name, inner in value.items():
+            _refuse_strangers(inner, trusted, path, name)
     if isinstance(value, list | tuple):
         for inner in value:
             _refuse_strangers(inner, trusted, path)
+
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

@@ -216,7 +216,7 @@ class CLI(LightningCLI):
         given = self.config_init[self.subcommand].trainer
         root = self.plan.root
         if given.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(root / "lightning_logs", self.plan.name)
+            kwargs["logger"] = TensorBoardLogger(root / "lightning_logs", self.plan.name, default_hp_metric=False)
         if given.logger is False:
             self.save_config_callback = None  # it would write into the root
         kwargs["default_root_dir"] = given.default_root_dir or str(root)

@@ -12,14 +12,18 @@ from dfl.errors import UserError, near
 
 _HERE = Path(__file__).parent
 #: Where configs live: the source checkout first, then the copy that ships inside the wheel.
-ROOTS = [root for root in (_HERE.parent / "configs", _HERE / "configs") if root.is_dir()]
+ROOTS = [
+    root
+    for root, mark in ((_HERE.parent / "configs", _HERE.parent / "pyproject.toml"), (_HERE / "configs", _HERE))
+    if root.is_dir() and mark.exists()
+]
 
 
 def find(name: str) -> str:
     """Return the path of a config.
 
     Args:
-        name: A path, or a bare name such as ``vit_scl``, ``vit_scl.yaml`` or ``data/cross_face.yaml`` that is looked
+        name: A path, or a bare name such as ``vit_scl``, ``vit_scl.yaml`` or ``data/toy.yaml`` that is looked
             up in the packaged configs when no such file is in the working directory.
 
     Raises:
@@ -41,7 +45,7 @@ def find(name: str) -> str:
 
 
 def listing() -> list[str]:
-    """Return the names of all packaged configs, such as ``vit_scl.yaml`` and ``data/cross_face.yaml``; runs first."""
+    """Return the names of all packaged configs, such as ``vit_scl.yaml`` and ``data/toy.yaml``; runs first."""
     names = {path.relative_to(root).as_posix() for root in ROOTS for path in root.rglob("*.yaml")}
     return sorted(names, key=lambda name: (name.rpartition("/")[0], name))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dfl import config
 from dfl.__main__ import main
 from dfl.cli import CLI
 
@@ -330,3 +331,46 @@ def test_missing_data_and_weights_are_said_at_once(capsys: pytest.CaptureFixture
     assert "kaggle.com/datasets/xhlulu" in said
     assert "no weights for vit_base_patch16_224" in said
     assert "make demo" in said
+
+
+@pytest.mark.parametrize("train", ["evil_module.Source", {"class_path": "evil_module.Source"}, ["evil_module.Source"]])
+def test_a_checkpoint_cannot_import_strangers(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil_module.py").write_text("open('ran', 'w')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = {"class_path": "dfl.data.DataModule", "init_args": {"train": train}}
+    about = {"class_path": "dfl.detectors.VitScl", "run": {"config": {"data": data}}}
+    torch.save({"state_dict": {}, "hyper_parameters": {}, "dfl": about}, "a.ckpt")
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt_path", "a.ckpt"])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("mixin", ["colab", "ddp", "slurm", "smoke"])
+def test_trainer_mixins_parse(mixin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config=vit_scl.yaml", f"--config=trainer/{mixin}.yaml", "--print_config"])
+    assert stop.value.code in (0, None)
+    assert "accelerator:" in capsys.readouterr().out
+
+
+def test_predict_takes_a_data_config(faces: Path) -> None:
+    words = ["--config=vit_scl.yaml", "--data=data/folder.yaml", f"--data.train.root={faces}", "--name=a"]
+    small = ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--data.num_workers=0"]
+    main(["fit", *words, *small, "--config=trainer/smoke.yaml"])
+    main(["predict", "--name=a", "--data=data/folder.yaml", f"--data.train.root={faces}", "--output=s.csv"])
+    with open("s.csv") as file:
+        assert {row["domain"] for row in csv.DictReader(file)} == {"same"}
+
+
+def test_an_edited_config_is_named_on_resume(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path(config.find("vit_scl.yaml")).read_text()
+    Path("run.yaml").write_text(text)
+    small = ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--data.num_workers=0"]
+    words = ["fit", "--config=run.yaml", "--config=trainer/smoke.yaml", "--data=data/folder.yaml", "--ckpt_path=last"]
+    words += [f"--data.train.root={faces}"]
+    main([*words, *small])
+    Path("run.yaml").write_text(text.replace("scl_margin: 0.3", "scl_margin: 0.7").replace("lr: 1.0e-3", "lr: 2.0e-3"))
+    main([*words, *small, "--trainer.max_epochs=2"])
+    said = capsys.readouterr().out
+    assert "optimizer.lr 0.001, not 0.002" in said
+    assert "scl_margin 0.3, not 0.7" in said

@@ -41,7 +41,8 @@ def test_every_config_exists_and_every_run_resumes() -> None:
 def test_a_preempted_job_is_queued_again_and_a_failed_one_is_not(script: str, tmp_path: Path) -> None:
     """With a `srun` that ends with 75 when it is told to stop, and one that fails by itself."""
     for name, text in {
-        "srun": 'trap "exit 75" USR1 TERM; [ "$FAIL" ] && exit 3; kill -USR1 $PPID; while :; do sleep 0.02; done',
+        "srun": 'trap "exit 75" USR1 TERM; [ "$FAIL" ] && exit 3\n'
+        "sleep 1; kill -USR1 $PPID; while :; do sleep 0.1; done",
         "scontrol": 'echo scontrol "$@"',
     }.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -50,7 +51,7 @@ def test_a_preempted_job_is_queued_again_and_a_failed_one_is_not(script: str, tm
     base = {"PATH": f"{tmp_path}:/usr/bin:/bin"} | {f"SLURM_{key}": value for key, value in slurm.items()}
     stopped, failed = (
         subprocess.run(
-            ["bash", RECIPES / script], env=base | more, capture_output=True, text=True, timeout=20, check=False
+            ["bash", RECIPES / script], env=base | more, capture_output=True, text=True, timeout=120, check=False
         )
         for more in ({}, {"FAIL": "1"})
     )

@@ -5,7 +5,6 @@ Every key is always there, so that batches collate and detectors need no checks.
 
 from typing import Any, TypedDict
 
-import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -53,8 +52,3 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     batch["bad"] = bad
     batch["image"] = batch["image"].contiguous()
     return batch
-
-
-def is_padding(batch: Batch) -> Tensor:
-    """Return (N,) bool, true for rows that no metric may count."""
-    return torch.lt(batch["index"], 0)

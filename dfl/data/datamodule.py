@@ -36,7 +36,7 @@ class DataModule(pl.LightningDataModule):
         train: Source or sources that are mixed for training.
         val: Source by domain name for validation; by default what is trained on, in its split ``val``.
         test: Source by domain name for the test; by default what is trained on, in its split ``test``.
-        predict: Source by domain name for prediction.
+        predict: Source by domain name for prediction; by default what is tested.
         transform: How images are brought to the detector's size, and augmented in training.
         batch_size: Images in a batch of one device.
         eval_batch_size: The same for validation, test and prediction; by default ``batch_size``.
@@ -75,7 +75,7 @@ class DataModule(pl.LightningDataModule):
         self.sources: dict[str, dict[str, Source]] = {
             "val": val if val is not None else _by_name(trained),
             "test": test if test is not None else _by_name(trained),
-            "predict": predict or {},
+            "predict": predict if predict is not None else test if test is not None else _by_name(trained),
         }
         for domain in (d for domains in self.sources.values() for d in domains):
             if "." in domain or "/" in domain:
@@ -102,7 +102,8 @@ class DataModule(pl.LightningDataModule):
         """Read the tables of the stage's splits and make their data sets."""
         for split in STAGES[stage]:
             self.sets[split] = dict(self.datasets(split))
-        self._check_overlap()
+        if stage in ("fit", "test") and not self.allow_overlap:
+            self._check_overlap("val" if stage == "fit" else "test")
 
     def datasets(self, split: str) -> Mapping[str, ImageDataset]:
         """Return the data sets of ``train``, ``val``, ``test`` or ``predict`` by domain name.
@@ -169,6 +170,11 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         self._unread.book(self.trainer, split, self.sets[split], self.domains(split)[dataloader_idx], bad)
         return batch
+
+    def settle(self, split: str) -> None:
+        """Hold the unreadable images of a split against the cap, at its end, over all ranks."""
+        assert self.trainer is not None
+        self._unread.settle(self.trainer, split, self.sets[split])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the vocabulary, so that ids mean the same names in every later run, and the images found bad."""
@@ -238,15 +244,18 @@ class DataModule(pl.LightningDataModule):
         state = self.trainer
         return "train" if state.training else "test" if state.testing else "predict" if state.predicting else "val"
 
-    def _check_overlap(self) -> None:
-        if self.allow_overlap or "train" not in self.sets:
-            return
-        trained = set(self.sets["train"]["train"].table["path"].to_pylist())
-        for domain, data in self.sets.get("val", {}).items():
-            both = trained.intersection(data.table["path"].to_pylist())
-            if both:
+    def _check_overlap(self, split: str) -> None:
+        """Raise if images are both trained on and evaluated on: sources without splits give all images to each."""
+        if split == "test":  # the training data need not be on the machine that tests; without splits they are the same
+            tested = self.sources["test"].values()
+            whole = [s for s in self.train_sources if getattr(s, "fractions", 1) is None and s in tested]
+            trained = {path for source in whole for path in source.load("train")["path"].to_pylist()}
+        else:
+            trained = set(self.sets["train"]["train"].table["path"].to_pylist())
+        for domain, data in self.sets[split].items():
+            if both := trained.intersection(data.table["path"].to_pylist()):
                 raise UserError(
-                    f"{len(both)} images of val/{domain} are trained on too, such as {min(both)}; "
+                    f"{len(both)} images of {split}/{domain} are trained on too, such as {min(both)}; "
                     "set fractions to split the set, or allow_overlap"
                 )
 
@@ -255,6 +264,9 @@ def _outlive_signals(worker: int) -> None:
     """Let a loader process live on when Ctrl-C or a scheduler signals the whole group; its parent still ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS cannot tell who sent a signal
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

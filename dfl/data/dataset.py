@@ -75,8 +75,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     @property
     def sha256(self) -> str:
-        """Hash of the rows: paths below their common folder, and labels."""
-        paths = self.table["path"].to_pylist()
+        """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
+        paths = [os.path.abspath(path) for path in self.table["path"].to_pylist()]
         base = os.path.commonpath(paths) if len(paths) > 1 else ""
         digest = hashlib.sha256()
         for path, label in zip(paths, self.label, strict=True):

@@ -13,6 +13,8 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import Sampler
 
+from dfl.errors import UserError
+
 #: Gives the order of an epoch: int64 rows of the data set.
 Order = Callable[[int], np.ndarray]
 
@@ -29,6 +31,8 @@ def balanced(label: np.ndarray, seed: int) -> Order:
     """
     classes = [np.flatnonzero(label == c) for c in (0, 1)]
     n = len(label)
+    if not all(map(len, classes)):
+        raise UserError(f"balance=sampling needs both classes; all {n} training images are of one")
 
     def order(epoch: int) -> np.ndarray:
         rng = np.random.default_rng([seed, epoch])

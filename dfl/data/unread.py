@@ -10,12 +10,10 @@ import pytorch_lightning as pl
 import torch
 
 from dfl.errors import UserError
+from dfl.ranks import largest, may_ask
 
 if TYPE_CHECKING:
     from dfl.data.dataset import ImageDataset
-
-#: Ranks on GPUs put their lists together at every so manieth batch, since asking costs time.
-EVERY = 10
 
 
 class Unread:
@@ -39,10 +37,17 @@ class Unread:
         """
         sets[domain].bad.update(bad)
         self._batches += 1
-        if trainer.world_size > 1 and self._ranks_ask(trainer):
+        if may_ask(trainer, self._batches) and (bad or trainer.world_size > 1):
+            self.settle(trainer, split, sets)
+
+    def settle(self, trainer: pl.Trainer, split: str, sets: "dict[str, ImageDataset]") -> None:
+        """Put the lists of all ranks together and hold them against the cap; every rank calls this, also at the end.
+
+        Raises:
+            UserError: On every rank, if too many of a domain's images cannot be read.
+        """
+        if trainer.world_size > 1:
             self._share(trainer, sets)
-        elif trainer.world_size > 1 or not bad:
-            return
         for name, data in sets.items():
             if len(data.bad) > max(1, int(self.max_bad * len(data))):
                 path, reason = list(data.bad.items())[-1]
@@ -51,14 +56,10 @@ class Unread:
                     f"max_bad={self.max_bad:g} allows; the last one is {path}: {reason}"
                 )
 
-    def _ranks_ask(self, trainer: pl.Trainer) -> bool:
-        return trainer.strategy.root_device.type == "cpu" or self._batches % EVERY == 0
-
     def _share(self, trainer: pl.Trainer, sets: "dict[str, ImageDataset]") -> None:
         """Give every rank the bad images of all, if any has new ones."""
         mine = sum(len(data.bad) for data in sets.values())
-        new = torch.tensor(int(mine != self._told), device=trainer.strategy.root_device)
-        if int(trainer.strategy.reduce(new, reduce_op="max")):
+        if largest(trainer, int(mine != self._told)):
             lists: list[dict[str, dict[str, str]]] = [{}] * trainer.world_size
             torch.distributed.all_gather_object(lists, {name: data.bad for name, data in sets.items()})
             for name, data in sets.items():

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 
 import dfl
@@ -163,7 +163,17 @@ class Detector(pl.LightningModule, ABC):
         domain = self._domains(split)[dataloader_idx]
         self.metrics[split][domain].update(score, batch["label"], batch["index"], batch["video"])
 
+    def on_train_epoch_end(self) -> None:
+        """Settle which images could not be read."""
+        self._settle("train")
+
+    def _settle(self, split: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and hasattr(data, "settle"):
+            data.settle(split)
+
     def _finish(self, split: str) -> None:
+        self._settle(split)
         results: dict[str, dict[str, float]] = {}
         for domain, metric in self.metrics[split].items():
             metric.threshold = float(self.threshold)
@@ -184,6 +194,8 @@ class Detector(pl.LightningModule, ABC):
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
         if not isinstance(scheduler, WarmupCosine):
             return {"optimizer": optimizer, "lr_scheduler": scheduler}
         scheduler.prepare(self._total_steps())
@@ -197,8 +209,13 @@ class Detector(pl.LightningModule, ABC):
         data = getattr(self.trainer, "datamodule", None)
         if data is None or not hasattr(data, "train_steps"):
             return int(self.trainer.estimated_stepping_batches)
-        steps = math.ceil(data.train_steps() / self.trainer.accumulate_grad_batches) * (self.trainer.max_epochs or 1)
-        return min(steps, self.trainer.max_steps) if self.trainer.max_steps > 0 else steps
+        epochs, most = self.trainer.max_epochs, self.trainer.max_steps
+        if epochs is None or epochs < 0:
+            if most <= 0:
+                raise UserError("WarmupCosine needs the length of the run: set trainer.max_epochs or trainer.max_steps")
+            return most
+        steps = math.ceil(data.train_steps() / self.trainer.accumulate_grad_batches) * epochs
+        return min(steps, most) if most > 0 else steps
 
     def setup(self, stage: str) -> None:
         """Lay the weights out as the network runs fastest."""
@@ -225,7 +242,7 @@ class Detector(pl.LightningModule, ABC):
                 "keys": kept_out,
             }
             for key in kept_out:
-                del checkpoint["state_dict"][key]
+                checkpoint["state_dict"].pop(key, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back the frozen weights that the checkpoint left out, if they are the same ones.
@@ -250,7 +267,8 @@ class Detector(pl.LightningModule, ABC):
         """Return the names of frozen parameters whose values came from a file or a hub, so need no second copy."""
         if not (self.hparams.get("pretrained") or self.hparams.get("weights")):
             return []
-        return [name for name, p in self.named_parameters() if not p.requires_grad]
+        at_random = tuple(f"network.{name}" for name in getattr(getattr(self, "network", None), "at_random", ()))
+        return [n for n, p in self.named_parameters() if not p.requires_grad and not n.startswith(at_random or ("\0",))]
 
     def _backbone_name(self) -> str:
         name = self.hparams.get("backbone", type(self).__name__)

@@ -4,33 +4,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dfl.detectors.base import Detector
 from dfl.errors import UserError, near
 from dfl.networks import without_weights
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of a local path, mapped into memory.
-
-    Raises:
-        UserError: If it is a URL, is not there, or is no checkpoint that loads with ``weights_only=True``.
-    """
-    if "://" in str(path):
-        raise UserError(f"{path}: checkpoints are read from local files only, since a stranger's file may hold code")
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"no checkpoint {file.absolute()}")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as e:  # torn files and planted payloads raise many kinds
-        raise UserError(
-            f"{file} is torn or is no checkpoint that is safe to load: {str(e).splitlines()[0][:160]}"
-        ) from e
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
-    return checkpoint
+from dfl.training.checkpoint import read_checkpoint
 
 
 def detector_class(class_path: str) -> type[Detector]:

@@ -17,6 +17,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn, optim
 
 from dfl.detectors.baseline import Baseline
+from dfl.errors import UserError
 from dfl.losses.single_center import Center, EmptyClass
 from dfl.networks import add_lora, merge_lora, whiten_patch_embed
 
@@ -88,6 +89,8 @@ class VitScl(Baseline):
             optimizer=optimizer,
             scheduler=scheduler,
         )
+        if whiten and (pretrained or weights):
+            raise UserError("whiten is a start without pretrained weights: set model.pretrained=false, or whiten=0")
         self.whiten = whiten
         add_lora(self.network, rank, alpha, dropout, targets, train_also)
         if head == "two_way":

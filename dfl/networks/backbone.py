@@ -90,6 +90,8 @@ def load_weights(model: nn.Module, file: str) -> None:
         ]
         raise UserError(f"{file} does not fit the network: {'; '.join(what)}")
     model.load_state_dict(state, strict=False)
+    #: Beginnings of the names that the file gave nothing for.
+    model.at_random = heads if dropped else ()  # type: ignore[assignment]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -14,10 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
 
 from dfl.errors import UserError
+from dfl.ranks import largest
 
 #: Files whose last version but one is kept.
 ROTATED = ("last.ckpt",)
@@ -76,22 +78,38 @@ class AtomicCheckpointIO(CheckpointIO):
         Raises:
             UserError: If it is a URL, is not there, or is torn or holds more than plain values.
         """
-        if "://" in str(path):
-            raise UserError(
-                f"{path}: checkpoints are read from local files only, since a stranger's file may hold code"
-            )
-        if not Path(path).is_file():
-            raise UserError(f"no checkpoint {Path(path).absolute()}")
-        try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as e:  # torn files and planted payloads raise many kinds
-            reason = str(e).splitlines()[0][:160]
-            raise UserError(f"{path} is torn or is no checkpoint that is safe to load: {reason}") from e
-        return checkpoint
+        return read_checkpoint(path)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Delete a checkpoint if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of a local path, mapped into memory; nothing in it runs.
+
+    Raises:
+        UserError: If it is a URL, is not there, or is no checkpoint that loads with ``weights_only=True``.
+    """
+    if "://" in str(path):
+        raise UserError(f"{path}: checkpoints are read from local files only, since a stranger's file may hold code")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"no checkpoint {file.absolute()}")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as e:  # torn files and planted payloads raise many kinds
+        raise UserError(
+            f"{file} is torn or is no checkpoint that is safe to load: {str(e).splitlines()[0][:160]}"
+        ) from e
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
+    return checkpoint
+
+
+def refused(trainer: pl.Trainer) -> bool:
+    """Return whether the disk did not take the newest checkpoint, on any rank; all ranks must ask."""
+    return bool(largest(trainer, int(getattr(trainer.strategy.checkpoint_io, "error", None) is not None)))
 
 
 def previous(path: Path) -> Path:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from dfl.errors import UserError
-from dfl.training.ranks import largest
+from dfl.ranks import largest
 
-ADVICE = "last.ckpt is from before it; lower the learning rate or set trainer.gradient_clip_val"
+ADVICE = "what is saved is from before it; lower the learning rate or set trainer.gradient_clip_val"
 
 
 class FiniteLoss(pl.Callback):

@@ -1,10 +1,17 @@
 """Checkpoints that stay with their run when its folder moves."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
 
+from dfl.training.checkpoint import refused
+
+#: What ModelCheckpoint remembers of the best.
+RECORD = ("best_k_models", "kth_best_model_path", "kth_value", "best_model_path", "best_model_score")
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
@@ -27,6 +34,16 @@ class Keeper(ModelCheckpoint):
                 **{key: self._here(state_dict[key]) for key in PATHS},
             }
         super().load_state_dict(state_dict)
+
+    def _update_best_and_save(
+        self, current: Tensor, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        """Save a better checkpoint; a disk that refuses it leaves the record as it was, with the file that is there."""
+        before = {name: copy.copy(getattr(self, name)) for name in RECORD}
+        super()._update_best_and_save(current, trainer, monitor_candidates)
+        if refused(trainer):
+            for name, value in before.items():
+                setattr(self, name, value)
 
     def _here(self, path: str) -> str:
         return str(Path(self.dirpath or ".") / Path(path).name) if path else ""

@@ -16,7 +16,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from dfl.training.ranks import largest, may_ask
+from dfl.ranks import largest, may_ask
+from dfl.training.checkpoint import refused
 
 
 class KeepLast(Checkpoint):
@@ -41,8 +42,9 @@ class KeepLast(Checkpoint):
     ) -> None:
         self.dirpath, self.filename = dirpath, filename
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
-        #: Step from which the same command would go on; nothing after it is saved.
-        self.saved_step = 0
+        #: Step from which the same command would go on, and the newest one that was to be saved: a full disk may
+        #: have refused it.
+        self.saved_step = self.tried_step = 0
         self._due = False
         #: Whether the newest batch ended with an optimizer step, and which step that was.
         self._stepped, self._step = True, 0
@@ -72,7 +74,7 @@ class KeepLast(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; a run begins, or goes on, at a point that needs no saving."""
         self._clock, self._stepped = time.monotonic(), True
-        self._step = self.saved_step = trainer.global_step
+        self._step = self.saved_step = self.tried_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -82,7 +84,7 @@ class KeepLast(Checkpoint):
         self._step = trainer.global_step
         if self._stepped and self.every_n_steps and self._step % self.every_n_steps == 0:
             self._due = True
-        if self.every_n_minutes and may_ask(trainer, batch_idx):
+        if self.every_n_minutes and may_ask(trainer, trainer.fit_loop.epoch_loop.total_batch_idx):
             late = time.monotonic() - self._clock >= self.every_n_minutes * 60
             self._due |= bool(largest(trainer, int(late and trainer.is_global_zero)))
         loop: Any = trainer.fit_loop.epoch_loop
@@ -135,7 +137,9 @@ class KeepLast(Checkpoint):
             if flush is not None and trainer.is_global_zero:
                 flush()
         trainer.save_checkpoint(self.path, weights_only=False)
-        self._due, self.saved_step, self._clock = False, trainer.global_step, time.monotonic()
+        self._due, self.tried_step, self._clock = False, trainer.global_step, time.monotonic()
+        if not refused(trainer):
+            self.saved_step = self.tried_step
 
 
 def about_to_validate(loops: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Schedules and optimizers that torch does not have."""
 
 import math
+from typing import Any
 
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -25,6 +27,16 @@ class WarmupCosine(LRScheduler):
         self.total_steps = total_steps
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = rate
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the schedule of a run; its length stays what it was, and a new one is said."""
+        planned = self.total_steps
+        super().load_state_dict(state_dict)
+        if planned != self.total_steps:
+            rank_zero_warn(
+                f"the learning rate follows the {self.total_steps} steps that the run began with, not {planned}: "
+                "after them it is 0; start a new run to train longer"
+            )
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Return the learning rate of each group for the step that comes next."""

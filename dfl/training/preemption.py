@@ -15,11 +15,11 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from dfl.errors import UserError
+from dfl.ranks import largest, may_ask
 from dfl.training.last import KeepLast
-from dfl.training.ranks import largest, may_ask
 
 #: Exit codes: "temporary failure, try again" of sysexits.h, and what shells give for Ctrl-C.
 PREEMPTED, INTERRUPTED = 75, 130
@@ -38,6 +38,7 @@ class Preemption(pl.Callback):
         #: Exit code that this process was asked for, and that all ranks agreed on; 0 to go on.
         self.asked = self.agreed = 0
         self._handlers: dict[signal.Signals, Any] = {}
+        self._count = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning."""
@@ -55,7 +56,7 @@ class Preemption(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ask all ranks whether to leave; ``KeepLast`` comes after this and saves where it can."""
-        self._ask(trainer, batch_idx)
+        self._ask(trainer)
         if self.agreed:
             self.last.save_soon()
 
@@ -74,7 +75,7 @@ class Preemption(pl.Callback):
     ) -> None:
         """Save and leave in the middle of a validation."""
         if self._handlers and not trainer.sanity_checking:
-            self._ask(trainer, batch_idx)
+            self._ask(trainer)
             if self.agreed:
                 self.last.save_in_validation(trainer)
                 self._leave(trainer)
@@ -90,19 +91,21 @@ class Preemption(pl.Callback):
         elif not self.asked:
             self.asked = PREEMPTED
 
-    def _ask(self, trainer: pl.Trainer, batch_idx: int) -> None:
-        if not self.agreed and may_ask(trainer, batch_idx):
+    def _ask(self, trainer: pl.Trainer) -> None:
+        self._count += 1
+        if not self.agreed and may_ask(trainer, self._count):
             self.agreed = largest(trainer, self.asked)
 
     def _leave(self, trainer: pl.Trainer) -> None:
-        if not self.agreed or self.last.saved_step != trainer.global_step:
+        if not self.agreed or self.last.tried_step != trainer.global_step:
             return
         environment = trainer._accelerator_connector.cluster_environment
         if not trainer.is_global_zero and isinstance(environment, LightningEnvironment):
             raise SystemExit(0)  # Lightning kills rank zero when a process that it started ends with another code
         if trainer.is_global_zero:
             why = "Ctrl-C" if self.agreed == INTERRUPTED else "preempted"
-            print(f"dfl: {why} at step {trainer.global_step}; go on with --ckpt_path last", file=sys.stderr)
+            saved = "" if self.last.saved_step == trainer.global_step else f", saved is step {self.last.saved_step}"
+            print(f"dfl: {why} at step {trainer.global_step}{saved}; go on with --ckpt_path last", file=sys.stderr)
         raise SystemExit(self.agreed)
 
 
@@ -119,4 +122,5 @@ def slurm_plugins(root: Path) -> list[Any]:
         return []
     if stale := sorted(root.glob("hpc_ckpt_*")):
         raise UserError(f"{stale[0]} was written by Lightning for another run, which would go on from it; move it away")
-    return [SLURMEnvironment(auto_requeue=False)]
+    # torchrun on a SLURM node gives the ranks itself
+    return [] if TorchElasticEnvironment.detect() else [SLURMEnvironment(auto_requeue=False)]

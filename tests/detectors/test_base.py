@@ -2,15 +2,18 @@
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.cli import ReduceLROnPlateau
 
 from dfl import detectors
 from dfl.detectors import Baseline
 from dfl.errors import UserError
 from dfl.metrics import Detection
+from dfl.training.optimizers import WarmupCosine
 
 
 def test_normalises_on_the_device_and_lets_floats_pass() -> None:
@@ -67,3 +70,16 @@ def test_loading_a_stranger_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "torn.ckpt").write_bytes((tmp_path / "a.ckpt").read_bytes()[:100])
     with pytest.raises(UserError, match="torn"):
         detectors.load(tmp_path / "torn.ckpt")
+
+
+def test_schedules_know_the_length_of_the_run_and_what_they_watch() -> None:
+    detector = Baseline("test_vit", pretrained=False, scheduler=WarmupCosine)
+    detector._trainer = pl.Trainer(logger=False, accelerator="cpu", max_steps=50, max_epochs=-1)
+    detector._trainer.datamodule = SimpleNamespace(train_steps=lambda: 10)
+    assert detector._total_steps() == 50
+    detector._trainer = pl.Trainer(logger=False, accelerator="cpu", max_epochs=-1)
+    detector._trainer.datamodule = SimpleNamespace(train_steps=lambda: 10)
+    with pytest.raises(UserError, match="set trainer.max_epochs"):
+        detector._total_steps()
+    plateau = Baseline("test_vit", pretrained=False, scheduler=lambda o: ReduceLROnPlateau(o, monitor="val/mean/auroc"))
+    assert plateau.configure_optimizers()["lr_scheduler"]["monitor"] == "val/mean/auroc"

@@ -26,6 +26,7 @@ from dfl.errors import UserError
 from dfl.training import AtomicCheckpointIO, FiniteLoss
 from dfl.training.checkpoint import newest_whole, previous
 from dfl.training.faults import explain
+from dfl.training.keeper import Keeper
 from dfl.training.preemption import slurm_plugins
 
 
@@ -401,3 +402,26 @@ def test_slurm_is_not_left_to_lightning(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "hpc_ckpt_1.ckpt").touch()
     with pytest.raises(UserError, match=r"hpc_ckpt_1.ckpt was written by Lightning"):
         slurm_plugins(tmp_path)
+
+
+def test_a_full_disk_does_not_change_which_checkpoint_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin, keeper = AtomicCheckpointIO(), Keeper(str(tmp_path), "best", monitor="m", mode="max", save_last=False)
+    trainer = pl.Trainer(logger=False, accelerator="cpu", plugins=[plugin], callbacks=[keeper], barebones=False)
+
+    def save(path: str, weights_only: bool = False) -> None:
+        plugin.error = OSError(28, "No space left on device") if full else None
+
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    for value, full in ((0.7, False), (0.9, True), (0.8, False)):  # noqa: B007  (save reads full)
+        keeper._save_topk_checkpoint(
+            trainer, {"m": torch.tensor(value), "step": torch.tensor(1), "epoch": torch.tensor(1)}
+        )
+    assert keeper.best_model_score == pytest.approx(0.8)
+
+
+def test_torchrun_on_slurm_gives_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_JOB_ID", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.setenv(name, "2")
+    assert [type(p).__name__ for p in slurm_plugins(tmp_path)] == ["SLURMEnvironment"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    assert slurm_plugins(tmp_path) == []

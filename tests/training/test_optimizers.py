@@ -41,3 +41,11 @@ def test_goes_on_from_its_state() -> None:
     fresh.load_state_dict(optimizer.state_dict())
     again.load_state_dict(state)
     assert rates(60, again, fresh) == whole[40:]
+
+
+def test_a_run_made_longer_is_said() -> None:
+    scheduler, _ = make(100)
+    state = scheduler.state_dict()
+    longer, _ = make(200)
+    with pytest.warns(UserWarning, match="follows the 100 steps that the run began with, not 200"):
+        longer.load_state_dict(state)
