@@ -13,7 +13,7 @@ from dfl.detectors import VitScl
 from dfl.training import KeyedRandomness
 from tests.bench.timing import in_turns
 
-STEPS, BATCH = 12, 16
+STEPS, BATCH = 16, 16
 
 
 class Fixed(torch.utils.data.Dataset):
@@ -29,7 +29,7 @@ class Fixed(torch.utils.data.Dataset):
 
 def build() -> VitScl:
     torch.manual_seed(0)
-    return VitScl("vit_small_patch16_224", pretrained=False)
+    return VitScl("vit_tiny_patch16_224", pretrained=False)
 
 
 def main() -> dict[str, float]:
@@ -60,14 +60,14 @@ def main() -> dict[str, float]:
             enable_model_summary=False,
             callbacks=[KeyedRandomness()],
         )
-        run.fit(ours, train_dataloaders=[{**b, "image": b["image"].clone()} for b in batches])
+        run.fit(ours, train_dataloaders=DataLoader(batches, batch_size=None))
 
     bare.train()
-    seconds = in_turns({"bare": loop, "ours": trainer})
+    seconds = in_turns({"bare": loop, "ours": trainer}, rounds=3)
     ratio = seconds["ours"] / seconds["bare"]
     print(
         f"step: ours {seconds['ours'] / STEPS:.3f} s, bare loop {seconds['bare'] / STEPS:.3f} s, "
-        f"ViT-S LoRA batch {BATCH}, ratio {ratio:.3f} (goal at most 1.05)"
+        f"ViT-Ti LoRA batch {BATCH}, ratio {ratio:.3f} (goal at most 1.05)"
     )
     return {"ratio": ratio}
 
