@@ -22,6 +22,7 @@ MODEL_VERBS = {
 #: Verbs with a parser of their own: name -> (module with ``main(argv)``, what it does).
 OWN_VERBS = {
     "toy": ("dfl.data.toy", "make the toy data set of the demo"),
+    "data": ("dfl.data.tools", "scan and split data sets: dfl data VERB SOURCE..."),
 }
 VERBS = {**MODEL_VERBS, **{verb: what for verb, (_, what) in OWN_VERBS.items()}, "list": "show detectors and configs"}
 USAGE = """usage: dfl VERB [--config NAME.yaml] [--ckpt_path best|last|FILE] [--key value ...]

@@ -15,7 +15,7 @@ MAY = {
     "losses": set(),
     "networks": set(),
     "metrics": set(),
-    "data": set(),
+    "data": {"config"},  # the data tools look configs up by name
     "training": {"metrics", "evaluation"},
     "detectors": {"networks", "losses", "metrics", "training"},
     "evaluation": {"metrics", "data", "detectors"},

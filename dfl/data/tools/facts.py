@@ -1,0 +1,145 @@
+"""What a file says of itself: size, format, quantization tables, hashes, and whether it can be read at all.
+
+These are what a detector could learn in place of the picture (``dfl data check``), and what tells copies apart.
+"""
+
+import hashlib
+import io
+import os
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from lightning_utilities.core.imports import RequirementCache
+from PIL import Image
+
+from dfl.data.decoding import MAX_PIXELS, DecodeError
+from dfl.data.locators import load_image, read_bytes, split
+from dfl.data.masks import load_mask
+from dfl.data.sources.base import ROW_SCHEMA
+from dfl.errors import UserError
+
+_HAS_IMAGEHASH = RequirementCache("imagehash>=4.3")
+#: Facts of an image, beside the columns of its row and its set. Absent: -1, '' or NaN.
+FACTS = pa.schema(
+    [
+        ("bytes", pa.int64()),  # of the file, or of the place inside one
+        ("mtime", pa.int64()),  # of the file, in nanoseconds: a changed file is measured again
+        ("format", pa.string()),  # Pillow's name: JPEG, PNG, WEBP, ...
+        ("width", pa.int32()),  # of the picture as it is used: upright, its box cut out
+        ("height", pa.int32()),
+        ("mode", pa.string()),  # Pillow's: RGB, L, RGBA, ...
+        ("quality", pa.int16()),  # of a JPEG with the standard tables, 1 to 100
+        ("qtables", pa.string()),  # hash of the quantization tables
+        ("subsampling", pa.string()),  # of a JPEG's chroma: 4:4:4, 4:2:2, 4:2:0
+        ("sha256", pa.string()),  # of the file
+        ("phash", pa.string()),  # 64-bit perceptual hash, hexadecimal
+        ("error", pa.string()),  # why the image cannot be read
+        ("mask_error", pa.string()),  # why its mask cannot be used
+        ("mask_share", pa.float32()),  # of its pixels that are manipulated
+    ]
+)
+#: A table that ``dfl data scan`` writes.
+SCAN_SCHEMA = pa.schema([*ROW_SCHEMA, ("set", pa.string()), *FACTS])
+#: Luma table of the JPEG standard (ITU-T T.81, Annex K, Table K.1), row by row, which all qualities scale.
+# fmt: off
+_LUMA = np.array([
+    16, 11, 10, 16, 24, 40, 51, 61,
+    12, 12, 14, 19, 26, 58, 60, 55,
+    14, 13, 16, 24, 40, 57, 69, 56,
+    14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77,
+    24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101,
+    72, 92, 95, 98, 112, 100, 103, 99,
+])
+# fmt: on
+_ABSENT: dict[str, Any] = {
+    f.name: "" if pa.types.is_string(f.type) else float("nan") if pa.types.is_floating(f.type) else -1 for f in FACTS
+}
+
+
+def need_imagehash() -> None:
+    """Raise a UserError if the package for perceptual hashes is not installed."""
+    if not _HAS_IMAGEHASH:
+        raise UserError("near duplicates are found by the package imagehash: pip install 'dfl[data]'")
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """Return (bytes, mtime in ns) of the file behind a locator; (-1, -1) if it is not there."""
+    try:
+        found = os.stat(split(path)[0])
+    except (OSError, ValueError):
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def measure(path: str, mask: str = "", rule: str = "", max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
+    """Return the facts of one image and its mask, by the names of ``FACTS``; what is wrong goes to ``error``."""
+    facts = dict(_ABSENT)
+    facts["mtime"] = stamp(path)[1]
+    try:
+        content = read_bytes(path)
+        facts |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        facts |= _header(content)
+        pixels = load_image(path, max_pixels=max_pixels)
+    except DecodeError as error:
+        return facts | {"error": error.reason}
+    height, width = pixels.shape[:2]
+    facts |= {"width": width, "height": height, "phash": perceptual_hash(pixels)}
+    try:
+        area = load_mask(mask, rule, (width, height), max_pixels=max_pixels)
+    except DecodeError as error:
+        return facts | {"mask_error": error.reason}
+    if area is not None:
+        facts["mask_share"] = float((area > 127).mean())
+    return facts
+
+
+def perceptual_hash(pixels: np.ndarray) -> str:
+    """Return the 64-bit pHash of uint8 (H, W, 3) as hexadecimal: signs of low DCT frequencies about their median."""
+    import imagehash  # an extra
+
+    return str(imagehash.phash(Image.fromarray(pixels)))
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """Return what the header says; nothing where Pillow cannot read it, since decoding will say why."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            facts: dict[str, Any] = {"format": str(image.format), "mode": image.mode}
+            tables = getattr(image, "quantization", None)
+            if image.format == "JPEG" and tables:
+                facts |= {"qtables": _digest(tables), "quality": quality_of(tables[min(tables)])}
+                facts["subsampling"] = _sampling(getattr(image, "layer", []))
+            return facts
+    except Exception:  # Pillow raises nearly anything on a damaged header
+        return {}
+
+
+def _digest(tables: dict[int, Any]) -> str:
+    return hashlib.sha256(repr(sorted((k, tuple(v)) for k, v in tables.items())).encode()).hexdigest()[:12]
+
+
+def quality_of(table: Any) -> int:
+    """Return the quality 1..100 that scales the standard luma table to this one; -1 for a table of another kind."""
+    return _qualities().get(tuple(int(v) for v in table), -1)
+
+
+@lru_cache
+def _qualities() -> dict[tuple[int, ...], int]:
+    found: dict[tuple[int, ...], int] = {}
+    for quality in range(1, 101):
+        scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+        found[tuple(((_LUMA * scale + 50) // 100).clip(1, 255).tolist())] = quality
+    return found
+
+
+def _sampling(layer: list[tuple[int, ...]]) -> str:
+    """Return the usual name of the chroma sampling, from (id, h, v, table) of each component."""
+    if len(layer) < 3:
+        return "gray" if layer else ""
+    (_, h, v, *_), (_, ch, cv, *_) = layer[0], layer[1]
+    names = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
+    return names.get((h // max(ch, 1), v // max(cv, 1)), f"{h}x{v}/{ch}x{cv}")

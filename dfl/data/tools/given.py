@@ -1,0 +1,144 @@
+"""Which images a user means: data configs, folders and tables become one table of rows.
+
+A config gives what a run with it would see: its training source in the splits train and, unless it names another, val;
+each test source in the split test. A folder or table gives all of its splits. A row keeps the name of its set.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from jsonargparse import ArgumentParser
+
+from dfl import config
+from dfl.data.sources import Folder, Paths, Source, Table
+from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, SPLITS, label_of
+from dfl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Given:
+    """A source, and the splits that are taken from it."""
+
+    name: str
+    source: Source
+    splits: tuple[str, ...] = SPLITS
+
+
+def open_sources(words: list[str], root: str | None = None) -> list[Given]:
+    """Return the sources that words name.
+
+    Args:
+        words: Data configs by path or bare name, folders, tables (``.csv``, ``.parquet``).
+        root: Folder that replaces the ``root`` of every source of the configs.
+
+    Raises:
+        UserError: If a word names nothing, or a config holds no source.
+    """
+    found: list[Given] = []
+    for word in words:
+        path = Path(word).expanduser()
+        if path.suffix.lower() in (".csv", ".parquet"):
+            found.append(Given(path.stem, Table(str(path))))
+        elif path.is_dir():
+            found.append(Given(path.resolve().name, _folder(path)))
+        else:
+            found += _of_config(config.find(word), root)
+    return found
+
+
+def rows(given: list[Given]) -> pa.Table:
+    """Return the rows of all sources, with a column ``set``; a row that comes twice in a split is kept once.
+
+    A split that a source does not have is said; one that has none at all is an error.
+
+    Raises:
+        UserError: The source's own, if it gives no row.
+    """
+    return pa.concat_tables([_rows_of(one) for one in given])
+
+
+def _rows_of(one: Given) -> pa.Table:
+    one.source.prepare()
+    parts: list[pa.Table] = []
+    lacking: list[tuple[str, UserError]] = []
+    for split in one.splits:
+        try:
+            table = one.source.load(split)
+        except UserError as error:
+            lacking.append((split, error))
+            continue
+        blank = pc.equal(table["split"], "")
+        if len(one.splits) < len(SPLITS):  # of a config, which says what they are used for
+            column = pc.if_else(blank, split, table["split"])
+            table = table.set_column(table.column_names.index("split"), ROW_SCHEMA.field("split"), column)
+        elif parts and pc.all(blank).as_py():  # no splits: the same rows again
+            continue
+        parts.append(table)
+    if not parts:
+        raise lacking[0][1]
+    for split, reason in lacking:
+        print(f"{one.name}: nothing in {split}: {' '.join(str(reason).split())}")
+    table = _unique(pa.concat_tables(parts))
+    return table.append_column("set", pa.array([one.name] * len(table), pa.string()))
+
+
+def _unique(table: pa.Table) -> pa.Table:
+    """Leave out rows whose path and split came before."""
+    numbered = table.select(["path", "split"]).append_column("row", pa.array(np.arange(len(table))))
+    first = numbered.group_by(["path", "split"]).aggregate([("row", "min")])["row_min"].to_numpy()
+    return table if len(first) == len(table) else table.take(pa.array(np.sort(first)))
+
+
+def _folder(path: Path) -> Source:
+    """Return a folder of classes, with or without splits above them, or one of images without labels."""
+    folders = [p for p in path.iterdir() if p.is_dir()]
+    inner = [p for top in folders if top.name.lower() in SPLIT_NAMES for p in top.iterdir() if p.is_dir()]
+    classes = any(label_of(p.name) is not None for p in folders + inner)
+    return Folder(str(path)) if classes else Paths([str(path)])
+
+
+def _of_config(file: str, root: str | None) -> list[Given]:
+    document = yaml.safe_load(Path(file).read_text())
+    if isinstance(document, Mapping) and "data" in document:
+        document = document["data"]
+        if isinstance(document, str):
+            return _of_config(config.find(document), root)
+    held = document.get("init_args", {}) if isinstance(document, Mapping) else {}
+    train = held.get("train") or []
+    trained = train if isinstance(train, list) else [train]
+    found = []
+    for i, one in enumerate(trained):
+        own = ("train",) + ("val",) * (not held.get("val")) + ("test",) * (not held.get("test"))
+        splits = own if len(own) < len(SPLITS) else SPLITS
+        found.append(Given("train" if len(trained) == 1 else f"train{i}", _build(one, root, file), splits))
+    for split in ("val", "test"):
+        for name, one in (held.get(split) or {}).items():
+            found.append(Given(name, _build(one, root, file), (split,)))
+    if not found:
+        raise UserError(f"{file} names no source: a data config has `train`, `val` or `test` under `init_args`")
+    return found
+
+
+def _build(one: Any, root: str | None, file: str) -> Source:
+    if not isinstance(one, Mapping) or "class_path" not in one:
+        raise UserError(f"{file}: a source is written as class_path and init_args, not {one!r}")
+    arguments = dict(one.get("init_args") or {})
+    if root is not None:
+        arguments["root"] = root
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Source, "source")
+    try:
+        parsed = parser.parse_object({"source": {"class_path": one["class_path"], "init_args": arguments}})
+        source: Source = parser.instantiate_classes(parsed).source
+    except UserError:
+        raise
+    except Exception as error:  # the parser wraps whatever it meets
+        raise UserError(f"{os.path.basename(file)}: {one['class_path']}: {' '.join(str(error).split())}") from error
+    return source
