@@ -33,7 +33,7 @@ class Witness(pl.Callback):
         pause: Seconds that a step is made longer, so that there is time to kill.
     """
 
-    def __init__(self, folder: str, pause: float = 0.03) -> None:
+    def __init__(self, folder: str, pause: float = 0.1) -> None:
         self.folder, self.pause = folder, pause
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
