@@ -5,12 +5,13 @@ The single-center loss can be added with ``scl_weight``, since every timm model 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import timm
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from timm.data import resolve_model_data_config
 from torch import Tensor, optim
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfl.detectors.base import Detector, Losses
 from dfl.losses import SingleCenterLoss, cross_entropy
@@ -29,6 +30,8 @@ class Baseline(Detector):
         mean: Normalisation of values in [0, 1]; by default the backbone's own.
         std: The same.
         timm_args: More arguments of ``timm.create_model``, for example ``{pad_type: same}``.
+        norm_eval: BatchNorm keeps the statistics of its weights, in training too: for a few hundred images, where those
+            of a small batch are noise and their running mean lags behind the weights.
         scl_weight: Weight of the single-center loss; 0 leaves it out.
         scl_feature: What it looks at: the input of the last layer, or the logits.
         scl_margin: Its margin.
@@ -48,6 +51,7 @@ class Baseline(Detector):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         timm_args: dict[str, Any] | None = None,
+        norm_eval: bool = False,
         scl_weight: float = 0.0,
         scl_feature: Literal["pre_logits", "logits"] = "pre_logits",
         scl_margin: float = 0.3,
@@ -68,11 +72,21 @@ class Baseline(Detector):
         self.input_size = input_size or config["input_size"][-1]
         self.mean, self.std = mean or config["mean"], std or config["std"]
         self.channels_last = is_convolutional(self.network)
+        self.norm_eval = norm_eval
         self.scl_weight = scl_weight
         self.scl_feature = "feature" if scl_feature == "pre_logits" else "logits"
         if scl_weight:
             dim = network.head_hidden_size if scl_feature == "pre_logits" else network.num_classes
             self.criterion = SingleCenterLoss(dim, scl_margin, scl_margin_mode, scl_center, scl_empty_class)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules, less BatchNorm with ``norm_eval``."""
+        super().train(mode)
+        if self.norm_eval:
+            for module in self.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return ``logit`` (N,), ``logits`` (N, K) and ``feature`` (N, D), the input of the last layer."""
