@@ -7,27 +7,21 @@ the rows alone, never on the number of processes.
 
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dfl.data.locators import split
 from dfl.data.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
 from dfl.data.tools.given import open_sources, rows
+from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError
 
-#: Rows of a part: what is lost at most when the scan is cut off; and of what one process is handed at once.
-PART, TASK = 2048, 32
-Task = list[tuple[str, str, str, int, int]]  # path, mask, rule, and bytes and mtime that are known already
+#: Rows of a part: what is lost at most when the scan is cut off.
+PART = 2048
 
 
 def scan(
@@ -56,14 +50,7 @@ def scan(
     file = Path(output).expanduser()
     if file.suffix.lower() != ".parquet":
         raise UserError(f"--output is {output!r}; the table is a Parquet file: give it a name that ends in .parquet")
-    try:
-        scanned(rows(open_sources(sources, root)), file, workers, progress)
-    except OSError as error:
-        raise UserError(f"cannot write {file.absolute()}: {error.strerror or error}") from error
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a scanning process was killed (out of memory?): run the same command again, it goes on"
-        ) from error
+    scanned(rows(open_sources(sources, root)), file, workers, progress)
     errors = pq.read_table(file, columns=["path", "error", "mask_error"])
     print(f"{len(errors):,} images in {file}")
     for column, what in (("error", "cannot be read"), ("mask_error", "have a mask that cannot be used")):
@@ -75,34 +62,23 @@ def scan(
 
 def scanned(table: pa.Table, file: Path, workers: int | None = None, progress: bool = True) -> None:
     """Measure the images of a table of rows and write the table of ``SCAN_SCHEMA``; see ``scan``."""
-    parts = file.with_name(f".{file.name}.parts")
-    parts.mkdir(parents=True, exist_ok=True)
-    old = _old(file, parts)
-    done = 0
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=not progress
-    ) as bar:
-        task = bar.add_task("scan", total=len(table))
-        count = min(workers or os.cpu_count() or 1, max(1, len(table) // TASK))
-        # spawn: the parent may hold torch, whose threads do not survive a fork
-        pool = ProcessPoolExecutor(count, get_context("spawn")) if count > 1 else None
-        try:
-            for start in range(0, len(table), PART):
+    with told("the scan", file.absolute()):
+        parts = file.with_name(f".{file.name}.parts")
+        parts.mkdir(parents=True, exist_ok=True)
+        old = _old(file, parts)
+        starts = range(0, len(table), PART)
+        with Workers(len(table), "scan", workers, progress) as pool:
+            for i, start in enumerate(starts):
                 piece = table.slice(start, PART)
-                facts = _facts_of(piece, old, pool, count, lambda n: bar.advance(task, n))
-                _write(parts / f"{done:07d}.parquet", _joined(piece, facts))
-                done += 1
-        finally:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-    partial = parts / "whole.tmp"
-    with pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
-        for i in range(done):
-            writer.write_table(pq.read_table(parts / f"{i:07d}.parquet"))
-    with open(partial, "rb") as whole:
-        os.fsync(whole.fileno())
-    os.replace(partial, file)
-    shutil.rmtree(parts)
+                _write(parts / f"{i:07d}.parquet", _joined(piece, _facts_of(piece, old, pool)))
+        partial = parts / "whole.tmp"
+        with pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
+            for i in range(len(starts)):
+                writer.write_table(pq.read_table(parts / f"{i:07d}.parquet"))
+        with open(partial, "rb") as whole:
+            os.fsync(whole.fileno())
+        os.replace(partial, file)
+        shutil.rmtree(parts)
 
 
 def _old(file: Path, parts: Path) -> pa.Table | None:
@@ -118,47 +94,26 @@ def _old(file: Path, parts: Path) -> pa.Table | None:
     return pa.concat_tables(found[::-1]) if found else None
 
 
-def _facts_of(
-    piece: pa.Table, old: pa.Table | None, pool: ProcessPoolExecutor | None, count: int, tick: Any
-) -> list[Any]:
+def _facts_of(piece: pa.Table, old: pa.Table | None, pool: Workers) -> list[Any]:
     """Return the facts of each row, those of unchanged files from an earlier scan."""
     known: list[dict[str, Any] | None] = [None] * len(piece)
     if old is not None:
         where = pc.index_in(piece["path"], value_set=old["path"])
         known = [row if row["path"] is not None else None for row in old.take(where).to_pylist()]
-    tasks: Task = []
+    tasks = []
     for row, before in zip(piece.select(["path", "mask", "mask_rule"]).to_pylist(), known, strict=True):
         same = before is not None and all(before[name] == row[name] for name in row)
         stamps = (before["bytes"], before["mtime"]) if before and same else (-1, -1)
         tasks.append((row["path"], row["mask"], row["mask_rule"], *stamps))
-    out: list[Any] = []
-    for facts in _in_order([tasks[i : i + TASK] for i in range(0, len(tasks), TASK)], pool, count):
-        out += facts
-        tick(len(facts))
-    return [before if fact is None else fact for fact, before in zip(out, known, strict=True)]
+    return [before if fact is None else fact for fact, before in zip(pool.map(_measured, tasks), known, strict=True)]
 
 
-def _in_order(tasks: list[Task], pool: ProcessPoolExecutor | None, count: int) -> Iterator[list[Any]]:
-    if pool is None:
-        yield from map(_measure_all, tasks)
-        return
-    waiting: deque[Future[list[Any]]] = deque()
-    for task in tasks:
-        waiting.append(pool.submit(_measure_all, task))
-        if len(waiting) > 4 * count:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _measure_all(task: Task) -> list[Any]:
-    """Measure images in one process; None for a file that is as it was."""
-    out: list[Any] = []
-    for path, mask, rule, size, mtime in task:
-        found = stamp(path)
-        unchanged = mtime >= 0 and found[1] == mtime and (size == found[0] or split(path)[1])
-        out.append(None if unchanged else measure(path, mask, rule))
-    return out
+def _measured(task: tuple[str, str, str, int, int]) -> dict[str, Any] | None:
+    """Measure an image by path, mask, rule, and the size and time that are known; None for a file that is as it was."""
+    path, mask, rule, size, mtime = task
+    found = stamp(path)
+    unchanged = mtime >= 0 and found[1] == mtime and (size == found[0] or split(path)[1])
+    return None if unchanged else measure(path, mask, rule)
 
 
 def _joined(piece: pa.Table, facts: list[dict[str, Any]]) -> pa.Table:
