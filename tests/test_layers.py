@@ -12,13 +12,14 @@ MAY = {
     "config": set(),
     "errors": set(),
     "ranks": set(),
+    "page": set(),
     "losses": set(),
     "networks": set(),
     "metrics": set(),
-    "data": {"config"},  # the data tools look configs up by name
+    "data": {"config", "page"},  # the data tools look configs up by name and write pages
     "training": {"metrics", "evaluation"},
     "detectors": {"networks", "losses", "metrics", "training"},
-    "evaluation": {"metrics", "data", "detectors"},
+    "evaluation": {"metrics", "data", "detectors", "page"},
     "mistakes": {"config", "data", "detectors"},
     "checkpoints": {"detectors", "training"},
     "argv": {"config", "checkpoints", "mistakes", "data", "detectors", "training"},

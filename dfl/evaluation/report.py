@@ -5,51 +5,19 @@ a mean hides: each domain by itself, its curves and scores, and the images that 
 network saw them.
 """
 
-import base64
-import html
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from PIL import Image
 from torch import Tensor
 
 from dfl.evaluation import figures, results
+from dfl.page import document, image, text, thumbnail
 
 #: The longest lists of file names on the page; results.json has them whole.
 MOST_NAMES = 20
-#: Side of the pictures, in pixels.
-THUMBNAIL = 144
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fff; --card: #f5f5f7 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #ececf0; --soft: #a0a0a8; --line: #3a3a3f; --page: #17171a; --card: #222226 } }
-* { box-sizing: border-box }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0 auto;
-  max-width: 1180px; padding: 32px 24px 64px }
-h1 { font-size: 24px; margin: 0 } h2 { font-size: 18px; margin: 40px 0 12px } h3 { font-size: 15px; margin: 24px 0 8px }
-p { margin: 4px 0 } .soft { color: var(--soft) }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; width: 100% }
-th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child { text-align: left; padding-left: 0 }
-th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
-tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
-td small { color: var(--soft); font-weight: 400; margin-left: 4px }
-.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start }
-.figures img { max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
-figure { margin: 0 } figure img { width: 144px; display: block; border-radius: 6px }
-figcaption { font-size: 12px; line-height: 1.35; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-figcaption b { display: block; font-variant-numeric: tabular-nums }
-details { margin-top: 12px } summary { cursor: pointer }
-pre, li { font-size: 12px; overflow-wrap: anywhere } ul { margin: 4px 0; padding-left: 20px }
-pre { background: var(--card); padding: 16px; border-radius: 8px; white-space: pre-wrap }
-"""
 
 
 class Report(pl.Callback):
@@ -118,23 +86,19 @@ def page(run: Mapping[str, Any], parts: Sequence[str]) -> str:
         if math.isnan(threshold)
         else f"Threshold chosen on validation data: {threshold:.4f}."
     )
-    return (
-        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(name)}: test</title><style>{STYLE}</style>\n"
-        f"<h1>{_text(name)}: test</h1><p class=soft>{' · '.join(_text(fact) for fact in facts)}</p>"
-        f"<p class=soft>{verdict}</p>\n"
-        + "\n".join(part for part in parts if part)
-        + f"\n<h2>Run</h2><details><summary>Configuration, versions and data</summary>"
-        f"<pre>{_text(results.to_json(run))}</pre></details></html>\n"
+    head = f"<p class=soft>{' · '.join(text(fact) for fact in facts)}</p><p class=soft>{verdict}</p>\n"
+    foot = (
+        "<h2>Run</h2><details><summary>Configuration, versions and data</summary>"
+        f"<pre>{text(results.to_json(run))}</pre></details>"
     )
+    return document(f"{name}: test", [head, *parts, foot])
 
 
 def _table(rows: Sequence[results.Row]) -> str:
     names = results.metric_names(rows)
     known = [results.METRICS.get(name, (name, "")) for name in names]
     head = "".join(
-        f'<th title="{_text(help)}">{_text(label)}</th>' if help else f"<th>{label}</th>" for label, help in known
+        f'<th title="{text(help)}">{text(label)}</th>' if help else f"<th>{label}</th>" for label, help in known
     )
     lines = "".join(_line(row, names) for row in rows)
     start = "<h2>Results</h2><div class=wide><table><tr><th>domain</th><th>real</th><th>fake</th>"
@@ -157,19 +121,19 @@ def _line(row: results.Row, names: Sequence[str]) -> str:
     mean = row["n_real"] is None
     of = f"<small>of {row['n']:.0f}</small>" if mean and "n" in row else ""
     start = "<tr class=mean>" if mean else "<tr>"
-    return f"{start}<td>{_text(row['domain'])}{of}</td>{counts}{''.join(cells)}</tr>\n"
+    return f"{start}<td>{text(row['domain'])}{of}</td>{counts}{''.join(cells)}</tr>\n"
 
 
 def _figures(rows: Mapping[str, figures.Rows], threshold: float) -> str:
     """Return the curves and histograms, or what to install to have them."""
     if not figures.MATPLOTLIB:
-        return f"<h2>Curves and scores</h2><p>Left out: {_text(figures.MISSING)}</p>"
+        return f"<h2>Curves and scores</h2><p>Left out: {text(figures.MISSING)}</p>"
     drawn = {
         "ROC curves": figures.roc(rows),
         "Precision-recall curves": figures.pr(rows),
         "Histograms of the scores": figures.histogram(rows, threshold),
     }
-    shown = "".join(_image(figures.to_png(figure), "png", name) for name, figure in drawn.items())
+    shown = "".join(image(figures.to_png(figure), "png", name) for name, figure in drawn.items())
     return f"<h2>Curves and scores</h2><div class=figures>{shown}</div>"
 
 
@@ -189,21 +153,17 @@ def pictures(domain: str, dataset: Any, rows: figures.Rows, k: int) -> str:
             item = dataset[int(rows["index"][place])]
             path, score = str(item.get("path", "")), float(rows["score"][place])
             shown += (
-                f'<figure title="{_text(path)}">{_image(thumbnail(item["image"]), "jpeg", Path(path).name)}'
-                f"<figcaption><b>{score:.4f}</b>{_text(Path(path).name)}</figcaption></figure>"
+                f'<figure title="{text(path)}">{image(_small(item["image"]), "jpeg", Path(path).name)}'
+                f"<figcaption><b>{score:.4f}</b>{text(Path(path).name)}</figcaption></figure>"
             )
         if shown:
-            parts.append(f"<h3>{_text(domain)}: {title}</h3><div class=pictures>{shown}</div>")
+            parts.append(f"<h3>{text(domain)}: {title}</h3><div class=pictures>{shown}</div>")
     return "".join(parts)
 
 
-def thumbnail(image: Tensor) -> bytes:
-    """Return a small JPEG of an image uint8 (3, H, W)."""
-    small = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    small.save(file, "jpeg", quality=92, subsampling=0)
-    return file.getvalue()
+def _small(pixels: Tensor) -> bytes:
+    """Return a thumbnail of uint8 (3, H, W)."""
+    return thumbnail(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def _notes(images: Mapping[str, Mapping[str, Any]]) -> str:
@@ -211,22 +171,14 @@ def _notes(images: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for domain, note in images.items():
         if note["scored"] != note["listed"]:
-            parts.append(f"<p>{_text(domain)}: {note['scored']:,} of {note['listed']:,} images were scored.</p>")
+            parts.append(f"<p>{text(domain)}: {note['scored']:,} of {note['listed']:,} images were scored.</p>")
         bad = [f"{path}: {reason}" for path, reason in note["unreadable"].items()]
         for names, what in ((bad, "could not be read"), (note["duplicates"], "are listed more than once")):
             if names:
                 more = (
                     f"<li>and {len(names) - MOST_NAMES:,} more, in results.json</li>" if len(names) > MOST_NAMES else ""
                 )
-                items = "".join(f"<li>{_text(name)}</li>" for name in names[:MOST_NAMES])
-                head = f"{_text(domain)}: {len(names):,} images {what}"
+                items = "".join(f"<li>{text(name)}</li>" for name in names[:MOST_NAMES])
+                head = f"{text(domain)}: {len(names):,} images {what}"
                 parts.append(f"<details><summary>{head}</summary><ul>{items}{more}</ul></details>")
     return f"<h2>Images</h2>{''.join(parts)}" if parts else ""
-
-
-def _image(content: bytes, kind: str, name: str) -> str:
-    return f'<img alt="{_text(name)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))

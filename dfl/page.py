@@ -1,0 +1,145 @@
+"""One style of self-contained HTML page: words, tables, bars and pictures in one file that can be mailed.
+
+A leaf: the report of a test and the check of a data set both write such a page.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+#: Side of the pictures, in pixels.
+THUMBNAIL = 144
+#: Okabe and Ito's blue and vermilion, which colour-blind readers can tell apart.
+REAL, FAKE = "#0072B2", "#D55E00"
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fff; --card: #f5f5f7 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ececf0; --soft: #a0a0a8; --line: #3a3a3f; --page: #17171a; --card: #222226 } }
+* { box-sizing: border-box }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0 auto;
+  max-width: 1180px; padding: 32px 24px 64px }
+h1 { font-size: 24px; margin: 0 } h2 { font-size: 18px; margin: 40px 0 12px } h3 { font-size: 15px; margin: 24px 0 8px }
+p { margin: 4px 0 } .soft { color: var(--soft) }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; width: 100% }
+th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line) }
+th:first-child, td:first-child { text-align: left; padding-left: 0 }
+th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
+tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
+td small { color: var(--soft); font-weight: 400; margin-left: 4px }
+.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start }
+.figures img, .figures svg { max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
+.pairs { grid-template-columns: repeat(auto-fill, 302px) }
+.pairs figure { display: flex; flex-wrap: wrap; gap: 4px 14px }
+.pairs figcaption { width: 100% }
+figure { margin: 0 } figure img { width: 144px; display: block; border-radius: 6px }
+figcaption { font-size: 12px; line-height: 1.35; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+figcaption b { display: block; font-variant-numeric: tabular-nums }
+details { margin-top: 12px } summary { cursor: pointer }
+pre, li { font-size: 12px; overflow-wrap: anywhere } ul { margin: 4px 0; padding-left: 20px }
+pre { background: var(--card); padding: 16px; border-radius: 8px; white-space: pre-wrap }
+.said { font-size: 14px } .said li { font-size: 14px; margin: 4px 0 }
+.error::marker { content: "✗  "; color: #c0392b } .warning::marker { content: "!  "; color: #b9770e }
+.note::marker { content: "·  " } .fine::marker { content: "✓  "; color: #1e8449 }
+.bars td { border: 0; padding: 2px 10px } .bars td.bar { width: 100%; text-align: left }
+.bars i { display: block; height: 8px; min-width: 1px; border-radius: 2px }
+svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
+"""
+
+
+def text(value: Any) -> str:
+    """Return a value as text that HTML shows as it is."""
+    return html.escape(str(value))
+
+
+def image(content: bytes, kind: str, name: str) -> str:
+    """Return a picture with its bytes in the page."""
+    return f'<img alt="{text(name)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'
+
+
+def thumbnail(pixels: np.ndarray) -> bytes:
+    """Return a small JPEG of uint8 (H, W, 3)."""
+    small = Image.fromarray(pixels)
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    small.save(file, "jpeg", quality=92, subsampling=0)
+    return file.getvalue()
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """Return the whole page."""
+    return (
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(title)}</title><style>{STYLE}</style>\n<h1>{text(title)}</h1>"
+        + "\n".join(part for part in parts if part)
+        + "</html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table of values; what is already HTML cannot be passed."""
+    lines = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f"<div class=wide><table><tr>{''.join(f'<th>{text(h)}</th>' for h in head)}</tr>\n{lines}</table></div>"
+
+
+def bars(counts: Mapping[str, tuple[int, int]]) -> str:
+    """Return a bar for real and one for fake by name, each as a share of its class."""
+    whole = [max(1, sum(pair[i] for pair in counts.values())) for i in (0, 1)]
+    lines = ""
+    for name, pair in counts.items():
+        both = "".join(
+            f'<i style="width:{100 * n / of:.2f}%;background:{colour}"></i>'
+            for n, of, colour in zip(pair, whole, (REAL, FAKE), strict=True)
+        )
+        lines += f"<tr><td>{text(name)}</td><td>{pair[0]:,}</td><td>{pair[1]:,}</td><td class=bar>{both}</td></tr>\n"
+    key = f'<span style="color:{REAL}">real</span>', f'<span style="color:{FAKE}">fake</span>'
+    head = f"<tr><th></th><th>{key[0]}</th><th>{key[1]}</th><th style='text-align:left'>share of the class</th></tr>"
+    return f"<div class=wide><table class=bars>{head}\n{lines}</table></div>"
+
+
+def histogram(real: np.ndarray, fake: np.ndarray, label: str, bins: int = 48) -> str:
+    """Return two histograms over each other as SVG, each as shares of its class.
+
+    Args:
+        real: Values of the real images, float (n,); not finite ones are left out.
+        fake: Values of the fake images, float (m,).
+        label: What the values are, with their unit.
+        bins: Of equal width from the least value to the 99.5th percentile; what is above falls into the last.
+    """
+    values = [v[np.isfinite(v)] for v in (real, fake)]
+    both = np.concatenate(values)
+    if not len(both):
+        return ""
+    low, high = float(both.min()), float(np.percentile(both, 99.5))
+    if high <= low:
+        low, high = low - 0.5, low + 0.5
+    width, height, floor = 520, 180, 150
+    edges = np.linspace(low, high, bins + 1)
+    shares = [np.histogram(v.clip(low, high), edges)[0] / max(1, len(v)) for v in values]
+    top = max(s.max() for s in shares) or 1.0
+    drawn = ""
+    for share, colour in zip(shares, (REAL, FAKE), strict=True):
+        x = np.repeat(np.linspace(20, width - 20, bins + 1), 2)[1:-1]
+        y = np.repeat(floor - 130 * share / top, 2)
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        drawn += (
+            f'<polygon points="20,{floor} {points} {width - 20},{floor}" fill="{colour}" fill-opacity=".22" '
+            f'stroke="{colour}" stroke-width="1.2"/>'
+        )
+    names = "".join(
+        f'<text x="{width - 20}" y="{16 + 14 * i}" text-anchor="end" style="fill:{c}">{n} ({len(v):,})</text>'
+        for i, (n, v, c) in enumerate((("real", values[0], REAL), ("fake", values[1], FAKE)))
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{text(label)}">{drawn}'
+        f'<text x="20" y="168">{low:.3g}</text><text x="{width - 20}" y="168" text-anchor="end">{high:.3g}</text>'
+        f'<text x="{width / 2}" y="168" text-anchor="middle">{text(label)}</text>{names}</svg>'
+    )
