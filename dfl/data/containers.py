@@ -117,6 +117,22 @@ def video_frame(file: str, which: Callable[[int], int]) -> bytes:
     return f"P6 {pixels.shape[1]} {pixels.shape[0]} 255\n".encode() + pixels.tobytes()
 
 
+def frame_count(file: str) -> int:
+    """Return the number of frames of a video, which its packets tell; nothing is decoded.
+
+    Raises:
+        DecodeError: If the video is not there or is none.
+        UserError: If the package is not installed.
+    """
+    need_video()
+    import av
+
+    try:
+        return len(_frame_times(file))
+    except (av.FFmpegError, OSError) as e:
+        raise DecodeError(file, f"damaged or no video ({e})") from e
+
+
 @lru_cache(maxsize=2048)
 def _frame_times(file: str) -> np.ndarray:
     """Time stamps of all frames in the order of display, from the packets alone; nothing is decoded."""

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dfl.data.containers import AbsentCell
-from dfl.data.decoding import MAX_PIXELS, DecodeError, read_mask, resize_nearest
-from dfl.data.locators import load_image, read_bytes, split
+from dfl.data.decoding import MAX_PIXELS, DecodeError, image_size, read_mask, resize_nearest
+from dfl.data.locators import load_image, locate, read_bytes, split
 from dfl.errors import UserError
 
 _COMPARE = re.compile(r"(r|g|b|max|mean)([<>])(\d+)\Z")
@@ -68,10 +68,24 @@ def load_mask(mask: str, rule: str, size: tuple[int, int], *, max_pixels: int = 
     if mask.startswith("polygon:"):
         return _draw(mask.removeprefix("polygon:"), size)
     try:
+        file, inside = split(mask)
+        if "xywh" in inside:  # the box of a face: its mask is cut as its image is
+            return _cut(file, inside, rule, mask, max_pixels)
         compare = next((word for word in words if word not in _WORDS), "")
         return _read(mask, compare, size, "resize" in words, max_pixels)
     except AbsentCell:
         return np.full((size[1], size[0]), 255, np.uint8) if "full" in words else None
+
+
+def _cut(file: str, inside: dict[str, str], rule: str, mask: str, max_pixels: int) -> np.ndarray | None:
+    x, y, w, h = map(int, inside.pop("xywh").split(","))
+    whole = locate(file, **inside)
+    area = load_mask(whole, rule, image_size(read_bytes(whole)), max_pixels=max_pixels)
+    if area is None:
+        return None
+    if x + w > area.shape[1] or y + h > area.shape[0]:
+        raise DecodeError(mask, f"the box is not inside the mask of {area.shape[1]}x{area.shape[0]} pixels")
+    return np.ascontiguousarray(area[y : y + h, x : x + w])
 
 
 def _read(mask: str, compare: str, size: tuple[int, int], resize: bool, max_pixels: int) -> np.ndarray:

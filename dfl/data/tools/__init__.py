@@ -15,6 +15,7 @@ from dfl.errors import UserError, near
 VERBS = {
     "scan": "write a table of all images: size, format, hashes, what cannot be read",
     "check": "count, find what cannot be read, copies, bad masks, labels that leak through the files",
+    "faces": "write a table of the faces in images and videos, by a file of boxes or a face detector",
     "split": "share images out to train, val and test; what belongs together stays together",
 }
 USAGE = "usage: dfl data VERB SOURCE... [--key value ...]\n\nverbs:\n{verbs}\n\n{doc}\n\n  dfl data VERB --help"

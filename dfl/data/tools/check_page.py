@@ -13,7 +13,7 @@ from dfl.data.masks import load_mask
 from dfl.data.tools.leak import bits_per_pixel
 
 #: Values of a column that are drawn, names that are listed, and pictures of a kind.
-MOST_BARS, MOST_NAMES, MOST_PICTURES = 12, 50, 8
+MOST_BARS, MOST_NAMES, MOST_PICTURES = 12, 50, 7
 TINT = np.array([230, 57, 70], np.float32)
 TITLES = {
     "empty on fakes": "Masks that are empty, on fakes",

@@ -115,7 +115,7 @@ def _forest(values: np.ndarray, label: np.ndarray, fold: np.ndarray, seed: int) 
         out = fold == i
         if len(np.unique(label[out])) < 2 or len(np.unique(label[~out])) < 2:
             continue
-        forest = RandomForestClassifier(100, min_samples_leaf=5, class_weight="balanced", random_state=seed)
+        forest = RandomForestClassifier(50, min_samples_leaf=5, class_weight="balanced", random_state=seed)
         forest.fit(values[~out], label[~out])
         areas.append(roc_auc_score(label[out], forest.predict_proba(values[out])[:, 1]))
     return _score(float(np.mean(areas)), label) if areas else UNDEFINED
