@@ -259,8 +259,8 @@ class GaussianNoise(_Degradation):
     def apply(self, img: np.ndarray, std: float = 1.0, seed: int = 0, **_: Any) -> np.ndarray:
         """Add the noise."""
         place = 2 * np.arange(img.size, dtype=np.int64).reshape(img.shape)
-        start = int(_hash(np.array([seed]))[0])
-        first, second = ((_hash((place + i + start) & _BITS) + 0.5) / 2.0**32 for i in (0, 1))
+        start = int(mixed(np.array([seed]))[0])
+        first, second = ((mixed((place + i + start) & _BITS) + 0.5) / 2.0**32 for i in (0, 1))
         noise = np.sqrt(-2 * np.log(first)) * np.cos(2 * math.pi * second)  # Box and Muller
         return np.clip(np.rint(img + std * noise), 0, 255).astype(np.uint8)
 
@@ -268,11 +268,8 @@ class GaussianNoise(_Degradation):
 _BITS = 0xFFFFFFFF
 
 
-def _hash(x: Any) -> Any:
-    """Mix 32-bit numbers held in int64, of NumPy or torch: Mueller's integer hash; products wrap, which loses nothing.
-
-    The low 32 bits of a product are right even where 64 bits overflow.
-    """
+def mixed(x: Any) -> Any:
+    """Hash whole numbers in [0, 2^32), int64 of NumPy or torch, to the same range (Mueller's integer hash)."""
     for _ in range(2):
         x = ((x ^ (x >> 16)) * 0x45D9F3B) & _BITS
     return x ^ (x >> 16)
