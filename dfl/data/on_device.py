@@ -2,8 +2,8 @@
 
 The loader draws; the device only computes. A step's parameters are drawn in the loader as if it ran there, with the
 generators of the sample's key, and travel with the batch. So what a sample becomes does not depend on ranks, workers
-or resuming, and is what the loader would have made of it, within rounding. JPEG is the integer arithmetic of libjpeg
-with an exact cosine transform in place of libjpeg's fixed-point one.
+or resuming, and is what the loader would have made of it, within rounding. JPEG is the integer arithmetic of libjpeg,
+which gives its pixels bit for bit.
 
 A batch carries (N, 1 + T, 4) float64: first (0, y, x, 0), where the image begins on its JPEG grid; then T steps, each
 its kind and three parameters, kind 0 where a step was not drawn.
@@ -16,13 +16,14 @@ from functools import lru_cache
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from dfl.data import degradations
-from dfl.data.degradations import mixed
+from dfl.data.degradations import gaussian_kernel, mixed
 
 Row = tuple[float, float, float, float]
 _NOTHING: Row = (0.0, 0.0, 0.0, 0.0)
@@ -35,15 +36,10 @@ def _of_kernel(drawn: dict[str, Any]) -> Row:
     return (2, radius, math.sqrt(-0.5 / math.log(beside)), 0) if 0 < beside < 1 else _NOTHING
 
 
-def _of_size(drawn: dict[str, Any]) -> Row:
-    radius = drawn["size"] // 2
-    return (2, radius, 0.3 * (radius - 1) + 0.8, 0)
-
-
-# By class: kind and parameters from what was drawn.
+# By class: kind and parameters from what was drawn. A blur without sigma has OpenCV's kernel of its size.
 _ROWS: dict[type, Callable[[dict[str, Any]], Row]] = {
     degradations.SciPyBlur: lambda d: (1, int(4 * d["sigma"] + 0.5), d["sigma"], 0),
-    degradations.OpenCvBlur: _of_size,
+    degradations.OpenCvBlur: lambda d: (2, d["size"] // 2, 0, 0),
     A.GaussianBlur: _of_kernel,
     A.RandomBrightnessContrast: lambda d: (3, d["alpha"], d["beta"], 0),
     A.HueSaturationValue: lambda d: (4, d["hue_shift"], d["sat_shift"], d["val_shift"]),
@@ -126,12 +122,15 @@ def _mirrored(size: int, radius: int, with_edge: bool, device: torch.device) -> 
     return torch.where(place < size, place, period - int(with_edge) - place)
 
 
-def _blur(image: Tensor, values: Tensor, known: Tensor, with_edge: bool) -> Tensor:
+def _blur(image: Tensor, known: Tensor, with_edge: bool) -> Tensor:
     """Separable, one kernel a sample; a sum over taps, since convolutions may be rounded to TF32."""
     radius = int(known[:, 0].max())
-    tap = torch.arange(radius + 1, device=image.device)
-    kernel = torch.exp(-0.5 * (tap / values[:, 1:2].clamp(min=1e-6)) ** 2) * (tap <= values[:, :1])
-    kernel = (kernel / (2 * kernel.sum(1, keepdim=True) - kernel[:, :1])).float()
+    half = torch.zeros(len(known), radius + 1)  # from the middle outwards
+    for row, (size, sigma) in zip(half, known[:, :2].tolist(), strict=True):
+        reach = int(size)
+        taps = gaussian_kernel(sigma, reach) if sigma else np.ravel(cv2.getGaussianKernel(2 * reach + 1, 0))
+        row[: reach + 1] = torch.from_numpy(taps[reach:])
+    kernel = half.to(image.device, non_blocking=True)
     x = image.float()
     for axis in (2, 3):
         size = x.shape[axis]
@@ -144,27 +143,26 @@ def _blur(image: Tensor, values: Tensor, known: Tensor, with_edge: bool) -> Tens
 
 
 def _linear(image: Tensor, values: Tensor, _: Tensor) -> Tensor:
-    return _rounded(image.float() * _column(values, 0) + _column(values, 1))
+    # albumentations cuts off what follows the point
+    return (image.float() * _column(values, 0) + _column(values, 1)).clamp(0, 255).to(torch.uint8)
 
 
 def _hsv(image: Tensor, values: Tensor, _: Tensor) -> Tensor:
     """Shift in OpenCV's 8-bit HSV: hue in [0, 180), all three rounded before the shift."""
-    x = image.float()
+    x = image.int()
     value, low = x.amax(1), x.amin(1)
     span = value - low
     red, green, blue = x.unbind(1)
-    part = 30 / span.clamp(min=1)
-    hue = torch.where(
-        value == red,
-        (green - blue) * part,
-        torch.where(value == green, (blue - red) * part + 60, (red - green) * part + 120),
+    turn = torch.where(
+        value == red, green - blue, torch.where(value == green, blue - red + 2 * span, red - green + 4 * span)
     )
-    hue = (hue + 0.5).floor() % 180
-    saturation = (255 * span / value.clamp(min=1) + 0.5).floor()
+    # OpenCV's tables of 12-bit fractions
+    hue = ((turn * (122880 / span.clamp(min=1).double()).round().int() + 2048) >> 12) % 180
+    saturation = (span * (1044480 / value.clamp(min=1).double()).round().int() + 2048) >> 12
     shift = [values[:, i].float().view(-1, 1, 1) for i in range(3)]
     hue = ((hue + shift[0]) % 180).floor()
-    saturation = torch.where(saturation > 0, (saturation + shift[1]).clamp(0, 255).floor(), 0)
-    value = (value + shift[2]).clamp(0, 255).floor()
+    saturation = torch.where(saturation > 0, (saturation + shift[1].trunc()).clamp(0, 255), 0)
+    value = (value + shift[2].trunc()).clamp(0, 255)
     planes = []
     for start in (5, 3, 1):
         k = (start + hue / 30) % 6
@@ -203,21 +201,34 @@ def _tables(quality: int) -> Tensor:
     return torch.tensor([found[0], found[1]], dtype=torch.float64).view(2, 8, 8)
 
 
-def _cosines(device: torch.device) -> Tensor:
-    k, x = torch.arange(8, device=device, dtype=torch.float64), torch.arange(8, device=device, dtype=torch.float64)
-    matrix = torch.cos((2 * x + 1) * k[:, None] * math.pi / 16) / 2
-    matrix[0] /= math.sqrt(2)
-    return matrix
+# libjpeg's "slow integer" cosine transform (Loeffler, Ligtenberg, Moschytz 1989), times 2^13 and the square root of 8:
+# each of its passes is linear, so a product with a matrix of whole numbers, which float64 holds exactly.
+_HALVES = [  # the first four of a row; the others mirror them, with the other sign in odd rows
+    [8192, 8192, 8192, 8192],
+    [11363, 9633, 6437, 2260],
+    [10703, 4433, -4433, -10703],
+    [9633, -2259, -11362, -6436],
+    [8192, -8192, -8192, 8192],
+    [6437, -11362, 2261, 9633],
+    [4433, -10704, 10704, -4433],
+    [2260, -6436, 9633, -11363],
+]
+_COSINES = torch.tensor([row + [(-1) ** k * x for x in row[::-1]] for k, row in enumerate(_HALVES)]).double()
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """Divide whole numbers by 2^bits and round, halves up."""
+    return x.mul_(2.0**-bits).add_(0.5).floor_()
 
 
 def _quantized(plane: Tensor, table: Tensor) -> Tensor:
     """Integers (n, C, H, W), sides multiples of 8, through the transform and its quantization by table (n, 8, 8)."""
     n, c, height, width = plane.shape
-    cosines, table = _cosines(plane.device), table.view(n, 1, 1, 1, 8, 8)
+    cosines, table = _COSINES.to(plane.device, non_blocking=True), table.view(n, 1, 1, 1, 8, 8)
     blocks = plane.view(n, c, height // 8, 8, width // 8, 8).transpose(3, 4).double() - 128
-    level = cosines @ blocks @ cosines.T / table
-    level = level.sign() * (level.abs() + 0.5).floor()
-    blocks = (cosines.T @ (level * table) @ cosines + 128).round().clamp(0, 255).int()
+    wave = _shifted(cosines @ _shifted(blocks @ cosines.T, 11), 15)  # eight times the coefficients
+    wave = wave.sign() * ((wave.abs() + 4 * table) / (8 * table)).floor() * table
+    blocks = _shifted(_shifted(cosines.T @ wave, 11) @ cosines, 18).add_(128).clamp_(0, 255).int()
     return blocks.transpose(3, 4).reshape(n, c, height, width)
 
 
@@ -280,8 +291,8 @@ def _jpeg(image: Tensor, values: Tensor, known: Tensor) -> Tensor:
 
 
 _KINDS: dict[int, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    1: lambda image, values, known: _blur(image, values, known, True),
-    2: lambda image, values, known: _blur(image, values, known, False),
+    1: lambda image, values, known: _blur(image, known, True),
+    2: lambda image, values, known: _blur(image, known, False),
     3: _linear,
     4: _hsv,
     5: _lighting,
