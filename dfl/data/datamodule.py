@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
+from dfl.data.on_device import augment
 from dfl.data.sampler import EvalSampler, TrainSampler, balanced, shuffled, steps_of_epoch
 from dfl.data.sources.base import Source
 from dfl.data.transforms import Transform
@@ -169,6 +170,16 @@ class DataModule(pl.LightningDataModule):
         split, bad = self._running_split(), batch.pop("bad", [])
         assert self.trainer is not None
         self._unread.book(self.trainer, split, self.sets[split], self.domains(split)[dataloader_idx], bad)
+        return batch
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Move a batch, and do there what is left of the augmentation; only training batches carry any."""
+        steps = batch.pop("augment", None)
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if steps is not None:
+            batch["image"] = augment(batch["image"], steps)
         return batch
 
     def settle(self, split: str) -> None:

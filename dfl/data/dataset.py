@@ -126,7 +126,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         empty = torch.zeros(pixels.shape[1:]) if area is None else area
         # a real image has a mask without a file: nothing in it is manipulated
         known = {"image": pixels, "mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}
-        return self._known(row, index) | known
+        steps = getattr(self.view, "steps", None)
+        return self._known(row, index) | known | ({} if steps is None else {"augment": steps})
 
     def _known(self, row: int, index: int) -> dict[str, Any]:
         label = int(self.label[row])

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from dfl.data.augmentation import build
 from dfl.data.decoding import resize_nearest
+from dfl.data.on_device import drawn
 from dfl.errors import UserError, near
 
 cv2.setNumThreads(0)  # parallelism comes from the data workers; OpenCV's own threads only fight with them
@@ -55,9 +56,11 @@ class Transform:
         augment: a policy of `POLICIES`, or a list of albumentations classes: `{name: GaussianBlur, p: 0.5}` or
             `{class_path: GaussianBlur, init_args: {p: 0.5}}`; `transforms` of a `OneOf` is again such a list.
             `RandomResizedCrop`, allowed in the first place only, replaces the resize in training and is antialiased.
+        on_device: run the blur, colour, noise and JPEG steps that end `augment` on the training device, for when the
+            loader is the bottleneck. The parameters of a sample are the same, its pixels within rounding.
 
     Raises:
-        UserError: an unknown policy, class or argument.
+        UserError: an unknown policy, class or argument; on_device where no step can move.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Transform:
         crop_ratio: float = 1.0,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
         augment: str | list[dict[str, Any]] = "flip",
+        on_device: bool = False,
     ) -> None:
         for name, value, known in (
             ("resize", resize, ["shorter", "squash", "none"]),
@@ -79,7 +83,8 @@ class Transform:
             raise UserError("transform: crop_ratio has no meaning with resize: none; leave it at 1.0")
         self.resize, self.crop_ratio, self.interpolation = resize, float(crop_ratio), interpolation
         self.augment = augment if isinstance(augment, str) else deepcopy(list(augment))
-        chain = build(self.augment)  # here, so that a wrong step is not first met in a data worker
+        self.on_device = bool(on_device)
+        chain = build(self.augment, self.on_device)  # here, so that a wrong step is not first met in a data worker
         if resize == "none" and chain.crop is not None:
             raise UserError("transform: RandomResizedCrop resamples, which resize: none forbids; take one of the two")
 
@@ -98,6 +103,7 @@ class Transform:
             "crop_ratio": self.crop_ratio,
             "interpolation": self.interpolation,
             "augment": deepcopy(self.augment),
+            "on_device": self.on_device,
         }
 
 
@@ -120,18 +126,23 @@ class _Train:
     The key holds integers from 0 on. One object is not for several threads at once: the generators are its own.
     """
 
+    #: What the device has yet to do to the newest image, see `dfl.data.on_device`; None unless asked for.
+    steps: torch.Tensor | None = None
+
     def __init__(self, spec: dict[str, Any], size: int) -> None:
         self.spec, self.size = spec, int(size)
         self._build()
 
     def _build(self) -> None:
-        chain = build(self.spec["augment"])
-        self._crop, self._chain = chain.crop, chain.compose
+        chain = build(self.spec["augment"], self.spec["on_device"])
+        self._crop, self._chain, self._moved = chain.crop, chain.compose, chain.moved
         self._window = self.size + (_MARGIN if chain.needs_margin else 0)
         # One pair of generators for good: giving the chain new ones for every sample costs more than resetting these.
         self._numpy, self._python = np.random.Generator(np.random.Philox(0)), random.Random(0)
         if self._chain is not None:
             self._chain.set_random_state(self._numpy, self._python)
+        for step in self._moved:
+            step.set_random_state(self._numpy, self._python)
 
     # Pickling would separate the generators from the chain's copies of them, so a worker builds its own.
     def __getstate__(self) -> dict[str, Any]:
@@ -160,7 +171,13 @@ class _Train:
         if self._chain is not None:
             pair = _cropped(pair, self._window, draw(), draw())
             pair = self._augmented(pair)
-        return _tensors(_cropped(pair, self.size, draw(), draw()))
+        rows = drawn(self._moved, (0, 0)) if self._moved else None
+        down, right = draw(), draw()
+        if rows is not None:
+            height, width = pair[0].shape[:2]
+            rows[0, 1:3] = torch.tensor([_start(height, self.size, down), _start(width, self.size, right)])
+            self.steps = rows
+        return _tensors(_cropped(pair, self.size, down, right))
 
     def _augmented(self, pair: Pair) -> Pair:
         assert self._chain is not None
@@ -248,12 +265,14 @@ def _box(pair: Pair, rows: int, columns: int, down: float, right: float) -> Pair
     """Cut rows x columns; `down` and `right` in [0, 1] say where: 0.5 is the centre, uniform draws are uniform."""
     image, mask = pair
     height, width = image.shape[:2]
-    top, left = (
-        min(int(down * (height - rows + 1)), height - rows),
-        min(int(right * (width - columns + 1)), width - columns),
-    )
+    top, left = _start(height, rows, down), _start(width, columns, right)
     box = np.s_[top : top + rows, left : left + columns]
     return image[box], None if mask is None else mask[box]
+
+
+def _start(length: int, part: int, place: float) -> int:
+    """Return where a part of a length begins."""
+    return min(int(place * (length - part + 1)), length - part)
 
 
 def _tensors(pair: Pair) -> tuple[torch.Tensor, torch.Tensor | None]:

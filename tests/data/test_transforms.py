@@ -190,7 +190,7 @@ def test_spec_is_plain_and_rebuilds():
         ({"augment": [{"name": "GaussianBlur", "blurlimit": 3}]}, "did you mean 'blur_limit'"),
         ({"augment": [{"name": "HorizontalFlip", "p": 7}]}, "HorizontalFlip: "),
         ({"augment": [{"p": 0.5}]}, "needs `name"),
-        ({"augment": [{"name": "OneOf", "transforms": [{"name": "Nope"}]}]}, "no 'Nope'"),
+        ({"augment": [{"name": "OneOf", "transforms": [{"name": "Nope"}]}]}, "has 'Nope'"),
         ({"augment": [EVERY_STEP[1], EVERY_STEP[0]]}, "first step"),
         ({"augment": [{"name": "RandomResizedCrop", "size": 9}]}, "no argument 'size'"),
         ({"augment": "light", "resize": "none"}, "RandomResizedCrop"),

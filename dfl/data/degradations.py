@@ -1,0 +1,275 @@
+"""Image degradations that albumentations lacks or does differently from the papers, as albumentations transforms.
+
+Each changes pixels, never geometry, so masks stay as they are. All take and give uint8 RGB (H, W, 3), and draw from the
+generators of their chain alone. Their names may stand in an `augment` list beside albumentations' own:
+
+* `SciPyBlur`: Gaussian blur by sigma (Wang et al. 2020, "CNN-generated images are surprisingly easy to spot");
+* `OpenCvBlur`: Gaussian blur by kernel size, sigma follows (albumentations 1, so DeepfakeBench);
+* `Jpeg`, `WebP`: a round trip through the codec, colours in the right order;
+* `Rescale`: shrunk and brought back;
+* `PcaLighting`: colour noise along the image's own principal components (Krizhevsky et al. 2012);
+* `GaussianNoise`: the same noise on every device.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from albumentations import ImageOnlyTransform
+from PIL import Image
+
+Range = Sequence[float]
+
+
+def _checked(name: str, value: Range, low: float, high: float) -> tuple[float, float]:
+    """Return a range as a tuple.
+
+    Raises:
+        ValueError: if it is not two numbers, in order, in [low, high].
+    """
+    numbers = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(numbers) != 2 or not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"{name} is {value!r}, it must be two numbers: the lowest and the highest")
+    if not low <= numbers[0] <= numbers[1] <= high:
+        raise ValueError(f"{name} is {list(numbers)}, it must rise, within {low:g} and {high:g}")
+    return numbers[0], numbers[1]
+
+
+class _Degradation(ImageOnlyTransform):
+    def __init__(self, p: float) -> None:
+        if not isinstance(p, int | float) or not 0 <= p <= 1:
+            raise ValueError(f"p is {p!r}, it must be a number within 0 and 1")
+        super().__init__(p=p)
+
+
+def gaussian_kernel(sigma: float, radius: int) -> np.ndarray:
+    """Return the normalised samples of a Gaussian at -radius ... radius, float64."""
+    x = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (x / sigma) ** 2)
+    return kernel / kernel.sum()
+
+
+class SciPyBlur(_Degradation):
+    """Gaussian blur as `scipy.ndimage.gaussian_filter`: radius int(4 sigma + 0.5), edges mirrored with the edge pixel.
+
+    Args:
+        sigma_range: standard deviation in pixels, uniform.
+        uint8_passes: the official code of Wang et al. filters rows and columns one after the other into a uint8 array,
+            and both times what follows the point is cut off. Blurred images so are about one grey level darker: a trace
+            of the augmentation itself. True does the same, bit for bit (and takes about eight times as long); False
+            rounds once, at the end.
+        p: probability.
+
+    Raises:
+        ValueError: a range out of order or of bounds.
+    """
+
+    def __init__(self, sigma_range: Range = (0.0, 3.0), uint8_passes: bool = False, p: float = 0.5) -> None:
+        super().__init__(p)
+        self.sigma_range, self.uint8_passes = _checked("sigma_range", sigma_range, 0, 100), bool(uint8_passes)
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw `sigma`."""
+        return {"sigma": self.py_random.uniform(*self.sigma_range)}
+
+    def apply(self, img: np.ndarray, sigma: float = 1.0, **_: Any) -> np.ndarray:
+        """Blur."""
+        radius = int(4 * sigma + 0.5)
+        if radius == 0:
+            return img
+        if self.uint8_passes:
+            from scipy.ndimage import gaussian_filter  # its order of summation decides what is cut off in flat areas
+
+            planes = [gaussian_filter(img[..., channel], sigma, output=np.uint8) for channel in range(3)]
+            return np.stack(planes, axis=-1)
+        kernel = gaussian_kernel(sigma, radius)
+        # cv2.GaussianBlur rounds its kernel to 8 bits: up to 0.75 grey levels off, and slower
+        return cv2.sepFilter2D(img, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
+
+
+class OpenCvBlur(_Degradation):
+    """Gaussian blur of a drawn kernel size; sigma is OpenCV's 0.3 ((size - 1) / 2 - 1) + 0.8, edges are mirrored.
+
+    This is what `GaussianBlur(blur_limit=(3, 7))` of albumentations 1 did; version 2 draws sigma in [0.5, 3] besides.
+
+    Args:
+        kernel_range: integers, uniform; an even one stands for the next odd one.
+        p: probability.
+
+    Raises:
+        ValueError: a range out of order or of bounds.
+    """
+
+    def __init__(self, kernel_range: Range = (3, 7), p: float = 0.5) -> None:
+        super().__init__(p)
+        low, high = _checked("kernel_range", kernel_range, 1, 99)
+        self.kernel_range = (int(low), int(high))
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw `size`, an odd number of pixels."""
+        return {"size": self.py_random.randint(*self.kernel_range) | 1}
+
+    def apply(self, img: np.ndarray, size: int = 3, **_: Any) -> np.ndarray:
+        """Blur."""
+        return cv2.GaussianBlur(img, (size, size), 0)
+
+
+class Jpeg(_Degradation):
+    """A round trip through baseline JPEG, chroma 4:2:0; Pillow's and OpenCV's results are the same, bit for bit.
+
+    `ImageCompression` of albumentations hands OpenCV red as blue, so that its luma weighs the channels the wrong way.
+
+    Args:
+        quality_range: integers in [1, 100], uniform, both ends drawn.
+        p: probability.
+
+    Raises:
+        ValueError: a range out of order or of bounds.
+    """
+
+    def __init__(self, quality_range: Range = (30, 100), p: float = 0.5) -> None:
+        super().__init__(p)
+        low, high = _checked("quality_range", quality_range, 1, 100)
+        self.quality_range = (int(low), int(high))
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw `quality`."""
+        return {"quality": self.py_random.randint(*self.quality_range)}
+
+    def apply(self, img: np.ndarray, quality: int = 75, **_: Any) -> np.ndarray:
+        """Encode and decode."""
+        blue_first = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
+        data = cv2.imencode(".jpg", blue_first, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+class WebP(Jpeg):
+    """A round trip through lossy WebP, at libwebp's default effort.
+
+    Args:
+        quality_range: integers in [1, 100], uniform, both ends drawn.
+        p: probability.
+
+    Raises:
+        ValueError: a range out of order or of bounds.
+    """
+
+    def __init__(self, quality_range: Range = (50, 100), p: float = 0.5) -> None:
+        super().__init__(quality_range, p)
+
+    def apply(self, img: np.ndarray, quality: int = 75, **_: Any) -> np.ndarray:
+        """Encode and decode."""
+        data = io.BytesIO()
+        Image.fromarray(img).save(data, "WEBP", quality=quality)
+        return np.array(Image.open(data).convert("RGB"))
+
+
+class Rescale(_Degradation):
+    """Shrink by area averaging, which does not alias, and bring back to the old size; geometry and mask stay.
+
+    Args:
+        scale_range: size of the small image as a share of the old one, in (0, 1], uniform; the same for both sides.
+        p: probability.
+
+    Raises:
+        ValueError: a range out of order or of bounds.
+    """
+
+    def __init__(self, scale_range: Range = (0.5, 1.0), p: float = 0.5) -> None:
+        super().__init__(p)
+        self.scale_range = _checked("scale_range", scale_range, 0.01, 1)
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw `scale` and the `enlarge` interpolation: linear, cubic or Lanczos."""
+        methods = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
+        return {"scale": self.py_random.uniform(*self.scale_range), "enlarge": self.py_random.choice(methods)}
+
+    def apply(self, img: np.ndarray, scale: float = 0.5, enlarge: int = cv2.INTER_CUBIC, **_: Any) -> np.ndarray:
+        """Shrink and enlarge."""
+        height, width = img.shape[:2]
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        if small == (width, height):
+            return img
+        return cv2.resize(cv2.resize(img, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=enlarge)
+
+
+class PcaLighting(_Degradation):
+    """Add to every pixel the sum of the image's principal colour axes, each times alpha and its variance.
+
+    In scale as `FancyPCA` of albumentations 1: one alpha for the three axes, values in [0, 1], the result cut off to
+    uint8. (That one multiplies by the transposed axes, against the paper; version 2 stretches the colours along the
+    axes instead.) The sign of an axis is arbitrary; here its components'
+    sum is not negative, so that every device and library gives the same.
+
+    Args:
+        std: standard deviation of alpha, whose mean is 0.
+        p: probability.
+
+    Raises:
+        ValueError: a negative std.
+    """
+
+    def __init__(self, std: float = 0.1, p: float = 0.5) -> None:
+        super().__init__(p)
+        if not std >= 0:
+            raise ValueError(f"std is {std}, it must not be negative")
+        self.std = float(std)
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw `alpha`."""
+        return {"alpha": self.py_random.gauss(0.0, self.std)}
+
+    def apply(self, img: np.ndarray, alpha: float = 0.1, **_: Any) -> np.ndarray:
+        """Shift the colours."""
+        pixels = img.reshape(-1, 3).astype(np.float32)
+        pixels -= pixels.mean(0)
+        variance, axes = np.linalg.eigh((pixels.T @ pixels).astype(np.float64) / (max(1, len(pixels) - 1) * 255**2))
+        axes = axes * np.where(axes.sum(0) < 0, -1, 1)
+        shift = 255 * alpha * (axes @ variance)
+        table = np.clip(np.arange(256)[:, None] + shift, 0, 255).astype(np.uint8)
+        return cv2.LUT(img, table[None])
+
+
+class GaussianNoise(_Degradation):
+    """Add independent Gaussian noise to every value.
+
+    The noise is a hash of (seed, position), so it is the same wherever it is computed, up to rounding.
+
+    Args:
+        std_range: standard deviation in grey levels, uniform.
+        p: probability.
+
+    Raises:
+        ValueError: a range out of order or of bounds.
+    """
+
+    def __init__(self, std_range: Range = (1.0, 8.0), p: float = 0.5) -> None:
+        super().__init__(p)
+        self.std_range = _checked("std_range", std_range, 0, 255)
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw `std` and `seed`, which a float32 can hold."""
+        return {"std": self.py_random.uniform(*self.std_range), "seed": self.py_random.getrandbits(24)}
+
+    def apply(self, img: np.ndarray, std: float = 1.0, seed: int = 0, **_: Any) -> np.ndarray:
+        """Add the noise."""
+        place = 2 * np.arange(img.size, dtype=np.int64).reshape(img.shape)
+        start = int(mixed(np.array([seed]))[0])
+        first, second = ((mixed((place + i + start) & _BITS) + 0.5) / 2.0**32 for i in (0, 1))
+        noise = np.sqrt(-2 * np.log(first)) * np.cos(2 * math.pi * second)  # Box and Muller
+        return np.clip(np.rint(img + std * noise), 0, 255).astype(np.uint8)
+
+
+_BITS = 0xFFFFFFFF
+
+
+def mixed(x: Any) -> Any:
+    """Hash whole numbers in [0, 2^32), int64 of NumPy or torch, to the same range (Mueller's integer hash)."""
+    for _ in range(2):
+        x = ((x ^ (x >> 16)) * 0x45D9F3B) & _BITS
+    return x ^ (x >> 16)

@@ -1,0 +1,316 @@
+"""Augmentation: the official numbers, the parameters that the policies promise, and mistakes that name themselves."""
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dfl.data import DataModule, Folder, on_device
+from dfl.data.augmentation import POLICIES, build
+from dfl.data.batch import collate
+from dfl.data.degradations import GaussianNoise, Jpeg, OpenCvBlur, PcaLighting, Rescale, SciPyBlur, WebP
+from dfl.data.transforms import Transform
+from dfl.errors import UserError
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "cnndetection_augmentation.npz")
+OURS = ["SciPyBlur", "OpenCvBlur", "Jpeg", "WebP", "Rescale", "PcaLighting", "GaussianNoise"]
+
+
+def picture(height=120, width=150, seed=0):
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 6, width // 6, 3), dtype=np.uint8))
+    return np.array(coarse.resize((width, height), Image.BICUBIC))
+
+
+def off(image, other):
+    return np.abs(image.astype(float) - other.astype(float))
+
+
+# Wang et al. 2020
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+def test_blur_of_cnndetections_code(sigma):
+    assert np.array_equal(SciPyBlur(uint8_passes=True).apply(GOLDEN["img"], sigma), GOLDEN[f"blur_{sigma}"])
+
+
+@pytest.mark.parametrize("sigma", [1.0, 3.0])
+def test_blur_without_the_darkening(sigma):
+    image = GOLDEN["img"]
+    exact = GOLDEN[f"blur_float_{sigma}"]
+    assert off(SciPyBlur().apply(image, sigma), exact).max() < 0.6  # rounding, and the golden file's float16
+    assert 0.9 < (exact - GOLDEN[f"blur_{sigma}"].astype(float)).mean() < 1.1
+
+
+@pytest.mark.parametrize("quality", [30, 75, 100])
+def test_jpeg_of_cnndetection(quality):
+    assert np.array_equal(Jpeg().apply(GOLDEN["img"], quality), GOLDEN[f"piljpg_{quality}"])
+
+
+def test_chain_of_cnndetection():
+    blur, jpeg = SciPyBlur(uint8_passes=True), Jpeg()
+    for draws, want in zip(json.loads(str(GOLDEN["pipe_draws"])), GOLDEN["pipe"], strict=True):
+        image = GOLDEN["img"]
+        image = blur.apply(image, draws["sigma"]) if draws["u_blur"] < 0.5 else image
+        image = jpeg.apply(image, draws["q"]) if draws["u_jpg"] < 0.5 else image
+        assert np.array_equal(image, want)
+
+
+# albumentations 1, so DeepfakeBench
+
+
+def test_blur_of_deepfakebench():
+    image = picture()
+    for size, sigma in [(3, 0.8), (5, 1.1), (7, 1.4)]:
+        assert off(OpenCvBlur().apply(image, size), cv2.GaussianBlur(image, (size, size), sigma)).max() <= 2
+    drawn = draws(OpenCvBlur([3, 7], p=1))
+    assert {size: round(drawn.count(size) / len(drawn), 1) for size in sorted(set(drawn))} == {3: 0.2, 5: 0.4, 7: 0.4}
+
+
+def test_lighting_shifts_all_pixels_along_the_axes():
+    image = np.clip(picture(), 40, 210)
+    shift = PcaLighting().apply(image, 0.5).astype(int) - image
+    assert (np.ptp(shift.reshape(-1, 3), axis=0) == 0).all()
+    variance, axes = np.linalg.eigh(np.cov(image.reshape(-1, 3).T / 255.0))
+    want = 0.5 * 255 * (axes * np.where(axes.sum(0) < 0, -1, 1)) @ variance
+    assert np.abs(shift[0, 0] - np.floor(want)).max() <= 1
+    assert np.array_equal(PcaLighting().apply(image, 0.0), image)
+
+
+def draws(step, count=4000):
+    """The one parameter that a step draws, many times."""
+    step.set_random_seed(0)
+    return [next(iter(step.get_params().values())) for _ in range(count)]
+
+
+def steps_of(policy):
+    """Every step of a policy, those inside OneOf too, by class name."""
+    found = {}
+    for step in build(policy).compose.transforms:
+        for inner in getattr(step, "transforms", [step]):
+            found.setdefault(type(inner).__name__, inner)
+    return found
+
+
+def test_policies_draw_what_they_promise():
+    jpeg = steps_of("dfb")["ImageCompression"]
+    jpeg.set_random_seed(0)
+    assert {jpeg.get_params()["quality"] for _ in range(4000)} == set(range(40, 101))
+    assert set(draws(steps_of("cnnf")["Jpeg"])) == set(range(30, 101))
+    sigmas = draws(steps_of("cnnf")["SciPyBlur"])
+    assert 0 <= min(sigmas) < 0.01
+    assert 2.99 < max(sigmas) <= 3
+    assert 1.4 < np.mean(sigmas) < 1.6
+    assert not steps_of("cnnf")["SciPyBlur"].uint8_passes
+    assert steps_of("cnnf_official")["SciPyBlur"].uint8_passes
+    rotate = steps_of("dfb")["Rotate"]
+    assert (rotate.limit, rotate.border_mode, rotate.p) == ((-10, 10), cv2.BORDER_REFLECT_101, 0.5)
+    assert steps_of("dfb").keys() - steps_of("dfb_norotate").keys() == {"Rotate"}
+    for policy in ("cnnf", "cnnf_official", "dfb", "dfb_norotate"):
+        assert all(step.p == 0.5 for step in build(policy).compose.transforms)
+
+
+def test_blur_and_jpeg_are_drawn_independently():
+    blur, jpeg = SciPyBlur([2, 2]), Jpeg([30, 30])
+    image = picture(64, 64)
+    cases = [image, blur.apply(image, 2.0), jpeg.apply(image, 30), jpeg.apply(blur.apply(image, 2.0), 30)]
+    steps = [{"name": "SciPyBlur", "sigma_range": [2, 2]}, {"name": "Jpeg", "quality_range": [30, 30]}]
+    chain = build(steps).compose
+    chain.set_random_seed(0)
+    counts = np.zeros(4)
+    for _ in range(400):
+        out = chain(image=image)["image"]
+        counts[[np.array_equal(out, case) for case in cases].index(True)] += 1
+    assert ((counts > 70) & (counts < 130)).all()
+
+
+# our own steps
+
+
+def test_rescale_and_webp_lose_detail_but_not_the_picture():
+    image = picture()
+    for out in (Rescale().apply(image, 0.5), WebP().apply(image, 60)):
+        assert out.shape == image.shape
+        assert 0 < off(out, image).mean() < 12
+    assert off(WebP().apply(image, 95), image).mean() < off(WebP().apply(image, 20), image).mean()
+    assert np.array_equal(Rescale().apply(image, 1.0), image)
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert Rescale().apply(stripes, 0.5, cv2.INTER_LINEAR).std() < 1  # gray: no aliasing
+
+
+def test_noise_is_gaussian_white_and_keyed():
+    gray = np.full((128, 128, 3), 128, np.uint8)
+    noise = GaussianNoise().apply(gray, 6.0, 5).astype(float) - 128
+    assert abs(noise.mean()) < 0.1
+    assert abs(noise.std() - np.sqrt(36 + 1 / 12)) < 0.1
+    assert 0.30 < (np.abs(noise) > 6.5).mean() / 0.9 < 0.35
+    flat = noise.ravel()
+    assert all(abs(np.corrcoef(flat[:-lag], flat[lag:])[0, 1]) < 0.02 for lag in (1, 2, 3, 4, 384))
+    assert np.array_equal(GaussianNoise().apply(gray, 6.0, 5), GaussianNoise().apply(gray, 6.0, 5))
+    other = GaussianNoise().apply(gray, 6.0, 6).astype(float) - 128
+    assert abs(np.corrcoef(flat, other.ravel())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (17, 3)])
+def test_our_steps_stand_in_a_list_and_take_any_shape(name, shape):
+    for step in ({"name": name, "p": 1}, {"class_path": f"dfl.data.degradations.{name}", "init_args": {"p": 1}}):
+        chain = build([step]).compose
+        out = chain(image=np.full((*shape, 3), 90, np.uint8), mask=np.ones(shape, np.uint8))
+        assert out["image"].shape == (*shape, 3)
+        assert out["image"].dtype == np.uint8
+        assert (out["mask"] == 1).all()
+
+
+def test_mask_of_a_resizing_step_is_nearest_exact():
+    image = picture(61, 61)
+    mask = np.where(image[..., 0] > 127, 255, 0).astype(np.uint8)
+    chain = build([{"name": "RandomSizedCrop", "min_max_height": [31, 31], "size": [61, 61], "p": 1}]).compose
+    step = chain.transforms[0]
+    assert step.mask_interpolation == cv2.INTER_NEAREST_EXACT
+    step.interpolation = cv2.INTER_NEAREST_EXACT  # so that the image shows where each pixel of the mask must be from
+    out = chain(image=image, mask=mask)
+    assert np.array_equal(out["mask"], np.where(out["image"][..., 0] > 127, 255, 0))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies_warn_of_nothing_and_keep_masks_binary(policy):
+    image = picture(80, 90)
+    mask = np.where(image[..., 0] > 127, 255, 0).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        view = Transform(augment=policy).train(64)
+    for index in range(4):
+        assert set(view(image, mask, (0, 0, index))[1].unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"name": "ImageCompression", "quality_lower": 40}, "no argument 'quality_lower'"),
+        ({"name": "SciPyBlur", "sigma_limit": [0, 3]}, "there are p, sigma_range"),
+        ({"name": "SciPyBlur", "sigma_range": [3, 0]}, "sigma_range is .3, 0., it must rise"),
+        ({"name": "Jpeg", "quality_range": [0, 100]}, "within 1 and 100"),
+        ({"name": "Jpeg", "quality_range": 40}, "two numbers"),
+        ({"name": "Rescale", "p": 1.5}, "p is 1.5"),
+        ({"name": "PcaLighting", "std": -1}, "must not be negative"),
+        ({"name": "Jpg"}, "did you mean 'Jpeg'"),
+    ],
+)
+def test_mistakes_are_named(step, message):
+    with pytest.raises(UserError, match=message) as raised:
+        Transform(augment=[step])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_warning_of_albumentations_is_an_error(monkeypatch):
+    def warns(**_):
+        warnings.warn("Argument(s) 'x' are not valid for transform GaussianBlur", stacklevel=2)
+
+    monkeypatch.setitem(build.__globals__["_KINDS"], "GaussianBlur", warns)
+    with pytest.raises(UserError, match="GaussianBlur: Argument.* not valid"):
+        Transform(augment=[{"name": "GaussianBlur"}])
+    assert A.GaussianBlur is not warns
+
+
+# on the device
+
+
+def both(augment, size, keys, image_size=None, **arguments):
+    """A batch that the loader augments, and the same batch that the device finishes; integers (N, 3, S, S)."""
+    inside = Transform(augment=augment, **arguments).train(size)
+    outside = Transform(augment=augment, on_device=True, **arguments).train(size)
+    done, begun, steps = [], [], []
+    for key in keys:
+        image = picture(*(image_size or (size, size)), seed=key[-1])
+        done.append(inside(image, None, key)[0])
+        begun.append(outside(image, None, key)[0])
+        steps.append(outside.steps)
+    return torch.stack(done).int(), on_device.augment(torch.stack(begun), torch.stack(steps)).int()
+
+
+KEYS = [(0, 1, index) for index in range(12)]
+SINGLE = [
+    ({"name": "SciPyBlur"}, 1),
+    ({"name": "OpenCvBlur"}, 1),
+    ({"name": "OpenCvBlur", "kernel_range": [9, 13]}, 1),
+    ({"name": "GaussianBlur"}, 1),
+    ({"name": "GaussianBlur", "sigma_limit": [0.01, 2.0], "blur_limit": 0}, 1),
+    ({"name": "RandomBrightnessContrast", "brightness_limit": 0.3}, 0),
+    ({"name": "HueSaturationValue"}, 1),
+    ({"name": "PcaLighting", "std": 1.0}, 1),
+    ({"name": "GaussianNoise"}, 1),
+    ({"name": "Jpeg", "quality_range": [1, 100]}, 0),
+    ({"name": "ImageCompression", "quality_range": [40, 100]}, 0),
+]
+
+
+@pytest.mark.parametrize(("step", "most"), SINGLE, ids=lambda value: value["name"] if isinstance(value, dict) else "")
+@pytest.mark.parametrize("size", [64, 53])
+def test_the_device_does_what_the_loader_does(step, most, size):
+    loader, device = both([{**step, "p": 0.9}], size, KEYS, resize="squash")
+    assert (loader - device).abs().max() <= most
+    assert len({row.numpy().tobytes() for row in device}) == len(KEYS)
+
+
+@pytest.mark.parametrize("policy", ["cnnf", "cnnf_official", "dfb", "dfb_norotate", "social"])
+def test_a_policy_draws_the_same_on_the_device(policy):
+    loader, device = both(policy, 64, KEYS, resize="squash")
+    off_by = (loader - device).abs().float()
+    # one grey level before JPEG may turn a coefficient over
+    assert off_by.mean() < (0.5 if policy.startswith("dfb") else 0.02)
+    assert ((off_by.amax((1, 2, 3)) <= 1).sum()) >= len(KEYS) // 2
+
+
+def test_jpeg_grid_of_the_device_lies_where_the_loader_has_it():
+    loader, device = both(
+        [{"name": "Jpeg", "quality_range": [10, 50], "p": 1}], 96, KEYS, image_size=(150, 150), resize="none"
+    )
+    inner = np.s_[:, :, 24:-24, 24:-24]  # blocks that the crop cuts have mirrored pixels in place of those beside it
+    assert torch.equal(loader[inner], device[inner])
+
+
+def test_what_the_device_does_depends_on_the_sample_alone():
+    view = Transform(augment="dfb", on_device=True).train(48)
+    rows = [(view(picture(60, 70, index), None, (3, 1, index))[0], view.steps) for index in range(6)]
+    images, steps = (torch.stack(column) for column in zip(*rows, strict=True))
+    whole = on_device.augment(images.clone(), steps)
+    order = [4, 1, 5, 0]
+    assert torch.equal(on_device.augment(images[order], steps[order]), whole[order])
+    again = pickle.loads(pickle.dumps(view))
+    again(picture(60, 70, 4), None, (3, 1, 4))
+    assert torch.equal(again.steps, steps[4])
+    assert not torch.equal(whole, images)
+
+
+def test_training_batches_alone_carry_steps(tmp_path):
+    for index in range(4):
+        for kind in ("real", "fake"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(picture(72, 72, index)).save(tmp_path / kind / f"{index}.png")
+    made = DataModule(
+        train=Folder(str(tmp_path)), transform=Transform(augment="cnnf", on_device=True), size=64, num_workers=0, seed=3
+    )
+    sets = {split: made.datasets(split) for split in ("train", "val")}
+    rows = [sets["train"]["train"][(row, 2)] for row in range(len(sets["train"]["train"]))]
+    batch = collate(rows)
+    begun, steps = batch["image"].clone(), batch["augment"]
+    assert steps.shape == (len(rows), 3, 4)
+    moved = made.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+    assert "augment" not in moved
+    assert torch.equal(moved["image"], on_device.augment(begun, steps))
+    assert "augment" not in collate([next(iter(sets["val"].values()))[0]])
+
+
+@pytest.mark.parametrize("augment", ["flip", "none", [{"name": "Jpeg"}, {"name": "HorizontalFlip"}]])
+def test_nothing_to_move_is_an_error(augment):
+    with pytest.raises(UserError, match="last step of augment cannot run there; those that can are .*SciPyBlur"):
+        Transform(augment=augment, on_device=True)
