@@ -29,7 +29,8 @@ MOST_ROWS, FOLDS = 20_000, 5
 
 @dataclass(frozen=True)
 class Score:
-    """An AUROC with its 95 % interval (Hanley & McNeil 1982). NaN where one class has fewer than ``FOLDS`` images."""
+    """An AUROC with its 95 % interval (Hanley & McNeil 1982). NaN where there are fewer than ``FOLDS`` images of a
+    class, or of sets of tied images."""
 
     auroc: float
     low: float
@@ -65,6 +66,8 @@ def leak(table: pa.Table, seed: int = 0) -> dict[str, Score]:
     if min(np.bincount(label, minlength=2)) < FOLDS:
         return dict.fromkeys(names, UNDEFINED)
     fold = _folds(table, label, seed)
+    if fold is None:
+        return dict.fromkeys(names, UNDEFINED)
     values = {name: [_numbers(table[column]) for column in columns] for name, columns in CLUES.items()}
     out = {name: _forest(np.stack(columns, 1), label, fold, seed) for name, columns in values.items()}
     told = [name for name in CLUES if _varies(np.stack(values[name], 1)).any()]
@@ -89,10 +92,13 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.unique(np.array(column.to_pylist()), return_inverse=True)[1]
 
 
-def _folds(table: pa.Table, label: np.ndarray, seed: int) -> np.ndarray:
-    """Return the fold of each row, int (n,); rows tied by identity, video or source are in one."""
+def _folds(table: pa.Table, label: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return the fold of each row, int (n,); rows tied by identity, video or source are in one. None if too few are."""
     tied = components([table[name].to_pylist() for name in TIES])
-    alone = len(np.unique(tied)) == len(tied)
+    groups = len(np.unique(tied))
+    if groups < FOLDS:
+        return None
+    alone = groups == len(tied)
     by = StratifiedKFold if alone else StratifiedGroupKFold
     fold = np.zeros(len(label), np.int64)
     parts = by(FOLDS, shuffle=True, random_state=seed).split(label, label, None if alone else tied)
