@@ -1,4 +1,4 @@
-"""Files that hold many images: Parquet, LMDB, videos. What they share: opened late, kept open, once per process.
+"""Files that hold many images: Parquet, Arrow, LMDB, videos. What they share: opened late, kept open, once per process.
 
 A handle that was opened before a fork must not be used after it (LMDB crashes), so all are closed before a process
 forks loader workers; each opens its own. Few are kept: a thousand shards would use up the file descriptors.
@@ -53,6 +53,21 @@ def parquet_cell(file: str, column: str, row: int) -> bytes:
     except (OSError, pa.ArrowException, KeyError, IndexError) as e:
         if isinstance(e, DecodeError):
             raise
+        raise DecodeError(f"{file}#column={column}&row={row}", str(e).splitlines()[0].strip("'\"")) from e
+
+
+def arrow_cell(file: str, column: str, row: int) -> bytes:
+    """Return the bytes in one cell of an Arrow IPC file, as ``dfl data pack`` writes them.
+
+    The file is memory-mapped: any row costs its own bytes and no others, in whatever order rows are asked for.
+
+    Raises:
+        AbsentCell: If the cell is null.
+        DecodeError: If the file, the column or the row is not there.
+    """
+    try:
+        return _handle(file, "arrow", _Mapped).cell(column, row)
+    except (OSError, pa.ArrowException, KeyError, IndexError) as e:
         raise DecodeError(f"{file}#column={column}&row={row}", str(e).splitlines()[0].strip("'\"")) from e
 
 
@@ -176,6 +191,31 @@ class _Cursor:
         if cell is None:
             raise AbsentCell(f"row {row} of column {self.column!r}", "the cell is empty")
         return bytes(cell)
+
+
+class _Mapped:
+    """Rows of an Arrow IPC file; all its batches but the last hold equally many, so a row is found without a search."""
+
+    def __init__(self, file: str, _: str) -> None:
+        self.file = pa.ipc.open_file(pa.memory_map(file))
+        self.batches: dict[int, pa.RecordBatch] = {}
+        self.rows = self._batch(0).num_rows if self.file.num_record_batches else 0
+
+    def _batch(self, i: int) -> pa.RecordBatch:
+        if i not in self.batches:
+            self.batches[i] = self.file.get_batch(i)
+        return self.batches[i]
+
+    def cell(self, column: str, row: int) -> bytes:
+        i = row // max(self.rows, 1)
+        if i >= self.file.num_record_batches or row - i * self.rows >= self._batch(i).num_rows:
+            raise IndexError(f"the file has no row {row}")
+        if column not in self.file.schema.names:
+            raise KeyError(f"no column {column!r}; there are {', '.join(self.file.schema.names)}")
+        value = self._batch(i).column(column)[row - i * self.rows]
+        if not value.is_valid:
+            raise AbsentCell(f"row {row} of column {column!r}", "the cell is empty")
+        return bytes(value.as_py())
 
 
 def _handle(file: str, kind: str, make: Callable[[str, str], T]) -> T:

@@ -15,6 +15,8 @@ from dfl.errors import UserError, near
 VERBS = {
     "scan": "write a table of all images: size, format, hashes, what cannot be read",
     "split": "share images out to train, val and test; what belongs together stays together",
+    "equalize": "write real and fake anew, the same way: size, format, JPEG quality",
+    "pack": "write small images into shards, for fast and remote training",
 }
 USAGE = "usage: dfl data VERB SOURCE... [--key value ...]\n\nverbs:\n{verbs}\n\n{doc}\n\n  dfl data VERB --help"
 
