@@ -49,7 +49,7 @@ def pack(
     sources: list[str],
     output: str,
     size: int = 256,
-    encoding: Literal["png", "jpeg", "raw"] = "png",
+    encoding: Literal["raw", "png", "jpeg"] = "raw",
     quality: int = 95,
     keep: bool = False,
     shard: int = 4096,
@@ -64,7 +64,8 @@ def pack(
         sources: Data configs, folders, tables.
         output: The folder: ``shard-*.arrow``, ``index.parquet`` and ``pack.json``.
         size: Pixels of the shorter side of larger images, antialiased; nothing is cut off or enlarged.
-        encoding: ``png`` and ``raw`` (uncompressed) keep every pixel, ``jpeg`` does not (4:4:4).
+        encoding: ``raw`` (uncompressed) and ``png`` keep every pixel: the first is read many times as fast, the second
+            takes a quarter less room. ``jpeg`` (4:4:4) keeps nearly all.
         quality: Of a JPEG, 1 to 100.
         keep: Keep the bytes of files that need no shrinking, whatever their format.
         shard: Images of a shard.
