@@ -19,6 +19,8 @@ from dfl.data.decoding import read_image
 from dfl.data.masks import load_mask
 from dfl.data.tools.equalize import equalize
 from dfl.data.tools.facts import measure
+from dfl.data.tools.given import open_sources
+from dfl.data.tools.given import rows as rows_of
 from dfl.errors import UserError
 
 
@@ -77,6 +79,8 @@ def test_both_classes_are_written_the_same_way(tmp_path: Path) -> None:
     assert record["left_out"] == []
     assert {"settings", "versions", "date"} <= record.keys()
     assert pq.read_table(table)["origin"][0].as_py() == "in/r0.jpg"
+    given = rows_of(open_sources([str(table.parent)]))  # the folder, named to another verb, is read by its table
+    assert given["generator"].to_pylist().count("sd") == 6
 
 
 def test_geometry_bit_for_bit(tmp_path: Path) -> None:
