@@ -4,6 +4,7 @@ Most images are files, and their locator is the path. Public sets also keep imag
 frames of videos, and several faces in one picture. Such an image is named by the file, a ``#`` and where in it:
 
     shard-00001.parquet#column=image&row=12    cell of a Parquet column of bytes, or of structs with a field ``bytes``
+    shard-00001.arrow#column=image&row=12      the same of an Arrow IPC file, memory-mapped (``dfl data pack``)
     FaceForensics++_lmdb#key=a/b/000.png       entry of an LMDB, the key with %, & and # percent-encoded
     000_003.mp4#frame=120                      frame number 120 of a video, from 0, in the order of display
     000_003.mp4#at=3/32                        frame in the middle of part 3 (from 0) of 32 equal parts of the video
@@ -64,7 +65,8 @@ def read_bytes(locator: str) -> bytes:
     from dfl.data import containers
 
     if "row" in inside:
-        return containers.parquet_cell(file, inside.get("column", "image"), int(inside["row"]))
+        cell = containers.arrow_cell if file.endswith(".arrow") else containers.parquet_cell
+        return cell(file, inside.get("column", "image"), int(inside["row"]))
     if "key" in inside:
         return containers.lmdb_entry(file, inside["key"])
     if "frame" in inside:

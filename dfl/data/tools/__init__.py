@@ -17,6 +17,8 @@ VERBS = {
     "check": "count, find what cannot be read, copies, bad masks, labels that leak through the files",
     "faces": "write a table of the faces in images and videos, by a file of boxes or a face detector",
     "split": "share images out to train, val and test; what belongs together stays together",
+    "equalize": "write real and fake anew, the same way: size, format, JPEG quality",
+    "pack": "write small images into shards, for fast and remote training",
 }
 USAGE = "usage: dfl data VERB SOURCE... [--key value ...]\n\nverbs:\n{verbs}\n\n{doc}\n\n  dfl data VERB --help"
 

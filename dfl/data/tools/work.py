@@ -50,6 +50,10 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
+    def skip(self, n: int) -> None:
+        """Move the bar over items that were done before."""
+        self._bar.advance(self._task, n)
+
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield ``function(item)`` of each item, in their order; a few tasks ahead of who asks."""
         for answers in self._in_order(function, _pieces(items)):
