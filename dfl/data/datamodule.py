@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
+from dfl.data.rows import Rows, shared_paths
 from dfl.data.sampler import EvalSampler, TrainSampler, balanced, shuffled, steps_of_epoch
 from dfl.data.sources.base import Source
 from dfl.data.transforms import Transform
@@ -95,7 +96,7 @@ class DataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Let every source make what it needs on disk; called on one process."""
-        for source in [*self.train_sources, *(s for domains in self.sources.values() for s in domains.values())]:
+        for source in self._all_sources():
             source.prepare()
 
     def setup(self, stage: str) -> None:
@@ -104,6 +105,8 @@ class DataModule(pl.LightningDataModule):
             self.sets[split] = dict(self.datasets(split))
         if stage in ("fit", "test") and not self.allow_overlap:
             self._check_overlap("val" if stage == "fit" else "test")
+        for source in self._all_sources():
+            source.release()
 
     def datasets(self, split: str) -> Mapping[str, ImageDataset]:
         """Return the data sets of ``train``, ``val``, ``test`` or ``predict`` by domain name.
@@ -111,7 +114,7 @@ class DataModule(pl.LightningDataModule):
         Raises:
             UserError: If a source is not there, or the split names no source.
         """
-        tables = self._tables(split)
+        tables = {domain: Rows.of(table) for domain, table in self._tables(split).items()}
         extend_vocab(self.vocab, tables.values())
         size = self.size or self._detector_size()
         view = self.transform.train(size) if split == "train" else self.transform.eval(size)
@@ -125,7 +128,7 @@ class DataModule(pl.LightningDataModule):
                 on_bad=self.on_bad,
                 seed=self.seed,
                 max_pixels=self.max_pixels,
-                class_weight=self._class_weight(table) if split == "train" else (1.0, 1.0),
+                class_weight=self._class_weight(table.label) if split == "train" else (1.0, 1.0),
             )
             for domain, table in tables.items()
         }
@@ -185,7 +188,7 @@ class DataModule(pl.LightningDataModule):
         """Number names as the checkpoint does; names it does not know come after."""
         vocab: Vocab = {column: dict(ids) for column, ids in state_dict["vocab"].items()}
         for domains in self.sets.values():
-            extend_vocab(vocab, [data.table for data in domains.values()])
+            extend_vocab(vocab, [data.rows for data in domains.values()])
         self.vocab = vocab
         for domains in self.sets.values():
             for data in domains.values():
@@ -193,8 +196,11 @@ class DataModule(pl.LightningDataModule):
         for split, domains in state_dict.get("bad", {}).items():
             for domain, bad in domains.items():
                 if bad and (found := self.sets.get(split, {}).get(domain)):
-                    here = set(found.table["path"].to_pylist())
-                    found.bad.update({path: reason for path, reason in bad.items() if path in here})
+                    here = shared_paths(found.table["path"], pa.chunked_array([list(bad)], pa.string()))
+                    found.bad.update({path: bad[path] for path in bad if path in here})
+
+    def _all_sources(self) -> list[Source]:
+        return [*self.train_sources, *(s for domains in self.sources.values() for s in domains.values())]
 
     def _tables(self, split: str) -> dict[str, pa.Table]:
         if split == "train":
@@ -233,11 +239,11 @@ class DataModule(pl.LightningDataModule):
             raise UserError("no trainer and no detector to ask for the image size: set data.size")
         return int(cast(Any, self.trainer.lightning_module).input_size)
 
-    def _class_weight(self, table: pa.Table) -> tuple[float, float]:
+    def _class_weight(self, label: np.ndarray) -> tuple[float, float]:
         if self.balance != "weights":
             return (1.0, 1.0)
-        count = np.bincount(table["label"].to_numpy(), minlength=2)
-        return (len(table) / (2 * max(count[0], 1)), len(table) / (2 * max(count[1], 1)))
+        count = np.bincount(label, minlength=2)
+        return (len(label) / (2 * max(count[0], 1)), len(label) / (2 * max(count[1], 1)))
 
     def _running_split(self) -> str:
         assert self.trainer is not None
@@ -249,13 +255,14 @@ class DataModule(pl.LightningDataModule):
         if split == "test":  # the training data need not be on the machine that tests; without splits they are the same
             tested = self.sources["test"].values()
             whole = [s for s in self.train_sources if getattr(s, "fractions", 1) is None and s in tested]
-            trained = {path for source in whole for path in source.load("train")["path"].to_pylist()}
+            trained = [source.load("train")["path"] for source in whole]
         else:
-            trained = set(self.sets["train"]["train"].table["path"].to_pylist())
+            trained = [self.sets["train"]["train"].table["path"]]
         for domain, data in self.sets[split].items():
-            if both := trained.intersection(data.table["path"].to_pylist()):
+            both = sorted({path for paths in trained for path in shared_paths(paths, data.table["path"])})
+            if both:
                 raise UserError(
-                    f"{len(both)} images of {split}/{domain} are trained on too, such as {min(both)}; "
+                    f"{len(both)} images of {split}/{domain} are trained on too, such as {both[0]}; "
                     "set fractions to split the set, or allow_overlap"
                 )
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.splits import assign
+from dfl.data.splits import split_column
 from dfl.errors import UserError, near
 
 SPLITS = ("train", "val", "test")
@@ -134,7 +134,7 @@ def part(table: pa.Table, split: str, fractions: Mapping[str, float] | None, see
     """
     if fractions is None or not len(table):
         return table
-    column = pa.array(assign(table, fractions, seed, by=TIES))
+    column = split_column(table, fractions, seed, by=TIES)
     table = table.set_column(table.column_names.index("split"), "split", column)
     return table.filter(pc.equal(table["split"], split))
 
@@ -176,6 +176,9 @@ class Source(ABC):
     def prepare(self) -> None:  # noqa: B027  (optional: most sets are on disk already)
         """Make files that must exist before ``items``; called once, on one process."""
 
+    def release(self) -> None:  # noqa: B027  (optional)
+        """Let go of what is held between the splits that are read; called when a stage has its tables."""
+
     def load(self, split: str) -> pa.Table:
         """Return ``items(split)``, checked and cut to ``limit``.
 
@@ -192,7 +195,9 @@ class Source(ABC):
             keep = np.random.default_rng([self.limit_seed, SPLITS.index(split)]).choice(
                 len(table), limit, replace=False
             )
-            table = table.take(pa.array(np.sort(keep)))
+            chosen = np.zeros(len(table), bool)
+            chosen[keep] = True
+            table = table.filter(pa.array(chosen))
         return table
 
     def missing(self, what: str, where: str | Path) -> UserError:

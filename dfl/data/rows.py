@@ -1,0 +1,217 @@
+"""The rows of a data set as a memory-mapped Arrow file.
+
+Millions of rows as Python objects would be copied into every loader process, page by page, as their reference counts
+are written. Here they lie in one file on each machine, named by its content. Every process maps it, and the system
+keeps one copy of its pages for all. Names that repeat are kept once, with an integer of the smallest fitting size for
+each row.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfl.data.locators import odd, replaced
+from dfl.data.sources.base import ROW_SCHEMA
+from dfl.errors import UserError
+
+#: Text that hardly repeats, and is kept as it is; all other text is kept as names and integers.
+PLAIN = ("path", "mask", "caption", "explanation")
+#: Files that no run has used for so many days are removed.
+KEPT_DAYS = 7
+_STEP = 1 << 20
+
+
+class Rows:
+    """A memory-mapped table. It is pickled by its file's name, so that a spawned loader process maps it too.
+
+    Args:
+        file: What ``Rows.of`` wrote.
+    """
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+        #: All columns, text of ``PLAIN`` as it is, other text as dictionaries.
+        self.table: pa.Table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        #: int8 (n,), views of the file.
+        self.label, self.class_label = self.number("label"), self.number("class_label")
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "Rows":
+        """Write a table of ``ROW_SCHEMA``, unless this machine has a file with the same content, and map it.
+
+        Raises:
+            UserError: If the file cannot be written.
+        """
+        batch = _compact(table)
+        content = _Digest()
+        _write(batch, content)
+        file = _folder() / f"{content.sha256.hexdigest()[:32]}.arrow"
+        _keep(batch, file, content.size)
+        return cls(file)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.file.is_file():  # cleaned away; the pages that we have mapped are still there
+            return Rows.of, (self.table,)
+        os.utime(self.file)
+        return Rows, (self.file,)
+
+    def number(self, name: str) -> np.ndarray:
+        """Return a column of numbers (n,), a view of the file."""
+        return self.table[name].chunk(0).to_numpy()
+
+    def names(self, name: str) -> list[str]:
+        """Return the different names of a column that is not in ``PLAIN``."""
+        return list(self.table[name].chunk(0).dictionary.to_pylist())
+
+    def codes(self, name: str) -> np.ndarray:
+        """Return where each row's name is in ``names``: int8, int16 or int32 (n,), a view of the file."""
+        return self.table[name].chunk(0).indices.to_numpy()
+
+    def text(self, name: str, row: int) -> str:
+        """Return a cell of a column of text."""
+        return str(self.table[name][row].as_py())
+
+    def sha256(self) -> str:
+        """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
+        paths = _absolute(self.table["path"].chunk(0))
+        ends = pc.min_max(paths).as_py()  # the folders that these two share, all share
+        if ends["min"] == ends["max"]:
+            shared = os.path.dirname(ends["min"])
+        else:
+            shared = os.path.commonpath([ends["min"], ends["max"]])
+        base = len(f"{shared.rstrip('/')}/".encode())
+        text, length = hashlib.sha256(), hashlib.sha256()
+        for start in range(0, len(paths), _STEP):
+            part = pc.binary_replace_slice(paths.slice(start, _STEP).cast(pa.large_binary()), 0, base, b"")
+            offsets = np.frombuffer(part.buffers()[1], np.int64)[: len(part) + 1]
+            text.update(memoryview(part.buffers()[2])[: offsets[-1]])
+            length.update(np.diff(offsets))
+        return hashlib.sha256(text.digest() + length.digest() + self.label.tobytes()).hexdigest()
+
+    def repeated(self) -> list[str]:
+        """Paths that stand in more than one row."""
+        counts = self.table["path"].value_counts()
+        return list(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
+
+
+def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
+    """Return the different paths that are in both columns, sorted."""
+    small, large = sorted((c.cast(pa.large_string()) for c in (one, other)), key=len)
+    return sorted(pc.unique(large.filter(pc.is_in(large, small))).to_pylist())
+
+
+class _Digest(io.RawIOBase):
+    """A file that keeps only the hash and size of what is written to it."""
+
+    def __init__(self) -> None:
+        self.sha256, self.size = hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.size
+
+    def write(self, content: Any) -> int:
+        self.sha256.update(content)
+        self.size += memoryview(content).nbytes
+        return memoryview(content).nbytes
+
+
+def _compact(table: pa.Table) -> pa.RecordBatch:
+    """Return the columns of ``ROW_SCHEMA`` in one piece each, text that repeats as dictionaries."""
+    columns = []
+    for field in ROW_SCHEMA:
+        column = table[field.name]
+        if pa.types.is_string(field.type):
+            # Arrow's usual text ends at 2 GiB in one piece
+            kind = pa.string() if column.nbytes < 1 << 31 else pa.large_string()
+            column = _one(column.cast(kind))
+            columns.append(column if field.name in PLAIN else _encoded(column))
+        else:
+            columns.append(_one(column))
+    return pa.RecordBatch.from_arrays(columns, ROW_SCHEMA.names)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _encoded(column: pa.Array) -> pa.DictionaryArray:
+    if not len(column) or not pc.max(pc.binary_length(column)).as_py():  # a column the set does not know
+        return pa.DictionaryArray.from_arrays(np.zeros(len(column), np.int8), pa.array([""]))
+    found = column.dictionary_encode()
+    small = next(t for t in (np.int8, np.int16, np.int32) if len(found.dictionary) <= np.iinfo(t).max)
+    return pa.DictionaryArray.from_arrays(found.indices.to_numpy().astype(small, copy=False), found.dictionary)
+
+
+def _write(batch: pa.RecordBatch, to: Any) -> None:
+    with pa.ipc.new_file(to, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _keep(batch: pa.RecordBatch, file: Path, size: int) -> None:
+    """Have the file there; ranks that write it at the same time write the same, and each moves it into place."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        if file.is_file() and file.stat().st_size == size:
+            os.utime(file)
+            return
+        _clean(file.parent)
+        with pa.OSFile(str(partial), "wb") as to:
+            _write(batch, to)
+        os.replace(partial, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write the rows ({size / 1e9:.1f} GB) to {file.parent}: {error.strerror or error}; "
+            "set TMPDIR to a local folder with room"
+        ) from error
+
+
+def _folder() -> Path:
+    """Return the folder of this user's files on this machine."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"dfl-rows-{user}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        owner = folder.stat()
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror or error}; set TMPDIR to a local folder") from error
+    if hasattr(os, "getuid") and (owner.st_uid != user or owner.st_mode & 0o022):
+        raise UserError(f"{folder} can be written by others: remove it, or set TMPDIR to a folder of your own")
+    return folder
+
+
+def _clean(folder: Path) -> None:
+    """Remove what no run has used for long; a run that still maps a file keeps its pages."""
+    old = time.time() - 86400 * KEPT_DAYS
+    for file in folder.iterdir():
+        try:
+            if file.stat().st_mtime < old:
+                file.unlink()
+        except FileNotFoundError:  # another run was quicker
+            continue
+
+
+def _absolute(paths: pa.Array) -> pa.Array:
+    """Return paths as ``os.path.abspath`` gives them."""
+    whole = np.asarray(pc.starts_with(paths, "/"))
+    strange = odd(paths) if os.sep == "/" else np.ones(len(paths), bool)
+    if not whole.all():
+        here = os.getcwd().rstrip("/") + "/"
+        paths = pc.if_else(pa.array(whole), paths, pc.binary_join_element_wise(here, paths, "").cast(paths.type))
+    return replaced(paths, strange, os.path.abspath)
