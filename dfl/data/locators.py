@@ -58,7 +58,9 @@ def all_below(root: Path, locators: pa.Array) -> pa.Array:
     if pc.all(stay).as_py() and not slow.any():
         return locators
     folder = "" if str(root) == "." else f"{str(root).rstrip('/')}/"
-    joined = pc.if_else(stay, locators, pc.binary_join_element_wise(folder, locators, ""))
+    joined = pc.binary_join_element_wise(folder, locators, "")
+    if pc.any(stay).as_py():
+        joined = pc.if_else(stay, locators, joined)
     return replaced(joined, slow, lambda text: below(root, text), locators)
 
 
@@ -81,8 +83,8 @@ def odd(paths: pa.Array) -> np.ndarray:
         return none
     _, offsets, content = paths.buffers()
     width = np.int64 if pa.types.is_large_string(paths.type) else np.int32
-    edges = np.frombuffer(offsets, width)[paths.offset : paths.offset + len(paths) + 1]
-    if (edges[1:] > edges[:-1]).all():
+    edges: np.ndarray = np.frombuffer(offsets, width)[paths.offset : paths.offset + len(paths) + 1]
+    if np.diff(edges).all():
         text = np.frombuffer(content, np.uint8)
         ends = (text[edges[:-1]] == ord(".")) | (text[edges[1:] - 1] == ord("/")) | (text[edges[1:] - 1] == ord("."))
         if not ends.any() and not _slash_then_slash_or_dot(text[edges[0] : edges[-1]]):

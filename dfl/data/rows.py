@@ -11,6 +11,7 @@ import io
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Rows:
             part = pc.binary_replace_slice(paths.slice(start, _STEP).cast(pa.large_binary()), 0, base, b"")
             offsets = np.frombuffer(part.buffers()[1], np.int64)[: len(part) + 1]
             text.update(memoryview(part.buffers()[2])[: offsets[-1]])
-            length.update(np.diff(offsets))
+            length.update(np.diff(offsets).tobytes())
         return hashlib.sha256(text.digest() + length.digest() + self.label.tobytes()).hexdigest()
 
     def repeated(self) -> list[str]:
@@ -131,17 +132,17 @@ class _Digest(io.RawIOBase):
 
 def _compact(table: pa.Table) -> pa.RecordBatch:
     """Return the columns of ``ROW_SCHEMA`` in one piece each, text that repeats as dictionaries."""
-    columns = []
-    for field in ROW_SCHEMA:
-        column = table[field.name]
-        if pa.types.is_string(field.type):
-            # Arrow's usual text ends at 2 GiB in one piece
-            kind = pa.string() if column.nbytes < 1 << 31 else pa.large_string()
-            column = _one(column.cast(kind))
-            columns.append(column if field.name in PLAIN else _encoded(column))
-        else:
-            columns.append(_one(column))
+    with ThreadPoolExecutor() as pool:  # Arrow lets other threads run meanwhile
+        columns = list(pool.map(_column, ROW_SCHEMA, table.select(ROW_SCHEMA.names).columns))
     return pa.RecordBatch.from_arrays(columns, ROW_SCHEMA.names)
+
+
+def _column(field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
+    if not pa.types.is_string(field.type):
+        return _one(column)
+    # Arrow's usual text ends at 2 GiB in one piece
+    text = _one(column.cast(pa.string() if column.nbytes < 1 << 31 else pa.large_string()))
+    return text if field.name in PLAIN else _encoded(text)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -1,6 +1,7 @@
 """A table of images, CSV or Parquet, with named columns."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,12 @@ class Table(Source):
         del raw
         sides = self._sides(table)
         if sides is not None and pc.any(pc.not_equal(sides, "")).as_py():
-            table = _put(table, "split", sides).filter(pc.equal(sides, split))
+            mask = pc.equal(sides, split)
+            names = [name for name in table.column_names if name != "split"]
+            with ThreadPoolExecutor() as pool:
+                parts = list(pool.map(lambda name: table[name].filter(mask), names))
+            table = pa.table(dict(zip(names, parts, strict=True)))
+            table = table.append_column("split", pa.chunked_array([pa.repeat(split, len(table))]))
         absent = {"class_label": table["label"]} if "class_label" not in table.column_names else {}
         for name in ("path", "mask"):
             if name in table.column_names:
@@ -148,7 +154,8 @@ class Table(Source):
         """Return paths below the root; no mask stays no mask."""
         if name == "mask" and pc.any(pc.equal(paths, "")).as_py():
             return _by_value(paths, lambda mask: below(self.root, mask) if mask else "", pa.string())
-        return pa.chunked_array([all_below(self.root, part) for part in paths.chunks], pa.string())
+        with ThreadPoolExecutor() as pool:
+            return pa.chunked_array(list(pool.map(lambda part: all_below(self.root, part), paths.chunks)), pa.string())
 
     def _column(self, names: list[str], name: str) -> str | None:
         if name in self.columns:
