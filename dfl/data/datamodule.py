@@ -16,7 +16,18 @@ from torch.utils.data import DataLoader, Sampler
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
 from dfl.data.rows import Rows, shared_paths
-from dfl.data.sampler import EvalSampler, TrainSampler, balanced, shuffled, steps_of_epoch
+from dfl.data.sampler import (
+    EvalSampler,
+    Order,
+    TrainSampler,
+    balanced,
+    by_generators,
+    grouped,
+    own_pairs,
+    pairs,
+    shuffled,
+    steps_of_epoch,
+)
 from dfl.data.sources.base import Source
 from dfl.data.transforms import Transform
 from dfl.data.unread import Unread
@@ -42,7 +53,11 @@ class DataModule(pl.LightningDataModule):
         batch_size: Images in a batch of one device.
         eval_batch_size: The same for validation, test and prediction; by default ``batch_size``.
         num_workers: Loader processes of one device.
-        balance: ``sampling`` draws real and fake equally often; ``weights`` weighs the classes in the loss.
+        balance: ``sampling`` draws real and fake equally often; ``weights`` weighs the classes in the loss. The others
+            say what each batch holds: ``pairs`` fake, real, fake, real, ...; ``groups`` every demographic group and
+            class equally often; ``generators`` half real, and fakes of some generators, equally many of each.
+        originals: With ``pairs``, the real image after a fake is its own original (column ``source``).
+        generators_per_batch: With ``generators``, how many of them are in a batch of all devices.
         on_bad: What to do with an unreadable image. ``substitute`` draws another one of the same class in
             training, and skips in evaluation.
         max_bad: Largest share of unreadable images in a domain that is put up with.
@@ -62,7 +77,9 @@ class DataModule(pl.LightningDataModule):
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int = 2,
-        balance: Literal["none", "sampling", "weights"] = "none",
+        balance: Literal["none", "sampling", "weights", "pairs", "groups", "generators"] = "none",
+        originals: bool = False,
+        generators_per_batch: int = 4,
         on_bad: Policy = "raise",
         max_bad: float = 0.01,
         max_pixels: int = 64_000_000,
@@ -86,6 +103,11 @@ class DataModule(pl.LightningDataModule):
         self.transform = transform or Transform()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
+        self.originals, self.generators_per_batch = originals, generators_per_batch
+        if originals and balance != "pairs":
+            raise UserError(f"originals=true is for balance=pairs, not {balance}")
+        if balance == "pairs" and batch_size % 2:
+            raise UserError(f"balance=pairs needs an even batch_size, not {batch_size}")
         self.max_pixels, self.allow_overlap, self.size = max_pixels, allow_overlap, size
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self._unread = Unread(max_bad)
@@ -140,10 +162,10 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the loader of the mixture; its order and position come from the trainer."""
         data = self.sets["train"]["train"]
-        order = balanced(data.label, self.seed) if self.balance == "sampling" else shuffled(len(data), self.seed)
         if self.trainer is None:
             raise UserError("a training loader needs a Trainer: its sampler asks the trainer where it is")
-        sampler = TrainSampler(order, len(data), self.batch_size, self.trainer)
+        order, length = self._order(data, self.batch_size * self.trainer.world_size)
+        sampler = TrainSampler(order, length, self.batch_size, self.trainer)
         return self._loader(data, sampler, self.batch_size, keep_workers=True)
 
     def train_steps(self) -> int:
@@ -210,6 +232,25 @@ class DataModule(pl.LightningDataModule):
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         return {d: source.load("test" if split == "predict" else split) for d, source in self.sources[split].items()}
+
+    def _order(self, data: ImageDataset, batch: int) -> tuple[Order, int]:
+        """Return the order of an epoch of global batches, and its length in rows."""
+        if self.balance == "sampling":
+            return balanced(data.label, self.seed), len(data)
+        if self.balance in ("none", "weights"):
+            return shuffled(len(data), self.seed), len(data)
+        # rows may come again, so even a small set fills a batch
+        length = max(1, len(data) // batch) * batch
+        if self.balance == "groups":
+            group = data.rows.known("group")
+            return grouped(data.label, group, data.rows.names("group"), self.seed, length), length
+        if self.balance == "generators":
+            k, generator = self.generators_per_batch, data.rows.known("generator")
+            return by_generators(data.label, generator, k, self.seed, length, batch), length
+        if self.originals:
+            source, frame = data.rows.known("source"), data.rows.number("frame")
+            return own_pairs(data.label, source, frame, self.seed, length), length
+        return pairs(data.label, self.seed, length), length
 
     def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -58,7 +58,8 @@ def all_below(root: Path, locators: pa.Array) -> pa.Array:
     if pc.all(stay).as_py() and not slow.any():
         return locators
     folder = "" if str(root) == "." else f"{str(root).rstrip('/')}/"
-    joined = pc.binary_join_element_wise(folder, locators, "")
+    start, between = (pa.scalar(text, locators.type) for text in (folder, ""))
+    joined = pc.binary_join_element_wise(start, locators, between)
     if pc.any(stay).as_py():
         joined = pc.if_else(stay, locators, joined)
     return replaced(joined, slow, lambda text: below(root, text), locators)

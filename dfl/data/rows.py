@@ -79,6 +79,11 @@ class Rows:
         """Return where each row's name is in ``names``: int8, int16 or int32 (n,), a view of the file."""
         return self.table[name].chunk(0).indices.to_numpy()
 
+    def known(self, name: str) -> np.ndarray:
+        """Return ``codes`` with -1 where the name is empty, int32 (n,)."""
+        codes, names = self.codes(name), self.names(name)
+        return np.where(codes == names.index(""), -1, codes).astype(np.int32) if "" in names else codes
+
     def text(self, name: str, row: int) -> str:
         """Return a cell of a column of text."""
         return str(self.table[name][row].as_py())
@@ -86,12 +91,9 @@ class Rows:
     def sha256(self) -> str:
         """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
         paths = _absolute(self.table["path"].chunk(0))
-        ends = pc.min_max(paths).as_py()  # the folders that these two share, all share
-        if ends["min"] == ends["max"]:
-            shared = os.path.dirname(ends["min"])
-        else:
-            shared = os.path.commonpath([ends["min"], ends["max"]])
-        base = len(f"{shared.rstrip('/')}/".encode())
+        ends = pc.min_max(paths).as_py()  # what these two begin with, all begin with
+        shared = os.path.commonprefix([ends["min"], ends["max"]])  # noqa: RUF071  (cut at a slash in the next line)
+        base = len(shared[: shared.rfind("/") + 1].encode())
         text, length = hashlib.sha256(), hashlib.sha256()
         for start in range(0, len(paths), _STEP):
             part = pc.binary_replace_slice(paths.slice(start, _STEP).cast(pa.large_binary()), 0, base, b"")
@@ -213,6 +215,6 @@ def _absolute(paths: pa.Array) -> pa.Array:
     whole = np.asarray(pc.starts_with(paths, "/"))
     strange = odd(paths) if os.sep == "/" else np.ones(len(paths), bool)
     if not whole.all():
-        here = os.getcwd().rstrip("/") + "/"
-        paths = pc.if_else(pa.array(whole), paths, pc.binary_join_element_wise(here, paths, "").cast(paths.type))
+        here, between = (pa.scalar(text, paths.type) for text in (os.getcwd().rstrip("/") + "/", ""))
+        paths = pc.if_else(pa.array(whole), paths, pc.binary_join_element_wise(here, paths, between))
     return replaced(paths, strange, os.path.abspath)
