@@ -228,10 +228,12 @@ class DataModule(pl.LightningDataModule):
         if split == "train":
             if not self.train_sources:
                 raise UserError("nothing to train on: set data.train to a source")
-            return {"train": pa.concat_tables([source.load("train") for source in self.train_sources])}
+            alone = len(self.train_sources) == 1  # tables of one type only can be put together
+            return {"train": pa.concat_tables([source.load("train", encoded=alone) for source in self.train_sources])}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
-        return {d: source.load("test" if split == "predict" else split) for d, source in self.sources[split].items()}
+        side = "test" if split == "predict" else split
+        return {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
 
     def _order(self, data: ImageDataset, batch: int) -> tuple[Order, int]:
         """Return the order of an epoch of global batches, and its length in rows."""

@@ -20,11 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.locators import odd, replaced
-from dfl.data.sources.base import ROW_SCHEMA
+from dfl.data.sources.base import PLAIN, ROW_SCHEMA
 from dfl.errors import UserError
 
-#: Text that hardly repeats, and is kept as it is; all other text is kept as names and integers.
-PLAIN = ("path", "mask", "caption", "explanation")
 #: Files that no run has used for so many days are removed.
 KEPT_DAYS = 7
 _STEP = 1 << 20
@@ -142,6 +140,8 @@ def _compact(table: pa.Table) -> pa.RecordBatch:
 def _column(field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
     if not pa.types.is_string(field.type):
         return _one(column)
+    if pa.types.is_dictionary(column.type) and field.name not in PLAIN:
+        return _thinned(_one(column.unify_dictionaries()))
     # Arrow's usual text ends at 2 GiB in one piece
     text = _one(column.cast(pa.string() if column.nbytes < 1 << 31 else pa.large_string()))
     return text if field.name in PLAIN else _encoded(text)
@@ -157,8 +157,21 @@ def _encoded(column: pa.Array) -> pa.DictionaryArray:
     if not len(column) or not pc.max(pc.binary_length(column)).as_py():  # a column the set does not know
         return pa.DictionaryArray.from_arrays(np.zeros(len(column), np.int8), pa.array([""]))
     found = column.dictionary_encode()
-    small = next(t for t in (np.int8, np.int16, np.int32) if len(found.dictionary) <= np.iinfo(t).max)
-    return pa.DictionaryArray.from_arrays(found.indices.to_numpy().astype(small, copy=False), found.dictionary)
+    return _small(found.indices.to_numpy(), found.dictionary)
+
+
+def _thinned(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Return a dictionary column without the names that no row has."""
+    codes, names = column.indices.to_numpy(), column.dictionary
+    used = np.bincount(codes, minlength=len(names)) > 0
+    if not used.all():
+        codes, names = (np.cumsum(used, dtype=np.int32) - 1)[codes], names.filter(pa.array(used))
+    return _small(codes, names)
+
+
+def _small(codes: np.ndarray, names: pa.Array) -> pa.DictionaryArray:
+    kind = next(t for t in (np.int8, np.int16, np.int32) if len(names) <= np.iinfo(t).max)
+    return pa.DictionaryArray.from_arrays(codes.astype(kind, copy=False), names)
 
 
 def _write(batch: pa.RecordBatch, to: Any) -> None:

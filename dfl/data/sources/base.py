@@ -77,6 +77,8 @@ ROW_SCHEMA = pa.schema(
         ("explanation", pa.string()),
     ]
 )
+#: Text that hardly repeats; all other text is names, which may be kept once each (Arrow dictionaries).
+PLAIN = ("path", "mask", "caption", "explanation")
 #: Rows that share a name in one of these columns belong on the same side of a split.
 TIES = ("identity", "video", "source")
 _DEFAULTS: dict[str, Any] = {f.name: "" if pa.types.is_string(f.type) else -1 for f in ROW_SCHEMA}
@@ -179,15 +181,24 @@ class Source(ABC):
     def release(self) -> None:  # noqa: B027  (optional)
         """Let go of what is held between the splits that are read; called when a stage has its tables."""
 
-    def load(self, split: str) -> pa.Table:
+    def load(self, split: str, encoded: bool = False) -> pa.Table:
         """Return ``items(split)``, checked and cut to ``limit``.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            encoded: Leave names as dictionaries where the source gives such, which spares time and memory.
+
+        Returns:
+            A table of ``ROW_SCHEMA``, but for the dictionaries.
 
         Raises:
             UserError: If the split is unknown or holds no image.
         """
         if split not in SPLITS:
             raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
-        table = self.items(split).select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
+        table = self.items(split).select(ROW_SCHEMA.names)
+        kept = [pa.types.is_dictionary(f.type) and encoded for f in table.schema]
+        table = table.cast(pa.schema([a if k else b for a, b, k in zip(table.schema, ROW_SCHEMA, kept, strict=True)]))
         if not len(table):
             raise UserError(f"{self!r} has no image in split {split!r}")
         limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit

@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
 from dfl.data.locators import all_below, below
-from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
+from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
 from dfl.data.splits import split_column
 from dfl.errors import UserError
 
@@ -93,15 +94,14 @@ class Table(Source):
             with ThreadPoolExecutor() as pool:
                 parts = list(pool.map(lambda name: table[name].filter(mask), names))
             table = pa.table(dict(zip(names, parts, strict=True)))
-            table = table.append_column("split", pa.chunked_array([pa.repeat(split, len(table))]))
+            table = table.append_column("split", _same(ROW_SCHEMA.field("split"), len(table), split))
         absent = {"class_label": table["label"]} if "class_label" not in table.column_names else {}
         for name in ("path", "mask"):
             if name in table.column_names:
                 table = _put(table, name, self._below(table[name], name))
         for field in ROW_SCHEMA:
             if field.name not in table.column_names:
-                empty = pa.repeat("" if pa.types.is_string(field.type) else pa.scalar(-1, field.type), len(table))
-                table = table.append_column(field.name, absent.get(field.name, pa.chunked_array([empty])))
+                table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))
         return table.select(ROW_SCHEMA.names)
 
     def release(self) -> None:
@@ -118,7 +118,9 @@ class Table(Source):
             try:
                 if self.file.suffix.lower() == ".parquet":
                     known = self._names(pa.parquet.read_schema(self.file).names)
-                    raw = pa.parquet.read_table(self.file, columns=list(dict.fromkeys(known.values())))
+                    repeating = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
+                    columns = list(dict.fromkeys(known.values()))
+                    raw = pa.parquet.read_table(self.file, columns=columns, read_dictionary=repeating)
                 else:
                     raw = pa.csv.read_csv(self.file)
                     self._names(raw.column_names)
@@ -146,7 +148,7 @@ class Table(Source):
         if self.fractions is not None:
             for name in TIES:
                 if name not in table.column_names:
-                    table = table.append_column(name, pa.chunked_array([pa.repeat("", len(table))]))
+                    table = table.append_column(name, _same(ROW_SCHEMA.field(name), len(table)))
             return split_column(table, self.fractions, self.seed, by=TIES)
         return _by_value(table["split"], self._split, pa.string()) if "split" in table.column_names else None
 
@@ -204,9 +206,18 @@ def _put(table: pa.Table, name: str, column: pa.ChunkedArray | pa.Array) -> pa.T
     return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
 
 
+def _same(field: pa.Field, n: int, name: str = "") -> pa.ChunkedArray:
+    """Return a column of one name, by default the absent one; -1 for a column of numbers."""
+    if not pa.types.is_string(field.type):
+        return pa.chunked_array([pa.repeat(pa.scalar(-1, field.type), n)])
+    if field.name in PLAIN:
+        return pa.chunked_array([pa.repeat(name, n)])
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(np.zeros(n, np.int8), pa.array([name]))])
+
+
 def _by_value(column: pa.ChunkedArray, function: Callable[[Any], Any], kind: pa.DataType) -> pa.ChunkedArray:
     """Return a function of each cell, called once for each different value."""
-    encoded = column.dictionary_encode().unify_dictionaries()
+    encoded = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).unify_dictionaries()
     if not encoded.num_chunks:
         return pa.chunked_array([], kind)
     results = pa.array([function(value) for value in encoded.chunk(0).dictionary.to_pylist()], kind)
@@ -215,8 +226,10 @@ def _by_value(column: pa.ChunkedArray, function: Callable[[Any], Any], kind: pa.
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return ``_text`` of each cell."""
+    """Return ``_text`` of each cell, as text or as a dictionary of text."""
     kind = column.type
+    if kind == pa.dictionary(pa.int32(), pa.string()) and not column.null_count:
+        return column
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
