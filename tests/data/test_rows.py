@@ -125,7 +125,14 @@ def test_the_hash_is_of_the_list_below_its_folder(monkeypatch: pytest.MonkeyPatc
     assert told(some()) == first
 
 
-def test_repeated_and_shared_paths() -> None:
+@pytest.mark.parametrize("step", [1 << 20, 3])
+def test_repeated_and_shared_paths(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfl.data.rows._STEP", step)
+    long = [some(n, root=f"/data/of some length/{n}") for n in (40, 50)]
+    column = pa.concat_tables([*long, some(2), long[0].slice(3, 5)])["path"]
+    for table in (long[0], long[0].slice(7), long[1], some(2), some(2).slice(1)):
+        assert shared_paths(column, table["path"]) == sorted(table["path"].to_pylist())
+    assert shared_paths(long[0]["path"], long[1]["path"].slice(9)) == []
     twice = Rows.of(pa.concat_tables([some(5), some(2), some(1, root="/other")]))
     assert sorted(twice.repeated()) == ["/data/0/ä0.png", "/data/1/ä1.png"]
     assert shared_paths(twice.table["path"], some(9).slice(4)["path"]) == ["/data/0/ä4.png"]

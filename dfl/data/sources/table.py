@@ -81,7 +81,7 @@ class Table(Source):
         """Return the rows of a split."""
         raw = self._read()
         table = pa.table({name: _texts(column) for name, column in self._columns(raw).items() if name in _TEXT})
-        label = self._labels(_texts(raw.column(self._column(raw.column_names, "label"))))
+        label = self._labels(raw.column(self._column(raw.column_names, "label")))
         table = table.append_column("label", label)
         for name in ("class_label", "frame"):
             if found := self._column(raw.column_names, name):
@@ -169,7 +169,7 @@ class Table(Source):
         return None if name == "method" and found == self._column(names, "generator") else found
 
     def _labels(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
-        known = sorted(pc.unique(values).to_pylist())
+        known = sorted({_text(v) for v in pc.unique(values).to_pylist()})
         if self.label_of_fake is not None:
             fake = str(self.label_of_fake)
             if len([v for v in known if v != fake]) > 1:
@@ -177,13 +177,13 @@ class Table(Source):
                     f"{self.file}: labels are {', '.join(known)}; "
                     f"with label_of_fake={fake} one other value must be left"
                 )
-            return _by_value(values, lambda v: int(v == fake), pa.int8())
+            return _by_value(values, lambda v: int(_text(v) == fake), pa.int8())
         meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}
         if None in meaning.values():
             raise UserError(
                 f"{self.file}: cannot tell real from fake by the labels {', '.join(known[:10])}; set label_of_fake"
             )
-        return _by_value(values, meaning.__getitem__, pa.int8())
+        return _by_value(values, lambda v: meaning[_text(v)], pa.int8())
 
     def _numbers(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         kind = ROW_SCHEMA.field(name).type
