@@ -28,7 +28,7 @@ class Workers:
     """
 
     def __init__(self, n: int, what: str, count: int | None = None, progress: bool = True) -> None:
-        self.count = min(count or os.cpu_count() or 1, max(1, n // TASK))
+        self.count = min(count or os.cpu_count() or 1, max(1, -(-n // TASK)))
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
