@@ -109,8 +109,8 @@ def recoloured(pixels: Array, of: Array, to: Array, strength: float) -> Array:
     (mean, spread), (goal, wide) = (
         (lab.mean((0, 1)), lab.std((0, 1)) + 1e-3) for lab in (_lab(of[None]), _lab(to[None]))
     )
-    lab = _lab(pixels)
-    lab += np.float32(strength) * ((lab - mean) * np.clip(wide / spread, 0.5, 2) + goal - lab)
+    lab: Array = _lab(pixels)
+    lab = lab + np.float32(strength) * ((lab - mean) * np.clip(wide / spread, 0.5, 2) + goal - lab)
     return np.clip(np.rint(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB) * 255), 0, 255).astype(np.uint8)
 
 
@@ -127,12 +127,13 @@ def _cut(pixels: Array, region: Array, scale: float) -> tuple[Array, Array]:
     """Return a region's box of a picture and its outline, scaled. The box is 2 pixels wider, for clean edges."""
     rows, columns = _box(region)
     rows, columns = (slice(max(0, s.start - 2), s.stop + 2) for s in (rows, columns))
-    piece, shape = pixels[rows, columns], region[rows, columns].astype(np.float32)
+    piece, shape = pixels[rows, columns], region[rows, columns]
     if scale != 1:
         size = tuple(max(1, round(n * scale)) for n in shape.shape[::-1])
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        piece, shape = cv2.resize(piece, size, interpolation=how), cv2.resize(shape, size, interpolation=how)
-    return piece, shape > 0.5
+        piece = cv2.resize(piece, size, interpolation=how)
+        shape = cv2.resize(shape.astype(np.float32), size, interpolation=how) > 0.5
+    return piece, shape
 
 
 def _placed(like: Array, piece: Array, shape: Array, top: int, left: int) -> tuple[Array, Array]:
@@ -153,13 +154,23 @@ def _fit(region: Array, into: tuple[int, ...], limits: tuple[float, float], rng:
     return float(min(max(wanted, low), high))
 
 
+def _along(region: Array, room: int, rng: Rng) -> int:
+    """Draw a row within the room; a thing that its own picture cuts off on one side goes to that side."""
+    first, last = region[0].any(), region[-1].any()
+    if first != last:
+        return 0 if first else room
+    return int(rng.integers(room + 1))
+
+
 def splice(scene: Scene, rng: Rng) -> tuple[Array, Array]:
     """Put a region of the donor somewhere; its colours move as the donor's as a whole move to the image's."""
     height, width = scene.image.shape[:2]
     piece, shape = _cut(scene.donor, scene.region, _fit(scene.region, scene.image.shape, scene.limits, rng))
     piece = recoloured(piece, scene.donor.reshape(-1, 3), scene.image.reshape(-1, 3), scene.colour)
     piece, shape = piece[:height, :width], shape[:height, :width]  # rounding may add a pixel
-    top, left = (int(rng.integers(n - m + 1)) for n, m in zip((height, width), shape.shape, strict=True))
+    region = scene.region
+    top = _along(region, height - shape.shape[0], rng)
+    left = _along(region.T, width - shape.shape[1], rng)
     return _placed(scene.image, piece, shape, top, left)
 
 
