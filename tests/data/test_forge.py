@@ -64,6 +64,7 @@ def test_pixels_outside_the_mask_are_those_of_the_counterpart(photos: Path) -> N
     fakes = [row for row in rows if row["label"] == "1"]
     assert len(real) == 12
     assert len(fakes) == 12 * len(MAKERS)
+    assert all(sum(row["generator"] == name for row in fakes) == 12 for name in MAKERS)
     for row in fakes:
         difference, mask = np.abs(pixels(root, row) - real[row["source"]]).max(2), region(root, row)
         assert not difference[~mask].any(), row

@@ -117,7 +117,7 @@ def _splits(rows: list[dict[str, Any]], names: list[str], shares: dict[str, floa
 
 
 def jobs(found: list[Picture], shapes: Kind, names: list[str], per_image: int, seed: int) -> list[Job]:
-    """Return a job for each picture. Makers take turns, and donors come from the split of the picture.
+    """Return a job for each picture. Makers take turns in a drawn order, and donors come from the split of the picture.
 
     Raises:
         UserError: If a maker needs a donor and a split has one picture alone.
@@ -130,11 +130,14 @@ def jobs(found: list[Picture], shapes: Kind, names: list[str], per_image: int, s
     if lonely and any(make.donor for make in makes):
         needs = next(name for name, make in zip(names, makes, strict=True) if make.donor)
         raise UserError(f"{needs} takes from another picture of the split, and {lonely} has one picture only")
+    turns = np.empty(len(found), int)  # shuffled: a set that lists its persons in a rhythm would tie makers to them
+    for side, members in sorted(sides.items()):
+        turns[members] = np.random.default_rng([seed, *side.encode()]).permutation(len(members))
     out = []
     for i, picture in enumerate(found):
         fakes = []
         for k in range(per_image):
-            turn = (i * per_image + k) % len(names)
+            turn = (int(turns[i]) * per_image + k) % len(names)
             own = np.random.default_rng([seed, i, k, 0])
             donors = _donors(sides[picture.split], i, own) if makes[turn].donor else ()
             # a donor's row says more than its job needs
