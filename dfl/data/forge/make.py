@@ -16,7 +16,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,7 +116,7 @@ def forge(
     look = Look(shapes, (min_area, max_area), feather, colour, max_side, quality, seed)
     _check_look(look, per_image)
     names = named(makers)
-    folder = Path(output).expanduser()
+    folder = Path(output).expanduser().absolute()
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
     found = plan.pictures(rows(open_sources(sources, root)), shapes, masks, shares, seed)
     work = plan.jobs(found, shapes, names, per_image, seed)
@@ -130,10 +129,9 @@ def forge(
         print(f"{folder / 'table.csv'} is there already, made with the same settings")
         return folder / "table.csv"
     hidden = folder.with_name(f".{folder.name}.forging")
-    with told("dfl forge", folder.absolute()):
+    with told("dfl forge", folder):
         skipped = _fill(hidden, settings, work, look, max_missing, workers, progress)
-        record = settings | {"sources": sources, "skipped": skipped, "made_with": _made_with()}
-        (hidden / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        _record(hidden, settings | {"sources": sources, "skipped": skipped, "made_with": _made_with()})
         if folder.exists():
             folder.rmdir()
         os.replace(hidden, folder)
@@ -165,16 +163,20 @@ def _there(folder: Path, settings: dict[str, Any]) -> bool:
         if not place.exists():
             continue
         if not place.is_dir() or (any(place.iterdir()) and not (place / RECORD).is_file()):
-            raise UserError(f"{place.absolute()} is not empty and is no set of dfl forge; give another --output")
-        if (place / RECORD).is_file():
-            with suppress(ValueError):
-                found = json.loads((place / RECORD).read_text())
-                differ = [f"{k}={found.get(k)} and not {v}" for k, v in settings.items() if found.get(k) != v]
-                if differ:
-                    raise UserError(
-                        f"{place.absolute()} holds {what} with {', '.join(differ)}; delete it or give another --output"
-                    )
+            raise UserError(f"{place} is not empty and is no set of dfl forge; give another --output")
+        found = json.loads((place / RECORD).read_text()) if (place / RECORD).is_file() else settings
+        other = {k: (found.get(k), v) for k, v in settings.items() if found.get(k) != v}
+        differ = [f"{k}={old} and not {new}" if k != "digest" else "other sources" for k, (old, new) in other.items()]
+        if differ:
+            raise UserError(f"{place} holds {what} with {', '.join(differ)}; delete it or give another --output")
     return (folder / RECORD).is_file()
+
+
+def _record(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record in one step: rows of a run that was cut off are trusted by what it says."""
+    half = folder / f"{RECORD}.tmp"
+    half.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(half, folder / RECORD)
 
 
 def _fill(
@@ -189,7 +191,7 @@ def _fill(
     """Make what is not made yet, and the table; return the pictures that were skipped, and why."""
     for name in ("images", "masks"):
         (hidden / name).mkdir(parents=True, exist_ok=True)
-    (hidden / RECORD).write_text(json.dumps(settings))
+    _record(hidden, settings)
     log = hidden / "rows.jsonl"
     done = list(_finished(log))
     with open(log, "w") as file, Workers(len(work) - len(done), "forge", workers, progress) as pool:
