@@ -23,6 +23,7 @@ MODEL_VERBS = {
 OWN_VERBS = {
     "toy": ("dfl.data.toy", "make the toy data set of the demo"),
     "data": ("dfl.data.tools", "scan and split data sets: dfl data VERB SOURCE..."),
+    "forge": ("dfl.data.forge", "make partial fakes with true masks of real images: dfl forge SOURCE..."),
 }
 VERBS = {**MODEL_VERBS, **{verb: what for verb, (_, what) in OWN_VERBS.items()}, "list": "show detectors and configs"}
 USAGE = """usage: dfl VERB [--config NAME.yaml] [--ckpt_path best|last|FILE] [--key value ...]
