@@ -128,7 +128,8 @@ def main() -> dict[str, Any]:
                 results[f"{n} {when}"] = {"seconds": seconds, "work": work, "private": private, "written": written}
                 print(
                     f"rows: {n:,}, {when}: {seconds:.1f} s (goal {GOAL_S}; {work:.1f} s of the processor), "
-                    f"a worker's own memory {private:.0f} MB beyond the imports (goal {GOAL_MB}), of it {written:.0f} MB written"
+                    f"a worker's own memory {private:.0f} MB beyond the imports (goal {GOAL_MB}), "
+                    f"of it {written:.0f} MB written"
                 )
     return results
 
