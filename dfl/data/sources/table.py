@@ -101,11 +101,11 @@ class Table(Source):
                     f"name it with columns: {{{name}: ...}}"
                 )
         text = {
-            name: [_text(v) for v in column.to_pylist()]
+            name: [cell(v) for v in column.to_pylist()]
             for name, column in columns.items()
             if pa.types.is_string(ROW_SCHEMA.field(name).type)
         }
-        label = self._labels([_text(v) for v in columns["label"].to_pylist()])
+        label = read_labels([cell(v) for v in columns["label"].to_pylist()], self.label_of_fake, self.file)
         out: dict[str, list[Any]] = {"label": label, "class_label": label, "frame": [-1] * len(raw)}
         for name in ("class_label", "frame"):
             if name in columns:
@@ -129,31 +129,39 @@ class Table(Source):
         found = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
         return None if name == "method" and found == self._column(raw, "generator") else found
 
-    def _labels(self, values: list[str]) -> list[int]:
-        known = sorted(set(values))
-        if self.label_of_fake is not None:
-            fake = str(self.label_of_fake)
-            others = [v for v in known if v != fake]
-            if len(others) > 1:
-                raise UserError(
-                    f"{self.file}: labels are {', '.join(known)}; "
-                    f"with label_of_fake={fake} one other value must be left"
-                )
-            return [int(v == fake) for v in values]
-        meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}
-        if None in meaning.values():
-            raise UserError(
-                f"{self.file}: cannot tell real from fake by the labels {', '.join(known[:10])}; set label_of_fake"
-            )
-        return [meaning[v] or 0 for v in values]
-
     def _split(self, name: str) -> str:
         if name and name.lower() not in SPLIT_NAMES:
             raise UserError(f"{self.file}: unknown split {name!r}; there are {', '.join(SPLIT_NAMES)}")
         return SPLIT_NAMES.get(name.lower(), "")
 
 
-def _text(value: object) -> str:
+def read_labels(values: list[str], label_of_fake: str | int | None, file: Path) -> list[int]:
+    """Return 0 (real) or 1 (fake) for each value.
+
+    Args:
+        values: 0 and 1, or class names the field agrees on.
+        label_of_fake: The value that means fake, where it is neither; then one other value is real.
+        file: Where they stand.
+
+    Raises:
+        UserError: If the values do not say which is fake.
+    """
+    known = sorted(set(values))
+    if label_of_fake is not None:
+        fake = str(label_of_fake)
+        others = [v for v in known if v != fake]
+        if len(others) > 1:
+            raise UserError(
+                f"{file}: labels are {', '.join(known)}; with label_of_fake={fake} one other value must be left"
+            )
+        return [int(v == fake) for v in values]
+    meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}
+    if None in meaning.values():
+        raise UserError(f"{file}: cannot tell real from fake by the labels {', '.join(known[:10])}; set label_of_fake")
+    return [meaning[v] or 0 for v in values]
+
+
+def cell(value: object) -> str:
     """Return a cell as text: whole floats as integers (a column with gaps is read as float), None as ''."""
     if value is None:
         return ""
