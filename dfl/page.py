@@ -147,20 +147,23 @@ def histogram(real: np.ndarray, fake: np.ndarray, label: str, bins: int = 48) ->
     )
 
 
-def intervals(rows: Mapping[str, tuple[float, float, float]], label: str, line: float, high: float = 1.0) -> str:
+def intervals(rows: Mapping[str, tuple[float, float, float]], label: str, line: float) -> str:
     """Return a dot with its interval for each name, one under the other, as SVG.
 
     Args:
-        rows: Name -> (value, low, high) in [0, ``high``]; one with a NaN value has no dot and says so.
+        rows: Name -> (value, low, high) in [0, 1]; one with a NaN value has no dot and says so. The axis goes from the
+            tenth below to the tenth above all of them.
         label: What the values are.
         line: Where a dashed line is drawn, such as the value of all together; none for NaN.
-        high: End of the axis.
     """
     left, width, step = 150, 520, 20
     floor = 24 + step * len(rows)
+    known = [v for row in rows.values() for v in row if np.isfinite(v)] or [0.0, 1.0]
+    first = np.floor(10 * min(known) + 1e-9) / 10
+    last = max(first + 0.1, np.ceil(10 * max(known) - 1e-9) / 10)
 
     def at(value: float) -> float:
-        return left + (width - left - 20) * min(max(value, 0.0), high) / high
+        return left + (width - left - 20) * float((value - first) / (last - first))
 
     drawn = ""
     for i, (name, (value, low, top)) in enumerate(rows.items()):
@@ -179,8 +182,8 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], label: str, line: 
             'stroke-dasharray="3 3" stroke-opacity=".6"/>'
         )
     ticks = "".join(
-        f'<text x="{at(high * i / 4):.1f}" y="{floor + 14}" text-anchor="middle">{high * i / 4:.3g}</text>'
-        for i in range(5)
+        f'<text x="{at(v):.1f}" y="{floor + 14}" text-anchor="middle">{v:.3g}</text>'
+        for v in np.linspace(first, last, 5)
     )
     return (
         f'<svg viewBox="0 0 {width} {floor + 20}" width="{width}" role="img" aria-label="{text(label)}">'

@@ -264,8 +264,8 @@ def findings(found: Found) -> Iterator[tuple[str, str]]:
         yield (
             "warning",
             f"{domain}, {attribute}: {100 * test['value']:.1f} % of the {test['n']:,} {images} of {test['group']!r} "
-            f"are {done}, {100 * test['others']:.1f} % of the {test['n_others']:,} of the others: more than chance explains "
-            f"(corrected p = {p:.2g}). It says nothing of the cause",
+            f"are {done}, {100 * test['others']:.1f} % of the {test['n_others']:,} of the others: more than chance "
+            f"explains (corrected p = {p:.2g}). It says nothing of the cause",
         )
     if len(told) > MOST_FINDINGS:
         yield "warning", f"{len(told) - MOST_FINDINGS} more such differences are in audit.json"

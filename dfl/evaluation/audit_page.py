@@ -51,7 +51,8 @@ def _domain(domain: str, one: Mapping[str, Any], threshold: float) -> Iterator[s
     )
     for attribute, by in one["attributes"].items():
         yield f"<h3>By {html.text(attribute)}</h3>"
-        yield html.table(["group", "real", "fake", *NAMES.values(), "EER", "left out"], list(_lines(by)))
+        head = ["group", "real", "fake", *NAMES.values(), *(["left out"] if by["left_out"] else [])]
+        yield html.table(head, list(_lines(by)))
         yield f"<div class=figures>{''.join(_figures(by, threshold))}</div>"
         yield "<h3>How far they lie apart</h3>"
         yield html.table(
@@ -63,8 +64,8 @@ def _domain(domain: str, one: Mapping[str, Any], threshold: float) -> Iterator[s
         )
         yield (
             "<p class=soft>By chance: what the measure is on average when verdicts have nothing to do with groups; it "
-            "is above 0, and the more so the smaller the groups. p: how often chance gives as much, not corrected for the "
-            " number of measures. AUROC depends on no threshold and is not tested.</p>"
+            "is above 0, and the more so the smaller the groups. p: how often chance gives as much, not corrected for "
+            "the number of measures. AUROC depends on no threshold and is not tested.</p>"
         )
         if by["tests"]:
             yield "<h3>Each group against the others</h3>" + html.table(
@@ -82,8 +83,8 @@ def _domain(domain: str, one: Mapping[str, Any], threshold: float) -> Iterator[s
 def _lines(by: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, own in by["groups"].items():
         cells = [_interval(own[rate]) for rate in NAMES]
-        why = by["left_out"].get(name, "")
-        yield [name, f"{own['real']:,}", f"{own['fake']:,}", *cells, _number(own["eer"]), why]
+        why = [by["left_out"].get(name, "")] if by["left_out"] else []
+        yield [name, f"{own['real']:,}", f"{own['fake']:,}", *cells, *why]
 
 
 def _figures(by: Mapping[str, Any], threshold: float) -> Iterator[str]:
@@ -93,7 +94,7 @@ def _figures(by: Mapping[str, Any], threshold: float) -> Iterator[str]:
         yield html.intervals(drawn, NAMES[rate], by["groups"][TOGETHER][rate]["value"])
     curves = by["curves"]
     lines = {MEASURES[name][0]: np.array(curves[name]) for name in ("gap_fpr", "gap_tpr", "F_FPR")}
-    yield html.lines(np.array(curves["threshold"]), lines, "threshold", {"threshold": threshold})
+    yield html.lines(np.array(curves["threshold"]), lines, "threshold", {"in use": threshold})
 
 
 def show(found: Mapping[str, Any]) -> None:
