@@ -35,7 +35,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0 }
 th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
 tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
 td small { color: var(--soft); font-weight: 400; margin-left: 4px }
-.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start }
+.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin-top: 12px }
 .figures img, .figures svg { max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
 .pairs { grid-template-columns: repeat(auto-fill, 302px) }

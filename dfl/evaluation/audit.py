@@ -313,7 +313,7 @@ def _groups(where: str, by: Found) -> Iterator[tuple[str, str]]:
     few = [
         f"{name!r} ({one['real']:,} real, {one['fake']:,} fake)"
         for name, one in by["groups"].items()
-        if name not in by["left_out"] and min(one["real"], one["fake"]) < FEW
+        if name not in {*by["left_out"], TOGETHER} and min(one["real"], one["fake"]) < FEW
     ]
     if few:
         yield "warning", f"{where}: too few images for firm rates of {', '.join(few)}"

@@ -156,6 +156,10 @@ def test_left_out_groups_and_useless_detectors_are_named() -> None:
     found = examine(given, resamples=100)
     assert "own, intersection: 'male,asian' has no fake images and is left out" in texts(found, "warning")
     assert "F_DP and F_OAE would differ" in texts(found)
+    assert "too few images" not in texts(found)
+    few = examine(people(80), resamples=100)
+    assert "own, intersection: too few images for firm rates of 'male,asian' (10 real, 10 fake)" in texts(few)
+    assert "all together" not in texts(few)
     turned = people(400)
     turned.score = 1 - turned.score
     assert "upside down; look for inverted labels" in texts(examine(turned, resamples=100), "error")
