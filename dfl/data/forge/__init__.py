@@ -8,6 +8,7 @@ from typing import Any
 
 from dfl.data.forge.make import forge
 from dfl.data.forge.makers import MAKERS, Maker, Scene
+from dfl.verbs import call
 
 __all__ = ["MAKERS", "Maker", "Scene", "forge", "main"]
 
@@ -18,6 +19,5 @@ def main(argv: list[str]) -> Any:
     Raises:
         UserError: For whatever the user can mend.
     """
-    from dfl.data.tools import call
-
-    return call(forge, "dfl forge", (__doc__ or "").strip(), argv or ["--help"])
+    first = ("sources", "+", "Data configs, folders, tables.")
+    return call(forge, argv or ["--help"], "dfl forge", (__doc__ or "").strip(), first)

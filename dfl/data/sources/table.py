@@ -169,21 +169,8 @@ class Table(Source):
         return None if name == "method" and found == self._column(names, "generator") else found
 
     def _labels(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
-        known = sorted({_text(v) for v in pc.unique(values).to_pylist()})
-        if self.label_of_fake is not None:
-            fake = str(self.label_of_fake)
-            if len([v for v in known if v != fake]) > 1:
-                raise UserError(
-                    f"{self.file}: labels are {', '.join(known)}; "
-                    f"with label_of_fake={fake} one other value must be left"
-                )
-            return _by_value(values, lambda v: int(_text(v) == fake), pa.int8())
-        meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}
-        if None in meaning.values():
-            raise UserError(
-                f"{self.file}: cannot tell real from fake by the labels {', '.join(known[:10])}; set label_of_fake"
-            )
-        return _by_value(values, lambda v: meaning[_text(v)], pa.int8())
+        meaning = _meaning({cell(v) for v in pc.unique(values).to_pylist()}, self.label_of_fake, self.file)
+        return _by_value(values, lambda v: meaning[cell(v)], pa.int8())
 
     def _numbers(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         kind = ROW_SCHEMA.field(name).type
@@ -226,7 +213,7 @@ def _by_value(column: pa.ChunkedArray, function: Callable[[Any], Any], kind: pa.
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return ``_text`` of each cell, as text or as a dictionary of text."""
+    """Return ``cell`` of each cell, as text or as a dictionary of text."""
     kind = column.type
     if kind == pa.dictionary(pa.int32(), pa.string()) and not column.null_count:
         return column
@@ -236,11 +223,43 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = column.cast(pa.string())
         return column.fill_null("") if column.null_count else column
     if pa.types.is_nested(kind) or pa.types.is_null(kind):
-        return pa.chunked_array([[_text(value) for value in column.to_pylist()]], pa.string())
-    return _by_value(column, _text, pa.string())
+        return pa.chunked_array([[cell(value) for value in column.to_pylist()]], pa.string())
+    return _by_value(column, cell, pa.string())
 
 
-def _text(value: object) -> str:
+def read_labels(values: list[str], label_of_fake: str | int | None, file: Path) -> list[int]:
+    """Return 0 (real) or 1 (fake) for each value.
+
+    Args:
+        values: 0 and 1, or class names the field agrees on.
+        label_of_fake: The value that means fake, where it is neither; then one other value is real.
+        file: Where they stand.
+
+    Raises:
+        UserError: If the values do not say which is fake.
+    """
+    meaning = _meaning(set(values), label_of_fake, file)
+    return [meaning[value] for value in values]
+
+
+def _meaning(values: set[str], label_of_fake: str | int | None, file: Path) -> dict[str, int]:
+    """Return the label by value; see ``read_labels``."""
+    known = sorted(values)
+    if label_of_fake is not None:
+        fake = str(label_of_fake)
+        if len([v for v in known if v != fake]) > 1:
+            raise UserError(
+                f"{file}: labels are {', '.join(known)}; with label_of_fake={fake} one other value must be left"
+            )
+        return {v: int(v == fake) for v in known}
+    meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}
+    told = {v: label for v, label in meaning.items() if label is not None}
+    if len(told) < len(known):
+        raise UserError(f"{file}: cannot tell real from fake by the labels {', '.join(known[:10])}; set label_of_fake")
+    return told
+
+
+def cell(value: object) -> str:
     """Return a cell as text: whole floats as integers (a column with gaps is read as float), None as ''."""
     if value is None:
         return ""

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
-
 from dfl.errors import UserError, near
+from dfl.verbs import call
 
 VERBS = {
     "scan": "write a table of all images: size, format, hashes, what cannot be read",
@@ -21,17 +20,6 @@ VERBS = {
     "pack": "write small images into shards, for fast and remote training",
 }
 USAGE = "usage: dfl data VERB SOURCE... [--key value ...]\n\nverbs:\n{verbs}\n\n{doc}\n\n  dfl data VERB --help"
-
-
-class _Mistake(Exception):
-    """What the parser says."""
-
-
-class _Parser(ArgumentParser):
-    """Raises instead of printing its usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        raise _Mistake(message) from ex
 
 
 def main(argv: list[str]) -> Any:
@@ -47,36 +35,6 @@ def main(argv: list[str]) -> Any:
     verb, *words = argv
     if verb not in VERBS:
         raise UserError(f"no verb {verb!r} of `dfl data`" + near(verb, list(VERBS)))
-    run = getattr(import_module(f"dfl.data.tools.{verb}"), verb)
-    return call(run, f"dfl data {verb}", VERBS[verb], words)
-
-
-def call(run: Callable[..., Any], prog: str, what: str, words: list[str]) -> Any:
-    """Call a function with the words of a command line: its signature and docstring are the options and their help.
-
-    Args:
-        run: The function; its first argument, ``sources``, takes the words that are no options.
-        prog: How the command is called.
-        what: What it does, for the help.
-        words: The words after it.
-
-    Raises:
-        UserError: For a word that is no option, or a value of another kind.
-    """
-    parser = _Parser(prog=prog, description=what, allow_abbrev=False)
-    parser.add_argument("sources", nargs="+", help="Data configs, folders, tables.")
-    added = parser.add_function_arguments(run, skip={"sources"})
-    try:
-        given = parser.parse_args(["--output" if word == "-o" else word for word in words])
-    except (_Mistake, ArgumentError) as error:
-        raise UserError(_worded(str(error), prog, added)) from error
-    return run(**parser.instantiate_classes(given).as_dict())
-
-
-def _worded(message: str, prog: str, known: list[str]) -> str:
-    """Return a complaint of the parser as one line."""
-    words = " ".join(message.split())
-    if "nrecognized arguments: " in words:
-        flag = words.partition("nrecognized arguments: ")[2].split()[0].split("=")[0]
-        return f"no option {flag} of `{prog}`" + near(flag.lstrip("-"), known)
-    return f"{prog}: {words}"
+    run: Callable[..., Any] = getattr(import_module(f"dfl.data.tools.{verb}"), verb)
+    first = ("sources", "+", "Data configs, folders, tables.")
+    return call(run, words, f"dfl data {verb}", VERBS[verb], first)
