@@ -15,19 +15,24 @@ from dfl.metrics.binary import (
     video_scores,
 )
 from dfl.metrics.detection import Detection, mean_over_domains
+from dfl.metrics.localization import Localization, balanced_draws_ap, resize_map, resize_mask
 
 __all__ = [
     "Detection",
+    "Localization",
     "accuracy",
     "auroc",
     "average_precision",
     "balanced_accuracy",
+    "balanced_draws_ap",
     "choose_threshold",
     "ece",
     "eer",
     "log_loss",
     "mean_over_domains",
     "pr_curve",
+    "resize_map",
+    "resize_mask",
     "roc_curve",
     "tpr_at_fpr",
     "video_scores",
