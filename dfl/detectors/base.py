@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import dfl
 from dfl.errors import UserError
 from dfl.metrics import Detection, choose_threshold, mean_over_domains
+from dfl.metrics.localization import Protocol
 from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
@@ -40,6 +41,8 @@ class Detector(pl.LightningModule, ABC):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     #: Convolutional networks run faster with channels last.
     channels_last: bool = False
+    #: Whose localization metrics are taken of detectors that give ``mask_logit``.
+    protocol: Protocol = "dfl"
 
     def __init__(
         self,
