@@ -23,7 +23,7 @@ ALONE = ("-h", "--help", "--print_config")
 #: Keys that the top level of a config may hold, next to the arguments of the trainer's method.
 KEYS = [
     *("model", "data", "trainer", "checkpoint", "last", "seed_everything"),
-    *("name", "root", "ckpt_path", "output", "verbose", "include"),
+    *("name", "root", "ckpt_path", "output", "maps", "map_format", "verbose", "include"),
 ]
 
 
