@@ -85,7 +85,9 @@ class GradCam(Baseline):
         """Return the channels of the layer."""
         some = zeros(1, 3, 64, 64)
         with no_grad():
-            return int(self.network.eval()(some)["feature"].shape[1])
+            width = int(self.network.eval()(some)["feature"].shape[1])
+        self.network.train()
+        return width
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return ``logit`` (N,) and, of ``cam`` in evaluation and of ``fcn`` always, ``mask_logit``.
