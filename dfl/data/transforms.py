@@ -242,7 +242,7 @@ def _interpolated(pair: Pair, height: int, width: int, mode: str) -> Pair:
         return pair
     small = None if mask is None else resize_nearest(mask, (height, width))
     if mode == "lanczos":
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)), small
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)), small
     # A view of the array as it lies, without a copy, takes torch's vectorised uint8 kernel for three channels.
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
     out = F.interpolate(tensor, size=(height, width), mode=mode, antialias=True)

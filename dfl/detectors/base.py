@@ -179,6 +179,19 @@ class Detector(pl.LightningModule, ABC):
             known = batch["index"].where(batch["has_mask"], -1)
             self.maps[split][domain].update(out["mask_logit"].float().sigmoid(), batch["mask"], batch["label"], known)
 
+    def on_train_start(self) -> None:
+        """Say so if masks are to be learned and no fake has one."""
+        table = getattr(getattr(self.trainer, "datamodule", None), "sets", {}).get("train", {}).get("train")
+        if getattr(self, "supervision", "label") != "mask" or table is None:
+            return
+        rows = zip(*(table.table[name].to_pylist() for name in ("label", "mask", "mask_rule")), strict=True)
+        if not any(label == 1 and (mask or "all" in rule) for label, mask, rule in rows):
+            warnings.warn(
+                "no fake of the training data has a mask, so supervision: mask learns from real images alone; "
+                "take data with masks, or supervision: label",
+                stacklevel=2,
+            )
+
     def on_train_epoch_end(self) -> None:
         """Settle which images could not be read."""
         self._settle("train")

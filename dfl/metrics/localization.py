@@ -1,7 +1,7 @@
 """Localization metrics of one domain: how well maps of manipulated pixels agree with masks.
 
 Every number is taken per image and averaged over the fakes of the domain, as the papers do; pooling all pixels of a
-data set, as torchmetrics does, lets large areas outvote small ones (0.37 against 0.40 on our golden maps). Counts stay
+data set, as torchmetrics does, lets large areas outvote small ones (0.68 against 0.45 on our golden maps). Counts stay
 integers and the values of an image are kept until the end, sorted by its index, so that 1 and 2 ranks and any batch
 order give the same result to the last bit. What is pooled over a data set on purpose is counted in bins, so memory
 does not grow with the number of pixels.

@@ -101,6 +101,13 @@ def test_masks_are_learned_measured_shown_and_written(spliced: Path) -> None:
     np.testing.assert_allclose(np.load(first["map"])["map"], prob.detach(), atol=1e-5)
 
 
+def test_masks_that_are_not_there_are_missed(faces: Path) -> None:
+    data = ["--data=data/folder.yaml", f"--data.train.root={faces}", "--data.batch_size=4", "--data.num_workers=0"]
+    small = ["--model=PatchForensics", "--model.cut=relu1", "--model.input_size=32", "--model.supervision=mask"]
+    with pytest.warns(UserWarning, match="no fake of the training data has a mask"):
+        main(["fit", *small, *data, "--config=trainer/smoke.yaml", "--name=c", "--trainer.limit_train_batches=1"])
+
+
 def test_an_overlay_is_the_image_where_nothing_is_found() -> None:
     image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     prob = torch.zeros(8, 8)
