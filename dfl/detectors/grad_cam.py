@@ -74,7 +74,8 @@ class GradCam(Baseline):
             optimizer=optimizer,
             scheduler=scheduler,
         )
-        self.head, self.supervision, self.protocol = head, supervision, protocol
+        self.head, self.protocol = head, protocol
+        self.supervision = supervision if head == "fcn" else "label"  # a map that is not trained learns from no mask
         self.layer = layer or ("block11" if "xception" in backbone else self.network.feature_info[-1]["module"])
         find_layer(self.network, self.layer)
         if head == "fcn":
