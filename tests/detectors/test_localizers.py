@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from dfl import detectors
+from dfl import argv, detectors
 from dfl.detectors import AttentionXception, Baseline, GradCam, PatchForensics
 from dfl.detectors.attention_xception import UNUSED
 from dfl.errors import UserError
@@ -269,3 +269,23 @@ def test_templates_come_from_a_folder(tmp_path: Path) -> None:
     detector = small(map="appearance", templates=str(tmp_path))
     assert detector.network.map.templates.shape == (3, 19, 19)
     assert detector.network.map.linear.out_features == 3
+
+
+@pytest.mark.parametrize(
+    "yaml", [f"{method}_{setup}.yaml" for method in ("patches", "gradcam", "attention") for setup in "abc"]
+)
+def test_setups_differ_in_data_and_loss_alone(yaml: str) -> None:
+    method, setup = yaml.removesuffix(".yaml").split("_")
+    (layer, paper) = argv.plan(["fit", f"--config={yaml}", "--config=setup/paper.yaml"]).layers
+    train = layer["data"]["init_args"]["train"]["init_args"]
+    assert train["generators"] == {"a": ["p2"], "b": ["repaint-p2-9k"], "c": ["repaint-p2"]}[setup]
+    assert train.get("reals", True) == (setup != "c")
+    model = layer["model"]["init_args"]
+    assert (model.get("supervision", "label") == "mask") == (setup == "c")
+    batch, rate, epochs = {"patches": (64, 1e-3, 100), "gradcam": (32, 1e-3, 100), "attention": (16, 1e-4, 15)}[method]
+    if setup == "c":
+        batch, rate, epochs = 16, {"attention": 3e-4}.get(method, 1e-3), {"attention": 15}.get(method, 50)
+    assert layer["data"]["init_args"]["batch_size"] == batch
+    assert model["optimizer"]["init_args"]["lr"] == rate
+    assert layer["trainer"] == {"max_epochs": epochs, "limit_train_batches": 500}
+    assert paper["model"]["init_args"] == {"input_size": 299, "protocol": "dolos"}
