@@ -23,7 +23,7 @@ ALONE = ("-h", "--help", "--print_config")
 #: Keys that the top level of a config may hold, next to the arguments of the trainer's method.
 KEYS = [
     *("model", "data", "trainer", "checkpoint", "last", "seed_everything"),
-    *("name", "root", "ckpt_path", "output", "verbose"),
+    *("name", "root", "ckpt_path", "output", "maps", "map_format", "verbose", "include"),
 ]
 
 
@@ -78,7 +78,7 @@ def plan(words: list[str]) -> Plan:
             if before is not None and value != before and not flag.endswith("+"):
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
             made.typed.append((flag, config.find(value) if value and value.endswith(".yaml") else value))
-    made.layers = [_read_yaml(name) for name in made.configs]
+    made.layers = [_with_includes(name, made) for name in made.configs]
     _find_inner(made)
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
         return made
@@ -170,6 +170,36 @@ def _read_yaml(name: str) -> dict[str, Any]:
         if key not in KEYS:
             raise UserError(f"{name} has an unknown key {str(key)!r}" + near(str(key), KEYS))
     return content
+
+
+def _with_includes(name: str, made: Plan, outer: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what a config holds, put over what it includes: one file or several, each beating those before it."""
+    content = _read_yaml(name)
+    if "include" not in content:
+        return content
+    if name in outer:
+        raise UserError(f"{name} includes itself, by way of {' and '.join(outer)}")
+    made.mended.add(name if not outer else outer[0])
+    included = content.pop("include")
+    whole: dict[str, Any] = {}
+    for other in [included] if isinstance(included, str) else included:
+        beside = Path(name).parent / other
+        file = str(beside) if beside.is_file() else config.find(other)
+        whole = _over(whole, _with_includes(file, made, (*outer, name)))
+    return _over(whole, content)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return two mappings as one; mappings inside are merged too, anything else is replaced.
+
+    A class replaces another one with its arguments.
+    """
+    other = "class_path" in above and "class_path" in below and above["class_path"] != below["class_path"]
+    whole = {} if other else dict(below)
+    for key, value in above.items():
+        old = whole.get(key)
+        whole[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return whole
 
 
 def _find_inner(made: Plan) -> None:

@@ -9,7 +9,7 @@ import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
@@ -146,6 +146,10 @@ class CLI(LightningCLI):
             default=None,
             help="File of predict, .csv or .jsonl; predictions.csv in the log.",
         )
+        parser.add_argument("--maps", type=str | None, default=None, help="Folder of predict for maps and overlays.")
+        parser.add_argument(
+            "--map_format", type=Literal["png", "npz"], default="png", help="Format of the maps: 16 bits, or float32."
+        )
         # two, because Lightning's save_last writes last.ckpt only when the monitored value improves, and not exactly
         parser.add_class_arguments(Keeper, "checkpoint")
         parser.add_class_arguments(KeepLast, "last")
@@ -253,7 +257,7 @@ class CLI(LightningCLI):
         if self.subcommand == "test":
             wanted.append(Report())
         if self.subcommand == "predict":
-            wanted.append(PredictionWriter(run.output))
+            wanted.append(PredictionWriter(run.output, run.maps, run.map_format))
         # in a log file the plain bar, which writes lines, says more than one that redraws itself
         if given.enable_progress_bar is not False and sys.stdout.isatty():
             wanted.append(RichProgressBar())

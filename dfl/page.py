@@ -41,6 +41,8 @@ td small { color: var(--soft); font-weight: 400; margin-left: 4px }
 .pairs { grid-template-columns: repeat(auto-fill, 302px) }
 .pairs figure { display: flex; flex-wrap: wrap; gap: 4px 14px }
 .pairs figcaption { width: 100% }
+.fours { grid-template-columns: repeat(auto-fill, 588px) } .fours figure { display: flex; flex-wrap: wrap; gap: 4px }
+.fours figcaption { width: 100% }
 figure { margin: 0 } figure img { width: 144px; display: block; border-radius: 6px }
 figcaption { font-size: 12px; line-height: 1.35; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
 figcaption b { display: block; font-variant-numeric: tabular-nums }

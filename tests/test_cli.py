@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from dfl import config
+from dfl import argv, config
 from dfl.__main__ import main
 from dfl.cli import CLI
+from dfl.errors import UserError
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 CONFIG = """# a config
@@ -237,6 +238,33 @@ MISTAKES: list[tuple[list[str], str]] = [
 @pytest.mark.parametrize(("words", "says"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
 def test_a_mistake_is_one_line(words: list[str], says: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert says in fails(capsys, "fit", "--config=tiny.yaml", *words)
+
+
+def test_a_config_is_laid_over_those_it_includes() -> None:
+    Path("low.yaml").write_text("trainer: {max_epochs: 3, max_steps: 7}\nname: low\n")
+    Path("mid.yaml").write_text(
+        "include: low.yaml\ntrainer: {max_epochs: 4}\nmodel: {class_path: VitScl, init_args: {rank: 3}}\n"
+    )
+    Path("top.yaml").write_text(
+        "include: [mid.yaml, trainer/smoke.yaml]\ntrainer: {max_steps: 9}\n"
+        "model: {class_path: Baseline, init_args: {input_size: 32}}\n"
+    )
+    made = argv.plan(["fit", "--config=top.yaml", "--trainer.max_steps=11"])
+    (layer,) = made.layers
+    assert layer["model"] == {
+        "class_path": "Baseline",
+        "init_args": {"input_size": 32},
+    }  # of another class nothing stays
+    assert (layer["trainer"]["max_epochs"], layer["trainer"]["max_steps"]) == (1, 9)
+    words = argv.arrange(made)
+    assert json.loads(words[1].removeprefix("--config=")) == layer
+    assert words[-1] == "--trainer.max_steps=11"
+    Path("low.yaml").write_text("include: top.yaml\n")
+    with pytest.raises(UserError, match="includes itself"):
+        argv.plan(["fit", "--config=top.yaml"])
+    Path("low.yaml").write_text("include: botom.yaml\n")
+    with pytest.raises(UserError, match="no config 'botom.yaml'"):
+        argv.plan(["fit", "--config=top.yaml"])
 
 
 FILES: list[tuple[str, str]] = [

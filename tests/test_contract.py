@@ -20,12 +20,15 @@ from dfl.training import KeyedRandomness
 
 #: The smallest version of each detector.
 SMALL: dict[str, dict[str, Any]] = {
+    "AttentionXception": {"backbone": "test_resnet", "layer": "layer2", "pretrained": False, "input_size": 32},
     "Baseline": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "PatchForensics": {"cut": "block1", "input_size": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }
 #: Trainable parameters that a preset leaves without a gradient on purpose, because the published code does, by name.
 DEAD: dict[str, set[str]] = {}
-CONFIGS = [n for n in config.listing() if not n.startswith(("data/", "trainer/"))]
+CONFIGS = [n for n in config.listing() if not n.startswith(("data/", "setup/", "trainer/"))]
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 every_detector = pytest.mark.parametrize("name", SMALL)
@@ -181,6 +184,14 @@ def test_two_ranks_equal_one_in_evaluation(tmp_path: Path, faces: Path) -> None:
 
 
 SHRINK = {
+    "AttentionXception": [
+        "--model.backbone=test_resnet",
+        "--model.layer=layer2",
+        "--model.pretrained=false",
+        "--model.input_size=32",
+    ],
+    "GradCam": ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"],
+    "PatchForensics": ["--model.cut=block1", "--model.input_size=32"],
     "Baseline": [
         "--model.backbone=test_resnet",
         "--model.pretrained=false",

@@ -1,8 +1,11 @@
 """Detectors: one file, or folder, for each paper. Importing one here is what makes it known by its short name."""
 
+from dfl.detectors.attention_xception import AttentionXception
 from dfl.detectors.base import Detector
 from dfl.detectors.baseline import Baseline
+from dfl.detectors.grad_cam import GradCam
 from dfl.detectors.loading import load
+from dfl.detectors.patch_forensics import PatchForensics
 from dfl.detectors.vit_scl import VitScl
 
-__all__ = ["Baseline", "Detector", "VitScl", "load"]
+__all__ = ["AttentionXception", "Baseline", "Detector", "GradCam", "PatchForensics", "VitScl", "load"]

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 import dfl
 from dfl.errors import UserError
-from dfl.metrics import Detection, choose_threshold, fairness, mean_over_domains
+from dfl.metrics import Detection, Localization, balanced_draws_ap, choose_threshold, fairness, mean_over_domains
+from dfl.metrics.localization import Protocol
 from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
@@ -40,6 +41,8 @@ class Detector(pl.LightningModule, ABC):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     #: Convolutional networks run faster with channels last.
     channels_last: bool = False
+    #: Whose localization metrics are taken of detectors that give ``mask_logit``.
+    protocol: Protocol = "dfl"
 
     def __init__(
         self,
@@ -59,6 +62,8 @@ class Detector(pl.LightningModule, ABC):
         self.losses: Losses = {}
         #: Metrics by split and domain; they exist while a stage runs.
         self.metrics: dict[str, dict[str, Detection]] = {}
+        #: The same of maps, for detectors that give ``mask_logit`` and images with masks; empty otherwise.
+        self.maps: dict[str, dict[str, Localization]] = {}
         #: Values by split, domain (and ``mean``) and metric, of the last evaluation.
         self.results: dict[str, dict[str, dict[str, float]]] = {}
         self.threshold: Tensor
@@ -100,10 +105,15 @@ class Detector(pl.LightningModule, ABC):
         self._evaluate("test", batch, dataloader_idx)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return ``score`` (N,) float32, ``index`` (N,), ``path`` and the name of the domain."""
-        score = self(batch["image"])["logit"].float().sigmoid()
+        """Return ``score`` (N,) float32, ``index`` (N,), ``path`` and the name of the domain.
+
+        Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation.
+        """
+        out = self(batch["image"])
+        score = out["logit"].float().sigmoid()
         domain = self._domains("predict")[dataloader_idx]
-        return {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
+        said = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
+        return said | ({"map": out["mask_logit"].float().sigmoid()} if "mask_logit" in out else {})
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Turn uint8 images into normalised floats, on the device."""
@@ -148,7 +158,9 @@ class Detector(pl.LightningModule, ABC):
         self._finish("test")
 
     def _make_metrics(self, split: str) -> None:
-        self.metrics[split] = {domain: Detection(name=domain).to(self.device) for domain in self._domains(split)}
+        domains = self._domains(split)
+        self.metrics[split] = {domain: Detection(name=domain).to(self.device) for domain in domains}
+        self.maps[split] = {d: Localization(self.protocol, name=d).to(self.device) for d in domains}
 
     def _domains(self, split: str) -> list[str]:
         """Return the domain names, from the data module, or numbers where loaders came without one."""
@@ -159,9 +171,26 @@ class Detector(pl.LightningModule, ABC):
         return [str(i) for i in range(len(loaders) if isinstance(loaders, list) else 1)]
 
     def _evaluate(self, split: str, batch: dict[str, Any], dataloader_idx: int) -> None:
-        score = self(batch["image"])["logit"].float().sigmoid()  # bf16 scores tie, and AUROC falls
+        out = self(batch["image"])
+        score = out["logit"].float().sigmoid()  # bf16 scores tie, and AUROC falls
         domain = self._domains(split)[dataloader_idx]
         self.metrics[split][domain].update(score, batch["label"], batch["index"], batch["video"], batch.get("group"))
+        if "mask_logit" in out and "mask" in batch:
+            known = batch["index"].where(batch["has_mask"], -1)
+            self.maps[split][domain].update(out["mask_logit"].float().sigmoid(), batch["mask"], batch["label"], known)
+
+    def on_train_start(self) -> None:
+        """Say so if masks are to be learned and no fake has one."""
+        table = getattr(getattr(self.trainer, "datamodule", None), "sets", {}).get("train", {}).get("train")
+        if getattr(self, "supervision", "label") != "mask" or table is None:
+            return
+        rows = zip(*(table.table[name].to_pylist() for name in ("label", "mask", "mask_rule")), strict=True)
+        if not any(label == 1 and (mask or "all" in rule) for label, mask, rule in rows):
+            warnings.warn(
+                "no fake of the training data has a mask, so supervision: mask learns from real images alone; "
+                "take data with masks, or supervision: label",
+                stacklevel=2,
+            )
 
     def on_train_epoch_end(self) -> None:
         """Settle which images could not be read."""
@@ -177,7 +206,7 @@ class Detector(pl.LightningModule, ABC):
         results: dict[str, dict[str, float]] = {}
         for domain, metric in self.metrics[split].items():
             metric.threshold = float(self.threshold)
-            results[domain] = {k: float(v) for k, v in metric.compute().items()}
+            results[domain] = {k: float(v) for k, v in metric.compute().items()} | self._map_results(split, domain)
             if split == "test":
                 results[domain] |= fairness.flat(self.compare_groups(domain))
         results["mean"] = mean_over_domains(list(results.values()))
@@ -189,6 +218,17 @@ class Detector(pl.LightningModule, ABC):
         """Return the comparison of groups in a test domain by attribute; empty where no image has a group."""
         names = getattr(getattr(self.trainer, "datamodule", None), "vocab", {}).get("group", {})
         return fairness.compare(self.metrics["test"][domain].rows(), names, float(self.threshold), domain)
+
+    def _map_results(self, split: str, domain: str) -> dict[str, float]:
+        """Return the localization metrics of a domain as ``mask_*``; none where no map met a mask, on any rank."""
+        maps = self.maps.get(split, {}).get(domain)
+        if maps is None or not len(maps.rows()["index"]):
+            return {}
+        found = {f"mask_{k}": float(v) for k, v in maps.compute().items()}
+        if self.protocol == "dolos":  # detection as it measures it, next to the plain average precision
+            rows = self.metrics[split][domain].rows()
+            found["ap_draws"] = float(balanced_draws_ap(rows["score"], rows["label"])[0])
+        return found
 
     # optimization
 

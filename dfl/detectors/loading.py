@@ -1,5 +1,6 @@
 """Load a detector from a checkpoint, whatever its class, without running anything that the file brings."""
 
+import inspect
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ def detector_class(class_path: str) -> type[Detector]:
     return known[class_path]
 
 
-def load(path: str | Path, **changes: Any) -> Detector:
+def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -> Detector:
     """Rebuild the detector that a checkpoint holds, in evaluation mode on the CPU.
 
     Args:
         path: A local checkpoint.
+        kind: Another class than the checkpoint says, with the same network under the same names: a trained `Baseline`
+            opens as `GradCam`. Hyper-parameters that it does not take are left out.
         **changes: Hyper-parameters that are not as the checkpoint says, for example ``weights`` on another machine.
 
     Raises:
@@ -41,7 +44,9 @@ def load(path: str | Path, **changes: Any) -> Detector:
         raise UserError(f"{path} was not made by dfl: it does not say which detector it holds")
     hparams = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")} | changes
     with nullcontext() if "backbone" in about else without_weights():
-        detector = detector_class(about["class_path"])(**hparams)
+        own = detector_class(about["class_path"])
+        taken = inspect.signature(kind or own).parameters
+        detector = (kind or own)(**{k: v for k, v in hparams.items() if kind is None or k in taken})
     detector.on_load_checkpoint(checkpoint)
     detector.load_state_dict(checkpoint["state_dict"])
     return detector.eval()

@@ -10,14 +10,15 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from dfl.errors import UserError
-from dfl.metrics import auroc, average_precision, pr_curve, roc_curve
+from dfl.metrics import auroc, average_precision, pr_curve, resize_map, roc_curve
 
 MATPLOTLIB = RequirementCache("matplotlib>=3.9")
 if MATPLOTLIB:
@@ -179,6 +180,74 @@ def wrong_images(dataset: Any, rows: Rows, k: int) -> tuple[list[Tensor], list[s
         images.append(item["image"])
         titles.append(f"{('real', 'fake')[int(rows['label'][place])]}  {float(rows['score'][place]):.3f}\n{short}")
     return images, titles
+
+
+class Example(NamedTuple):
+    """A fake with its mask and map: uint8 (3, H, W), float32 (H, W) twice, and what is known of it."""
+
+    image: Tensor
+    mask: Tensor
+    prob: Tensor
+    iou: float
+    score: float
+    path: str
+
+
+def by_iou(rows: Rows, k: int) -> list[int]:
+    """Return the places in `Localization.rows()` of the k best and the k worst fakes, best first, none twice."""
+    known = ((rows["label"] == 1) & ~rows["iou"].isnan()).nonzero().flatten()
+    order = known[rows["iou"][known].argsort(descending=True, stable=True)].tolist()
+    return order if len(order) <= 2 * k else order[:k] + order[len(order) - k :]
+
+
+def map_examples(module: Any, dataset: Any, rows: Rows, scores: Rows, k: int) -> list[Example]:
+    """Run a detector again on its k best and k worst maps, best first.
+
+    Args:
+        module: a detector that gives ``mask_logit``.
+        dataset: `dataset[i]` is a batch row with ``image`` uint8 (3, H, W), ``mask`` (H, W) and ``path``.
+        rows: `Localization.rows()` of the domain.
+        scores: `Detection.rows()` of the domain.
+        k: at most so many of each.
+    """
+    score = dict(zip(scores["index"].tolist(), scores["score"].tolist(), strict=True))
+    training, found = module.training, []
+    module.eval()
+    with torch.no_grad():
+        for place in by_iou(rows, k):
+            index = int(rows["index"][place])
+            item = dataset[index]
+            out = module(module.normalise(item["image"][None].to(module.device)))
+            size = (item["mask"].shape[0], item["mask"].shape[1])
+            prob = resize_map(out["mask_logit"].float().sigmoid().cpu(), size)[0].clamp(0, 1)
+            iou = float(rows["iou"][place])
+            found.append(Example(item["image"], item["mask"], prob, iou, score.get(index, math.nan), str(item["path"])))
+    module.train(training)
+    return found
+
+
+def overlay(image: Tensor, prob: Tensor, most: float = 0.65) -> Tensor:
+    """Lay a map (H, W) over an image uint8 (3, H, W): the surer, the more vermilion; uint8 (3, H, W)."""
+    colour = torch.tensor([int(FAKE[i : i + 2], 16) for i in (1, 3, 5)]).view(3, 1, 1)
+    share = most * prob.clamp(0, 1)
+    return (image * (1 - share) + colour * share).round().to(torch.uint8)
+
+
+def panels(example: Example) -> dict[str, Tensor]:
+    """Return image, mask, map and overlay, uint8 (3, H, W) each."""
+    gray = [(255 * x).round().to(torch.uint8).expand(3, -1, -1) for x in (example.mask, example.prob)]
+    laid = overlay(example.image, example.prob)
+    return {"image": example.image, "mask": gray[0], "map": gray[1], "overlay": laid}
+
+
+def map_grid(examples: Sequence[Example]) -> "Figure":
+    """Draw image, mask, map and overlay of each example, two examples a line, with its IoU."""
+    images, titles = [], []
+    for one in examples:
+        for name, picture in panels(one).items():
+            images.append(picture)
+            titles.append(f"IoU {one.iou:.3f}" if name == "map" else name)
+    return image_grid(images, titles)
 
 
 def to_png(figure: "Figure") -> bytes:

@@ -10,14 +10,17 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from dfl.errors import UserError
+from dfl.evaluation.figures import overlay
+from dfl.metrics import resize_map
 
 COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
 Row = tuple[str, float, str, float, str, int | str, str, str]
@@ -36,10 +39,20 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         output: A ``.csv`` or ``.jsonl`` file; by default ``predictions.csv`` in the log folder of the run.
+        maps: Folder for the maps of detectors that give ``mask_logit``: for each image ``<domain>/<index>_<name>.png``,
+            16 bits, 65535 = surely manipulated, as large as the detector's maps, and an overlay (JPEG) of the image as
+            the network saw it. The table then has a column ``map``.
+        map_format: ``png``, or ``npz`` with float32 ``map`` (h, w).
     """
 
-    def __init__(self, output: str | None = None) -> None:
+    def __init__(
+        self, output: str | None = None, maps: str | None = None, map_format: Literal["png", "npz"] = "png"
+    ) -> None:
         super().__init__("batch")
+        if map_format not in ("png", "npz"):
+            raise UserError(f"--map_format {map_format} must be png or npz")
+        self.maps = None if maps is None else Path(maps).expanduser()
+        self.map_format = map_format
         if output is not None and Path(output).suffix not in SUFFIXES:
             raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
         self.output = output
@@ -72,9 +85,41 @@ class PredictionWriter(BasePredictionWriter):
         assert self._file is not None
         stored = float(getattr(pl_module, "threshold", math.nan))
         threshold = 0.5 if math.isnan(stored) else stored
+        written = self._write_maps(pl_module, prediction, batch)
         for row in rows(prediction, threshold, batch, self._names):
-            self._file.write(encode(row, str(self.path)))
+            self._file.write(encode((*row, next(written)) if written else row, str(self.path)))
             self._rows += 1
+
+    def _write_maps(self, module: Any, prediction: dict[str, Any], batch: Any) -> Iterator[str] | None:
+        """Write the maps of a batch; return their files in the order of its rows, or None if none are wanted.
+
+        Raises:
+            UserError: If the detector gives no maps.
+        """
+        if self.maps is None:
+            return None
+        if "map" not in prediction:
+            raise UserError(
+                f"--maps: {type(module).__name__} gives no maps; leave it out, or take a detector that does"
+            )
+        folder = self.maps / prediction["domain"]
+        folder.mkdir(parents=True, exist_ok=True)
+        files = []
+        images = as_seen(batch["image"], module)
+        for i, index in enumerate(prediction["index"].tolist()):
+            if index < 0:
+                continue
+            prob = prediction["map"][i].float().cpu()
+            file = folder / f"{index:06d}_{Path(prediction['path'][i]).stem}.{self.map_format}"
+            if self.map_format == "npz":
+                np.savez_compressed(file, map=prob.numpy())
+            else:
+                Image.fromarray((prob.numpy() * 65535).round().astype(np.uint16)).save(file)
+            over = resize_map(prob[None], (images.shape[2], images.shape[3]))[0]
+            laid = overlay(images[i], over).permute(1, 2, 0).contiguous().numpy()
+            Image.fromarray(laid).save(file.with_name(f"{file.stem}_overlay.jpg"), quality=92)
+            files.append(str(file))
+        return iter(files)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Join the parts under the final name, and say where the scores are and what could not be read."""
@@ -92,7 +137,7 @@ class PredictionWriter(BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         self._join(trainer.world_size)
-        print(f"wrote {sum(counts)} scores to {self.path}")
+        print(f"wrote {sum(counts)} scores to {self.path}" + ("" if self.maps is None else f", maps to {self.maps}"))
         if lost := sorted({item for part in bad for item in part}):
             names = ", ".join(f"{path} ({reason})" for path, reason in lost[:MOST_NAMES])
             more = f" and {len(lost) - MOST_NAMES} more" if len(lost) > MOST_NAMES else ""
@@ -114,7 +159,7 @@ class PredictionWriter(BasePredictionWriter):
         whole = self.path.with_name(f".{self.path.name}.whole")
         with whole.open("w", newline="", encoding="utf-8") as out:
             if self.path.suffix == ".csv":
-                csv.writer(out).writerow(COLUMNS)
+                csv.writer(out).writerow(COLUMNS if self.maps is None else (*COLUMNS, "map"))
             for rank in range(parts):
                 with self._part(rank).open(newline="", encoding="utf-8") as part:
                     out.writelines(part)
@@ -160,10 +205,18 @@ def names_of(trainer: pl.Trainer, column: str) -> dict[int, str]:
     return {number: name for name, number in vocab.get(column, {}).items()}
 
 
-def encode(row: Row, name: str) -> str:
+def as_seen(image: torch.Tensor, module: Any) -> torch.Tensor:
+    """Return normalised images (N, 3, H, W) as uint8 on the CPU; uint8 ones as they are."""
+    if not image.is_floating_point():
+        return image.cpu()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (module.mean, module.std))
+    return ((image.float().cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def encode(row: tuple[Any, ...], name: str) -> str:
     """Return a row as a line of CSV, or of JSON, without what is unknown, where the file's name says so."""
     if name.endswith(".jsonl"):
-        told = {column: cell for column, cell in zip(COLUMNS, row, strict=True) if cell != ""}
+        told = {column: cell for column, cell in zip((*COLUMNS, "map"), row, strict=False) if cell != ""}
         return json.dumps(told, ensure_ascii=False) + "\n"
     return ",".join(_quoted(str(cell)) for cell in row) + "\r\n"
 

@@ -55,7 +55,7 @@ class Report(pl.Callback):
         content = {"results": numbers, "groups": group_rates(compared), "images": images, "run": run}
         results.write(folder / "results.json", results.to_json(content))
         parts = [_table(table), _fairness(table, content["groups"]), _figures(rows, run["threshold"])]
-        parts += [*self._wrong(rows, sets), _notes(images)]
+        parts += [*self._wrong(rows, sets), *self._maps(trainer, pl_module, rows, sets), _notes(images)]
         results.write(folder / "report.html", page(run, parts))
 
     def _wrong(self, rows: Mapping[str, figures.Rows], sets: Mapping[str, Any]) -> list[str]:
@@ -63,6 +63,19 @@ class Report(pl.Callback):
         shown = [d for d in rows if d in sets and self.pictures > 0]
         head = ["<h2>Most wrong images</h2><p class=soft>Scores farthest from the label, as the network saw them.</p>"]
         return (head if shown else []) + [pictures(d, sets[d], rows[d], self.pictures) for d in shown]
+
+    def _maps(
+        self, trainer: pl.Trainer, module: Any, rows: Mapping[str, figures.Rows], sets: Mapping[str, Any]
+    ) -> list[str]:
+        """Return the best and worst maps of each domain, of detectors that give maps and images with masks."""
+        parts = []
+        for domain, metric in getattr(module, "maps", {}).get("test", {}).items():
+            if domain in sets and self.pictures > 0:
+                with trainer.precision_plugin.forward_context():
+                    examples = figures.map_examples(module, sets[domain], metric.rows(), rows[domain], self.pictures)
+                parts.append(map_pictures(domain, examples))
+        said = "Image, mask, map, and map over image, of the fakes with the best and with the worst IoU."
+        return [f"<h2>Maps</h2><p class=soft>{said}</p>", *parts] if any(parts) else []
 
 
 def image_notes(sets: Mapping[str, Any], rows: Mapping[str, figures.Rows]) -> dict[str, dict[str, Any]]:
@@ -222,6 +235,18 @@ def pictures(domain: str, dataset: Any, rows: figures.Rows, k: int) -> str:
         if shown:
             parts.append(f"<h3>{text(domain)}: {title}</h3><div class=pictures>{shown}</div>")
     return "".join(parts)
+
+
+def map_pictures(domain: str, examples: Sequence[figures.Example]) -> str:
+    """Return the examples of a domain, each as four pictures with its IoU and score, or nothing of none."""
+    shown = ""
+    for one in examples:
+        name = Path(one.path).name
+        pictures = "".join(image(_small(p), "jpeg", f"{what} of {name}") for what, p in figures.panels(one).items())
+        caption = f"<b>IoU {one.iou:.4f} · score {one.score:.4f}</b>{text(name)}"
+        shown += f'<figure title="{text(one.path)}">{pictures}<figcaption>{caption}</figcaption></figure>'
+    head = f"<h3>{text(domain)}: from the best to the worst map</h3>"
+    return f"{head}<div class='pictures fours'>{shown}</div>" if shown else ""
 
 
 def _small(pixels: Tensor) -> bytes:

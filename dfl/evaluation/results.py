@@ -41,6 +41,26 @@ METRICS = {
     "log_loss": ("log loss", "mean negative log-likelihood; lower is better"),
     "ece": ("ECE", "expected calibration error, 15 bins; lower is better"),
     "video_auroc": ("video AUROC", "AUROC of the mean scores of videos"),
+    "ap_draws": ("AP, draws", "average precision, mean of 5 draws of as many real as fake images (dolos)"),
+    "mask_iou": ("IoU", "intersection over union of map and mask, mean over fakes"),
+    "mask_pbca": ("PBCA", "share of the pixels that are called right, mean over fakes"),
+    "mask_f1": ("pixel F1", "F1 of pixels at 0.5, mean over fakes"),
+    "mask_best_f1": ("best F1", "F1 of pixels at the best threshold of each image, mean over fakes"),
+    "mask_ap": ("pixel AP", "average precision of pixels, mean over fakes"),
+    "mask_auroc": ("pixel AUROC", "area under the ROC curve of pixels, mean over fakes"),
+    "mask_iou_all_fake": (
+        "IoU all fake",
+        "what a map that calls every pixel fake would get; published numbers lie under",
+    ),
+    "mask_pbca_all_fake": ("PBCA all fake", "what a map that calls every pixel fake would get"),
+    "mask_f1_all_fake": ("F1 all fake", "what a map that calls every pixel fake would get"),
+    "mask_ap_all_fake": ("pixel AP constant", "what a constant map would get: the share of manipulated pixels"),
+    "mask_iou_all_real": ("IoU all real", "what a map that calls every pixel real would get"),
+    "mask_pbca_all_real": ("PBCA all real", "what a map that calls every pixel real would get"),
+    "mask_pooled_iou": ("pooled IoU", "of all pixels of all images together, real ones included"),
+    "mask_pooled_ap": ("pooled AP", "of all pixels of all images together, real ones included; 1,024 bins"),
+    "mask_pooled_auroc": ("pooled AUROC", "of all pixels of all images together, real ones included; 1,024 bins"),
+    "mask_fpa": ("FP area", "share of the pixels of real images that are called fake; lower is better"),
 }
 #: What `dfl.metrics.fairness` measures, by the last part of its name; tables of their own show it.
 FAIRNESS = {
@@ -53,7 +73,11 @@ FAIRNESS = {
     "gap_eer": ("gap EER", "largest difference of EER between groups"),
 }
 #: Metrics that the terminal leaves to the files, for want of room.
-MINOR = ("bacc", "acc_val", "log_loss", "ece")
+MINOR = (
+    *("bacc", "acc_val", "log_loss", "ece"),
+    *("mask_best_f1", "mask_f1_all_fake", "mask_ap_all_fake", "mask_iou_all_real", "mask_pbca_all_fake"),
+    *("mask_pooled_iou", "mask_pooled_ap", "mask_pooled_auroc", "mask_auroc"),
+)
 
 Row = dict[str, Any]
 
@@ -151,7 +175,7 @@ def print_table(rows: Sequence[Row]) -> None:
         numbers = [f"{row[name]:.4f}" if name in row else "" for name in names]
         shown.add_row(row["domain"], *counts, *numbers)
     # in a log file nothing says how wide it is, and numbers must not be cut
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+    Console(width=None if sys.stdout.isatty() else 220, highlight=False).print(shown)
 
 
 def run_info(trainer: pl.Trainer, module: Any) -> dict[str, Any]:

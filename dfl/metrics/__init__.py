@@ -16,21 +16,26 @@ from dfl.metrics.binary import (
 )
 from dfl.metrics.detection import Detection, mean_over_domains
 from dfl.metrics.fairness import GroupFairness, attributes
+from dfl.metrics.localization import Localization, balanced_draws_ap, resize_map, resize_mask
 
 __all__ = [
     "Detection",
     "GroupFairness",
+    "Localization",
     "accuracy",
     "attributes",
     "auroc",
     "average_precision",
     "balanced_accuracy",
+    "balanced_draws_ap",
     "choose_threshold",
     "ece",
     "eer",
     "log_loss",
     "mean_over_domains",
     "pr_curve",
+    "resize_map",
+    "resize_mask",
     "roc_curve",
     "tpr_at_fpr",
     "video_scores",

@@ -3,6 +3,7 @@
 Weights that were asked for and are not found are an error, never a silent random start.
 """
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,11 @@ def without_weights() -> Iterator[None]:
         _skip.reset(token)
 
 
+def skips_weights() -> bool:
+    """Whether networks are built without looking for weights just now."""
+    return _skip.get()
+
+
 def create_backbone(name: str, pretrained: bool = True, weights: str | None = None, **kwargs: Any) -> nn.Module:
     """Build a timm model.
 
@@ -48,9 +54,9 @@ def create_backbone(name: str, pretrained: bool = True, weights: str | None = No
     """
     if not timm.is_model(name):
         raise UserError(f"timm has no model {name!r}" + near(name.split(".")[0], _alike(name)))
-    if _skip.get():
+    if skips_weights():
         return _made(name, **kwargs)
-    if weights is None or not _is_file(weights):
+    if weights is None or not is_file(weights):
         if not pretrained and weights is None:
             return _made(name, **kwargs)
         return _from_timm(f"{name.split('.')[0]}.{weights}" if weights else name, **kwargs)
@@ -94,8 +100,62 @@ def load_weights(model: nn.Module, file: str) -> None:
     model.at_random = heads if dropped else ()  # type: ignore[assignment]
 
 
+#: How official files call what is here called by timm's names.
+OFFICIAL = (
+    (r"(^|\.)c\.weight$", r"\1conv1.weight"),  # FFD as published: depthwise convolutions
+    (r"skip_bn\.", "skipbn."),
+    (r"^last_linear\.", "fc."),
+    (r"^map\.c\.(conv1|pointwise)\.", r"map.\1."),  # FFD: direct regression
+    (r"^(map\.c|map_conv1)\.", "map.block."),  # FFD: manipulation appearance model
+    (r"^(map\.l|map_linear)\.", "map.linear."),
+)
+
+
+def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: tuple[str, ...] = ()) -> list[str]:
+    """Load an official file into a network by name.
+
+    Args:
+        model: Gets the tensors; it calls them as timm does.
+        file: A local file of Patch-Forensics, dolos, FFD, ImageNet weights, or a checkpoint of ``dfl``.
+        spare: Beginnings of names that the file may have beyond the network.
+        fresh: Beginnings of names that may stay as they are, because the file has none, or of another shape.
+
+    Returns:
+        The names that stayed as they were.
+
+    Raises:
+        UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UserError(f"no weights file {file!r} (looked in {path.absolute().parent}); set weights to a local file")
+    state = read_state(path)
+    for pattern, name in OFFICIAL:
+        state = {re.sub(pattern, name, key): value for key, value in state.items()}
+    own = model.state_dict()
+    # Keras-born files have their pointwise convolutions as matrices
+    state = {k: v[..., None, None] if k in own and v.ndim == 2 and own[k].ndim == 4 else v for k, v in state.items()}
+    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    counters = tuple(k for k in own if k.endswith("num_batches_tracked"))  # older files have none
+    missing = [k for k in own if k not in fits and k not in counters]
+    wrong = [k for k in missing if k in state and not k.startswith(fresh or ("\0",))]
+    absent = [k for k in missing if k not in state and not k.startswith(fresh or ("\0",))]
+    extra = [k for k in state if k not in own and not k.startswith(spare or ("\0",))]
+    if wrong or absent or extra:
+        what = [
+            f"{len(v)} {n} ({', '.join(sorted(v)[:3])})"
+            for n, v in (("of another shape", wrong), ("missing", absent), ("unknown", extra))
+            if v
+        ]
+        raise UserError(f"{file} does not fit the network: {'; '.join(what)}")
+    model.load_state_dict(fits, strict=False)
+    return missing
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from a safetensors or torch file; a wrapping ``state_dict`` and ``module.`` are taken off.
+    """Read tensors by name from a safetensors or torch file; wrappings and ``module.`` are taken off.
+
+    Of a checkpoint of ``dfl`` it is what its ``network`` holds.
 
     Raises:
         UserError: If the file holds anything but tensors, or cannot be read.
@@ -108,12 +168,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
         )
     except Exception as e:  # the readers raise many kinds; each means that this is not a weights file
         raise UserError(f"{path} is no weights file that can be read safely: {str(e).splitlines()[0]}") from e
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model", "net"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no table of tensors")
-    return {k.removeprefix("module."): v for k, v in state.items()}
+    state = {k.removeprefix("module."): v for k, v in state.items()}
+    inner = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    return inner or state
 
 
 def is_convolutional(model: nn.Module) -> bool:
@@ -157,7 +219,8 @@ def _offline_if_no_network() -> Iterator[None]:
         hub.HF_HUB_OFFLINE = before
 
 
-def _is_file(weights: str) -> bool:
+def is_file(weights: str) -> bool:
+    """Return whether ``weights`` is meant as a file, not as a tag of timm."""
     return "/" in weights or weights.endswith((".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar"))
 
 

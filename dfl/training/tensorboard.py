@@ -32,7 +32,8 @@ class TensorBoardInspect(pl.Callback):
     """Write figures, images per second, settings and features to TensorBoard; idle without its logger.
 
     After each validation and test: ROC and precision-recall curves of all domains, and for each domain the histogram
-    of its scores and the images with scores farthest from their label. Give the logger ``default_hp_metric=False``,
+    of its scores, the images with scores farthest from their label, and the best and worst maps of detectors that give
+    maps. Give the logger ``default_hp_metric=False``,
     or its own empty entry shadows the settings.
 
     Args:
@@ -141,10 +142,20 @@ class TensorBoardInspect(pl.Callback):
             drawn[f"{domain}/scores"] = figures.histogram({domain: own}, threshold)
             if self.k > 0 and domain in sets and len(own["index"]):
                 drawn[f"{domain}/most_wrong"] = figures.image_grid(*figures.wrong_images(sets[domain], own, self.k))
+            if shown := self._maps(trainer, module, split, domain, own):
+                drawn[f"{domain}/maps"] = figures.map_grid(shown)
         for name, figure in drawn.items():
             pixels = figures.to_array(figure)
             logger.experiment.add_image(f"{split}/{name}", pixels, step(trainer), dataformats="HWC")
         logger.experiment.flush()
+
+    def _maps(self, trainer: pl.Trainer, module: Any, split: str, domain: str, own: figures.Rows) -> list[Any]:
+        """Return the best and worst maps of a domain; none where the detector gives no maps, or no fake has a mask."""
+        maps, data = getattr(module, "maps", {}).get(split, {}).get(domain), data_sets(trainer, split).get(domain)
+        if maps is None or data is None or self.k <= 0:
+            return []
+        with trainer.precision_plugin.forward_context():
+            return figures.map_examples(module, data, maps.rows(), own, max(1, self.k // 4))
 
     # features
 

@@ -36,7 +36,9 @@ def bright(image):
     return np.where(image[..., 0] > 127, 255, 0).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("mode", "pil"), [("bilinear", Image.BILINEAR), ("bicubic", Image.BICUBIC)])
+@pytest.mark.parametrize(
+    ("mode", "pil"), [("bilinear", Image.BILINEAR), ("bicubic", Image.BICUBIC), ("lanczos", Image.LANCZOS)]
+)
 @pytest.mark.parametrize("shape", [(300, 300), (1024, 1024), (100, 100), (225, 225)])
 def test_resize_is_pillows_antialiased_one(mode, pil, shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)

@@ -42,7 +42,9 @@ def small(**words: Any) -> VitScl:
     return VitScl("test_vit", pretrained=False, input_size=32, rank=2, scl_weight=0.5, **words)
 
 
-@pytest.mark.parametrize("words", [{"precision": "bf16-mixed"}, {"plugins": [BestMixedPrecision()]}], ids=["bf16", "best"])
+@pytest.mark.parametrize(
+    "words", [{"precision": "bf16-mixed"}, {"plugins": [BestMixedPrecision()]}], ids=["bf16", "best"]
+)
 def test_losses_scores_and_weights_stay_float32(faces: Path, words: dict[str, Any]) -> None:
     types, halved = Types(), []
     module = small()

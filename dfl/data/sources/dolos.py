@@ -21,6 +21,7 @@ class Dolos(Source):
         root: The folder ``data`` that holds ``celebahq`` and ``ffhq``.
         dataset: Which faces.
         generators: Generators to take, such as repaint-p2-9k, ldm, lama, pluralistic; None takes all that are there.
+        reals: Whether real images are taken too.
         limit: At most so many images, in all splits or by split.
         limit_seed: Seed of that draw.
     """
@@ -36,11 +37,13 @@ class Dolos(Source):
         root: str,
         dataset: str = "celebahq",
         generators: list[str] | None = None,
+        reals: bool = True,
         limit: int | dict[str, int] | None = None,
         limit_seed: int = 0,
     ) -> None:
         super().__init__(limit, limit_seed)
         self.root, self.dataset, self.generators = Path(root).expanduser(), dataset, generators
+        self.reals = reals
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
@@ -48,7 +51,7 @@ class Dolos(Source):
         real = base / "real" / FOLDERS[split]
         if not real.is_dir():
             raise self.expected(f"{self.dataset}/real/{FOLDERS[split]}", self.root)
-        rows = plain_rows(real, 0)
+        rows = plain_rows(real, 0) if self.reals else []
         folders = subfolders(base / "fake")
         for name in chosen(list(folders), self.generators, "generators", self):
             rows += self._fakes(folders[name], name, FOLDERS[split])

@@ -1,0 +1,160 @@
+"""FFD (Dang et al., CVPR 2020), and what Tantaru et al. (WACV 2024) made of it: "Attention".
+
+A map is computed from the features in the middle of an Xception, and the features are multiplied by it. It says where
+the image is manipulated, and the classifier behind it sees those places only.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn, optim
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from dfl.detectors.base import Detector, Losses
+from dfl.errors import UserError
+from dfl.losses import cross_entropy, mask_loss
+from dfl.metrics.localization import Protocol
+from dfl.networks import create_backbone, find_layer, load_named
+from dfl.networks.attention_map import Appearance, Regression, read_templates
+from dfl.networks.backbone import is_file, skips_weights
+
+#: What the files of FFD hold beyond what it uses.
+UNUSED = ("map.", "bnmap.", "convmap", "linearmap.")
+
+
+class AttentionXception(Detector):
+    """An Xception (or another timm CNN) with an attention map in its middle that labels or masks supervise.
+
+    Args:
+        map: ``regression``, one convolution; ``appearance``, a weighted sum of fixed templates (MAM).
+        supervision: ``label``: the largest value of the map is held against the image's label; ``mask``: the map
+            against the mask, of the images that have one.
+        map_loss: ``bce`` (dolos), in its exact form with logits; ``l1`` (FFD; with labels the largest value is drawn
+            to 0 for real and 0.75 for fake images).
+        map_weight: Weight of the map's loss; 1 in the released configs of both.
+        label_weight: Weight of the cross-entropy of the image. With 0 (dolos with masks) nothing behind the map would
+            be trained, so it is left out, and the image's score is the map's largest value.
+        mask_resize: How masks are brought to the map's size: ``nearest``; ``bilinear`` as dolos does for this detector.
+        backbone: timm name of a CNN.
+        layer: Dotted name of the layer after which the map is, ``block7`` of Xception by default, of others the last
+            feature map.
+        templates: Folder with the templates of ``appearance`` (PNG, 19 x 19); by default ten of our own.
+        pretrained: Start from ImageNet weights.
+        weights: Where from: a local file (official ones of FFD and dolos, ImageNet's, a checkpoint of ``dfl``), or a
+            timm tag. dolos starts from FFD's, which were trained with masks.
+        input_size: Side of the images in pixels.
+        protocol: Whose localization metrics, see `Localization`.
+        optimizer: Makes the optimizer from the trainable parameters.
+        scheduler: Makes the learning-rate scheduler from the optimizer.
+
+    Raises:
+        UserError: For a layer that the backbone does not have, and for weights that do not fit.
+    """
+
+    channels_last = True
+
+    def __init__(
+        self,
+        map: Literal["regression", "appearance"] = "regression",
+        supervision: Literal["label", "mask"] = "label",
+        map_loss: Literal["bce", "l1"] = "bce",
+        map_weight: float = 1.0,
+        label_weight: float = 1.0,
+        mask_resize: Literal["nearest", "bilinear"] = "nearest",
+        backbone: str = "legacy_xception",
+        layer: str | None = None,
+        templates: str | None = None,
+        pretrained: bool = True,
+        weights: str | None = None,
+        input_size: int = 256,
+        protocol: Protocol = "dfl",
+        optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=1e-4),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler)
+        self.input_size, self.protocol = input_size, protocol
+        self.supervision, self.map_loss, self.mask_resize = supervision, map_loss, mask_resize
+        self.map_weight, self.label_weight = map_weight, label_weight
+        own = weights is not None and is_file(weights)
+        network: Any = create_backbone(backbone, pretrained and not own, None if own else weights, num_classes=2)
+        self.network = network
+        self.layer = layer or ("block7" if "xception" in backbone else network.feature_info[-1]["module"])
+        gated = find_layer(network, self.layer)
+        channels = self._width(gated)
+        network.map = Regression(channels) if map == "regression" else Appearance(channels, read_templates(templates))
+        if own and not skips_weights():
+            load_named(network, str(weights), spare=UNUSED, fresh=("fc.", "map."))
+        self._held: list[tuple[Tensor, Tensor]] = []
+        if label_weight == 0:
+            attention = network.map
+            del network.map
+            self.network = create_feature_extractor(network, {self.layer: "feature"})
+            self.network.map = attention
+        else:
+            gated.register_forward_hook(self._gate)
+
+    def _width(self, gated: nn.Module) -> int:
+        """Return the channels that a layer gives."""
+        found: list[int] = []
+
+        def look(module: nn.Module, args: Any, out: Tensor) -> None:
+            if not isinstance(out, Tensor) or out.ndim != 4:
+                raise UserError(f"layer {self.layer!r} gives no feature maps (N, C, h, w); choose another one")
+            found.append(out.shape[1])
+
+        handle = gated.register_forward_hook(look)
+        with torch.no_grad():
+            self.network.eval()(torch.zeros(1, 3, 64, 64))
+        handle.remove()
+        self.network.train()
+        return found[0]
+
+    def _gate(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        """Multiply what the layer gives by the map."""
+        value, logit = self.network.map(out)
+        self._held[:] = [(value, logit)]
+        return out * value.to(out.dtype)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return ``logit`` (N,), ``mask_logit`` (N, h, w) float32, ``map`` (N, h, w), and ``logits`` (N, 2).
+
+        ``map`` is what the features are multiplied by; ``logits`` are not there with a ``label_weight`` of 0.
+        """
+        if self.label_weight == 0:
+            value, logit = self.network.map(self.network(image)["feature"])
+            return {"logit": logit.flatten(1).amax(1), "mask_logit": logit[:, 0], "map": value[:, 0]}
+        logits = self.network(image)
+        value, logit = self._held.pop()
+        score = {"logit": logits[:, 1] - logits[:, 0], "logits": logits}
+        return score | {"mask_logit": logit[:, 0], "map": value[:, 0]}
+
+    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+        """Return ``loss`` = label_weight x ``ce`` + map_weight x ``map``."""
+        if self.supervision == "mask":
+            resize, kind = self.mask_resize, self.map_loss
+            of_map = mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"], resize, kind, out["map"])
+        else:
+            of_map = largest_loss(out["mask_logit"], out["map"], batch["label"], self.map_loss)
+        losses = {"loss": self.map_weight * of_map, "map": of_map}
+        if self.label_weight:
+            losses["ce"] = cross_entropy(out["logits"], batch["label"], batch.get("weight"))
+            losses["loss"] = losses["loss"] + self.label_weight * losses["ce"]
+        return losses
+
+
+def largest_loss(map_logit: Tensor, value: Tensor, label: Tensor, kind: str) -> Tensor:
+    """Return the loss of the largest value of a map against its image's label, a float32 scalar.
+
+    Args:
+        map_logit: (N, h, w). The sigmoid rises, so the largest probability is the sigmoid of the largest logit, and the
+            loss can be taken with logits: the other one is not allowed under autocast, and loses digits.
+        value: (N, h, w), the same as values.
+        label: (N,) long.
+        kind: ``bce`` against the label (dolos); ``l1`` against 0 and 0.75 (FFD).
+    """
+    if kind == "bce":
+        return F.binary_cross_entropy_with_logits(map_logit.float().flatten(1).amax(1), label.float())
+    return (value.float().flatten(1).amax(1) - 0.75 * label.float()).abs().mean()

@@ -1,0 +1,130 @@
+"""Grad-CAM as a localizer (Selvaraju et al. 2017; as a baseline of Tantaru et al., WACV 2024), and its trained form.
+
+``cam``: a classifier of whole images, trained with labels alone; where a feature map speaks for "fake" is its map.
+``fcn``: the same network up to the same layer with two convolutions on top, trained with masks.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn, no_grad, optim, zeros
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from dfl.detectors.base import Losses
+from dfl.detectors.baseline import Baseline
+from dfl.losses import mask_loss, mean_logit, patch_loss
+from dfl.metrics.localization import Protocol
+from dfl.networks import find_layer, grad_cam, stretch
+
+
+class GradCam(Baseline):
+    """A CNN whose map is its Grad-CAM for the class fake; or, with an FCN head, one that is trained with masks.
+
+    With ``cam`` training is that of `Baseline`; the map is made in evaluation only, where it costs one backward pass
+    from the logit to the layer. To open a trained `Baseline` so: ``detectors.load(file, kind=GradCam)``, or
+    ``--model GradCam --model.weights checkpoints/NAME/best.ckpt``.
+
+    Args:
+        backbone: timm name of a CNN.
+        head: ``cam``, or ``fcn``: the backbone ends at ``layer``; two convolutions and dropout give the map.
+        layer: Dotted name of the layer, ``block11`` of Xception by default, of others the last feature map.
+        supervision: Of ``fcn``: ``mask``, or ``label``, which every position is then told.
+        pretrained: Start from pretrained weights.
+        weights: Where from: a local file, or a timm tag. None takes timm's default.
+        input_size: Side of the images in pixels; by default the backbone's own.
+        mean: Normalisation of values in [0, 1]; by default the backbone's own.
+        std: The same.
+        timm_args: More arguments of ``timm.create_model``.
+        norm_eval: BatchNorm keeps the statistics of its weights, in training too.
+        protocol: Whose localization metrics, see `Localization`.
+        optimizer: Makes the optimizer from the trainable parameters.
+        scheduler: Makes the learning-rate scheduler from the optimizer.
+
+    Raises:
+        UserError: For a layer that the backbone does not have, or that gives no feature maps.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        head: Literal["cam", "fcn"] = "cam",
+        layer: str | None = None,
+        supervision: Literal["label", "mask"] = "mask",
+        pretrained: bool = True,
+        weights: str | None = None,
+        input_size: int | None = None,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        timm_args: dict[str, Any] | None = None,
+        norm_eval: bool = False,
+        protocol: Protocol = "dfl",
+        optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=1e-3),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(
+            backbone,
+            pretrained,
+            weights,
+            input_size,
+            mean,
+            std,
+            timm_args,
+            norm_eval,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+        self.head, self.protocol = head, protocol
+        self.supervision = supervision if head == "fcn" else "label"  # a map that is not trained learns from no mask
+        self.layer = layer or ("block11" if "xception" in backbone else self.network.feature_info[-1]["module"])
+        find_layer(self.network, self.layer)
+        if head == "fcn":
+            self.network = create_feature_extractor(self.network, {self.layer: "feature"})
+            self.fcn = fcn(self._width())
+
+    def _width(self) -> int:
+        """Return the channels of the layer."""
+        some = zeros(1, 3, 64, 64)
+        with no_grad():
+            width = int(self.network.eval()(some)["feature"].shape[1])
+        self.network.train()
+        return width
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return ``logit`` (N,) and, of ``cam`` in evaluation and of ``fcn`` always, ``mask_logit``.
+
+        It is (N, H, W) as large as the image with ``cam``, (N, h, w) as large as the layer's maps with ``fcn``.
+        """
+        if self.head == "fcn":
+            logits = self.fcn(self.network(image)["feature"])
+            map_logit = logits[:, 1] - logits[:, 0]
+            return {"logit": mean_logit(map_logit), "mask_logit": map_logit}
+        if self.training:
+            return super().forward(image)
+        layer = find_layer(self.network, self.layer)
+        # of the logit of fake alone, as published, not of its difference to that of real
+        out, cam = grad_cam(super().forward, layer, image, lambda out: out["logits"][:, 1])
+        prob = stretch(cam, (image.shape[2], image.shape[3]))
+        return out | {"mask_logit": prob.clamp(1e-6, 1 - 1e-6).logit()}
+
+    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+        """Return ``loss`` = ``ce`` of the image, or ``mask`` or ``patch`` of the map with ``fcn``."""
+        if self.head == "cam":
+            return super().loss(out, batch)
+        if self.supervision == "label":
+            loss = patch_loss(out["mask_logit"], batch["label"], "expand", batch.get("weight"))
+            return {"loss": loss, "patch": loss}
+        loss = mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"])
+        return {"loss": loss, "mask": loss}
+
+
+def fcn(channels: int) -> nn.Sequential:
+    """Return the head of Long et al. (2015) as torchvision builds it, for two classes."""
+    inner = channels // 4
+    return nn.Sequential(
+        nn.Conv2d(channels, inner, 3, padding=1, bias=False),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Conv2d(inner, 2, 1),
+    )

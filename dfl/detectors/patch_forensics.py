@@ -1,0 +1,113 @@
+"""Patch-Forensics (Chai et al., ECCV 2020), and what Tantaru et al. (WACV 2024) made of it: "Patches".
+
+The first blocks of an Xception see 43 pixels at most; a 1 x 1 convolution calls every such patch real or fake, and the
+mean probability of the patches is the image's score. Trained with image labels every patch is told its image's label;
+trained with masks each is told its own.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, no_grad, optim
+
+from dfl.detectors.base import Detector, Losses
+from dfl.losses import mask_loss, mean_logit, patch_loss
+from dfl.metrics.localization import Protocol
+from dfl.networks import TruncatedXception, create_backbone, load_named
+from dfl.networks.backbone import skips_weights
+from dfl.networks.xception import BEYOND, xavier
+
+
+class PatchForensics(Detector):
+    """A truncated Xception that scores every patch; the map is what it decides by.
+
+    Args:
+        cut: Last unit of Xception that is kept: ``relu1``, ``relu2``, ``block1`` ... ``block12``. With the head,
+            ``block2`` has 191,330 parameters, sees 43 px, and gives maps of 32 x 32 at 256 px, 37 x 37 at 299 px.
+        tap: The head sees the ``raw`` sum of the block, as published, or its ``relu``.
+        supervision: ``label``: image labels, by ``pooling``; ``mask``: masks, of the images that have one.
+        pooling: How a map is held against a label: ``expand`` (the one that papers use), ``pooled_max``,
+            ``pooled_avg``.
+        score: The image's score: ``after_softmax``, the mean probability (the one of the papers); ``before_softmax``,
+            of the mean logits; ``vote``, the share of fake patches.
+        pretrained: Start from ImageNet weights of timm; the papers do not.
+        weights: A local file: official ones of Patch-Forensics or dolos, ImageNet's, or a checkpoint of ``dfl``.
+        label_order: What the two outputs of ``weights`` mean: ``real_fake`` in dolos, ``fake_real`` in Patch-Forensics.
+        init: Random start: ``default`` of torch (dolos with masks), or ``xavier``, gain 0.02 (Patch-Forensics, and
+            dolos with labels).
+        input_size: Side of the images in pixels. 256 keeps map and image in line to 0.5 px; at 299, as published, a
+            map that is stretched over the image is up to 3.5 px off.
+        protocol: Whose localization metrics, see `Localization`.
+        optimizer: Makes the optimizer from the trainable parameters.
+        scheduler: Makes the learning-rate scheduler from the optimizer.
+
+    Raises:
+        UserError: For a cut that is none, and for weights that do not fit.
+    """
+
+    channels_last = True
+
+    def __init__(
+        self,
+        cut: str = "block2",
+        tap: Literal["raw", "relu"] = "raw",
+        supervision: Literal["label", "mask"] = "label",
+        pooling: Literal["expand", "pooled_max", "pooled_avg"] = "expand",
+        score: Literal["after_softmax", "before_softmax", "vote"] = "after_softmax",
+        pretrained: bool = False,
+        weights: str | None = None,
+        label_order: Literal["real_fake", "fake_real"] = "real_fake",
+        init: Literal["default", "xavier"] = "default",
+        input_size: int = 256,
+        protocol: Protocol = "dfl",
+        optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=1e-3),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler)
+        self.network = TruncatedXception(cut, relu=tap == "relu")
+        self.input_size, self.protocol = input_size, protocol
+        self.supervision, self.pooling, self.score = supervision, pooling, score
+        if init == "xavier":
+            xavier(self.network)
+        if skips_weights():
+            return
+        if weights is not None:
+            load_named(self.network, weights, spare=BEYOND, fresh=("convout.",))
+            if label_order == "fake_real":
+                with no_grad():
+                    for parameter in self.network.convout.parameters():
+                        parameter.copy_(parameter.flip(0))
+        elif pretrained:
+            whole = create_backbone("legacy_xception", num_classes=2).state_dict()
+            own = self.network.state_dict()
+            self.network.load_state_dict({k: v for k, v in whole.items() if k in own}, strict=False)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return ``logit`` (N,) float32 and ``mask_logit`` (N, h, w)."""
+        logits = self.network(image)
+        map_logit = logits[:, 1] - logits[:, 0]
+        return {"logit": image_logit(map_logit, self.score), "mask_logit": map_logit}
+
+    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+        """Return ``loss`` = ``patch``, or ``mask``."""
+        if self.supervision == "mask":
+            loss = mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"])
+            return {"loss": loss, "mask": loss}
+        loss = patch_loss(out["mask_logit"], batch["label"], self.pooling, batch.get("weight"))
+        return {"loss": loss, "patch": loss}
+
+
+def image_logit(map_logit: Tensor, score: str) -> Tensor:
+    """Return the log-odds of an image's score, (N,) float32, from its map (N, h, w).
+
+    Source: Patch-Forensics. ``vote`` is kept inside (0, 1) by half a patch.
+    """
+    if score == "after_softmax":
+        return mean_logit(map_logit)
+    flat = map_logit.float().flatten(1)
+    if score == "before_softmax":
+        return flat.mean(1)
+    n = flat.shape[1]
+    share = (flat > 0).float().mean(1).clamp(0.5 / n, 1 - 0.5 / n)
+    return share.logit()
