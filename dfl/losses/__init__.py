@@ -1,6 +1,17 @@
 """Losses: one idea per file, a pure function and a thin module."""
 
 from dfl.losses.classification import cross_entropy
+from dfl.losses.cvar import bilevel_cvar, cvar
+from dfl.losses.ldam import ldam
 from dfl.losses.single_center import SingleCenterLoss, single_center_loss
+from dfl.losses.triplets import contrastive_triplets
 
-__all__ = ["SingleCenterLoss", "cross_entropy", "single_center_loss"]
+__all__ = [
+    "SingleCenterLoss",
+    "bilevel_cvar",
+    "contrastive_triplets",
+    "cross_entropy",
+    "cvar",
+    "ldam",
+    "single_center_loss",
+]
