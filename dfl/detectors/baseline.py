@@ -2,8 +2,8 @@
 
 Settings of the configs follow DeepfakeBench (Yan et al. 2023): 256 px, mean and std 0.5, Adam 2e-4, weight decay 5e-4.
 The single-center loss can be added with ``scl_weight``, since every timm model gives a feature before its head. With
-``fair`` the mean of the cross-entropy becomes that of the worst samples (DAG-FDD) or of the worst groups (DAW-FDD; Ju et
-al., Improving Fairness in Deepfake Detection, WACV 2024).
+``fair`` the mean of the cross-entropy becomes that of the worst samples (DAG-FDD) or of the worst groups (DAW-FDD; Ju
+et al., Improving Fairness in Deepfake Detection, WACV 2024).
 """
 
 from collections.abc import Mapping

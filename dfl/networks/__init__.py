@@ -1,6 +1,6 @@
 """Networks and parts that two detectors or more use."""
 
-from dfl.networks.backbone import create_backbone, is_convolutional, without_weights
+from dfl.networks.backbone import create_backbone, is_convolutional, read_state, wants_file, without_weights
 from dfl.networks.disentangle import ConditionalDecoder, ConvBlock, PooledHead, adain
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.whitening import whiten_patch_embed
@@ -17,6 +17,8 @@ __all__ = [
     "create_backbone",
     "is_convolutional",
     "merge_lora",
+    "read_state",
+    "wants_file",
     "whiten_patch_embed",
     "without_weights",
 ]
