@@ -21,6 +21,8 @@ from dfl.training import KeyedRandomness
 #: The smallest version of each detector.
 SMALL: dict[str, dict[str, Any]] = {
     "Baseline": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
+    "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }
 #: Trainable parameters that a preset leaves without a gradient on purpose, because the published code does, by name.
@@ -187,6 +189,13 @@ SHRINK = {
         "--model.input_size=32",
         "--model.timm_args={}",
     ],
+    "FairDisentangle": [
+        "--model.backbone=test_resnet",
+        "--model.pretrained=false",
+        "--model.input_size=64",
+        "--model.dim=32",
+    ],
+    "Ucf": ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=64", "--model.dim=32"],
     "VitScl": ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--model.rank=2"],
 }
 

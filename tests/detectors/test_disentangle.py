@@ -14,7 +14,6 @@ from dfl.data import DataModule, Folder
 from dfl.detectors import FairDisentangle, Ucf
 from dfl.detectors.disentangle.parts import Disentangling, pairs
 from dfl.errors import UserError
-from dfl.networks import adain
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32}
@@ -266,7 +265,9 @@ def test_imagenet_weights_fill_every_encoder(tmp_path: Path) -> None:
     torch.save(flat | {"fc.weight": torch.zeros(1000, 2048)}, tmp_path / "xception-b5690688.pth")
     detector = Ucf(weights=str(tmp_path / "xception-b5690688.pth"))
     for encoder in (detector.encoder_f, detector.encoder_c):
-        assert torch.equal(encoder.state_dict()["block5.rep.1.pointwise.weight"], source["block5.rep.1.pointwise.weight"])
+        assert torch.equal(
+            encoder.state_dict()["block5.rep.1.pointwise.weight"], source["block5.rep.1.pointwise.weight"]
+        )
     with pytest.raises(UserError, match="no weights file"):
         Ucf(weights=str(tmp_path / "none.pth"))
 
@@ -275,7 +276,9 @@ def test_imagenet_weights_fill_every_encoder(tmp_path: Path) -> None:
 
 
 def fit(faces: Path, detector: Disentangling, table: Any = None) -> None:
-    data = DataModule(Folder(str(faces), fractions={"train": 0.6, "val": 0.2, "test": 0.2}), batch_size=4, num_workers=0)
+    data = DataModule(
+        Folder(str(faces), fractions={"train": 0.6, "val": 0.2, "test": 0.2}), batch_size=4, num_workers=0
+    )
     trainer = pl.Trainer(
         max_steps=1, limit_val_batches=0, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,

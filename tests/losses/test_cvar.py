@@ -95,6 +95,14 @@ def test_a_group_of_one_gets_a_gradient_in_every_mode() -> None:
         assert losses.grad[1:].abs().max() == 0
 
 
+def test_weights_of_a_constant_eta() -> None:
+    """1/(alpha n) above it: whole numbers of samples, one in part in the middle, the smallest in part."""
+    for alpha, weight in ((0.5, [0.5, 0.5, 0, 0]), (0.6, [1 / 2.4, 1 / 2.4, 0, 0]), (0.9, [1 / 3.6] * 4)):
+        losses = torch.tensor([4.0, 3.0, 2.0, 1.0], requires_grad=True)
+        bilevel_cvar(losses, torch.zeros(4, dtype=torch.long), alpha, 1.0, "plain").backward()
+        assert losses.grad.tolist() == pytest.approx(weight)
+
+
 def test_no_group_means_flat_and_order_does_not_matter() -> None:
     losses, groups = torch.rand(40), torch.arange(40) % 7
     flat = bilevel_cvar(losses, torch.full((40,), -1), 0.6, 0.5)

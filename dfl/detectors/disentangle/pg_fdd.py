@@ -138,12 +138,10 @@ class FairDisentangle(Disentangling):
             return
         counts = self._train_counts("group")
         if set(counts) == {-1}:
-            what = (
-                "; the demographic branch learns nothing, demographic: false leaves it out" if self.demographic else ""
-            )
+            what = "; the demographic branch learns nothing, demographic: false leaves it out"
             warnings.warn(
-                f"the training data have no groups: all images are one, and the fairness loss is the CVaR of the batch "
-                f"(DAG-FDD){what}",
+                "the training data have no groups: all images are one, and the fairness loss is the CVaR of the batch "
+                f"(DAG-FDD){what if self.demographic else ''}",
                 stacklevel=2,
             )
         if self.demographic:
