@@ -21,10 +21,10 @@ def adain(x: Tensor, y: Tensor, eps: float = 1e-5) -> Tensor:
     Returns:
         (N, C, h, w) float32.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        x_var, x_mean = torch.var_mean(x.float(), (2, 3), keepdim=True)
-        y_var, y_mean = torch.var_mean(y.float(), (2, 3), keepdim=True)
-        return (x.float() - x_mean) * ((y_var + eps) / (x_var + eps)).sqrt() + y_mean
+    x, y = x.float(), y.float()  # and so is what follows: autocast leaves these operations alone
+    x_var, x_mean = torch.var_mean(x, (2, 3), keepdim=True)
+    y_var, y_mean = torch.var_mean(y, (2, 3), keepdim=True)
+    return (x - x_mean) * ((y_var + eps) / (x_var + eps)).sqrt() + y_mean
 
 
 class ConvBlock(nn.Module):
