@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from named_weights import entry, fill
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from dfl.data import DataModule, Folder
 from dfl.detectors import FairDisentangle, Ucf
@@ -311,3 +314,44 @@ def test_counts_groups_of_the_training_data_for_the_margins(faces: Path) -> None
 def test_an_input_size_that_the_decoder_cannot_make_is_refused() -> None:
     with pytest.raises(UserError, match="multiple of 32"):
         Ucf(**SMALL | {"input_size": 100})
+
+
+# ranks
+
+
+def _rank(rank: int, path: str, queue: Any) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    whole = FairDisentangle(**SMALL)
+
+    class Step(torch.nn.Module):
+        """What Lightning hands to DDP."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole = whole
+
+        def forward(self, batch: dict[str, Any]) -> Tensor:
+            return whole.loss(whole(batch["image"]), batch)["loss"]
+
+    ddp, sam = DistributedDataParallel(Step()), whole.configure_optimizers()
+    torch.manual_seed(rank)
+    for size in (6, 4) if rank == 0 else (4, 7):  # uneven, and on the first step one rank lacks a group
+        batch = some(size) | {"group": torch.arange(size) % (2 + rank)}
+
+        def closure(batch: Any = batch) -> None:
+            sam.zero_grad()
+            ddp(batch).backward()
+
+        sam.step(closure)
+    weights = torch.cat([p.detach().flatten() for p in whole.parameters()])
+    other = weights.clone()
+    dist.broadcast(other, 0)
+    queue.put((rank, bool(torch.equal(weights, other)), bool(weights.isfinite().all())))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_with_sam_stay_together_and_no_parameter_is_unused(tmp_path: Path) -> None:
+    queue = mp.get_context("spawn").SimpleQueue()
+    mp.start_processes(_rank, (str(tmp_path / "store"), queue), nprocs=2, start_method="spawn")
+    assert sorted(queue.get() for _ in range(2)) == [(0, True, True), (1, True, True)]
