@@ -5,7 +5,7 @@ from importlib import import_module
 
 import torch
 
-NAMES = ("step", "xception", "loader", "overhead")
+NAMES = ("step", "xception", "loader", "overhead", "fair")
 
 
 def main() -> None:
