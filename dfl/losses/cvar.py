@@ -74,58 +74,66 @@ def bilevel_cvar(
     _check(losses, alpha_outer)
     if groups.shape != losses.shape:
         raise UserError(f"a group for each loss: {tuple(losses.shape)} losses, {tuple(groups.shape)} groups")
-    with torch.autocast(losses.device.type, enabled=False):
-        place, exact = torch.arange(len(losses), device=losses.device), outer == "exact"
+    # the loss is linear in the losses, with weights that are constants
+    with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
+        flat, place, exact = losses.detach().float(), torch.arange(len(losses), device=losses.device), outer == "exact"
         # sorted by group, and in each group the worst first
-        order = losses.detach().argsort(descending=True, stable=True)
+        order = flat.argsort(descending=True, stable=True)
         order = order[groups[order].argsort(stable=True)]
         groups = groups[order]
         # rows 0, 1, ... for the groups that are present; there are n of them, so that no size waits for the device
-        row = torch.cat([torch.zeros_like(place[:1]), (groups[1:] != groups[:-1]).cumsum(0)])
-        count = torch.zeros_like(place).index_add(0, row, torch.ones_like(place))
+        row = torch.zeros_like(place)
+        row[1:] = (groups[1:] != groups[:-1]).cumsum(0)
+        count = torch.zeros_like(place).index_add_(0, row, torch.ones_like(place))
         rank = place - (count.cumsum(0) - count)[row]
-        loss = _rows(losses.float()[order], row, rank, count, alpha_inner, exact)
+        loss, inner = _rows(flat[order], row, rank, count, alpha_inner, exact)
         present = count > 0
         if outer == "official":
-            return _smooth(loss, present, alpha_outer, tau1, tau2)
-        loss = torch.where(present, loss, -torch.inf).sort(descending=True, stable=True).values
-        number = present.sum()
-        absent = place >= number
-        count = torch.zeros_like(place).index_add(0, absent.long(), torch.ones_like(place))
-        return _rows(torch.where(absent, 0.0, loss), absent.long(), place, count, alpha_outer, exact)[0]
+            value, weight = _smooth(loss, present, alpha_outer, tau1, tau2)
+        else:
+            loss, worst = torch.where(present, loss, -torch.inf).sort(descending=True, stable=True)
+            absent = (place >= present.sum()).long()
+            count = torch.zeros_like(place).index_add_(0, absent, torch.ones_like(place))
+            found, spread = _rows(torch.where(absent > 0, 0.0, loss), absent, place, count, alpha_outer, exact)
+            value, weight = found[0], torch.zeros_like(spread).scatter_(0, worst, spread)
+        weight = torch.empty_like(inner).scatter_(0, order, inner * weight[row])
+    return value + (weight * (losses.float() - flat)).sum()
 
 
-def _rows(losses: Tensor, row: Tensor, rank: Tensor, count: Tensor, alpha: float, exact: bool) -> Tensor:
-    """Return the CVaR of each row (n,): of the losses in it, which have ranks 0, 1, ... from the worst down."""
-    none, count = torch.zeros_like(losses), count.clamp_min(1)
-    k = alpha * count[row]
+def _rows(losses: Tensor, row: Tensor, rank: Tensor, count: Tensor, alpha: float, exact: bool) -> tuple[Tensor, Tensor]:
+    """Return the CVaR of each row (n,), and the weight of each loss in it.
+
+    The losses (n,) of a row, which has ``count`` of them, have ranks 0, 1, ... from the worst down.
+    """
+    size, none = count[row], torch.zeros_like(losses)
+    k = alpha * size
     if exact:
-        return none.index_add(0, row, losses * ((k - rank).clamp(0, 1) / k))
+        weight = (k - rank).clamp_(0, 1) / k
+        return none.index_add_(0, row, losses * weight), weight
     whole = (k + 1e-4).floor()  # alpha n may miss a whole number by rounding
-    at = rank == whole.clamp(max=count[row] - 1)
-    eta = none.index_add(0, row, torch.where(at, losses.detach(), 0.0))
+    eta = none.index_add(0, row, torch.where(rank == whole.clamp(max=size - 1), losses, 0.0))
     # a search never quite reaches the largest loss from below; where eta is the smallest, it ends below it in 28 of 40
     # groups of the golden numbers, and in the middle on either side
-    above = (rank < whole.clamp_min(1)) | (k > count[row] - 1 + 1e-4)
-    return eta + none.index_add(0, row, above / k * (losses - eta[row]))
+    weight = ((rank < whole.clamp_min(1)) | (k > size - 1 + 1e-4)) / k
+    return none.index_add_(0, row, weight * (losses - eta[row])).add_(eta), weight
 
 
-def _smooth(losses: Tensor, present: Tensor, alpha: float, tau1: float, tau2: float) -> Tensor:
-    """Return PG-FDD's outer level of the losses (n,) of the rows that are present."""
+def _smooth(losses: Tensor, present: Tensor, alpha: float, tau1: float, tau2: float) -> tuple[Tensor, Tensor]:
+    """Return PG-FDD's outer level of the losses (n,) of the rows that are present, and the weight of each."""
     share = present / (alpha * present.sum())
-    with torch.no_grad():
-        top = torch.where(present, losses, -torch.inf).max()
-        below = torch.where(present, losses - top, -torch.inf)
-        # eta = top - x; the objective is convex, so x is where its slope changes sign: 4 times the 64th part
-        x, width = torch.zeros_like(top), tau1 * LOG_MAX
-        for _ in range(4):
-            step = width / 64
-            tries = x + step * torch.arange(1, 65, device=x.device)
-            slope = 1 + tau2 / alpha * (top - tries) - (share * ((below + tries[:, None]) / tau1).sigmoid()).sum(1)
-            x, width = x + step * (slope > 0).sum().clamp_max(63), step
-        eta = top - x
-    soft = tau1 * torch.nn.functional.softplus((losses - eta) / tau1)
-    return eta + tau2 / (2 * alpha) * eta**2 + (share * torch.where(present, soft, 0.0)).sum()
+    top = torch.where(present, losses, -torch.inf).max()
+    below = torch.where(present, losses - top, -torch.inf) / tau1
+    # eta = top - tau1 x with x in [0, LOG_MAX]; the objective is convex, so x is where its slope changes sign: four
+    # times the 32nd part
+    x, width, tries = torch.zeros_like(top), LOG_MAX, torch.arange(1, 33, device=losses.device) / 32
+    for _ in range(4):
+        at = x + width * tries
+        slope = 1 + tau2 / alpha * (top - tau1 * at) - (below + at[:, None]).sigmoid_() @ share
+        width /= 32
+        x = x + width * (slope > 0).sum().clamp_max(31)
+    eta, over = top - tau1 * x, below + x
+    soft = torch.where(present, tau1 * torch.nn.functional.softplus(over), 0.0)
+    return eta + tau2 / (2 * alpha) * eta**2 + (share * soft).sum(), share * over.sigmoid()
 
 
 def gather_over_ranks(losses: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
