@@ -57,11 +57,10 @@ class SAM(Optimizer):
         """Go from w to w + e, by the gradients that are there, and clear them."""
         held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         scaled = [p.abs() * p.grad if self.adaptive else p.grad for p in held]
-        norm = torch.nn.utils.get_total_norm(scaled)
+        length = self.rho / (torch.nn.utils.get_total_norm(scaled) + 1e-12)
         for p in held:
-            e = p.grad * (self.rho / (norm + 1e-12))
             self._before.append((p, p.detach().clone()))
-            p.add_(e * p.square() if self.adaptive else e)
+            p.addcmul_(p.grad * p.square() if self.adaptive else p.grad, length)
         for norm_layer in self._module.modules() if self._module is not None else ():
             if isinstance(norm_layer, _BatchNorm):
                 self._momentum.append((norm_layer, norm_layer.momentum))
