@@ -68,7 +68,7 @@ def plan(words: list[str]) -> Plan:
     """
     verb, *rest = words
     made = Plan(verb)
-    for flag, value in _pairs(rest):
+    for flag, value in pairs(rest):
         if flag == "":
             made.paths.append(_positional(verb, str(value)))
         elif flag in ("-c", "--config"):
@@ -118,7 +118,7 @@ def arrange(made: Plan) -> list[str]:
     return [made.verb, *words]
 
 
-def _pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
+def pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
     """Yield (flag, value), whether written ``--flag value`` or ``--flag=value``; ('', word) for a bare word."""
     at = 0
     while at < len(words):

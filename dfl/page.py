@@ -1,6 +1,6 @@
 """One style of self-contained HTML page: words, tables, bars and pictures in one file that can be mailed.
 
-A leaf: the report of a test and the check of a data set both write such a page.
+A leaf: the report of a test, the check of a data set and the audit of groups write such a page.
 """
 
 import base64
@@ -16,6 +16,8 @@ from PIL import Image
 THUMBNAIL = 144
 #: Okabe and Ito's blue and vermilion, which colour-blind readers can tell apart.
 REAL, FAKE = "#0072B2", "#D55E00"
+#: Of lines that are neither: his blue, vermilion, green, purple, orange, light blue.
+COLOURS = (REAL, FAKE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fff; --card: #f5f5f7 }
@@ -33,7 +35,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0 }
 th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
 tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
 td small { color: var(--soft); font-weight: 400; margin-left: 4px }
-.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start }
+.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin-top: 12px }
 .figures img, .figures svg { max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
 .pairs { grid-template-columns: repeat(auto-fill, 302px) }
@@ -142,4 +144,96 @@ def histogram(real: np.ndarray, fake: np.ndarray, label: str, bins: int = 48) ->
         f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{text(label)}">{drawn}'
         f'<text x="20" y="168">{low:.3g}</text><text x="{width - 20}" y="168" text-anchor="end">{high:.3g}</text>'
         f'<text x="{width / 2}" y="168" text-anchor="middle">{text(label)}</text>{names}</svg>'
+    )
+
+
+def intervals(rows: Mapping[str, tuple[float, float, float]], label: str, line: float) -> str:
+    """Return a dot with its interval for each name, one under the other, as SVG.
+
+    Args:
+        rows: Name -> (value, low, high) in [0, 1]; one with a NaN value has no dot and says so. The axis goes from the
+            tenth below to the tenth above all of them.
+        label: What the values are.
+        line: Where a dashed line is drawn, such as the value of all together; none for NaN.
+    """
+    left, width, step = 150, 520, 20
+    floor = 24 + step * len(rows)
+    known = [v for row in rows.values() for v in row if np.isfinite(v)] or [0.0, 1.0]
+    first = np.floor(10 * min(known) + 1e-9) / 10
+    last = max(first + 0.1, np.ceil(10 * max(known) - 1e-9) / 10)
+
+    def at(value: float) -> float:
+        return left + (width - left - 20) * float((value - first) / (last - first))
+
+    drawn = ""
+    for i, (name, (value, low, top)) in enumerate(rows.items()):
+        y = 28 + step * i
+        drawn += f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{text(name)}</text>'
+        if not np.isfinite(value):
+            drawn += f'<text x="{left + 4}" y="{y + 4}">undefined</text>'
+            continue
+        drawn += (
+            f'<line x1="{at(low):.1f}" x2="{at(top):.1f}" y1="{y}" y2="{y}" stroke="{REAL}" stroke-width="2" '
+            f'stroke-opacity=".55"/><circle cx="{at(value):.1f}" cy="{y}" r="4" fill="{REAL}"/>'
+        )
+    if np.isfinite(line):
+        drawn += (
+            f'<line x1="{at(line):.1f}" x2="{at(line):.1f}" y1="16" y2="{floor}" stroke="currentColor" '
+            'stroke-dasharray="3 3" stroke-opacity=".6"/>'
+        )
+    ticks = "".join(
+        f'<text x="{at(v):.1f}" y="{floor + 14}" text-anchor="middle">{v:.3g}</text>'
+        for v in np.linspace(first, last, 5)
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {floor + 20}" width="{width}" role="img" aria-label="{text(label)}">'
+        f'<text x="{left}" y="11">{text(label)}</text>{drawn}{ticks}</svg>'
+    )
+
+
+def lines(x: np.ndarray, ys: Mapping[str, np.ndarray], label: str, marks: Mapping[str, float] | None = None) -> str:
+    """Return curves over one axis as SVG.
+
+    Args:
+        x: Rising values, float (n,).
+        ys: Name of a curve -> its values, float (n,), at least 0; it is broken where they are not finite.
+        label: What ``x`` is.
+        marks: Name -> place on the x axis of a dashed line.
+    """
+    width, height, left, right, floor, roof = 520, 240, 44, 500, 204, 30
+    finite = [y[np.isfinite(y)] for y in ys.values()]
+    top = max((float(y.max()) for y in finite if len(y)), default=0.0) or 1.0
+    low, high = float(x[0]), float(x[-1])
+
+    def across(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low or 1.0)
+
+    drawn = names = ""
+    for i, (name, y) in enumerate(ys.items()):
+        colour, path, pen = COLOURS[i % len(COLOURS)], "", "M"
+        for a, b in zip(x, y, strict=True):
+            if np.isfinite(b):
+                path, pen = f"{path}{pen}{across(a):.1f},{floor - (floor - roof) * b / top:.1f}", "L"
+            else:
+                pen = "M"
+        drawn += f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
+        names += f'<text x="{left + 90 * i}" y="14" style="fill:{colour}">{text(name)}</text>'
+    for name, place in (marks or {}).items():
+        drawn += (
+            f'<line x1="{across(place):.1f}" x2="{across(place):.1f}" y1="{roof}" y2="{floor}" stroke="currentColor" '
+            f'stroke-dasharray="3 3" stroke-opacity=".6"/>'
+            f'<text x="{across(place) + 3:.1f}" y="{roof + 10}">{text(name)}</text>'
+        )
+    ticks = "".join(
+        f'<text x="{across(v):.1f}" y="{floor + 14}" text-anchor="middle">{v:.3g}</text>'
+        for v in np.linspace(low, high, 5)
+    ) + "".join(
+        f'<text x="{left - 6}" y="{floor - (floor - roof) * i / 4 + 4:.1f}" text-anchor="end">{top * i / 4:.2g}</text>'
+        f'<line x1="{left}" x2="{right}" y1="{floor - (floor - roof) * i / 4:.1f}" '
+        f'y2="{floor - (floor - roof) * i / 4:.1f}" stroke="currentColor" stroke-opacity=".15"/>'
+        for i in range(5)
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{text(label)}">{ticks}{drawn}'
+        f'{names}<text x="{(left + right) / 2}" y="{height - 4}" text-anchor="middle">{text(label)}</text></svg>'
     )

@@ -13,10 +13,12 @@ MAY = {
     "errors": set(),
     "ranks": set(),
     "page": set(),
+    "verbs": set(),  # a function as a verb; those of data and the audit
+    "audit": {"argv", "cli", "config", "evaluation", "verbs"},
     "losses": set(),
     "networks": set(),
     "metrics": set(),
-    "data": {"config", "page"},  # the data tools look configs up by name and write pages
+    "data": {"config", "page", "verbs"},  # the data tools look configs up by name and write pages
     "training": {"metrics", "evaluation"},
     "detectors": {"networks", "losses", "metrics", "training"},
     "evaluation": {"metrics", "data", "detectors", "page"},

@@ -1,4 +1,4 @@
-"""Files that hold many images: Parquet, LMDB, videos. What they share: opened late, kept open, once per process.
+"""Files that hold many images: Parquet, Arrow, LMDB, videos. What they share: opened late, kept open, once per process.
 
 A handle that was opened before a fork must not be used after it (LMDB crashes), so all are closed before a process
 forks loader workers; each opens its own. Few are kept: a thousand shards would use up the file descriptors.
@@ -20,11 +20,14 @@ from dfl.data.decoding import DecodeError
 from dfl.errors import UserError
 
 KEPT = 16  # open files of one process
+MAPPED = 200  # Arrow files of one process: they cost little to keep, and half a millisecond to open
 BATCH = 16  # rows of a Parquet row group that are in memory at once
 _HAS_LMDB = RequirementCache("lmdb>=1.4")
 _HAS_AV = RequirementCache("av>=14")
 _handles: OrderedDict[tuple[str, str], Any] = OrderedDict()
+_mapped: OrderedDict[tuple[str, str], Any] = OrderedDict()
 os.register_at_fork(before=_handles.clear)
+os.register_at_fork(before=_mapped.clear)
 T = TypeVar("T")
 
 
@@ -53,6 +56,21 @@ def parquet_cell(file: str, column: str, row: int) -> bytes:
     except (OSError, pa.ArrowException, KeyError, IndexError) as e:
         if isinstance(e, DecodeError):
             raise
+        raise DecodeError(f"{file}#column={column}&row={row}", str(e).splitlines()[0].strip("'\"")) from e
+
+
+def arrow_cell(file: str, column: str, row: int) -> bytes:
+    """Return the bytes in one cell of an Arrow IPC file, as ``dfl data pack`` writes them.
+
+    The file is memory-mapped: any row costs its own bytes and no others, in whatever order rows are asked for.
+
+    Raises:
+        AbsentCell: If the cell is null.
+        DecodeError: If the file, the column or the row is not there.
+    """
+    try:
+        return _handle(file, "arrow", _Mapped, _mapped, MAPPED).cell(column, row)
+    except (OSError, pa.ArrowException, KeyError, IndexError) as e:
         raise DecodeError(f"{file}#column={column}&row={row}", str(e).splitlines()[0].strip("'\"")) from e
 
 
@@ -194,12 +212,45 @@ class _Cursor:
         return bytes(cell)
 
 
-def _handle(file: str, kind: str, make: Callable[[str, str], T]) -> T:
+class _Mapped:
+    """An Arrow IPC file; all its batches but the last hold equally many rows, so that none is searched for."""
+
+    def __init__(self, file: str, _: str) -> None:
+        self.file = pa.ipc.open_file(pa.memory_map(file))
+        self.names = self.file.schema.names
+        self.rows = self.file.get_batch(0).num_rows if self.file.num_record_batches else 0
+        #: Columns of batches, views of the file; a whole batch would hold an object for each of its columns.
+        self.columns: dict[tuple[str, int], pa.Array] = {}
+
+    def cell(self, column: str, row: int) -> bytes:
+        i = row // max(self.rows, 1)
+        if (column, i) not in self.columns:
+            if column not in self.names:
+                raise KeyError(f"no column {column!r}; there are {', '.join(self.names)}")
+            if i >= self.file.num_record_batches:
+                raise IndexError(f"the file has no row {row}")
+            self.columns[column, i] = self.file.get_batch(i).column(column)
+        cells = self.columns[column, i]
+        if row - i * self.rows >= len(cells):
+            raise IndexError(f"the file has no row {row}")
+        value = cells[row - i * self.rows]
+        if not value.is_valid:
+            raise AbsentCell(f"row {row} of column {column!r}", "the cell is empty")
+        return bytes(value.as_py())
+
+
+def _handle(
+    file: str,
+    kind: str,
+    make: Callable[[str, str], T],
+    shelf: OrderedDict[tuple[str, str], Any] = _handles,
+    kept: int = KEPT,
+) -> T:
     key = (file, kind)
-    if key not in _handles:
-        _handles[key] = make(file, kind)
-    _handles.move_to_end(key)
-    while len(_handles) > KEPT:
-        _handles.popitem(last=False)
-    found: T = _handles[key]
+    if key not in shelf:
+        shelf[key] = make(file, kind)
+    shelf.move_to_end(key)
+    while len(shelf) > kept:
+        shelf.popitem(last=False)
+    found: T = shelf[key]
     return found

@@ -16,7 +16,19 @@ from torch.utils.data import DataLoader, Sampler
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
 from dfl.data.on_device import augment
-from dfl.data.sampler import EvalSampler, TrainSampler, balanced, shuffled, steps_of_epoch
+from dfl.data.rows import Rows, shared_paths
+from dfl.data.sampler import (
+    EvalSampler,
+    Order,
+    TrainSampler,
+    balanced,
+    by_generators,
+    grouped,
+    own_pairs,
+    pairs,
+    shuffled,
+    steps_of_epoch,
+)
 from dfl.data.sources.base import Source
 from dfl.data.transforms import Transform
 from dfl.data.unread import Unread
@@ -42,7 +54,11 @@ class DataModule(pl.LightningDataModule):
         batch_size: Images in a batch of one device.
         eval_batch_size: The same for validation, test and prediction; by default ``batch_size``.
         num_workers: Loader processes of one device.
-        balance: ``sampling`` draws real and fake equally often; ``weights`` weighs the classes in the loss.
+        balance: ``sampling`` draws real and fake equally often; ``weights`` weighs the classes in the loss. The others
+            say what each batch holds: ``pairs`` fake, real, fake, real, ...; ``groups`` every demographic group and
+            class equally often; ``generators`` half real, and fakes of some generators, equally many of each.
+        originals: With ``pairs``, the real image after a fake is its own original (column ``source``).
+        generators_per_batch: With ``generators``, how many of them are in a batch of all devices.
         on_bad: What to do with an unreadable image. ``substitute`` draws another one of the same class in
             training, and skips in evaluation.
         max_bad: Largest share of unreadable images in a domain that is put up with.
@@ -62,7 +78,9 @@ class DataModule(pl.LightningDataModule):
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int = 2,
-        balance: Literal["none", "sampling", "weights"] = "none",
+        balance: Literal["none", "sampling", "weights", "pairs", "groups", "generators"] = "none",
+        originals: bool = False,
+        generators_per_batch: int = 4,
         on_bad: Policy = "raise",
         max_bad: float = 0.01,
         max_pixels: int = 64_000_000,
@@ -86,6 +104,11 @@ class DataModule(pl.LightningDataModule):
         self.transform = transform or Transform()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
+        self.originals, self.generators_per_batch = originals, generators_per_batch
+        if originals and balance != "pairs":
+            raise UserError(f"originals=true is for balance=pairs, not {balance}")
+        if balance == "pairs" and batch_size % 2:
+            raise UserError(f"balance=pairs needs an even batch_size, not {batch_size}")
         self.max_pixels, self.allow_overlap, self.size = max_pixels, allow_overlap, size
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self._unread = Unread(max_bad)
@@ -96,7 +119,7 @@ class DataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Let every source make what it needs on disk; called on one process."""
-        for source in [*self.train_sources, *(s for domains in self.sources.values() for s in domains.values())]:
+        for source in self._all_sources():
             source.prepare()
 
     def setup(self, stage: str) -> None:
@@ -105,6 +128,8 @@ class DataModule(pl.LightningDataModule):
             self.sets[split] = dict(self.datasets(split))
         if stage in ("fit", "test") and not self.allow_overlap:
             self._check_overlap("val" if stage == "fit" else "test")
+        for source in self._all_sources():
+            source.release()
 
     def datasets(self, split: str) -> Mapping[str, ImageDataset]:
         """Return the data sets of ``train``, ``val``, ``test`` or ``predict`` by domain name.
@@ -112,7 +137,7 @@ class DataModule(pl.LightningDataModule):
         Raises:
             UserError: If a source is not there, or the split names no source.
         """
-        tables = self._tables(split)
+        tables = {domain: Rows.of(table) for domain, table in self._tables(split).items()}
         extend_vocab(self.vocab, tables.values())
         size = self.size or self._detector_size()
         view = self.transform.train(size) if split == "train" else self.transform.eval(size)
@@ -126,7 +151,7 @@ class DataModule(pl.LightningDataModule):
                 on_bad=self.on_bad,
                 seed=self.seed,
                 max_pixels=self.max_pixels,
-                class_weight=self._class_weight(table) if split == "train" else (1.0, 1.0),
+                class_weight=self._class_weight(table.label) if split == "train" else (1.0, 1.0),
             )
             for domain, table in tables.items()
         }
@@ -138,10 +163,10 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the loader of the mixture; its order and position come from the trainer."""
         data = self.sets["train"]["train"]
-        order = balanced(data.label, self.seed) if self.balance == "sampling" else shuffled(len(data), self.seed)
         if self.trainer is None:
             raise UserError("a training loader needs a Trainer: its sampler asks the trainer where it is")
-        sampler = TrainSampler(order, len(data), self.batch_size, self.trainer)
+        order, length = self._order(data, self.batch_size * self.trainer.world_size)
+        sampler = TrainSampler(order, length, self.batch_size, self.trainer)
         return self._loader(data, sampler, self.batch_size, keep_workers=True)
 
     def train_steps(self) -> int:
@@ -196,7 +221,7 @@ class DataModule(pl.LightningDataModule):
         """Number names as the checkpoint does; names it does not know come after."""
         vocab: Vocab = {column: dict(ids) for column, ids in state_dict["vocab"].items()}
         for domains in self.sets.values():
-            extend_vocab(vocab, [data.table for data in domains.values()])
+            extend_vocab(vocab, [data.rows for data in domains.values()])
         self.vocab = vocab
         for domains in self.sets.values():
             for data in domains.values():
@@ -204,17 +229,41 @@ class DataModule(pl.LightningDataModule):
         for split, domains in state_dict.get("bad", {}).items():
             for domain, bad in domains.items():
                 if bad and (found := self.sets.get(split, {}).get(domain)):
-                    here = set(found.table["path"].to_pylist())
-                    found.bad.update({path: reason for path, reason in bad.items() if path in here})
+                    here = shared_paths(found.table["path"], pa.chunked_array([list(bad)], pa.string()))
+                    found.bad.update({path: bad[path] for path in bad if path in here})
+
+    def _all_sources(self) -> list[Source]:
+        return [*self.train_sources, *(s for domains in self.sources.values() for s in domains.values())]
 
     def _tables(self, split: str) -> dict[str, pa.Table]:
         if split == "train":
             if not self.train_sources:
                 raise UserError("nothing to train on: set data.train to a source")
-            return {"train": pa.concat_tables([source.load("train") for source in self.train_sources])}
+            alone = len(self.train_sources) == 1  # tables of one type only can be put together
+            return {"train": pa.concat_tables([source.load("train", encoded=alone) for source in self.train_sources])}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
-        return {d: source.load("test" if split == "predict" else split) for d, source in self.sources[split].items()}
+        side = "test" if split == "predict" else split
+        return {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
+
+    def _order(self, data: ImageDataset, batch: int) -> tuple[Order, int]:
+        """Return the order of an epoch of global batches, and its length in rows."""
+        if self.balance == "sampling":
+            return balanced(data.label, self.seed), len(data)
+        if self.balance in ("none", "weights"):
+            return shuffled(len(data), self.seed), len(data)
+        # rows may come again, so even a small set fills a batch
+        length = max(1, len(data) // batch) * batch
+        if self.balance == "groups":
+            group = data.rows.known("group")
+            return grouped(data.label, group, data.rows.names("group"), self.seed, length), length
+        if self.balance == "generators":
+            k, generator = self.generators_per_batch, data.rows.known("generator")
+            return by_generators(data.label, generator, k, self.seed, length, batch), length
+        if self.originals:
+            source, frame = data.rows.known("source"), data.rows.number("frame")
+            return own_pairs(data.label, source, frame, self.seed, length), length
+        return pairs(data.label, self.seed, length), length
 
     def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -244,11 +293,11 @@ class DataModule(pl.LightningDataModule):
             raise UserError("no trainer and no detector to ask for the image size: set data.size")
         return int(cast(Any, self.trainer.lightning_module).input_size)
 
-    def _class_weight(self, table: pa.Table) -> tuple[float, float]:
+    def _class_weight(self, label: np.ndarray) -> tuple[float, float]:
         if self.balance != "weights":
             return (1.0, 1.0)
-        count = np.bincount(table["label"].to_numpy(), minlength=2)
-        return (len(table) / (2 * max(count[0], 1)), len(table) / (2 * max(count[1], 1)))
+        count = np.bincount(label, minlength=2)
+        return (len(label) / (2 * max(count[0], 1)), len(label) / (2 * max(count[1], 1)))
 
     def _running_split(self) -> str:
         assert self.trainer is not None
@@ -260,13 +309,14 @@ class DataModule(pl.LightningDataModule):
         if split == "test":  # the training data need not be on the machine that tests; without splits they are the same
             tested = self.sources["test"].values()
             whole = [s for s in self.train_sources if getattr(s, "fractions", 1) is None and s in tested]
-            trained = {path for source in whole for path in source.load("train")["path"].to_pylist()}
+            trained = [source.load("train")["path"] for source in whole]
         else:
-            trained = set(self.sets["train"]["train"].table["path"].to_pylist())
+            trained = [self.sets["train"]["train"].table["path"]]
         for domain, data in self.sets[split].items():
-            if both := trained.intersection(data.table["path"].to_pylist()):
+            both = sorted({path for paths in trained for path in shared_paths(paths, data.table["path"])})
+            if both:
                 raise UserError(
-                    f"{len(both)} images of {split}/{domain} are trained on too, such as {min(both)}; "
+                    f"{len(both)} images of {split}/{domain} are trained on too, such as {both[0]}; "
                     "set fractions to split the set, or allow_overlap"
                 )
 

@@ -1,8 +1,7 @@
 """Rows of a source as samples: decode, transform, and say what is known of the image."""
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from dfl.data.batch import Unreadable
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
+from dfl.data.rows import Rows
 from dfl.errors import UserError
 
 #: What happens when an image cannot be read.
@@ -33,7 +33,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
     row ``-1 - i`` gives sample ``i`` as padding (index -1).
 
     Args:
-        table: Rows of a source (``ROW_SCHEMA``).
+        table: Rows of a source (``ROW_SCHEMA``), or these as a memory-mapped file.
         view: Makes the image and mask that a batch holds from the decoded ones (``Transform.train`` or ``.eval``).
         size: Side of the square image that ``view`` gives, in pixels.
         vocab: Ids by column and name.
@@ -47,7 +47,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        table: pa.Table,
+        table: pa.Table | Rows,
         view: View,
         size: int,
         vocab: Vocab,
@@ -57,37 +57,55 @@ class ImageDataset(Dataset[dict[str, Any]]):
         max_pixels: int = 64_000_000,
         class_weight: tuple[float, float] = (1.0, 1.0),
     ) -> None:
-        self.table, self.view, self.size, self.training = table.combine_chunks(), view, size, training
+        self.rows = table if isinstance(table, Rows) else Rows.of(table)
+        self.view, self.size, self.training = view, size, training
         self.on_bad, self.seed, self.max_pixels, self.class_weight = on_bad, seed, max_pixels, class_weight
-        self.label = table["label"].to_numpy().astype(np.int64)
-        self.class_label = table["class_label"].to_numpy().astype(np.int64)
         self.encode(vocab)
         #: Path and reason of each image that could not be read so far; filled by the DataModule.
         self.bad: dict[str, str] = {}
 
     def __len__(self) -> int:
-        return len(self.label)
-
-    def encode(self, vocab: Vocab) -> None:
-        """Turn the names of the ``NAMED`` columns into the ids of a vocabulary."""
-        self.ids = {name: _encode(self.table[name], vocab.get(name, {})) for name in NAMED}
-        self.ids["generator"] = np.where(self.label == 0, 0, self.ids["generator"])
+        return len(self.rows)
 
     @property
+    def table(self) -> pa.Table:
+        """Everything known of the images, memory-mapped."""
+        return self.rows.table
+
+    @property
+    def label(self) -> np.ndarray:
+        """int8 (n,), a view of the memory-mapped file."""
+        return self.rows.label
+
+    def encode(self, vocab: Vocab) -> None:
+        """Turn the names of the ``NAMED`` columns into the ids of a vocabulary, -1 for those that it does not have."""
+        self._ids = {
+            name: np.array([vocab.get(name, {}).get(n, -1) for n in self.rows.names(name)], np.int64) for name in NAMED
+        }
+        self._codes = {name: self.rows.codes(name) for name in NAMED}
+
+    def id(self, name: str, row: int) -> int:
+        """Return the id of a row's name in a ``NAMED`` column; that of a real image's generator is 0."""
+        if name == "generator" and self.label[row] == 0:
+            return 0
+        return int(self._ids[name][self._codes[name][row]])
+
+    @cached_property
     def sha256(self) -> str:
         """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
-        paths = [os.path.abspath(path) for path in self.table["path"].to_pylist()]
-        base = os.path.commonpath(paths) if len(paths) > 1 else ""
-        digest = hashlib.sha256()
-        for path, label in zip(paths, self.label, strict=True):
-            digest.update(f"{os.path.relpath(path, base) if base else os.path.basename(path)}\t{label}\n".encode())
-        return digest.hexdigest()
+        return self.rows.sha256()
 
     @property
     def duplicates(self) -> list[str]:
         """Paths that stand in more than one row."""
-        counts = self.table["path"].value_counts().to_pylist()
-        return [c["values"] for c in counts if c["counts"] > 1]
+        return self.rows.repeated()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_codes"}  # a view would be copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._codes = {name: self.rows.codes(name) for name in NAMED}
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         row, epoch = key if isinstance(key, tuple) else (key, 0)
@@ -104,7 +122,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         if self.on_bad == "substitute" and self.training:
             rng = np.random.default_rng([self.seed, epoch, row])
             same = np.flatnonzero(self.label == self.label[row])
-            for other in rng.permutation(same)[:10]:
+            for other in rng.choice(same, min(10, len(same)), replace=False):
                 try:
                     return self._sample(int(other), int(other), epoch) | {"bad": bad}
                 except DecodeError as e:
@@ -116,11 +134,11 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     def path(self, row: int) -> str:
         """Return the path of a row."""
-        return str(self.table["path"][row].as_py())
+        return self.rows.text("path", row)
 
     def _sample(self, row: int, index: int, epoch: int) -> dict[str, Any]:
         image = load_image(self.path(row), max_pixels=self.max_pixels)
-        file, rule = (self.table[name][row].as_py() for name in ("mask", "mask_rule"))
+        file, rule = (self.rows.text(name, row) for name in ("mask", "mask_rule"))
         mask = load_mask(file, rule, (image.shape[1], image.shape[0]), max_pixels=self.max_pixels)
         pixels, area = self.view(image, mask, (self.seed, epoch, row))
         empty = torch.zeros(pixels.shape[1:]) if area is None else area
@@ -135,23 +153,16 @@ class ImageDataset(Dataset[dict[str, Any]]):
             "label": label,
             "index": index,
             "path": self.path(row),
-            "class_label": int(self.class_label[row]),
-            **{name: int(ids[row]) for name, ids in self.ids.items()},
-            "caption": self.table["caption"][row].as_py(),
-            "explanation": self.table["explanation"][row].as_py(),
+            "class_label": int(self.rows.class_label[row]),
+            **{name: self.id(name, row) for name in NAMED},
+            "caption": self.rows.text("caption", row),
+            "explanation": self.rows.text("explanation", row),
             "weight": np.float32(self.class_weight[label] if label >= 0 else 1.0),
             "training": self.training,
         }
 
 
-def _encode(column: pa.ChunkedArray, ids: dict[str, int]) -> np.ndarray:
-    """Return int64 (n,), -1 for names that are absent or not in the vocabulary."""
-    encoded = column.combine_chunks().dictionary_encode()
-    table = np.array([ids.get(name, -1) for name in encoded.dictionary.to_pylist()] or [-1], dtype=np.int64)
-    return table[encoded.indices.to_numpy()]
-
-
-def extend_vocab(vocab: Vocab, tables: Iterable[pa.Table]) -> None:
+def extend_vocab(vocab: Vocab, tables: Iterable[Rows]) -> None:
     """Give a number to every name of the ``NAMED`` columns that has none, table by table, sorted within one.
 
     Generators start at 1: 0 is the real image.
@@ -159,5 +170,5 @@ def extend_vocab(vocab: Vocab, tables: Iterable[pa.Table]) -> None:
     for table in tables:
         for column in NAMED:
             ids = vocab.setdefault(column, {})
-            for name in sorted(set(table[column].unique().to_pylist()) - {""}):
+            for name in sorted(set(table.names(column)) - {""}):
                 ids.setdefault(name, len(ids) + (column == "generator"))

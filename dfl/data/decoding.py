@@ -3,7 +3,8 @@
 Decoders disagree. They rotate by EXIF or do not, saturate 16-bit gray or scale it, and mix CMYK in different ways. A
 detector that is trained through one decoder and tested through another sees another image. So every image of this
 project passes `read_image`, and Pillow's pixels are the truth. A plain JPEG (8 bit, gray or three components, usual
-chroma sampling, upright) takes a faster decoder that gives the same pixels bit for bit; everything else takes Pillow.
+chroma sampling, upright) takes a faster decoder that gives the same pixels bit for bit, and an uncompressed PPM (frames
+of videos, packed sets) is copied as it lies; everything else takes Pillow.
 
 The rules, where decoders differ: EXIF orientation is applied; 16-bit gray is divided by 257; 16-bit colour keeps its
 high byte; alpha is dropped or laid on white; an animation gives its first frame; colour profiles are not applied; float
@@ -13,6 +14,7 @@ before any pixel is decoded. Truncated files are errors, never half an image.
 
 import io
 import os
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -30,6 +32,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 MAX_PIXELS = 64_000_000
 MAX_SCANS = 500  # libjpeg-turbo's own advice; a small progressive file with thousands of scans decodes for minutes
 
+_PPM = re.compile(rb"P6\s(\d{1,6})\s(\d{1,6})\s255\s")  # 8 bit, no comments
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -146,6 +149,12 @@ def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "whi
             return simplejpeg.decode_jpeg(data, "RGB")
         except ValueError:
             pass  # damaged: Pillow decides, so that there is one verdict
+    head = _PPM.match(data)
+    if head is not None:
+        width, height = int(head[1]), int(head[2])
+        if width and height and len(data) - head.end() == 3 * width * height:
+            _check_cost(name, data, (width, height), max_pixels)
+            return np.frombuffer(data, np.uint8, offset=head.end()).reshape(height, width, 3).copy()
     return _decode_with_pillow(name, data, max_pixels, alpha)
 
 

@@ -6,6 +6,7 @@ in the checkpoint, whatever the number of workers. `EvalSampler` gives every ran
 the ones that fill up as padding, so that collective calls stay in step and every sample counts exactly once.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,13 +16,28 @@ from torch.utils.data import Sampler
 
 from dfl.errors import UserError
 
-#: Gives the order of an epoch: int64 rows of the data set.
+#: Gives the order of an epoch: int32 rows of the data set (int64 beyond 2**31 rows).
 Order = Callable[[int], np.ndarray]
 
 
 def shuffled(n: int, seed: int) -> Order:
     """Every row once, in an order drawn for each epoch."""
-    return lambda epoch: np.random.default_rng([seed, epoch]).permutation(n)
+    return lambda epoch: np.random.default_rng([seed, epoch]).permutation(np.arange(n, dtype=_row_type(n)))
+
+
+def _row_type(n: int) -> type[np.signedinteger[Any]]:
+    return np.int32 if n < 1 << 31 else np.int64
+
+
+def _rows_where(of: np.ndarray) -> np.ndarray:
+    """Return the rows where a bool (n,) is true, in the type of an order."""
+    return np.flatnonzero(of).astype(_row_type(len(of)))
+
+
+def _drawn(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` of the rows in random order; none comes again before all were there."""
+    rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
+    return np.concatenate([rows[:0], *rounds])[:count]
 
 
 def balanced(label: np.ndarray, seed: int) -> Order:
@@ -29,20 +45,179 @@ def balanced(label: np.ndarray, seed: int) -> Order:
 
     Within an epoch a row of a class comes again only when all of that class were there.
     """
-    classes = [np.flatnonzero(label == c) for c in (0, 1)]
     n = len(label)
-    if not all(map(len, classes)):
-        raise UserError(f"balance=sampling needs both classes; all {n} training images are of one")
+    classes = _both_classes(label, "sampling")
 
     def order(epoch: int) -> np.ndarray:
         rng = np.random.default_rng([seed, epoch])
-        drawn = []
-        for rows, count in zip(classes, (n - n // 2, n // 2), strict=True):
-            rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
-            drawn.append(np.concatenate(rounds)[:count])
+        drawn = [_drawn(rng, rows, count) for rows, count in zip(classes, (n - n // 2, n // 2), strict=True)]
         return rng.permutation(np.concatenate(drawn))
 
     return order
+
+
+def _both_classes(label: np.ndarray, balance: str) -> list[np.ndarray]:
+    classes = [_rows_where(label == c) for c in (0, 1)]
+    if not all(map(len, classes)):
+        raise UserError(f"balance={balance} needs both classes; all {len(label)} training images are of one")
+    return classes
+
+
+def pairs(label: np.ndarray, seed: int, length: int) -> Order:
+    """Fake, real, fake, real, ...: any run of an even number of rows holds as many fakes as reals.
+
+    Args:
+        label: Integers (n,), 0 real, 1 fake.
+        seed: Seed of the order.
+        length: Rows of an epoch, even. Within it a row comes again only when all of its class were there.
+
+    Raises:
+        UserError: If a class is missing.
+    """
+    real, fake = _both_classes(label, "pairs")
+
+    def order(epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, epoch])
+        return np.stack([_drawn(rng, rows, length // 2) for rows in (fake, real)], axis=1).reshape(-1)
+
+    return order
+
+
+def own_pairs(label: np.ndarray, source: np.ndarray, frame: np.ndarray, seed: int, length: int) -> Order:
+    """Like :func:`pairs`, and each fake is followed by its own original.
+
+    That is a real row with the same source and frame; where none has the frame, or it is not known, any real row with
+    the same source. If several are left, one is drawn.
+
+    Args:
+        label: Integers (n,), 0 real, 1 fake.
+        source: Integers (n,), equal for a fake and its original; -1 where it is not known.
+        frame: Integers (n,), -1 where it is not known.
+        seed: Seed of the order.
+        length: Rows of an epoch, even.
+
+    Raises:
+        UserError: If no source is known, or no fake has its original among the rows.
+    """
+    _both_classes(label, "pairs")
+    if (source < 0).all():
+        raise UserError("originals=true needs the column 'source' (a fake's original), and it is empty")
+    real = _rows_where((label == 0) & (source >= 0))
+    real = real[np.lexsort((frame[real], source[real]))]
+    fake = _rows_where((label == 1) & (source >= 0))
+    fake = fake[np.isin(source[fake], source[real])]
+    if not len(fake):
+        raise UserError("originals=true: no fake training image has its original ('source') among the real ones")
+    if left := int((label == 1).sum()) - len(fake):
+        warnings.warn(
+            f"originals=true leaves out {left} fakes whose original is not among the real images", stacklevel=2
+        )
+    # one number for source and frame, in the order of `real`
+    width = int(frame.max()) + 2
+    key = source[real].astype(np.int64) * width + frame[real] + 1
+
+    def order(epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, epoch])
+        chosen = _drawn(rng, fake, length // 2)
+        first = source[chosen].astype(np.int64) * width
+        exact = first + frame[chosen] + 1
+        low, high = np.searchsorted(key, exact), np.searchsorted(key, exact, side="right")
+        far = (low == high) | (frame[chosen] < 0)
+        low = np.where(far, np.searchsorted(key, first), low)
+        high = np.where(far, np.searchsorted(key, first + width), high)
+        return np.stack([chosen, real[rng.integers(low, high)]], axis=1).reshape(-1)
+
+    return order
+
+
+def grouped(label: np.ndarray, group: np.ndarray, names: list[str], seed: int, length: int) -> Order:
+    """Every group and class equally often: in any run of rows the counts of two of them differ by one at most.
+
+    Args:
+        label: Integers (n,), 0 real, 1 fake.
+        group: Integers (n,), -1 where it is not known; such rows are left out.
+        names: Name of each group, for the errors.
+        seed: Seed of the order.
+        length: Rows of an epoch. Within it a row comes again only when all of its group and class were there.
+
+    Raises:
+        UserError: If no group is known, or a group lacks a class.
+    """
+    known = np.unique(group[group >= 0])
+    if not len(known):
+        raise UserError("balance=groups needs the column 'group', and it is empty")
+    cells = []
+    for g in known:
+        for c, word in enumerate(("real", "fake")):
+            cells.append(_rows_where((group == g) & (label == c)))
+            if not len(cells[-1]):
+                raise UserError(f"balance=groups needs both classes in every group; {names[g]!r} has no {word} image")
+    _tell_left_out("groups", "group", int((group < 0).sum()))
+
+    def order(epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, epoch])
+        turn = rng.permutation(len(cells))  # the same turn all through the epoch, so that no run favours a cell
+        rows = np.empty(length, cells[0].dtype)
+        for place, cell in enumerate(turn):
+            rows[place :: len(cells)] = _drawn(rng, cells[cell], len(rows[place :: len(cells)]))
+        return rows
+
+    return order
+
+
+def by_generators(label: np.ndarray, generator: np.ndarray, k: int, seed: int, length: int, batch: int) -> Order:
+    """In each global batch half are real; the fakes are of ``k`` generators, equally many of each.
+
+    They alternate, real, fake of the first, real, fake of the second, ..., so that the part of each rank is balanced
+    too where its size is a multiple of ``2 * k``. Generators take turns: in a round of batches none comes twice.
+
+    Args:
+        label: Integers (n,), 0 real, 1 fake.
+        generator: Integers (n,), -1 where it is not known; fakes of unknown generators are left out.
+        k: Generators of a batch.
+        seed: Seed of the order.
+        length: Rows of an epoch, a multiple of ``batch``.
+        batch: Rows of a global batch, a multiple of ``2 * k``.
+
+    Raises:
+        UserError: If there are no real rows, fewer than ``k`` generators, or the batch cannot be shared out.
+    """
+    real, _ = _both_classes(label, "generators")
+    made = np.where(label == 1, generator, -1)
+    known = np.unique(made[made >= 0])
+    if not len(known):
+        raise UserError("balance=generators needs the column 'generator', and it is empty")
+    if not 1 <= k <= len(known):
+        raise UserError(f"generators_per_batch={k}: the fake training images are of {len(known)} generators")
+    if batch % (2 * k):
+        raise UserError(
+            f"balance=generators with generators_per_batch={k} needs a global batch that is a multiple of {2 * k}, "
+            f"not {batch}"
+        )
+    _tell_left_out("generators", "generator", int(((label == 1) & (generator < 0)).sum()))
+    pools = [_rows_where(made == g) for g in known]
+    steps, each = length // batch, batch // (2 * k)
+    round_of = len(known) // k  # batches of a round
+
+    def order(epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, epoch])
+        rounds = rng.permuted(np.tile(np.arange(len(known)), (-(-steps // round_of), 1)), axis=1)
+        turn = rounds[:, : round_of * k].reshape(-1, k)[:steps]  # (steps, k) generators
+        fake = np.empty((steps, k, each), real.dtype)
+        for g, rows in enumerate(pools):
+            here = turn == g
+            fake[here] = _drawn(rng, rows, int(here.sum()) * each).reshape(-1, each)
+        mixed = np.empty((steps, each, k, 2), real.dtype)
+        mixed[..., 0] = _drawn(rng, real, length // 2).reshape(steps, each, k)
+        mixed[..., 1] = fake.transpose(0, 2, 1)
+        return mixed.reshape(-1)
+
+    return order
+
+
+def _tell_left_out(balance: str, column: str, count: int) -> None:
+    if count:
+        warnings.warn(f"balance={balance} leaves out {count} images without a {column}", stacklevel=3)
 
 
 class TrainSampler(Sampler[tuple[int, int]]):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import dfl
 from dfl.errors import UserError
-from dfl.metrics import Detection, choose_threshold, mean_over_domains
+from dfl.metrics import Detection, choose_threshold, fairness, mean_over_domains
 from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
@@ -162,7 +162,7 @@ class Detector(pl.LightningModule, ABC):
     def _evaluate(self, split: str, batch: dict[str, Any], dataloader_idx: int) -> None:
         score = self(batch["image"])["logit"].float().sigmoid()  # bf16 scores tie, and AUROC falls
         domain = self._domains(split)[dataloader_idx]
-        self.metrics[split][domain].update(score, batch["label"], batch["index"], batch["video"])
+        self.metrics[split][domain].update(score, batch["label"], batch["index"], batch["video"], batch.get("group"))
 
     def on_train_epoch_end(self) -> None:
         """Settle which images could not be read."""
@@ -179,10 +179,17 @@ class Detector(pl.LightningModule, ABC):
         for domain, metric in self.metrics[split].items():
             metric.threshold = float(self.threshold)
             results[domain] = {k: float(v) for k, v in metric.compute().items()}
+            if split == "test":
+                results[domain] |= fairness.flat(self.compare_groups(domain))
         results["mean"] = mean_over_domains(list(results.values()))
         self.results[split] = results
         flat = {f"{split}/{d}/{k}": v for d, r in results.items() for k, v in r.items()}
         self.log_dict(flat, rank_zero_only=False, sync_dist=False)
+
+    def compare_groups(self, domain: str) -> dict[str, fairness.GroupFairness]:
+        """Return the comparison of groups in a test domain by attribute; empty where no image has a group."""
+        names = getattr(getattr(self.trainer, "datamodule", None), "vocab", {}).get("group", {})
+        return fairness.compare(self.metrics["test"][domain].rows(), names, float(self.threshold), domain)
 
     # optimization
 

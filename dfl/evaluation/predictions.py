@@ -8,7 +8,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,14 +19,17 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from dfl.errors import UserError
 
-COLUMNS = ("path", "score", "verdict", "threshold", "domain")
+COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
+Row = tuple[str, float, str, float, str, int | str, str, str]
 SUFFIXES = (".csv", ".jsonl")
 #: Names of unreadable images that are printed; the rest is counted.
 MOST_NAMES = 10
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write path, score (probability of fake), verdict, threshold and domain of each image.
+    """Write path, score (probability of fake), verdict, threshold and domain of each image, and what is known of it.
+
+    What is known are its label (0 real, 1 fake), group and video; empty where not.
 
     The verdict is ``fake`` at the threshold and above. The threshold is the one chosen on validation, or 0.5 when there
     is none. Padding rows (index -1) are left out; unreadable images are named on the terminal.
@@ -44,6 +47,7 @@ class PredictionWriter(BasePredictionWriter):
         self.path: Path | None = None
         self._file: IO[str] | None = None
         self._rows = 0
+        self._names: dict[str, dict[int, str]] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open this process's part."""
@@ -51,6 +55,7 @@ class PredictionWriter(BasePredictionWriter):
         self.path = Path(trainer.strategy.broadcast(str(self.path)))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = 0
+        self._names = {column: names_of(trainer, column) for column in ("group", "video")}
         self._file = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
 
     def write_on_batch_end(
@@ -67,7 +72,7 @@ class PredictionWriter(BasePredictionWriter):
         assert self._file is not None
         stored = float(getattr(pl_module, "threshold", math.nan))
         threshold = 0.5 if math.isnan(stored) else stored
-        for row in rows(prediction, threshold):
+        for row in rows(prediction, threshold, batch, self._names):
             self._file.write(encode(row, str(self.path)))
             self._rows += 1
 
@@ -117,26 +122,49 @@ class PredictionWriter(BasePredictionWriter):
         os.replace(whole, self.path)
 
 
-def rows(prediction: dict[str, Any], threshold: float) -> Iterator[tuple[str, float, str, float, str]]:
+def rows(
+    prediction: Mapping[str, Any],
+    threshold: float,
+    batch: Mapping[str, Any] | None = None,
+    names: Mapping[str, Mapping[int, str]] | None = None,
+) -> Iterator[Row]:
     """Yield one row of ``COLUMNS`` for each image of a batch, without padding.
 
     Args:
         prediction: ``score`` (N,) float32 probability of fake, ``index`` (N,), ``path`` N strings, ``domain``.
         threshold: Score from which the verdict is fake.
+        batch: ``label``, ``group``, ``video`` (N,) integers, -1 for unknown; a column that lacks is unknown.
+        names: Name by id of ``group`` and ``video``; an id without one is written as it is.
     """
     scores = prediction["score"].float().cpu().numpy()
     limit = np.float32(threshold)
-    for score, index, path in zip(scores, prediction["index"].tolist(), prediction["path"], strict=True):
+    known = [_known(batch or {}, column, (names or {}).get(column, {}), len(scores)) for column in COLUMNS[5:]]
+    columns = zip(scores, prediction["index"].tolist(), prediction["path"], *known, strict=True)
+    for score, index, path, label, group, video in columns:
         if index >= 0:
             # str of a float32 is the shortest decimal that gives it back
             verdict = "fake" if score >= limit else "real"
-            yield path, float(str(score)), verdict, float(str(limit)), prediction["domain"]
+            told = label if label == "" else int(label)
+            yield path, float(str(score)), verdict, float(str(limit)), prediction["domain"], told, group, video
 
 
-def encode(row: tuple[str, float, str, float, str], name: str) -> str:
-    """Return a row as a line of CSV, or of JSON where the file's name says so."""
+def _known(batch: Mapping[str, Any], column: str, names: Mapping[int, str], n: int) -> list[str]:
+    """Return a column of a batch as names, '' for unknown."""
+    ids = batch[column].tolist() if column in batch else [-1] * n
+    return ["" if one < 0 else names.get(one, str(one)) for one in ids]
+
+
+def names_of(trainer: pl.Trainer, column: str) -> dict[int, str]:
+    """Return the name by id of a column of the data module's vocabulary."""
+    vocab = getattr(getattr(trainer, "datamodule", None), "vocab", {})
+    return {number: name for name, number in vocab.get(column, {}).items()}
+
+
+def encode(row: Row, name: str) -> str:
+    """Return a row as a line of CSV, or of JSON, without what is unknown, where the file's name says so."""
     if name.endswith(".jsonl"):
-        return json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n"
+        told = {column: cell for column, cell in zip(COLUMNS, row, strict=True) if cell != ""}
+        return json.dumps(told, ensure_ascii=False) + "\n"
     return ",".join(_quoted(str(cell)) for cell in row) + "\r\n"
 
 

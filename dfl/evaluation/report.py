@@ -14,7 +14,9 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from dfl.evaluation import figures, results
+from dfl.metrics import GroupFairness
 from dfl.page import document, image, text, thumbnail
+from dfl.page import table as html_table
 
 #: The longest lists of file names on the page; results.json has them whole.
 MOST_NAMES = 20
@@ -41,6 +43,8 @@ class Report(pl.Callback):
         rows = {domain: metric.rows() for domain, metric in metrics.items()}
         table = results.table(pl_module.results["test"], rows)
         results.print_table(table)
+        results.print_fairness(table)
+        compared = {domain: pl_module.compare_groups(domain) for domain in metrics}
         if getattr(trainer, "fast_dev_run", False):
             return
         sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("test", {})
@@ -48,8 +52,10 @@ class Report(pl.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         results.write(folder / "results.csv", results.to_csv(table))
         numbers = {str(row["domain"]): {k: v for k, v in row.items() if k != "domain"} for row in table}
-        results.write(folder / "results.json", results.to_json({"results": numbers, "images": images, "run": run}))
-        parts = [_table(table), _figures(rows, run["threshold"]), *self._wrong(rows, sets), _notes(images)]
+        content = {"results": numbers, "groups": group_rates(compared), "images": images, "run": run}
+        results.write(folder / "results.json", results.to_json(content))
+        parts = [_table(table), _fairness(table, content["groups"]), _figures(rows, run["threshold"])]
+        parts += [*self._wrong(rows, sets), _notes(images)]
         results.write(folder / "report.html", page(run, parts))
 
     def _wrong(self, rows: Mapping[str, figures.Rows], sets: Mapping[str, Any]) -> list[str]:
@@ -69,6 +75,15 @@ def image_notes(sets: Mapping[str, Any], rows: Mapping[str, figures.Rows]) -> di
             "duplicates": list(getattr(data, "duplicates", [])),
         }
         for domain, data in sets.items()
+    }
+
+
+def group_rates(compared: Mapping[str, Mapping[str, GroupFairness]]) -> dict[str, dict[str, Any]]:
+    """Return domain -> attribute -> ``rates`` by group and the groups ``left_out`` with the reason."""
+    return {
+        domain: {name: {"rates": one.rates(), "left_out": one.left_out} for name, one in by.items()}
+        for domain, by in compared.items()
+        if by
     }
 
 
@@ -122,6 +137,54 @@ def _line(row: results.Row, names: Sequence[str]) -> str:
     of = f"<small>of {row['n']:.0f}</small>" if mean and "n" in row else ""
     start = "<tr class=mean>" if mean else "<tr>"
     return f"{start}<td>{text(row['domain'])}{of}</td>{counts}{''.join(cells)}</tr>\n"
+
+
+def _fairness(table: Sequence[results.Row], groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how far groups lie apart, and the rates of each group; nothing where no image has a group."""
+    lines = results.fairness_rows(table)
+    if not lines:
+        return ""
+    cells = []
+    for domain, attribute, values in lines:
+        for end, at in (("", "0.5"), ("_val", "validation")):
+            if not math.isnan(values.get(f"F_FPR{end}", math.nan)) or not end:
+                own = [values.get(name + end, values.get(name, math.nan)) for name in results.FAIRNESS]
+                cells.append([domain, attribute, at, *map(number, own)])
+    said = "; ".join(f"{label}: {help}" for label, help in results.FAIRNESS.values())
+    parts = [
+        f"<h2>Fairness between groups</h2><p class=soft>Fractions, 0 for alike. {text(said)}. A difference here is not "
+        "yet more than chance: <code>dfl audit</code> has intervals and tests.</p>",
+        html_table(["domain", "groups by", "threshold", *(label for label, _ in results.FAIRNESS.values())], cells),
+    ]
+    for domain, by in groups.items():
+        for attribute, one in by.items():
+            parts.append(f"<h3>{text(domain)}: rates by {text(attribute)}</h3>{rates_table(one)}")
+    return "".join(parts)
+
+
+def rates_table(one: Mapping[str, Any]) -> str:
+    """Return the table of one attribute of `group_rates`."""
+    columns = ["fpr", "tpr", "acc", "positive", "fpr_val", "tpr_val", "acc_val", "positive_val", "auroc", "eer"]
+    if all(math.isnan(own["fpr_val"]) for own in one["rates"].values()):
+        columns = [name for name in columns if not name.endswith("_val")]
+    named = {"fpr": "FPR", "tpr": "TPR", "acc": "accuracy", "positive": "called fake", "auroc": "AUROC", "eer": "EER"}
+    head = [named[n.removesuffix("_val")] + ("@val" if n.endswith("_val") else "") for n in columns]
+    lines = [
+        [
+            group,
+            f"{own['real']:,}",
+            f"{own['fake']:,}",
+            *(number(own[n]) for n in columns),
+            one["left_out"].get(group, ""),
+        ]
+        for group, own in one["rates"].items()
+    ]
+    return html_table(["group", "real", "fake", *head, "left out of the differences"], lines)
+
+
+def number(value: float) -> str:
+    """Return a measure with four decimals, or n/a where it is undefined."""
+    return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
 def _figures(rows: Mapping[str, figures.Rows], threshold: float) -> str:

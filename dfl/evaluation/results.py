@@ -42,6 +42,16 @@ METRICS = {
     "ece": ("ECE", "expected calibration error, 15 bins; lower is better"),
     "video_auroc": ("video AUROC", "AUROC of the mean scores of videos"),
 }
+#: What `dfl.metrics.fairness` measures, by the last part of its name; tables of their own show it.
+FAIRNESS = {
+    "F_FPR": ("F_FPR", "sum over groups of |FPR of the group - FPR of all|"),
+    "F_OAE": ("F_OAE", "largest difference of accuracy between groups"),
+    "F_DP": ("F_DP", "largest difference between groups in the share that is called fake"),
+    "F_MEO": ("F_MEO", "largest difference between groups of FPR or of TPR"),
+    "F_EO": ("F_EO", "F_FPR, plus the same of TPR"),
+    "gap_auroc": ("gap AUROC", "largest difference of AUROC between groups"),
+    "gap_eer": ("gap EER", "largest difference of EER between groups"),
+}
 #: Metrics that the terminal leaves to the files, for want of room.
 MINOR = ("bacc", "acc_val", "log_loss", "ece")
 
@@ -68,9 +78,33 @@ def table(results: Mapping[str, Mapping[str, float]], rows: Mapping[str, Mapping
 
 
 def metric_names(rows: Sequence[Row]) -> list[str]:
-    """Return the metrics of a table, each once, without the counts of domains that come with a mean."""
+    """Return the metrics of a table, each once, without fairness and the counts of domains that come with a mean."""
     names = dict.fromkeys(name for row in rows if row["n_real"] is not None for name in row)
-    return [name for name in names if name not in ("domain", "n_real", "n_fake")]
+    return [n for n in names if n not in ("domain", "n_real", "n_fake") and not n.startswith("fairness/")]
+
+
+def fairness_rows(rows: Sequence[Row]) -> list[tuple[str, str, dict[str, float]]]:
+    """Return (domain, attribute, value by measure) for every domain whose images have groups; not of the mean."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("fairness/") and row["n_real"] is not None:
+                attribute, _, measure = name.removeprefix("fairness/").rpartition("/")
+                found.setdefault((row["domain"], attribute), {})[measure] = value
+    return [(domain, attribute, values) for (domain, attribute), values in found.items()]
+
+
+def print_fairness(rows: Sequence[Row]) -> None:
+    """Print how far groups lie apart, at 0.5 and at the threshold of validation; nothing where there are no groups."""
+    lines = fairness_rows(rows)
+    names = ["F_FPR", "F_OAE", "F_DP", "F_MEO", "F_FPR_val", "F_MEO_val", "gap_auroc"]
+    shown = Table("domain", "groups by", *(n.replace("_val", "@val").replace("gap_auroc", "gap AUROC") for n in names))
+    for place, column in enumerate(shown.columns):
+        column.no_wrap, column.justify = True, "right" if place > 1 else "left"
+    for domain, attribute, values in lines:
+        shown.add_row(domain, attribute, *(f"{values[name]:.4f}" for name in names))
+    if lines:
+        Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
 
 
 def to_csv(rows: Sequence[Row]) -> str:

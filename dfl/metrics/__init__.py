@@ -15,10 +15,13 @@ from dfl.metrics.binary import (
     video_scores,
 )
 from dfl.metrics.detection import Detection, mean_over_domains
+from dfl.metrics.fairness import GroupFairness, attributes
 
 __all__ = [
     "Detection",
+    "GroupFairness",
     "accuracy",
+    "attributes",
     "auroc",
     "average_precision",
     "balanced_accuracy",

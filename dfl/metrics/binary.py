@@ -42,7 +42,7 @@ def check_precision(score: Tensor) -> None:
         raise TypeError(f"scores must be float32 or float64, not {score.dtype}; use logit.float().sigmoid()")
 
 
-def _rows(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def rows(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Return score (float64) and label (int64) on the CPU, flat, checked."""
     check_precision(score)
     score, label = score.detach().flatten().cpu().double(), label.detach().flatten().cpu().long()
@@ -55,7 +55,7 @@ def _rows(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ranked(score: Tensor, label: Tensor) -> Counts | None:
     """Return the counts at every distinct score, or None where rank measures are undefined."""
-    score, label = _rows(score, label)
+    score, label = rows(score, label)
     fakes = int(label.sum())
     if fakes in (0, len(label)) or bool(score.isnan().any()):
         return None
@@ -143,7 +143,7 @@ def log_loss(score: Tensor, label: Tensor) -> Tensor:
     Defined for one class too.
     """
     eps = torch.finfo(score.dtype).eps if score.is_floating_point() else 0.0
-    score, label = _rows(score, label)
+    score, label = rows(score, label)
     if not len(score) or bool(score.isnan().any()):
         return NAN.clone()
     score = score.clamp(eps, 1 - eps)
@@ -157,7 +157,7 @@ def ece(score: Tensor, label: Tensor, bins: int = 15) -> Tensor:
     over images of |mean score - frequency of fakes| of the image's bin. It compares the probability of fake with
     the frequency of fakes, not the confidence of the verdict with its accuracy (Guo et al. 2017 do the latter).
     """
-    score, label = _rows(score, label)
+    score, label = rows(score, label)
     if not len(score) or bool(score.isnan().any()):
         return NAN.clone()
     score, order = score.sort(stable=True)  # the sums below then do not depend on the order of the rows
@@ -169,7 +169,7 @@ def ece(score: Tensor, label: Tensor, bins: int = 15) -> Tensor:
 
 def accuracy(score: Tensor, label: Tensor, threshold: float = 0.5) -> Tensor:
     """Return the share of right verdicts, fake iff score >= threshold. NaN for a NaN threshold or no rows."""
-    score, label = _rows(score, label)
+    score, label = rows(score, label)
     if not len(score) or math.isnan(threshold) or bool(score.isnan().any()):
         return NAN.clone()
     return _scalar(int(((score >= threshold).long() == label).sum()) / len(score))
@@ -177,7 +177,7 @@ def accuracy(score: Tensor, label: Tensor, threshold: float = 0.5) -> Tensor:
 
 def balanced_accuracy(score: Tensor, label: Tensor, threshold: float = 0.5) -> Tensor:
     """Return the mean of the shares of right verdicts among reals and among fakes. NaN unless both are there."""
-    score, label = _rows(score, label)
+    score, label = rows(score, label)
     fakes, reals = int(label.sum()), int((label == 0).sum())
     if not fakes or not reals or math.isnan(threshold) or bool(score.isnan().any()):
         return NAN.clone()
@@ -219,7 +219,7 @@ def video_scores(score: Tensor, label: Tensor, video: Tensor) -> tuple[Tensor, T
         Mean score (V,) float64 and label (V,) int64, by rising id. A video that holds both labels becomes two, one
         per label, with a warning.
     """
-    score, label = _rows(score, label)
+    score, label = rows(score, label)
     video = video.detach().flatten().cpu().long()
     inside = video >= 0
     score, label, video = score[inside], label[inside], video[inside]

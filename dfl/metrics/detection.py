@@ -17,10 +17,10 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from dfl.metrics import binary
 
-COLUMNS = {"score": torch.float32, "label": torch.int64, "index": torch.int64, "video": torch.int64}
+COLUMNS = {"score": torch.float32} | dict.fromkeys(("label", "index", "video", "group"), torch.int64)
 
 
-def _gather(rows: Tensor, group: Any = None) -> list[Tensor]:
+def gather(rows: Tensor, group: Any = None) -> list[Tensor]:
     """Gather as float64, which holds float32 and integers below 2**53 exactly.
 
     torchmetrics sends a float32 tensor for a rank that saw no row, and ranks that disagree on the dtype of an
@@ -50,9 +50,10 @@ class Detection(Metric):
     label: list[Tensor]
     index: list[Tensor]
     video: list[Tensor]
+    group: list[Tensor]
 
     def __init__(self, threshold: float = 0.5, name: str = "", **kwargs: Any) -> None:
-        super().__init__(dist_sync_fn=_gather, **kwargs)
+        super().__init__(dist_sync_fn=gather, **kwargs)
         for column in COLUMNS:
             self.add_state(column, default=[], dist_reduce_fx="cat")
         self.name = name
@@ -69,7 +70,14 @@ class Detection(Metric):
         self._threshold = float(value)
         self._computed = None
 
-    def update(self, score: Tensor, label: Tensor, index: Tensor, video: Tensor | None = None) -> None:
+    def update(
+        self,
+        score: Tensor,
+        label: Tensor,
+        index: Tensor,
+        video: Tensor | None = None,
+        group: Tensor | None = None,
+    ) -> None:
         """Add a batch; nothing here waits for the device.
 
         Args:
@@ -77,6 +85,7 @@ class Detection(Metric):
             label: (N,) 0 real, 1 fake.
             index: (N,) row in the data set; rows with an index < 0 are padding and are ignored.
             video: (N,) video id, -1 for none.
+            group: (N,) group of people, -1 for none; kept for `dfl.metrics.fairness`.
 
         Raises:
             TypeError: for a score of lower precision.
@@ -84,7 +93,8 @@ class Detection(Metric):
         """
         binary.check_precision(score)
         video = torch.full_like(index, -1) if video is None else video
-        columns = {"score": score, "label": label, "index": index, "video": video}
+        group = torch.full_like(index, -1) if group is None else group
+        columns = {"score": score, "label": label, "index": index, "video": video, "group": group}
         lengths = {name: tuple(column.shape) for name, column in columns.items()}
         if len(set(lengths.values())) != 1 or score.ndim != 1:
             raise ValueError(f"columns must be (N,) with one N, got {lengths}")
@@ -92,7 +102,8 @@ class Detection(Metric):
             getattr(self, name).append(column.detach().to(COLUMNS[name]))
 
     def rows(self) -> dict[str, Tensor]:
-        """Return the rows of all ranks as `score` float32, `label`, `index`, `video` int64, (N,) each, on the CPU.
+        """Return the rows of all ranks as `score` float32, `label`, `index`, `video`, `group` int64, (N,) each, on the
+        CPU.
 
         Padding is gone, indices rise, each comes once. All ranks must call it together, except after `compute()`,
         which keeps the rows until the next update or reset.

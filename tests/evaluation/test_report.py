@@ -9,12 +9,15 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from brightness import ODD, Brightness, data, trainer
+from conftest import save_image
 
 import dfl
 from dfl.data import DataModule
+from dfl.data.sources.table import Table
 from dfl.evaluation import figures, results
 from dfl.evaluation.report import Report
 
@@ -179,3 +182,41 @@ def test_git_state_is_of_the_package_only(tmp_path: Path) -> None:
 def test_json_has_no_number_that_is_none() -> None:
     given = {"a": math.nan, "b": [math.inf, 1, True, None], "c": SimpleNamespace}
     assert json.loads(results.to_json(given)) == {"a": None, "b": ["inf", 1, True, None], "c": str(SimpleNamespace)}
+
+
+def test_groups_are_compared_without_a_word_in_the_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    groups = ("male,asian", "male,white", "nonmale,asian", "nonmale,white")
+    with (tmp_path / "people.csv").open("w", newline="") as out:
+        lines = [("path", "label", "group")]
+        for i in range(32):
+            # the fakes of the last group are as bright as its real images, so it alone has a low TPR
+            dark = bool(i % 2) and i // 2 % 4 != 3
+            save_image(tmp_path / f"{i}.png", i, dark=dark)
+            lines.append((f"{i}.png", str(i % 2), groups[i // 2 % 4] if i else ""))
+        csv.writer(out).writerows(lines)
+    table = Table(str(tmp_path / "people.csv"))
+    detector = Brightness()
+    detector.threshold.fill_(0.45)
+    words: dict[str, Any] = {"batch_size": 8, "num_workers": 0, "allow_overlap": True}
+    run = trainer(tmp_path, Report(pictures=0))
+    run.test(detector, DataModule(table, {"own": table}, {"own": table}, **words), verbose=False)
+    own = detector.results["test"]["own"]
+    by_attribute = {name.split("/")[1] for name in own if name.startswith("fairness/")}
+    assert by_attribute == {"gender", "race", "intersection"}
+    rows = detector.metrics["test"]["own"].rows()
+    verdict, fake = rows["score"] >= 0.5, rows["label"] == 1
+    tpr = [float(verdict[fake & (rows["group"] == g)].float().mean()) for g in range(4)]
+    assert own["fairness/intersection/gap_tpr"] == pytest.approx(max(tpr) - min(tpr))
+    assert own["fairness/intersection/gap_tpr"] > 0.5
+    assert run.callback_metrics["test/own/fairness/gender/F_FPR"] == pytest.approx(own["fairness/gender/F_FPR"])
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["results"]["own"]["fairness/race/F_MEO_val"] == own["fairness/race/F_MEO_val"]
+    rates = told["groups"]["own"]["intersection"]["rates"]
+    assert [rates[g]["tpr"] for g in groups] == pytest.approx(tpr)
+    assert rates["all together"]["real"] == 15  # one image has no group
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert float(next(csv.DictReader(file))["fairness/gender/F_DP"]) == own["fairness/gender/F_DP"]
+    page = Page((tmp_path / "report.html").read_text())
+    assert [row[:3] for row in page.rows if row[0] == "nonmale,white"] == [["nonmale,white", "4", "4"]]
+    assert "groups by" in page.rows[3]
+    assert "F_FPR" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from dfl.data.sources.genimage import GenImage
 from dfl.data.sources.kaggle140k import Kaggle140k
 from dfl.data.sources.manifests import ForensicHub, ImdlBenco, Spai
 from dfl.data.sources.openforensics import OpenForensics
+from dfl.data.sources.packed import Packed
 from dfl.data.sources.paths import Paths
 from dfl.data.sources.shards import CommunityForensics, OpenSdi
 from dfl.data.sources.sid_set import SidSet
@@ -59,6 +60,7 @@ __all__ = [
     "Nist16",
     "OpenForensics",
     "OpenSdi",
+    "Packed",
     "Paths",
     "PgFdd",
     "SidSet",

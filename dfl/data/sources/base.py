@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.splits import assign
+from dfl.data.splits import split_column
 from dfl.errors import UserError, near
 
 SPLITS = ("train", "val", "test")
@@ -77,6 +77,8 @@ ROW_SCHEMA = pa.schema(
         ("explanation", pa.string()),
     ]
 )
+#: Text that hardly repeats; all other text is names, which may be kept once each (Arrow dictionaries).
+PLAIN = ("path", "mask", "caption", "explanation")
 #: Rows that share a name in one of these columns belong on the same side of a split.
 TIES = ("identity", "video", "source")
 _DEFAULTS: dict[str, Any] = {f.name: "" if pa.types.is_string(f.type) else -1 for f in ROW_SCHEMA}
@@ -134,7 +136,7 @@ def part(table: pa.Table, split: str, fractions: Mapping[str, float] | None, see
     """
     if fractions is None or not len(table):
         return table
-    column = pa.array(assign(table, fractions, seed, by=TIES))
+    column = split_column(table, fractions, seed, by=TIES)
     table = table.set_column(table.column_names.index("split"), "split", column)
     return table.filter(pc.equal(table["split"], split))
 
@@ -176,15 +178,27 @@ class Source(ABC):
     def prepare(self) -> None:  # noqa: B027  (optional: most sets are on disk already)
         """Make files that must exist before ``items``; called once, on one process."""
 
-    def load(self, split: str) -> pa.Table:
+    def release(self) -> None:  # noqa: B027  (optional)
+        """Let go of what is held between the splits that are read; called when a stage has its tables."""
+
+    def load(self, split: str, encoded: bool = False) -> pa.Table:
         """Return ``items(split)``, checked and cut to ``limit``.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            encoded: Leave names as dictionaries where the source gives such, which spares time and memory.
+
+        Returns:
+            A table of ``ROW_SCHEMA``, but for the dictionaries.
 
         Raises:
             UserError: If the split is unknown or holds no image.
         """
         if split not in SPLITS:
             raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
-        table = self.items(split).select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
+        table = self.items(split).select(ROW_SCHEMA.names)
+        kept = [pa.types.is_dictionary(f.type) and encoded for f in table.schema]
+        table = table.cast(pa.schema([a if k else b for a, b, k in zip(table.schema, ROW_SCHEMA, kept, strict=True)]))
         if not len(table):
             raise UserError(f"{self!r} has no image in split {split!r}")
         limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit
@@ -192,7 +206,9 @@ class Source(ABC):
             keep = np.random.default_rng([self.limit_seed, SPLITS.index(split)]).choice(
                 len(table), limit, replace=False
             )
-            table = table.take(pa.array(np.sort(keep)))
+            chosen = np.zeros(len(table), bool)
+            chosen[keep] = True
+            table = table.filter(pa.array(chosen))
         return table
 
     def missing(self, what: str, where: str | Path) -> UserError:

@@ -1,16 +1,19 @@
 """A table of images, CSV or Parquet, with named columns."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from dfl.data.locators import below
-from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
-from dfl.data.splits import assign
+from dfl.data.locators import all_below, below
+from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
+from dfl.data.splits import split_column
 from dfl.errors import UserError
 
 #: Other people's names for our columns, lower case, in order of preference.
@@ -33,6 +36,8 @@ ALIASES = {
     "caption": ("caption", "prompt"),
     "explanation": ("explanation",),
 }
+
+_TEXT = frozenset(field.name for field in ROW_SCHEMA if pa.types.is_string(field.type))
 
 
 class Table(Source):
@@ -70,82 +75,111 @@ class Table(Source):
         self.root = Path(root).expanduser() if root else self.file.parent
         self.columns, self.label_of_fake, self.fractions, self.seed = columns or {}, label_of_fake, fractions, seed
 
+        self._held: tuple[tuple[int, int], pa.Table] | None = None
+
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
-        table = self._normalised(self._read())
-        if self.fractions is not None:
-            column = pa.array(assign(table, self.fractions, self.seed, by=TIES))
-            table = table.set_column(table.column_names.index("split"), "split", column)
-        has_split = pc.any(pc.not_equal(table["split"], "")).as_py()
-        return table.filter(pc.equal(table["split"], split)) if has_split else table
+        raw = self._read()
+        table = pa.table({name: _texts(column) for name, column in self._columns(raw).items() if name in _TEXT})
+        label = self._labels(raw.column(self._column(raw.column_names, "label")))
+        table = table.append_column("label", label)
+        for name in ("class_label", "frame"):
+            if found := self._column(raw.column_names, name):
+                table = table.append_column(name, self._numbers(raw.column(found), name))
+        del raw
+        sides = self._sides(table)
+        if sides is not None and pc.any(pc.not_equal(sides, "")).as_py():
+            mask = pc.equal(sides, split)
+            names = [name for name in table.column_names if name != "split"]
+            with ThreadPoolExecutor() as pool:
+                parts = list(pool.map(lambda name: table[name].filter(mask), names))
+            table = pa.table(dict(zip(names, parts, strict=True)))
+            table = table.append_column("split", _same(ROW_SCHEMA.field("split"), len(table), split))
+        absent = {"class_label": table["label"]} if "class_label" not in table.column_names else {}
+        for name in ("path", "mask"):
+            if name in table.column_names:
+                table = _put(table, name, self._below(table[name], name))
+        for field in ROW_SCHEMA:
+            if field.name not in table.column_names:
+                table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))
+        return table.select(ROW_SCHEMA.names)
+
+    def release(self) -> None:
+        """Let go of the file's content, which is held between the splits that are read of it."""
+        self._held = None
 
     def _read(self) -> pa.Table:
+        """Return the columns of the file that say something to us."""
         if not self.file.is_file():
             raise self.missing("table", self.file)
-        try:
-            if self.file.suffix.lower() == ".parquet":
-                return pa.parquet.read_table(self.file)
-            return pa.csv.read_csv(self.file)
-        except (pa.ArrowInvalid, OSError) as e:
-            raise UserError(f"cannot read the table {self.file}: {str(e).splitlines()[0]}") from e
+        stat = self.file.stat()
+        version = (stat.st_mtime_ns, stat.st_size)
+        if self._held is None or self._held[0] != version:
+            try:
+                if self.file.suffix.lower() == ".parquet":
+                    known = self._names(pa.parquet.read_schema(self.file).names)
+                    repeating = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
+                    columns = list(dict.fromkeys(known.values()))
+                    raw = pa.parquet.read_table(self.file, columns=columns, read_dictionary=repeating)
+                else:
+                    raw = pa.csv.read_csv(self.file)
+                    self._names(raw.column_names)
+            except (pa.ArrowInvalid, OSError) as e:
+                raise UserError(f"cannot read the table {self.file}: {str(e).splitlines()[0]}") from e
+            self._held = version, raw
+        return self._held[1]
 
-    def _normalised(self, raw: pa.Table) -> pa.Table:
-        columns: dict[str, Any] = {}
-        for name in ROW_SCHEMA.names:
-            found = self._column(raw, name)
-            if found is not None:
-                columns[name] = raw.column(found)
-            elif name in ("path", "label"):
+    def _names(self, names: list[str]) -> dict[str, str]:
+        """Return the file's column by our name, where it has one."""
+        found = {name: column for name in ROW_SCHEMA.names if (column := self._column(names, name)) is not None}
+        for name in ("path", "label"):
+            if name not in found:
                 raise UserError(
-                    f"{self.file} has no column for {name!r}: it has {', '.join(raw.column_names)}; "
+                    f"{self.file} has no column for {name!r}: it has {', '.join(names)}; "
                     f"name it with columns: {{{name}: ...}}"
                 )
-        text = {
-            name: [_text(v) for v in column.to_pylist()]
-            for name, column in columns.items()
-            if pa.types.is_string(ROW_SCHEMA.field(name).type)
-        }
-        label = self._labels([_text(v) for v in columns["label"].to_pylist()])
-        out: dict[str, list[Any]] = {"label": label, "class_label": label, "frame": [-1] * len(raw)}
-        for name in ("class_label", "frame"):
-            if name in columns:
-                out[name] = [-1 if v is None else int(v) for v in columns[name].to_pylist()]
-        for name in ROW_SCHEMA.names:
-            if name not in out:
-                out[name] = text.get(name, [""] * len(raw))
-        out["path"] = [below(self.root, p) for p in out["path"]]
-        out["mask"] = [below(self.root, m) if m else "" for m in out["mask"]]
-        out["split"] = [self._split(s) for s in out["split"]]
-        return pa.table(out, schema=ROW_SCHEMA)
+        return found
 
-    def _column(self, raw: pa.Table, name: str) -> str | None:
+    def _columns(self, raw: pa.Table) -> dict[str, pa.ChunkedArray]:
+        return {name: raw.column(column) for name, column in self._names(raw.column_names).items()}
+
+    def _sides(self, table: pa.Table) -> pa.ChunkedArray | pa.Array | None:
+        """Return the split of each row in our words; None if the file knows none."""
+        if self.fractions is not None:
+            for name in TIES:
+                if name not in table.column_names:
+                    table = table.append_column(name, _same(ROW_SCHEMA.field(name), len(table)))
+            return split_column(table, self.fractions, self.seed, by=TIES)
+        return _by_value(table["split"], self._split, pa.string()) if "split" in table.column_names else None
+
+    def _below(self, paths: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+        """Return paths below the root; no mask stays no mask."""
+        if name == "mask" and pc.any(pc.equal(paths, "")).as_py():
+            return _by_value(paths, lambda mask: below(self.root, mask) if mask else "", pa.string())
+        with ThreadPoolExecutor() as pool:
+            return pa.chunked_array(list(pool.map(lambda part: all_below(self.root, part), paths.chunks)), pa.string())
+
+    def _column(self, names: list[str], name: str) -> str | None:
         if name in self.columns:
-            if self.columns[name] not in raw.column_names:
-                raise UserError(
-                    f"{self.file} has no column {self.columns[name]!r}: it has {', '.join(raw.column_names)}"
-                )
+            if self.columns[name] not in names:
+                raise UserError(f"{self.file} has no column {self.columns[name]!r}: it has {', '.join(names)}")
             return self.columns[name]
-        lower = {c.lower(): c for c in raw.column_names}
+        lower = {c.lower(): c for c in names}
         found = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
-        return None if name == "method" and found == self._column(raw, "generator") else found
+        return None if name == "method" and found == self._column(names, "generator") else found
 
-    def _labels(self, values: list[str]) -> list[int]:
-        known = sorted(set(values))
-        if self.label_of_fake is not None:
-            fake = str(self.label_of_fake)
-            others = [v for v in known if v != fake]
-            if len(others) > 1:
-                raise UserError(
-                    f"{self.file}: labels are {', '.join(known)}; "
-                    f"with label_of_fake={fake} one other value must be left"
-                )
-            return [int(v == fake) for v in values]
-        meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}
-        if None in meaning.values():
-            raise UserError(
-                f"{self.file}: cannot tell real from fake by the labels {', '.join(known[:10])}; set label_of_fake"
-            )
-        return [meaning[v] or 0 for v in values]
+    def _labels(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        meaning = _meaning({cell(v) for v in pc.unique(values).to_pylist()}, self.label_of_fake, self.file)
+        return _by_value(values, lambda v: meaning[cell(v)], pa.int8())
+
+    def _numbers(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+        kind = ROW_SCHEMA.field(name).type
+        try:
+            if pa.types.is_integer(column.type):
+                return column.cast(kind).fill_null(-1)
+            return _by_value(column, lambda v: -1 if v is None else int(v), kind)
+        except (ValueError, OverflowError) as e:  # Arrow's errors are ValueErrors
+            raise UserError(f"{self.file}: column {name!r} must hold whole numbers: {str(e).splitlines()[0]}") from e
 
     def _split(self, name: str) -> str:
         if name and name.lower() not in SPLIT_NAMES:
@@ -153,7 +187,79 @@ class Table(Source):
         return SPLIT_NAMES.get(name.lower(), "")
 
 
-def _text(value: object) -> str:
+def _put(table: pa.Table, name: str, column: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """Return a table with one column replaced, or added."""
+    at = table.schema.get_field_index(name)
+    return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+
+
+def _same(field: pa.Field, n: int, name: str = "") -> pa.ChunkedArray:
+    """Return a column of one name, by default the absent one; -1 for a column of numbers."""
+    if not pa.types.is_string(field.type):
+        return pa.chunked_array([pa.repeat(pa.scalar(-1, field.type), n)])
+    if field.name in PLAIN:
+        return pa.chunked_array([pa.repeat(name, n)])
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(np.zeros(n, np.int8), pa.array([name]))])
+
+
+def _by_value(column: pa.ChunkedArray, function: Callable[[Any], Any], kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a function of each cell, called once for each different value."""
+    encoded = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).unify_dictionaries()
+    if not encoded.num_chunks:
+        return pa.chunked_array([], kind)
+    results = pa.array([function(value) for value in encoded.chunk(0).dictionary.to_pylist()], kind)
+    found = pa.chunked_array([results.take(part.indices) for part in encoded.chunks], kind)
+    return found.fill_null(function(None)) if column.null_count else found
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return ``cell`` of each cell, as text or as a dictionary of text."""
+    kind = column.type
+    if kind == pa.dictionary(pa.int32(), pa.string()) and not column.null_count:
+        return column
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        column = column.cast(pa.string())
+        return column.fill_null("") if column.null_count else column
+    if pa.types.is_nested(kind) or pa.types.is_null(kind):
+        return pa.chunked_array([[cell(value) for value in column.to_pylist()]], pa.string())
+    return _by_value(column, cell, pa.string())
+
+
+def read_labels(values: list[str], label_of_fake: str | int | None, file: Path) -> list[int]:
+    """Return 0 (real) or 1 (fake) for each value.
+
+    Args:
+        values: 0 and 1, or class names the field agrees on.
+        label_of_fake: The value that means fake, where it is neither; then one other value is real.
+        file: Where they stand.
+
+    Raises:
+        UserError: If the values do not say which is fake.
+    """
+    meaning = _meaning(set(values), label_of_fake, file)
+    return [meaning[value] for value in values]
+
+
+def _meaning(values: set[str], label_of_fake: str | int | None, file: Path) -> dict[str, int]:
+    """Return the label by value; see ``read_labels``."""
+    known = sorted(values)
+    if label_of_fake is not None:
+        fake = str(label_of_fake)
+        if len([v for v in known if v != fake]) > 1:
+            raise UserError(
+                f"{file}: labels are {', '.join(known)}; with label_of_fake={fake} one other value must be left"
+            )
+        return {v: int(v == fake) for v in known}
+    meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}
+    told = {v: label for v, label in meaning.items() if label is not None}
+    if len(told) < len(known):
+        raise UserError(f"{file}: cannot tell real from fake by the labels {', '.join(known[:10])}; set label_of_fake")
+    return told
+
+
+def cell(value: object) -> str:
     """Return a cell as text: whole floats as integers (a column with gaps is read as float), None as ''."""
     if value is None:
         return ""

@@ -17,8 +17,9 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from dfl import config
-from dfl.data.sources import Folder, Paths, Source, Table
+from dfl.data.sources import Folder, Packed, Paths, Source, Table
 from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, SPLITS, label_of
+from dfl.data.sources.packed import RECORD
 from dfl.errors import UserError
 
 
@@ -97,7 +98,11 @@ def _unique(table: pa.Table) -> pa.Table:
 
 
 def _folder(path: Path) -> Source:
-    """Return a folder of classes, with or without splits above them, or one of images without labels."""
+    """Return a folder of ours, one of classes, with or without splits above them, or one of images without labels."""
+    if (path / RECORD).is_file():
+        return Packed(str(path))
+    if (path / "equalize.json").is_file():  # its table knows more than its folders
+        return Table(str(path / "table.parquet"))
     folders = [p for p in path.iterdir() if p.is_dir()]
     inner = [p for top in folders if top.name.lower() in SPLIT_NAMES for p in top.iterdir() if p.is_dir()]
     classes = any(label_of(p.name) is not None for p in folders + inner)

@@ -28,7 +28,7 @@ class Workers:
     """
 
     def __init__(self, n: int, what: str, count: int | None = None, progress: bool = True) -> None:
-        self.count = min(count or os.cpu_count() or 1, max(1, n // TASK))
+        self.count = min(count or os.cpu_count() or 1, max(1, -(-n // TASK)))
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -49,6 +49,10 @@ class Workers:
         self._bar.stop()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+    def skip(self, n: int) -> None:
+        """Move the bar over items that were done before."""
+        self._bar.advance(self._task, n)
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield ``function(item)`` of each item, in their order; a few tasks ahead of who asks."""

@@ -1,0 +1,359 @@
+"""Do groups of people get the same verdicts? Rates by group, and how far they lie apart.
+
+The measures are those of PG-FDD (Lin et al., CVPR 2024) as its authors' code computes them: fractions here, while the
+papers' tables are x 100. They come from confusion counts by group, which are integers and add up over batches and
+processes exactly. With FPR the share of real images that are called fake, TPR the share of fakes that are found, PR
+the share of images that are called fake, ``g`` a group and no index all groups together:
+
+* ``F_FPR`` = sum_g |FPR_g - FPR|; ``F_EO`` = sum_g (|FPR_g - FPR| + |TPR_g - TPR|)
+* ``F_OAE`` = max_g accuracy - min_g accuracy; ``F_DP`` = max_g PR - min_g PR
+* ``F_MEO`` = the larger of ``gap_fpr`` = max_g FPR - min_g FPR and ``gap_tpr``
+* ``gap_auroc``, ``gap_eer``: max - min of the rank measures inside each group, which need no threshold
+
+0 means alike. A sum grows with the number of groups and a largest difference with how small they are, so neither can be
+compared between sets with other groups.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
+
+from dfl.metrics import binary
+from dfl.metrics.detection import gather
+
+#: Measures that depend on the threshold, and those that do not.
+VERDICTS = ("F_FPR", "F_OAE", "F_DP", "F_MEO", "F_EO", "gap_fpr", "gap_tpr")
+RANKS = ("gap_auroc", "gap_eer")
+#: What the parts of a group's name are called where all of them are among these words; others are numbered.
+ATTRIBUTES = {
+    "gender": {"male", "female", "nonmale", "man", "woman"},
+    "race": {"asian", "white", "black", "indian", "others", "other"},
+    "skin_tone": {"light", "medium", "dark"},
+}
+WHOLE = "intersection"
+#: What all groups together are called among the rates.
+TOGETHER = "all together"
+
+Groups = dict[str, list[int]]
+
+
+def attributes(names: Mapping[str, int]) -> dict[str, Groups]:
+    """Split the names of intersections into attributes.
+
+    A comma separates the parts of a name: ``male,asian``. Where no name has a comma, a hyphen does, if all names have
+    equally many parts: ``red-glasses``. A part may name its attribute: ``gender=male,race=asian``; else the attribute
+    is ``gender``, ``race`` or ``skin_tone`` where all its values are such words (`ATTRIBUTES`), and ``attribute1``,
+    ``attribute2`` by its place where not. A name with fewer parts than others belongs to no group of the attributes
+    that it lacks. An attribute with one value, or that tells every name from every other, says nothing new and is left
+    out.
+
+    Args:
+        names: id by name.
+
+    Returns:
+        ids by group, for every attribute, and last for the names as they are: ``intersection`` where there are
+        attributes, ``group`` where there are none.
+    """
+    found: dict[str, Groups] = {}
+    for place, column in enumerate(_columns(list(names))):
+        values: Groups = {}
+        for name, value in column.items():
+            values.setdefault(value, []).append(names[name])
+        if 1 < len(values) < len(names):
+            found[_attribute(place, list(values))] = {
+                value.partition("=")[2] or value: values[value] for value in values
+            }
+    own = {name: [number] for name, number in names.items()}
+    return found | {WHOLE if found else "group": own}
+
+
+def _columns(names: Sequence[str]) -> list[dict[str, str]]:
+    """Return the first, second, ... part of each name that has one."""
+    mark = "," if any("," in name for name in names) else "-"
+    parts = {name: [part.strip() for part in name.split(mark)] for name in names}
+    if mark == "-" and len({len(p) for p in parts.values()}) > 1:  # "east-asian" beside "white" is one word
+        return []
+    most = max(map(len, parts.values()), default=0)
+    return [{name: p[i] for name, p in parts.items() if i < len(p)} for i in range(most)] if most > 1 else []
+
+
+def _attribute(place: int, values: Sequence[str]) -> str:
+    called = {value.partition("=")[0] for value in values if "=" in value}
+    if len(called) == 1 and all("=" in value for value in values):
+        return called.pop()
+    known = (name for name, words in ATTRIBUTES.items() if {value.lower() for value in values} <= words)
+    return next(known, f"attribute{place + 1}")
+
+
+def confusion(score: Tensor, label: Tensor, group: Tensor, num_groups: int, threshold: float) -> Tensor:
+    """Count verdicts by group.
+
+    Args:
+        score: (N,) float32 or float64; the verdict is fake iff score >= threshold.
+        label: (N,) 0 real, 1 fake.
+        group: (N,) integers under ``num_groups``; rows with a group < 0 are left out.
+        num_groups: G.
+        threshold: of the verdict.
+
+    Returns:
+        (G, 2, 2) int64 on the CPU: ``[group, label, verdict]``. A group that is not there has zeros.
+
+    Raises:
+        TypeError: for a score of lower precision.
+        ValueError: for other labels, for columns of different lengths, for a group >= ``num_groups``.
+    """
+    score, label, group = _columns_of(score, label, group, num_groups)
+    inside = group >= 0
+    place = (4 * group + 2 * label + (score >= threshold).long())[inside]
+    return torch.bincount(place, minlength=4 * num_groups).reshape(num_groups, 2, 2)
+
+
+def _columns_of(score: Tensor, label: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return score float64, label and group int64 on the CPU, checked."""
+    score, label = binary.rows(score, label)
+    group = group.detach().flatten().cpu().long()
+    if group.shape != label.shape:
+        raise ValueError(f"{len(label)} labels but {len(group)} groups")
+    if len(group) and int(group.max()) >= num_groups:
+        raise ValueError(f"group {int(group.max())} is not under num_groups={num_groups}")
+    return score, label, group
+
+
+def rates(counts: Tensor) -> dict[str, Tensor]:
+    """Return what counts (..., 2, 2) say: ``fpr``, ``tpr``, ``acc``, ``positive`` (...) float64, NaN for 0 of 0."""
+    c = counts.double()
+    both = c.sum((-1, -2))
+    return {
+        "fpr": c[..., 0, 1] / c[..., 0, :].sum(-1),
+        "tpr": c[..., 1, 1] / c[..., 1, :].sum(-1),
+        "acc": (c[..., 0, 0] + c[..., 1, 1]) / both,
+        "positive": c[..., 1].sum(-1) / both,
+    }
+
+
+def verdict_gaps(counts: Tensor, whole: Tensor) -> dict[str, Tensor]:
+    """Return the measures `VERDICTS`.
+
+    Args:
+        counts: (..., G, 2, 2) of the groups that are compared; leading dimensions may be thresholds or resamples.
+        whole: (..., 2, 2) of all images together.
+
+    Returns:
+        (...) float64 by measure; NaN for fewer than two groups, or where a group lacks a class.
+    """
+    own, all_ = rates(counts), rates(whole)
+    if counts.shape[-3] < 2:
+        return {name: torch.full(counts.shape[:-3], math.nan, dtype=torch.float64) for name in VERDICTS}
+    gap = {name: own[name].amax(-1) - own[name].amin(-1) for name in own}
+    far = {name: (own[name] - all_[name][..., None]).abs().sum(-1) for name in ("fpr", "tpr")}
+    return {
+        "F_FPR": far["fpr"],
+        "F_OAE": gap["acc"],
+        "F_DP": gap["positive"],
+        "F_MEO": torch.maximum(gap["fpr"], gap["tpr"]),
+        "F_EO": far["fpr"] + far["tpr"],
+        "gap_fpr": gap["fpr"],
+        "gap_tpr": gap["tpr"],
+    }
+
+
+class GroupFairness(Metric):
+    """How far the verdicts on groups lie apart, for one set of groups that share no image.
+
+    Make one for gender, one for race, one for their intersections: `attributes` gives the groups of each.
+
+    A group without real or without fake images has no FPR or no TPR. It is left out of the differences, as in the
+    authors' code, and ``left_out`` says why; its images stay among all images.
+
+    Args:
+        groups: ids by group, for example ``{"male": [0, 1, 2, 3], "nonmale": [4, 5, 6, 7]}``. Images of other ids
+            are not counted at all.
+        num_groups: ids are under this; -1 is an image of unknown group, which is not counted.
+        threshold: the threshold that was chosen on validation data; NaN where not known.
+        name: what is compared, for warnings.
+        kwargs: of `torchmetrics.Metric`.
+
+    ``compute()`` returns 0-dimensional float64 tensors on the CPU: the measures `VERDICTS` at 0.5, the same with
+    ``_val`` at ``threshold``, and `RANKS`. All fractions, 0 for alike. With fewer than two groups that have both
+    classes, or with a NaN score, they are NaN and a warning says why.
+
+    Raises:
+        ValueError: for an id that is in two groups, or not in [0, ``num_groups``).
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    is_differentiable = False
+    counts: Tensor
+    score: list[Tensor]
+    label: list[Tensor]
+    group: list[Tensor]
+
+    def __init__(
+        self,
+        groups: Mapping[str, Sequence[int]],
+        num_groups: int,
+        threshold: float = math.nan,
+        name: str = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dist_sync_fn=gather, **kwargs)
+        owner: dict[int, str] = {}
+        for one, ids in groups.items():
+            for number in ids:
+                if not 0 <= number < num_groups:
+                    raise ValueError(f"id {number} of group {one!r} is not in 0 to {num_groups - 1}")
+                if owner.setdefault(number, one) != one:
+                    raise ValueError(
+                        f"id {number} is in the groups {owner[number]!r} and {one!r}; compare groups that share no "
+                        "image: one GroupFairness for each attribute"
+                    )
+        self.groups = {one: list(dict.fromkeys(ids)) for one, ids in groups.items()}
+        self.num_groups, self.threshold, self.name = num_groups, float(threshold), name
+        # at 0.5 and at the threshold; the scores are kept for what no count can tell, AUROC and EER inside a group
+        self.add_state("counts", torch.zeros(2, num_groups, 2, 2, dtype=torch.int64), dist_reduce_fx="sum")
+        for column in ("score", "label", "group"):
+            self.add_state(column, default=[], dist_reduce_fx="cat")
+
+    def update(self, score: Tensor, label: Tensor, group: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            score: (N,) float32 or float64 in [0, 1], the probability of fake.
+            label: (N,) 0 real, 1 fake.
+            group: (N,) integers, -1 for unknown.
+
+        Raises:
+            TypeError: for a score of lower precision.
+            ValueError: for other labels, for columns of different lengths, for a group >= ``num_groups``.
+        """
+        columns = _columns_of(score, label, group, self.num_groups)
+        both = [confusion(*columns, self.num_groups, t) for t in (0.5, self.threshold)]
+        self.counts += torch.stack(both).to(self.counts.device)
+        for name, column in (("score", score), ("label", label), ("group", group)):
+            getattr(self, name).append(column.detach().flatten().to(self.counts.device))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the measures of all rows so far; see the class."""
+        table = self._table()
+        kept = [one for one in self.groups if not table[one]["why"]]
+        counts = self._pooled()
+        places = [list(self.groups).index(one) for one in kept]
+        at_half, at_threshold = (verdict_gaps(c[places], c.sum(0)) for c in counts)
+        if math.isnan(self.threshold):
+            at_threshold = {name: binary.NAN.clone() for name in VERDICTS}
+        result = at_half | {f"{name}_val": value for name, value in at_threshold.items()}
+        for name in ("auroc", "eer"):
+            values = [table[one][name] for one in kept]
+            gap = max(values) - min(values) if len(values) > 1 else math.nan
+            result[f"gap_{name}"] = torch.tensor(gap, dtype=torch.float64)
+        if self._warn(table):
+            return {name: binary.NAN.clone() for name in result}
+        return result
+
+    def rates(self) -> dict[str, dict[str, float]]:
+        """Return what is known of each group, and of all together as `TOGETHER`, as plain numbers.
+
+        ``real``, ``fake`` (how many images), ``auroc``, ``eer``, and at 0.5 and (``_val``) at the threshold ``fpr``,
+        ``tpr``, ``acc``, ``positive``; NaN where undefined. All ranks must call it together.
+        """
+        with self.sync_context(
+            dist_sync_fn=self.dist_sync_fn,
+            should_sync=self._to_sync and not self._is_synced,
+            should_unsync=not self._is_synced,
+        ):
+            table = self._table()
+        return {one: {k: v for k, v in own.items() if k != "why"} for one, own in table.items()}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The groups of this process's rows that are not compared, with the reason."""
+        return {one: own["why"] for one, own in self._table().items() if own["why"] and one in self.groups}
+
+    def _pooled(self) -> Tensor:
+        """Return the counts (2, groups, 2, 2) of the named groups."""
+        counts = self.counts.cpu().long()
+        none = counts.new_zeros(2, 0, 2, 2)
+        return torch.stack([counts[:, ids].sum(1) for ids in self.groups.values()], 1) if self.groups else none
+
+    def _column(self, name: str) -> Tensor:
+        state = getattr(self, name)
+        kept = dim_zero_cat(state) if len(state) else torch.empty(0)
+        return kept.cpu().double() if name == "score" else kept.cpu().long()
+
+    def _table(self) -> dict[str, dict[str, Any]]:
+        score, label, group = (self._column(name) for name in ("score", "label", "group"))
+        counts = self._pooled()
+        table: dict[str, dict[str, Any]] = {}
+        every = [number for ids in self.groups.values() for number in ids]
+        for place, (one, ids) in enumerate([*self.groups.items(), (TOGETHER, every)]):
+            own = counts[:, place] if one in self.groups else counts.sum(1)
+            rows = torch.isin(group, torch.tensor(ids, dtype=torch.int64))
+            real, fake = own[0].sum(-1).tolist()
+            spoilt = bool(score[rows].isnan().any())  # a NaN is under every threshold, so it would count as real
+            found: dict[str, Any] = {"real": real, "fake": fake}
+            for part, end in ((own[0], ""), (own[1], "_val")):
+                unknown = spoilt or (end == "_val" and math.isnan(self.threshold))
+                found |= {k + end: math.nan if unknown else float(v) for k, v in rates(part).items()}
+            found["auroc"] = float(binary.auroc(score[rows], label[rows]))
+            found["eer"] = float(binary.eer(score[rows], label[rows]))
+            found["why"] = "no images" if not real + fake else "no real images" if not real else ""
+            found["why"] = found["why"] or ("" if fake else "no fake images")
+            table[one] = found
+        return table
+
+    def _warn(self, table: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Say which groups are left out and why measures are NaN; return whether all of them are."""
+        where = f"{self.name}: " if self.name else ""
+        lost = [f"{one} ({own['why']})" for one, own in table.items() if own["why"] and one in self.groups]
+        unusable = int(self._column("score").isnan().sum())
+        if lost:
+            rank_zero_warn(f"{where}left out of the fairness measures: {', '.join(lost)}")
+        if unusable:
+            rank_zero_warn(f"{where}{unusable} scores are NaN; all fairness measures are NaN")
+        elif len(self.groups) - len(lost) < 2:
+            rank_zero_warn(f"{where}fewer than two groups have real and fake images; all fairness measures are NaN")
+        else:
+            return False
+        return True
+
+
+def compare(
+    rows: Mapping[str, Tensor], names: Mapping[str, int], threshold: float = math.nan, name: str = ""
+) -> dict[str, GroupFairness]:
+    """Compare the groups among rows, by every attribute and by intersection.
+
+    Args:
+        rows: ``score``, ``label``, ``group`` (N,) of all ranks, as `Detection.rows()` gives them.
+        names: id by name; ids without one are called by their number. Those that no row has are not compared.
+        threshold: chosen on validation data; NaN where not known.
+        name: of the domain, for warnings.
+
+    Returns:
+        Metric by attribute, with these rows in it; none where no row has a group.
+    """
+    present = rows["group"].unique().tolist()
+    called = {number: one for one, number in names.items()}
+    found = {called.get(number, str(number)): int(number) for number in present if number >= 0}
+    made: dict[str, GroupFairness] = {}
+    for attribute, groups in (attributes(found) if found else {}).items():
+        where = f"domain {name!r}, {attribute}" if name else attribute
+        # the rows are those of all ranks already
+        metric = GroupFairness(groups, max(found.values()) + 1, threshold, where, sync_on_compute=False)
+        metric.update(rows["score"], rows["label"], rows["group"])
+        made[attribute] = metric
+    return made
+
+
+def flat(compared: Mapping[str, GroupFairness]) -> dict[str, float]:
+    """Return the measures of `compare` as ``fairness/<attribute>/<measure>``."""
+    return {
+        f"fairness/{attribute}/{name}": float(value)
+        for attribute, metric in compared.items()
+        for name, value in metric.compute().items()
+    }

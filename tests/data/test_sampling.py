@@ -1,0 +1,185 @@
+"""Orders that say what each batch holds: counts, ranks, resuming, and what cannot be sampled."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dfl.data import DataModule
+from dfl.data.sampler import (
+    Order,
+    TrainSampler,
+    balanced,
+    by_generators,
+    grouped,
+    own_pairs,
+    pairs,
+    shuffled,
+)
+from dfl.data.sources import to_table
+from dfl.data.sources.base import Source
+from dfl.errors import UserError
+from tests.data.test_datamodule import trainer
+
+RNG = np.random.default_rng(0)
+N = 500
+LABEL = (RNG.random(N) < 0.8).astype(np.int8)
+GROUP = RNG.integers(-1, 3, N).astype(np.int8)
+GENERATOR = np.where(LABEL == 1, RNG.integers(-1, 7, N), -1).astype(np.int8)
+SOURCE = RNG.integers(-1, 20, N)
+FRAME = RNG.integers(-1, 4, N).astype(np.int32)
+LENGTH, BATCH = 480, 24
+MAKE: dict[str, Callable[[], Order]] = {
+    "pairs": lambda: pairs(LABEL, 3, LENGTH),
+    "own pairs": lambda: own_pairs(LABEL, SOURCE, FRAME, 3, LENGTH),
+    "groups": lambda: grouped(LABEL, GROUP, ["a", "b", "c"], 3, LENGTH),
+    "generators": lambda: by_generators(LABEL, GENERATOR, 3, 3, LENGTH, BATCH),
+}
+pytestmark = pytest.mark.filterwarnings("ignore:.*leaves out")
+
+
+def batches(order: Order, epoch: int = 0, size: int = BATCH) -> list[np.ndarray]:
+    return list(order(epoch).reshape(-1, size))
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_orders_are_cut_alike_by_ranks_and_go_on_after_any_batch(name: str) -> None:
+    order = MAKE[name]()
+    rows = order(2)
+    assert len(rows) == LENGTH
+    assert np.array_equal(rows, MAKE[name]()(2))
+    assert not np.array_equal(rows, order(1))
+    whole = [row for row, _ in TrainSampler(order, LENGTH, BATCH, trainer(epoch=2))]
+    assert whole == rows.tolist()
+    parts = [[r for r, _ in TrainSampler(order, LENGTH, 8, trainer(epoch=2, rank=i, world=3))] for i in range(3)]
+    for step in range(LENGTH // BATCH):
+        assert [row for part in parts for row in part[8 * step : 8 * step + 8]] == whole[
+            step * BATCH : (step + 1) * BATCH
+        ]
+        rest = TrainSampler(order, LENGTH, 8, trainer(epoch=2, done=step, rank=1, world=3))
+        assert [row for row, _ in rest] == parts[1][8 * step :]
+
+
+def test_pairs_fill_every_batch_half_and_half() -> None:
+    for rows in batches(MAKE["pairs"](), size=6):
+        assert LABEL[rows].tolist() == [1, 0] * 3
+    fake = MAKE["pairs"]()(0)[::2]
+    assert len(set(fake)) == len(fake), "no fake twice before all were there"
+    real = Counter(MAKE["pairs"]()(0)[1::2].tolist())
+    assert max(real.values()) - min(real.values()) <= 1
+    assert len(real) == (LABEL == 0).sum()
+
+
+def test_own_pairs_are_a_fake_and_its_original() -> None:
+    fake, real = MAKE["own pairs"]()(0).reshape(-1, 2).T
+    assert (LABEL[fake] == 1).all()
+    assert (LABEL[real] == 0).all()
+    assert np.array_equal(SOURCE[fake], SOURCE[real])
+    assert (SOURCE[fake] >= 0).all()
+    for f, r in zip(fake, real, strict=True):
+        same = np.flatnonzero((LABEL == 0) & (SOURCE[f] == SOURCE) & (FRAME[f] == FRAME))
+        assert FRAME[f] < 0 or not len(same) or r in same
+    with pytest.warns(UserWarning, match=r"leaves out \d+ fakes whose original is not"):
+        MAKE["own pairs"]()
+
+
+def test_groups_and_classes_come_equally_often() -> None:
+    order = MAKE["groups"]()
+    for size in (6, 16, LENGTH):
+        for rows in batches(order, size=size):
+            cells = Counter(zip(GROUP[rows].tolist(), LABEL[rows].tolist(), strict=True))
+            counts = [cells[g, c] for g in range(3) for c in (0, 1)]
+            assert max(counts) - min(counts) <= 1
+            assert sum(counts) == size, "rows without a group are left out"
+
+
+def test_each_batch_has_k_generators_and_as_many_reals() -> None:
+    order, seen = MAKE["generators"](), Counter[int]()
+    for rows in batches(order):
+        assert (LABEL[rows] == 0).sum() == BATCH // 2
+        made = Counter(GENERATOR[rows][LABEL[rows] == 1].tolist())
+        assert len(made) == 3
+        assert set(made.values()) == {BATCH // 6}
+        assert min(made) >= 0
+        for rank in rows.reshape(-1, 6):
+            assert Counter(GENERATOR[rank].tolist()) == {-1: 3} | dict.fromkeys(made, 1)
+        seen.update(made)
+    assert set(seen) == set(range(7))
+
+
+def test_what_cannot_be_sampled_is_named() -> None:
+    one, none = np.ones(6, np.int8), np.full(6, -1)
+    both = np.array([0, 1, 0, 1, 0, 1])
+    with pytest.raises(UserError, match="balance=pairs needs both classes"):
+        pairs(one, 0, 6)
+    with pytest.raises(UserError, match="needs the column 'source'"):
+        own_pairs(both, none, none, 0, 6)
+    with pytest.raises(UserError, match="no fake training image has its original"):
+        own_pairs(both, np.array([0, 1, 2, 3, 4, 5]), none, 0, 6)
+    with pytest.raises(UserError, match="needs the column 'group'"):
+        grouped(both, none, [], 0, 6)
+    with pytest.raises(UserError, match="'b' has no real image"):
+        grouped(both, np.array([0, 0, 0, 1, 0, 1]), ["a", "b"], 0, 6)
+    with pytest.raises(UserError, match="needs the column 'generator'"):
+        by_generators(both, none, 2, 0, 8, 8)
+    with pytest.raises(UserError, match=r"generators_per_batch=4: the fake training images are of 3 generators"):
+        by_generators(both, np.arange(6), 4, 0, 8, 8)
+    with pytest.raises(UserError, match="a multiple of 4, not 6"):
+        by_generators(both, np.arange(6), 2, 0, 6, 6)
+    with pytest.raises(UserError, match="even batch_size, not 5"):
+        DataModule(balance="pairs", batch_size=5)
+    with pytest.raises(UserError, match="originals=true is for balance=pairs, not groups"):
+        DataModule(balance="groups", originals=True)
+
+
+class Known(Source):
+    """Rows that are told."""
+
+    def items(self, split: str) -> Any:
+        first = 0 if split == "train" else 1000
+        return to_table(
+            {
+                "path": f"/x/{first + i}.png",
+                "label": int(i % 4 > 0),
+                "group": "ab"[i // 4 % 2],
+                "generator": "" if i % 4 == 0 else f"g{i % 4}",
+                "source": str(i // 4),
+            }
+            for i in range(40)
+        )
+
+
+@pytest.mark.parametrize(
+    "words", [{"balance": "pairs"}, {"balance": "pairs", "originals": True}, {"balance": "groups"}]
+)
+def test_the_data_module_samples_as_it_is_told(words: dict[str, Any]) -> None:
+    data = DataModule(Known(), size=32, num_workers=0, batch_size=8, **words)
+    data.trainer = trainer()
+    data.setup("fit")
+    rows = [row for row, _ in data.train_dataloader().sampler]
+    assert len(rows) == 40
+    assert data.sets["train"]["train"].label[rows].sum() == 20
+    if words.get("originals"):
+        assert [row // 4 for row in rows[::2]] == [row // 4 for row in rows[1::2]]
+
+
+def test_a_small_set_fills_a_batch_of_generators() -> None:
+    data = DataModule(
+        Known(limit=20), size=32, num_workers=0, batch_size=18, balance="generators", generators_per_batch=3
+    )
+    for rank in range(2):
+        data.trainer = trainer(rank=rank, world=2)
+        data.setup("fit")
+        train = data.sets["train"]["train"]
+        rows = [row for row, _ in data.train_dataloader().sampler]
+        assert len(rows) == 18 * data.train_steps() == 18
+        assert Counter(train.id("generator", row) for row in rows) == {0: 9, 1: 3, 2: 3, 3: 3}
+
+
+def test_orders_of_before_are_the_same_in_fewer_bytes() -> None:
+    """Runs of earlier versions go on in their order."""
+    assert shuffled(1000, 7)(3).dtype == np.int32
+    assert np.array_equal(shuffled(1000, 7)(3), np.random.default_rng([7, 3]).permutation(1000))
+    assert balanced(LABEL, 5)(1).tolist()[:8] == [391, 289, 19, 491, 75, 107, 267, 271]
