@@ -288,7 +288,7 @@ def fit(faces: Path, detector: Disentangling, table: Any = None) -> None:
     )  # fmt: skip
     if table is not None:
         load = data.train_sources[0].load
-        data.train_sources[0].load = lambda split: table(load(split))  # type: ignore[method-assign]
+        data.train_sources[0].load = lambda split, **words: table(load(split))  # type: ignore[method-assign]
     trainer.fit(detector, datamodule=data)
 
 
