@@ -22,8 +22,10 @@ from dfl.training import KeyedRandomness
 SMALL: dict[str, dict[str, Any]] = {
     "AttentionXception": {"backbone": "test_resnet", "layer": "layer2", "pretrained": False, "input_size": 32},
     "Baseline": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "PatchForensics": {"cut": "block1", "input_size": 32},
+    "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }
 #: Trainable parameters that a preset leaves without a gradient on purpose, because the published code does, by name.
@@ -198,6 +200,13 @@ SHRINK = {
         "--model.input_size=32",
         "--model.timm_args={}",
     ],
+    "FairDisentangle": [
+        "--model.backbone=test_resnet",
+        "--model.pretrained=false",
+        "--model.input_size=64",
+        "--model.dim=32",
+    ],
+    "Ucf": ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=64", "--model.dim=32"],
     "VitScl": ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--model.rank=2"],
 }
 

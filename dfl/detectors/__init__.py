@@ -3,9 +3,20 @@
 from dfl.detectors.attention_xception import AttentionXception
 from dfl.detectors.base import Detector
 from dfl.detectors.baseline import Baseline
+from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.grad_cam import GradCam
 from dfl.detectors.loading import load
 from dfl.detectors.patch_forensics import PatchForensics
 from dfl.detectors.vit_scl import VitScl
 
-__all__ = ["AttentionXception", "Baseline", "Detector", "GradCam", "PatchForensics", "VitScl", "load"]
+__all__ = [
+    "AttentionXception",
+    "Baseline",
+    "Detector",
+    "FairDisentangle",
+    "GradCam",
+    "PatchForensics",
+    "Ucf",
+    "VitScl",
+    "load",
+]

@@ -21,6 +21,7 @@ import dfl
 from dfl.errors import UserError
 from dfl.metrics import Detection, Localization, balanced_draws_ap, choose_threshold, fairness, mean_over_domains
 from dfl.metrics.localization import Protocol
+from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
@@ -238,6 +239,10 @@ class Detector(pl.LightningModule, ABC):
         for group in optimizer.param_groups:
             if group.get("fused", False) is None and not group.get("foreach"):
                 group["fused"] = True
+        if isinstance(optimizer, SAM):
+            if self._trainer is not None and self._trainer.accumulate_grad_batches != 1:
+                raise UserError("SAM steps after every batch: set trainer.accumulate_grad_batches to 1")
+            optimizer.prepare(self)
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer)

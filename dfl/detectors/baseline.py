@@ -1,20 +1,24 @@
 """Any timm backbone with a two-way head and cross-entropy: what every other method is compared with.
 
 Settings of the configs follow DeepfakeBench (Yan et al. 2023): 256 px, mean and std 0.5, Adam 2e-4, weight decay 5e-4.
-The single-center loss can be added with ``scl_weight``, since every timm model gives a feature before its head.
+The single-center loss can be added with ``scl_weight``, since every timm model gives a feature before its head. With
+``fair`` the mean of the cross-entropy becomes that of the worst samples (DAG-FDD) or of the worst groups (DAW-FDD; Ju
+et al., Improving Fairness in Deepfake Detection, WACV 2024).
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import timm
+import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from timm.data import resolve_model_data_config
 from torch import Tensor, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfl.detectors.base import Detector, Losses
-from dfl.losses import SingleCenterLoss, cross_entropy
+from dfl.losses import SingleCenterLoss, bilevel_cvar, cross_entropy, cvar
+from dfl.losses.cvar import Outer, gather_over_ranks
 from dfl.losses.single_center import Center, EmptyClass
 from dfl.networks import create_backbone, is_convolutional
 
@@ -38,6 +42,12 @@ class Baseline(Detector):
         scl_margin_mode: ``sqrt_dim`` multiplies the margin by the square root of the feature's dimensions.
         scl_center: How its center is found.
         scl_empty_class: What it gives for a batch with one class.
+        fair: ``dag``: CVaR of the cross-entropy over the batch, which needs no groups; ``daw``: CVaR over groups of the
+            CVaR within each; ``none``: the mean.
+        fair_alpha: Share of the worst samples (``dag``) or groups (``daw``).
+        fair_alpha_inner: Share of the worst samples in each group.
+        fair_cvar: How the groups' CVaR is computed: ``plain`` as DAW-FDD's code, ``official`` as PG-FDD's, ``exact``.
+        fair_groups: ``global``: samples and groups of all ranks together; ``official``: each rank for itself.
         optimizer: Makes the optimizer from the trainable parameters.
         scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch.
     """
@@ -58,6 +68,11 @@ class Baseline(Detector):
         scl_margin_mode: Literal["sqrt_dim", "absolute"] = "sqrt_dim",
         scl_center: Center = "learnable",
         scl_empty_class: EmptyClass = "real_only",
+        fair: Literal["none", "dag", "daw"] = "none",
+        fair_alpha: float = 0.5,
+        fair_alpha_inner: float = 0.9,
+        fair_cvar: Outer = "plain",
+        fair_groups: Literal["global", "official"] = "global",
         optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=2e-4, weight_decay=5e-4),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -73,6 +88,8 @@ class Baseline(Detector):
         self.mean, self.std = mean or config["mean"], std or config["std"]
         self.channels_last = is_convolutional(self.network)
         self.norm_eval = norm_eval
+        self.fair, self.alphas, self.fair_cvar = fair, (fair_alpha_inner, fair_alpha), fair_cvar
+        self.fair_groups = fair_groups
         self.scl_weight = scl_weight
         self.scl_feature = "feature" if scl_feature == "pre_logits" else "logits"
         if scl_weight:
@@ -95,9 +112,21 @@ class Baseline(Detector):
         return {"logit": logits[:, 1] - logits[:, 0], "logits": logits, "feature": feature}
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
-        """Return ``loss`` = ``ce`` + scl_weight x ``scl``."""
+        """Return ``loss`` = ``ce`` + scl_weight x ``scl``; with ``fair``, ``cvar`` in place of the mean ``ce``."""
         ce = cross_entropy(out["logits"], batch["label"], batch.get("weight"))
-        if self.criterion is None:
-            return {"loss": ce, "ce": ce}
-        scl = self.criterion(out[self.scl_feature], batch["label"])
-        return {"loss": ce + self.scl_weight * scl, "ce": ce, "scl": scl}
+        losses = {"loss": ce, "ce": ce}
+        if self.fair != "none":
+            losses["loss"] = losses["cvar"] = self._cvar(out["logits"], batch)
+        if self.criterion is not None:
+            losses["scl"] = self.criterion(out[self.scl_feature], batch["label"])
+            losses["loss"] = losses["loss"] + self.scl_weight * losses["scl"]
+        return losses
+
+    def _cvar(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        each = F.cross_entropy(logits.float(), batch["label"], reduction="none") * batch.get("weight", 1.0)
+        groups = batch["group"]
+        if self.fair_groups == "global":
+            each, groups = gather_over_ranks(each, groups)
+        if self.fair == "dag":
+            return cvar(each, self.alphas[1])
+        return bilevel_cvar(each, groups, *self.alphas, self.fair_cvar)

@@ -1,7 +1,21 @@
 """Losses: one idea per file, a pure function and a thin module."""
 
 from dfl.losses.classification import cross_entropy
+from dfl.losses.cvar import bilevel_cvar, cvar
+from dfl.losses.ldam import ldam
 from dfl.losses.localization import mask_loss, mean_logit, patch_loss
 from dfl.losses.single_center import SingleCenterLoss, single_center_loss
+from dfl.losses.triplets import contrastive_triplets
 
-__all__ = ["SingleCenterLoss", "cross_entropy", "mask_loss", "mean_logit", "patch_loss", "single_center_loss"]
+__all__ = [
+    "SingleCenterLoss",
+    "bilevel_cvar",
+    "contrastive_triplets",
+    "cross_entropy",
+    "cvar",
+    "ldam",
+    "mask_loss",
+    "mean_logit",
+    "patch_loss",
+    "single_center_loss",
+]

@@ -1,13 +1,28 @@
 """Networks and parts that two detectors or more use."""
 
-from dfl.networks.backbone import create_backbone, is_convolutional, load_named, without_weights
+from dfl.networks.backbone import (
+    create_backbone,
+    is_convolutional,
+    load_named,
+    read_state,
+    wants_file,
+    without_weights,
+)
+from dfl.networks.disentangle import ConditionalDecoder, ConvBlock, PooledHead, adain
 from dfl.networks.grad_cam import find_layer, grad_cam, stretch
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.whitening import whiten_patch_embed
 from dfl.networks.xception import TruncatedXception
+from dfl.networks.xception_encoder import BackboneEncoder, XceptionEncoder
 
 __all__ = [
+    "BackboneEncoder",
+    "ConditionalDecoder",
+    "ConvBlock",
+    "PooledHead",
     "TruncatedXception",
+    "XceptionEncoder",
+    "adain",
     "add_lora",
     "create_backbone",
     "find_layer",
@@ -15,7 +30,9 @@ __all__ = [
     "is_convolutional",
     "load_named",
     "merge_lora",
+    "read_state",
     "stretch",
+    "wants_file",
     "whiten_patch_embed",
     "without_weights",
 ]

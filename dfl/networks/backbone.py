@@ -65,16 +65,18 @@ def create_backbone(name: str, pretrained: bool = True, weights: str | None = No
     return model
 
 
+def wants_file(weights: str | None) -> bool:
+    """Return whether weights are to come from a file, and not from a hub, a checkpoint or chance."""
+    return weights is not None and _is_file(weights) and not _skip.get()
+
+
 def load_weights(model: nn.Module, file: str) -> None:
     """Load a local file into a timm model. A head of another number of classes stays at random, as in timm.
 
     Raises:
         UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise UserError(f"no weights file {file!r} (looked in {path.absolute().parent}); set weights to a local file")
-    state = read_state(path)
+    state = read_state(file)
     head = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     heads = (head,) if isinstance(head, str) else tuple(head)
     own = model.state_dict()
@@ -152,14 +154,17 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
     return missing
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(file: str | Path) -> dict[str, Tensor]:
     """Read tensors by name from a safetensors or torch file; wrappings and ``module.`` are taken off.
 
     Of a checkpoint of ``dfl`` it is what its ``network`` holds.
 
     Raises:
-        UserError: If the file holds anything but tensors, or cannot be read.
+        UserError: If the file is not there, holds anything but tensors, or cannot be read.
     """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UserError(f"no weights file '{file}' (looked in {path.absolute().parent}); set weights to a local file")
     try:
         state = (
             load_file(path)

@@ -5,6 +5,7 @@ from dfl.training.determinism import KeyedRandomness
 from dfl.training.finite import FiniteLoss
 from dfl.training.last import KeepLast
 from dfl.training.preemption import Preemption
+from dfl.training.sam import SAM
 from dfl.training.same_run import SameRun
 
-__all__ = ["AtomicCheckpointIO", "FiniteLoss", "KeepLast", "KeyedRandomness", "Preemption", "SameRun"]
+__all__ = ["SAM", "AtomicCheckpointIO", "FiniteLoss", "KeepLast", "KeyedRandomness", "Preemption", "SameRun"]

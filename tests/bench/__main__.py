@@ -5,7 +5,7 @@ from importlib import import_module
 
 import torch
 
-NAMES = ("step", "xception", "loader", "augmented", "packed", "rows", "overhead", "maps")
+NAMES = ("step", "xception", "loader", "augmented", "packed", "rows", "overhead", "maps", "fair")
 
 
 def main() -> None:

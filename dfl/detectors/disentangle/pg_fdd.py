@@ -1,0 +1,194 @@
+"""PG-FDD: Lin et al., Preserving Fairness Generalization in Deepfake Detection (CVPR 2024).
+
+UCF's disentanglement, and a third encoder for demographic features d. Their fusion with the common forgery feature g is
+classified, and the loss of that is spread fairly over groups by a CVaR over groups of CVaRs within them:
+
+    loss = CE(g) + rho1 CE(specific) + rho2 M(d) + rho3 contrastive + rho4 reconstruction
+           + lambda CVaR(CE(h(AdaIN(d, g))))
+
+In the published code the fusion cannot see d: the head's average pool of AdaIN(d, g) is the mean of g, whatever d is.
+``fusion: adain_block`` puts convolutions before the pool, and then it can.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from dfl.detectors.base import Losses
+from dfl.detectors.disentangle.parts import Disentangling
+from dfl.errors import UserError
+from dfl.losses import bilevel_cvar, ldam
+from dfl.losses.cvar import Outer, gather_over_ranks
+from dfl.networks import ConvBlock, adain
+from dfl.training import SAM
+
+
+class FairDisentangle(Disentangling):
+    """Three encoders, forgery, content and demographics, and a classifier whose loss is fair over groups.
+
+    Groups are the batch's ``group``. Where the data have none, all images are one group, so that the fairness loss is
+    the CVaR of the batch (DAG-FDD), and nothing teaches the demographic branch: ``demographic: false`` leaves it out.
+
+    Args:
+        backbone: timm name of the encoders; ``legacy_xception`` is the paper's, and has its names of parameters.
+        pretrained: Start the encoders from pretrained weights.
+        weights: A file: ImageNet weights of Xception, or a whole published model of PG-FDD; or a timm tag.
+        input_size: Side of the images in pixels, a multiple of 32, at least 64.
+        dim: Channels of the encoders' maps.
+        forgery_specific: Have the branch that tells methods apart; without it the decoder hears all of the forgery map.
+        methods: Forgery methods in the training data.
+        demographic: Have the demographic encoder and its loss.
+        num_groups: Groups that it tells apart.
+        fusion: ``adain_official``: AdaIN(d, g) and an average pool, which is the mean of g; ``adain_block``:
+            convolutions between the two, so that d matters. Without ``demographic`` g is classified.
+        decoder_content: ``adain_dc``: AdaIN(d, c) as the published code, whose statistics the decoder takes away again,
+            so that c hardly matters; ``c``: the content alone, as the authors' later codes.
+        cvar: Outer level of the fairness loss, see :func:`dfl.losses.bilevel_cvar`.
+        alpha_inner: Share of the worst samples in each group.
+        alpha_outer: Share of the worst groups.
+        groups: ``global``: groups that span ranks count as one; ``official``: each rank for itself.
+        score: ``prob``: the log-odds of fake; ``official_logit1``: logit 1 alone, as the published test does, though
+            the head was trained as a softmax of two.
+        dropout: On the logits of the heads, as in the published code.
+        margin: b of the contrastive loss.
+        specific_weight: rho1.
+        demographic_weight: rho2.
+        contrastive_weight: rho3.
+        reconstruction_weight: rho4.
+        fairness_weight: lambda.
+        optimizer: Makes the optimizer from the trainable parameters.
+        scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch.
+    """
+
+    group_counts: Tensor
+    encoder_fair: nn.Module
+
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        pretrained: bool = True,
+        weights: str | None = None,
+        input_size: int = 256,
+        dim: int = 512,
+        forgery_specific: bool = True,
+        methods: int = 5,
+        demographic: bool = True,
+        num_groups: int = 8,
+        fusion: Literal["adain_official", "adain_block"] = "adain_official",
+        decoder_content: Literal["adain_dc", "c"] = "adain_dc",
+        cvar: Outer = "official",
+        alpha_inner: float = 0.9,
+        alpha_outer: float = 0.5,
+        groups: Literal["global", "official"] = "global",
+        score: Literal["prob", "official_logit1"] = "prob",
+        dropout: float = 0.2,
+        margin: float = 3.0,
+        specific_weight: float = 0.1,
+        demographic_weight: float = 0.1,
+        contrastive_weight: float = 0.05,
+        reconstruction_weight: float = 0.3,
+        fairness_weight: float = 1.0,
+        optimizer: OptimizerCallable = lambda p: SAM(
+            p, lambda q: torch.optim.SGD(q, lr=5e-4, momentum=0.9, weight_decay=5e-3)
+        ),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(
+            ("encoder_f", "encoder_c", "encoder_fair") if demographic else ("encoder_f", "encoder_c"),
+            backbone=backbone,
+            pretrained=pretrained,
+            weights=weights,
+            input_size=input_size,
+            dim=dim,
+            methods=methods,
+            specific=forgery_specific,
+            dropout=dropout,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+        self.head_fused = self.head(2, dropout)
+        self.demographic = demographic
+        self.block_mixed: ConvBlock | None = None
+        if demographic:
+            self.block_fair, self.head_fair = ConvBlock(dim, self.width, self.width), self.head(num_groups, dropout)
+            self.register_buffer("group_counts", torch.ones(num_groups))
+            if fusion == "adain_block":
+                self.block_mixed = ConvBlock(self.width, self.width, self.width)
+        self.decoder_content, self.margin = decoder_content, margin
+        self.cvar, self.alphas, self.groups, self.score = cvar, (alpha_inner, alpha_outer), groups, score
+        self.loss_weights = {
+            "common": 1.0,
+            "specific": specific_weight,
+            "demographic": demographic_weight,
+            "contrastive": contrastive_weight,
+            "reconstruction": reconstruction_weight,
+            "fairness": fairness_weight,
+        }
+        self.load_published(weights)
+
+    def setup(self, stage: str) -> None:
+        """Count the groups of the training data, for the margins of the demographic loss; say so if there are none."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        counts = self._train_counts("group")
+        if set(counts) == {-1}:
+            what = "; the demographic branch learns nothing, demographic: false leaves it out"
+            warnings.warn(
+                "the training data have no groups: all images are one, and the fairness loss is the CVaR of the batch "
+                f"(DAG-FDD){what if self.demographic else ''}",
+                stacklevel=2,
+            )
+        if self.demographic:
+            most = len(self.group_counts)
+            if max(counts) >= most:
+                raise UserError(f"the training data have {max(counts) + 1} groups, and model.num_groups is {most}")
+            for group in range(most):
+                self.group_counts[group] = counts.get(group, 0)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return ``logit`` (N,), ``logits`` (N, 2), ``feature`` (N, dim / 2); in training all that the losses need."""
+        return self.encode(image) if self.training else self.infer(image)
+
+    def infer(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the same score by the encoders that it depends on alone: one, or two with ``adain_block``."""
+        common = self.block_sha(self.encoder_f(image))
+        if self.block_mixed is not None:
+            common = self.block_mixed(adain(self.block_fair(self.encoder_fair(image)), common))
+        return self._scored(*self.head_fused(common))
+
+    def encode(self, image: Tensor) -> dict[str, Tensor]:
+        """Return all maps, pooled features and logits, by all encoders."""
+        out = super().encode(image)
+        fused = out["common_map"]
+        if self.demographic:
+            everyone = self.encoder_fair(image)
+            mine = self.block_fair(everyone)
+            out["group_logits"], out["demographic"] = self.head_fair(mine)
+            fused = adain(mine, fused)
+            if self.block_mixed is not None:
+                fused = self.block_mixed(fused)
+            if self.decoder_content == "adain_dc":
+                out["content"] = adain(everyone, out["content"])
+        return out | self._scored(*self.head_fused(fused))
+
+    def _scored(self, logits: Tensor, feature: Tensor) -> dict[str, Tensor]:
+        logit = logits[:, 1] if self.score == "official_logit1" else logits[:, 1] - logits[:, 0]
+        return {"logit": logit, "logits": logits, "feature": feature}
+
+    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+        """Return ``loss`` and its parts: those of UCF, ``demographic`` and ``fairness``."""
+        parts = self.paired_losses(out, batch)
+        if self.demographic:
+            parts["demographic"] = ldam(out["group_logits"], batch["group"], self.group_counts)
+        each = F.cross_entropy(out["logits"].float(), batch["label"], reduction="none") * batch.get("weight", 1.0)
+        groups = batch["group"]
+        if self.groups == "global":
+            each, groups = gather_over_ranks(each, groups)
+        parts["fairness"] = bilevel_cvar(each, groups, *self.alphas, self.cvar)
+        return {"loss": torch.stack([self.loss_weights[k] * v for k, v in parts.items()]).sum(), **parts}
