@@ -21,7 +21,6 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
 
 from dfl.metrics import binary
-from dfl.metrics.detection import _gather
 
 Protocol = Literal["dfl", "dolos", "benco", "trufor"]
 Empty = Literal["one", "zero", "skip"]

@@ -67,7 +67,7 @@ def create_backbone(name: str, pretrained: bool = True, weights: str | None = No
 
 def wants_file(weights: str | None) -> bool:
     """Return whether weights are to come from a file, and not from a hub, a checkpoint or chance."""
-    return weights is not None and _is_file(weights) and not _skip.get()
+    return weights is not None and is_file(weights) and not skips_weights()
 
 
 def load_weights(model: nn.Module, file: str) -> None:
