@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow.compute as pc
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
@@ -185,8 +186,9 @@ class Detector(pl.LightningModule, ABC):
         table = getattr(getattr(self.trainer, "datamodule", None), "sets", {}).get("train", {}).get("train")
         if getattr(self, "supervision", "label") != "mask" or table is None:
             return
-        rows = zip(*(table.table[name].to_pylist() for name in ("label", "mask", "mask_rule")), strict=True)
-        if not any(label == 1 and (mask or "all" in rule) for label, mask, rule in rows):
+        rows = table.table.filter(pc.equal(table.table["label"], 1))
+        masked = pc.or_(pc.not_equal(rows["mask"], ""), pc.match_substring(rows["mask_rule"].cast("string"), "all"))
+        if not pc.any(masked).as_py():
             warnings.warn(
                 "no fake of the training data has a mask, so supervision: mask learns from real images alone; "
                 "take data with masks, or supervision: label",

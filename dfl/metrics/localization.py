@@ -21,6 +21,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
 
 from dfl.metrics import binary
+from dfl.metrics.detection import gather
 
 Protocol = Literal["dfl", "dolos", "benco", "trufor"]
 Empty = Literal["one", "zero", "skip"]
@@ -220,7 +221,7 @@ class Localization(Metric):
         name: str = "",
         **kwargs: Any,
     ) -> None:
-        super().__init__(dist_sync_fn=_gather, **kwargs)
+        super().__init__(dist_sync_fn=gather, **kwargs)
         for what, value, allowed in (
             ("protocol", protocol, tuple(EMPTY)),
             ("empty", empty, (None, "one", "zero", "skip")),
