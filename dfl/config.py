@@ -63,8 +63,9 @@ def detectors() -> Iterator[tuple[str, str]]:
         if not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dfl.detectors.")):
             continue
         module = package.joinpath(*str(node.module).split(".")[2:])
-        source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
-        classes = {n.name: n for n in ast.parse(source.read_text(encoding="utf-8")).body if isinstance(n, ast.ClassDef)}
+        files = sorted(module.glob("*.py")) if module.is_dir() else [module.with_suffix(".py")]
+        trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+        classes = {n.name: n for tree in trees for n in tree.body if isinstance(n, ast.ClassDef)}
         for alias in node.names:
             if alias.name in classes and alias.name != "Detector":
                 yield alias.name, (ast.get_docstring(classes[alias.name]) or "").partition("\n")[0]
