@@ -25,6 +25,8 @@ KEYS = [
     *("model", "data", "trainer", "checkpoint", "last", "seed_everything"),
     *("name", "root", "ckpt_path", "output", "maps", "map_format", "verbose", "include"),
 ]
+#: Arguments of the data module that say which images there are.
+SOURCES = {"train", "val", "test", "predict"}
 
 
 @dataclass
@@ -80,6 +82,7 @@ def plan(words: list[str]) -> Plan:
             made.typed.append((flag, config.find(value) if value and value.endswith(".yaml") else value))
     made.layers = [_with_includes(name, made) for name in made.configs]
     _find_inner(made)
+    _leave_sources_out(made)
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
         return made
     made.root = Path(made.value("--root") or _from_layers(made, "root") or ".").expanduser()
@@ -213,6 +216,25 @@ def _find_inner(made: Plan) -> None:
                     made.mended.add(name)
 
 
+def _leave_sources_out(made: Plan) -> None:
+    """Take the sources out of the configs if a data config is typed: it names all images of the run.
+
+    The parser would merge them: a source of the config leaves its ``root`` to the one that takes its place, which then
+    reads another folder than its own.
+    """
+    given = made.value("--data")
+    if given is None or not given.endswith(".yaml") or not SOURCES & _init_args(given).keys():
+        return
+    for name, layer in zip(made.configs, made.layers, strict=True):
+        held = layer.get("data")
+        if isinstance(held, str) and held.endswith(".yaml"):
+            held = _described(held)
+        if isinstance(held, dict) and SOURCES & (held.get("init_args") or {}).keys():
+            kept = {key: value for key, value in held["init_args"].items() if key not in SOURCES}
+            layer["data"] = held | {"init_args": kept}
+            made.mended.add(name)
+
+
 def _from_layers(made: Plan, key: str) -> Any:
     """Return a top-level value of the configs; the last one wins."""
     return next((layer[key] for layer in reversed(made.layers) if layer.get(key) is not None), None)
@@ -332,11 +354,17 @@ def _held_transform(made: Plan) -> dict[str, Any] | None:
 
 
 def _init_args(file: str) -> dict[str, Any]:
-    """Return the ``init_args`` of a YAML file, or none if it cannot be read: the parser says why."""
+    """Return the ``init_args`` of a YAML file."""
+    return _described(file).get("init_args") or {}
+
+
+def _described(file: str) -> dict[str, Any]:
+    """Return what a YAML file holds, nothing if it cannot be read: the parser says why."""
     try:
-        return yaml.safe_load(Path(file).read_text(encoding="utf-8")).get("init_args") or {}
-    except (OSError, yaml.YAMLError, AttributeError):
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _predict_paths(made: Plan) -> list[str]:

@@ -240,6 +240,21 @@ def test_a_mistake_is_one_line(words: list[str], says: str, place: Path, capsys:
     assert says in fails(capsys, "fit", "--config=tiny.yaml", *words)
 
 
+def test_a_typed_data_config_leaves_nothing_of_the_sources_it_replaces(tmp_path: Path) -> None:
+    data = {"class_path": "DataModule", "init_args": {"batch_size": 4, "train": {"class_path": "Folder"}, "val": None}}
+    data["init_args"]["train"]["init_args"] = {"root": "elsewhere", "fractions": {"train": 0.5, "val": 0.5}}
+    (tmp_path / "top.yaml").write_text(json.dumps({"data": data}))
+    other = {
+        "class_path": "DataModule",
+        "init_args": {"train": {"class_path": "Table", "init_args": {"file": "t.csv"}}},
+    }
+    (tmp_path / "d.yaml").write_text(json.dumps(other))
+    made = argv.plan(["fit", "--config=top.yaml", "--data=d.yaml"])
+    assert made.layers == [{"data": {"class_path": "DataModule", "init_args": {"batch_size": 4}}}]
+    assert json.loads(argv.arrange(made)[1].removeprefix("--config=")) == made.layers[0]
+    assert argv.plan(["fit", "--config=top.yaml", "--data.batch_size=3"]).layers == [{"data": data}]
+
+
 def test_a_config_is_laid_over_those_it_includes() -> None:
     Path("low.yaml").write_text("trainer: {max_epochs: 3, max_steps: 7}\nname: low\n")
     Path("mid.yaml").write_text(
