@@ -71,6 +71,11 @@ def main(argv: list[str] | None = None) -> Any:
         raise
 
 
+def script() -> None:
+    """Run the command of this process; what ``main`` returns would be its exit status."""
+    main()
+
+
 def dispatch(words: list[str]) -> Any:
     """Answer a cheap question, or hand the words to the part that knows the verb."""
     verb = words[0] if words else "--help"
@@ -115,4 +120,4 @@ def one_line(message: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    script()

@@ -1,7 +1,9 @@
 """Cheap questions are answered without torch, and every way to end has its exit code."""
 
+import importlib
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,17 @@ def test_help_version_and_list_need_no_torch() -> None:
     assert f"dfl {dfl.__version__}" in done.stdout
     assert "usage: dfl VERB" in done.stdout
     assert "vit_scl.yaml" in done.stdout
+
+
+def test_the_script_ends_with_status_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Path(dfl.__file__).parents[1] / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("only a checkout has its pyproject.toml")
+    module, name = tomllib.loads(project.read_text())["project"]["scripts"]["dfl"].split(":")
+    (tmp_path / "t.csv").write_text("path,label\na.png,0\nb.png,1\n")
+    monkeypatch.setattr("sys.argv", ["dfl", "data", "split", "t.csv", "-o", "s.parquet"])
+    assert getattr(importlib.import_module(module), name)() is None  # anything else would be an exit status of 1
+    assert (tmp_path / "s.parquet").is_file()
 
 
 def test_list_knows_every_public_detector() -> None:
