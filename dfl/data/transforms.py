@@ -20,12 +20,10 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 
 from dfl.data.augmentation import build
-from dfl.data.decoding import resize_nearest
 from dfl.data.on_device import drawn
+from dfl.data.resize import Pair, interpolated
 from dfl.errors import UserError, near
 
 cv2.setNumThreads(0)  # parallelism comes from the data workers; OpenCV's own threads only fight with them
@@ -33,7 +31,6 @@ cv2.setNumThreads(0)  # parallelism comes from the data workers; OpenCV's own th
 _MARGIN = 8  # one JPEG block
 _LONGEST = 8  # sides longer than this many times the shorter are cut before resizing, or one file could take all memory
 Key = tuple[int, ...]
-Pair = tuple[np.ndarray, np.ndarray | None]
 
 
 class View(Protocol):
@@ -210,15 +207,15 @@ def _resized(pair: Pair, spec: dict[str, Any], size: int, place: float) -> Pair:
         return pair
     target = max(size, round(size / spec["crop_ratio"]))
     if spec["resize"] == "squash":
-        return _interpolated(pair, target, target, spec["interpolation"])
+        return interpolated(pair, target, target, spec["interpolation"])
     height, width = pair[0].shape[:2]
     shorter = min(height, width)
     if max(height, width) > _LONGEST * shorter:
         pair = _box(pair, min(height, _LONGEST * shorter), min(width, _LONGEST * shorter), place, place)
         height, width = pair[0].shape[:2]
     if height <= width:
-        return _interpolated(pair, target, max(target, round(width * target / height)), spec["interpolation"])
-    return _interpolated(pair, max(target, round(height * target / width)), target, spec["interpolation"])
+        return interpolated(pair, target, max(target, round(width * target / height)), spec["interpolation"])
+    return interpolated(pair, max(target, round(height * target / width)), target, spec["interpolation"])
 
 
 def _scaled(pair: Pair, arguments: Mapping[str, Any], size: int, mode: str, draw: np.random.Generator) -> Pair:
@@ -233,21 +230,7 @@ def _scaled(pair: Pair, arguments: Mapping[str, Any], size: int, mode: str, draw
             break
     else:  # no box of such a shape fits, as in a very long image: the largest square does
         rows = columns = min(height, width)
-    return _interpolated(_box(pair, rows, columns, draw.random(), draw.random()), size, size, mode)
-
-
-def _interpolated(pair: Pair, height: int, width: int, mode: str) -> Pair:
-    image, mask = pair
-    if image.shape[:2] == (height, width):
-        return pair
-    small = None if mask is None else resize_nearest(mask, (height, width))
-    if mode == "lanczos":
-        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)), small
-    # A view of the array as it lies, without a copy, takes torch's vectorised uint8 kernel for three channels.
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
-    out = F.interpolate(tensor, size=(height, width), mode=mode, antialias=True)
-    pixels = cv2.merge(list(out[0].numpy()))  # planes back to (H, W, 3), 20 times as fast as numpy's copy
-    return pixels, small
+    return interpolated(_box(pair, rows, columns, draw.random(), draw.random()), size, size, mode)
 
 
 def _padded(pair: Pair, size: int) -> Pair:

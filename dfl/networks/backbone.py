@@ -5,7 +5,7 @@ Weights that were asked for and are not found are an error, never a silent rando
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -90,16 +90,17 @@ def load_weights(model: nn.Module, file: str) -> None:
     wrong = [k for k in state.keys() & own.keys() if own[k].shape != state[k].shape]
     missing = [k for k in own if k not in state and not (k.startswith(tuple(f"{h}." for h in heads)) and dropped)]
     extra = [k for k in state if k not in own]
-    if wrong or missing or extra:
-        what = [
-            f"{len(v)} {n} ({', '.join(sorted(v)[:3])})"
-            for n, v in (("of another shape", wrong), ("missing", missing), ("unknown", extra))
-            if v
-        ]
-        raise UserError(f"{file} does not fit the network: {'; '.join(what)}")
+    refuse_misfit(file, {"of another shape": wrong, "missing": missing, "unknown": extra})
     model.load_state_dict(state, strict=False)
     #: Beginnings of the names that the file gave nothing for.
     model.at_random = heads if dropped else ()  # type: ignore[assignment]
+
+
+def refuse_misfit(source: str, found: Mapping[str, list[str]], most: int = 3) -> None:
+    """Raise a UserError that counts the names of each kind of misfit and lists the first; none is no error."""
+    told = [f"{len(names)} {what} ({', '.join(sorted(names)[:most])})" for what, names in found.items() if names]
+    if told:
+        raise UserError(f"{source} does not fit the network: {'; '.join(told)}")
 
 
 #: How official files call what is here called by timm's names.
@@ -128,10 +129,7 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
     Raises:
         UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise UserError(f"no weights file {file!r} (looked in {path.absolute().parent}); set weights to a local file")
-    state = read_state(path)
+    state = read_state(file)
     for pattern, name in OFFICIAL:
         state = {re.sub(pattern, name, key): value for key, value in state.items()}
     own = model.state_dict()
@@ -143,13 +141,7 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
     wrong = [k for k in missing if k in state and not k.startswith(fresh or ("\0",))]
     absent = [k for k in missing if k not in state and not k.startswith(fresh or ("\0",))]
     extra = [k for k in state if k not in own and not k.startswith(spare or ("\0",))]
-    if wrong or absent or extra:
-        what = [
-            f"{len(v)} {n} ({', '.join(sorted(v)[:3])})"
-            for n, v in (("of another shape", wrong), ("missing", absent), ("unknown", extra))
-            if v
-        ]
-        raise UserError(f"{file} does not fit the network: {'; '.join(what)}")
+    refuse_misfit(file, {"of another shape": wrong, "missing": absent, "unknown": extra})
     model.load_state_dict(fits, strict=False)
     return missing
 

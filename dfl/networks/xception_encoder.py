@@ -6,7 +6,7 @@ import torch
 from timm.models.xception import Xception
 from torch import Tensor, nn
 
-from dfl.errors import UserError
+from dfl.networks.backbone import refuse_misfit
 
 
 class XceptionEncoder(Xception):
@@ -80,6 +80,4 @@ def fit_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: st
         "unknown": [k for k in given if k not in own],
         "of another shape": [k for k in given if k in own and own[k].shape != given[k].shape],
     }
-    told = [f"{len(keys)} {what} ({', '.join(sorted(keys)[:8])})" for what, keys in found.items() if keys]
-    if told:
-        raise UserError(f"{source} does not fit the network: {'; '.join(told)}")
+    refuse_misfit(source, found, most=8)

@@ -6,11 +6,9 @@ ones shrunk to 256. Beside them the limit: the bare decoder, which hands out pix
 memory a loader process holds over an epoch.
 """
 
-import random
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from torchvision.transforms import v2
 
 from dfl.data.decoding import read_image
 from dfl.data.transforms import Transform
+from tests.bench.timing import in_turns
 
 BATCH, ROUNDS, SIZE, GOALS = 32, 5, 256, {"PIL+torchvision": 2.0, "OpenCV+albumentations": 1.5}
 Load = Callable[[str, int], torch.Tensor]
@@ -100,16 +99,13 @@ def compare(paths: list[str]) -> dict[str, float]:
     ways = {"ours": ours(), "PIL+torchvision": torchvision(), "OpenCV+albumentations": albumentations()}
     loaders = {name: DataLoader(Files(paths, load), batch_size=BATCH) for name, load in ways.items()}
     loaders["decoder"] = DataLoader(Files(paths, decoder()), batch_size=BATCH, collate_fn=len)
-    seconds: dict[str, list[float]] = {name: [] for name in loaders}
-    for turn in range(ROUNDS + 1):
-        for name, loader in loaders.items():
-            random.seed(turn)
-            start = time.perf_counter()
-            for _ in loader:
-                pass
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: len(paths) / statistics.median(taken) for name, taken in seconds.items()}
+    seconds = in_turns({name: partial(read, loader) for name, loader in loaders.items()}, ROUNDS)
+    return {name: len(paths) / taken for name, taken in seconds.items()}
+
+
+def read(loader: DataLoader) -> None:
+    for _ in loader:
+        pass
 
 
 def memory(paths: list[str]) -> list[float]:

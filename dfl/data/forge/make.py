@@ -32,6 +32,7 @@ from dfl.data.forge.shapes import Kind, draw, shrunk
 from dfl.data.forge.sheet import contact_sheet
 from dfl.data.locators import load_image
 from dfl.data.tools.given import open_sources, rows
+from dfl.data.tools.output import atomic
 from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError
 
@@ -174,9 +175,7 @@ def _there(folder: Path, settings: dict[str, Any]) -> bool:
 
 def _record(folder: Path, record: dict[str, Any]) -> None:
     """Write the record in one step: rows of a run that was cut off are trusted by what it says."""
-    half = folder / f"{RECORD}.tmp"
-    half.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(half, folder / RECORD)
+    atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _fill(

@@ -8,7 +8,6 @@ problems in the terminal, the same as ``check.json``, a page with pictures as ``
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from dfl.data.tools.check_page import page
 from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.leak import FOLDS, Score, leak
+from dfl.data.tools.output import atomic
 from dfl.data.tools.scan import scanned
 from dfl.data.tools.twins import Twins, exact, near
 from dfl.data.tools.work import told
@@ -81,11 +81,11 @@ def check(
         folder.mkdir(parents=True, exist_ok=True)
         table = _facts(sources, folder, root, workers, progress)
         found, copies = examine(table, distance)
-        _replace(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False).encode())
+        atomic(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False).encode())
         sink = pa.BufferOutputStream()
         pacsv.write_csv(copies, sink)
-        _replace(folder / "copies.csv", sink.getvalue().to_pybytes())
-        _replace(folder / "check.html", page(table, found).encode())
+        atomic(folder / "copies.csv", sink.getvalue().to_pybytes())
+        atomic(folder / "check.html", page(table, found).encode())
     _print(found, folder)
     errors = [p for p in found["problems"] if p.severity == "error"]
     if strict and errors:
@@ -368,9 +368,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_name(f".{file.name}.tmp")
-    partial.write_bytes(content)
-    os.replace(partial, file)

@@ -22,7 +22,7 @@ from dfl.data.locators import load_image, split
 from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import LeftOut, Output, atomic, fingerprint
+from dfl.data.tools.output import LeftOut, Output, atomic, atomic_table, fingerprint
 from dfl.data.tools.pixels import centre, encoded, encoded_mask, shorter_to
 from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError
@@ -113,8 +113,7 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     columns = {name: kept[name] for name in kept.column_names}
     columns |= {"path": pa.array([names[i] + suffix for i in keep]), "mask": pa.array(masks)}
     columns |= {"mask_rule": pa.array([""] * len(keep)), "origin": kept["path"]}
-    pq.write_table(pa.table(columns, schema=SCHEMA), folder.partial / ".table.tmp")
-    (folder.partial / ".table.tmp").replace(folder.partial / "table.parquet")
+    atomic_table(folder.partial / "table.parquet", pa.table(columns, schema=SCHEMA))
     counts: dict[str, Counter[str]] = {}
     for name, label in zip(kept["split"].to_pylist(), kept["label"].to_pylist(), strict=True):
         counts.setdefault(name, Counter())[_CLASSES[label]] += 1

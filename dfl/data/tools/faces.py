@@ -24,6 +24,7 @@ from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
+from dfl.data.tools.output import atomic_table
 from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError, near
 
@@ -99,10 +100,8 @@ def faces(
             found = sorted(found, key=lambda box: -box[2] * box[3])[: 1 if keep == "largest" else None]
             out += [cut(row, grown(box, size, margin, square)) for box in found]
         _tell(missing, len(table), file, max_missing)
-        partial = file.with_name(f".{file.name}.tmp")
         schema = pa.schema([*ROW_SCHEMA, ("set", pa.string())])
-        pq.write_table(pa.Table.from_pylist(out, schema=schema), partial)
-        os.replace(partial, file)
+        atomic_table(file, pa.Table.from_pylist(out, schema=schema))
     print(f"{len(out):,} faces of {len(table) - len(missing):,} images in {file}")
     return file
 

@@ -8,12 +8,15 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import dfl
 from dfl.errors import UserError
@@ -117,9 +120,25 @@ def fingerprint(table: pa.Table) -> str:
 
 def atomic(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, whenever this process is killed."""
+    with _whole_or_not(path) as partial:
+        partial.write_bytes(content)
+
+
+def atomic_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file in the same way."""
+    with _whole_or_not(path) as partial:
+        pq.write_table(table, partial)
+
+
+@contextmanager
+def _whole_or_not(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _empty(folder: Path) -> bool:

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, read_bytes, split
@@ -28,7 +27,7 @@ from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.sources.packed import INDEX, RECORD
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import LeftOut, Output, atomic, fingerprint
+from dfl.data.tools.output import LeftOut, Output, atomic, atomic_table, fingerprint
 from dfl.data.tools.pixels import encoded, encoded_mask, shorter_to
 from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError
@@ -110,8 +109,7 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     index = pa.concat_tables([_index(folder.partial / one["file"]) for one in shards])
     if not len(index):
         raise UserError(f"pack: no image is left{left.told()}")
-    pq.write_table(index, folder.partial / ".index.tmp")
-    os.replace(folder.partial / ".index.tmp", folder.partial / INDEX)
+    atomic_table(folder.partial / INDEX, index)
     for one in shards:
         (folder.partial / f"{one['file']}.json").unlink()
     if left.images:

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dfl.data.decoding import resize_nearest
-
 Pair = tuple[np.ndarray, np.ndarray | None]
 #: Crops begin at multiples of the largest JPEG block, so that the grid of an earlier JPEG lies the same way in all
 #: images: where it lies would otherwise tell the sizes, and with them often the classes, apart.
@@ -25,17 +23,11 @@ def shorter_to(image: np.ndarray, mask: np.ndarray | None, size: int) -> Pair:
     Returns:
         Image and mask; the longer side is rounded, and at least ``size``.
     """
-    import torch  # where nothing is resized, processes start without it
+    from dfl.data.resize import interpolated  # torch: where nothing is resized, processes start without it
 
     height, width = image.shape[:2]
     scale = size / min(height, width)
-    new = (max(size, round(height * scale)), max(size, round(width * scale)))
-    if new == (height, width):
-        return image, mask
-    planes = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
-    out = torch.nn.functional.interpolate(planes, size=new, mode="bilinear", antialias=True)
-    pixels = np.ascontiguousarray(out[0].permute(1, 2, 0).numpy())
-    return pixels, None if mask is None else resize_nearest(mask, new)
+    return interpolated((image, mask), max(size, round(height * scale)), max(size, round(width * scale)))
 
 
 def centre(image: np.ndarray, mask: np.ndarray | None, size: int) -> Pair:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from dfl.data.locators import split
 from dfl.data.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
 from dfl.data.tools.given import open_sources, rows
+from dfl.data.tools.output import atomic_table
 from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError
 
@@ -70,7 +71,7 @@ def scanned(table: pa.Table, file: Path, workers: int | None = None, progress: b
         with Workers(len(table), "scan", workers, progress) as pool:
             for i, start in enumerate(starts):
                 piece = table.slice(start, PART)
-                _write(parts / f"{i:07d}.parquet", _joined(piece, _facts_of(piece, old, pool)))
+                atomic_table(parts / f"{i:07d}.parquet", _joined(piece, _facts_of(piece, old, pool)))
         partial = parts / "whole.tmp"
         with pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
             for i in range(len(starts)):
@@ -121,9 +122,3 @@ def _joined(piece: pa.Table, facts: list[dict[str, Any]]) -> pa.Table:
     for field in FACTS:
         columns[field.name] = pa.array([fact[field.name] for fact in facts], field.type)
     return pa.table(columns, schema=SCAN_SCHEMA)
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    partial = path.with_suffix(".tmp")
-    pq.write_table(table, partial)
-    os.replace(partial, path)

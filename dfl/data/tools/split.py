@@ -1,16 +1,16 @@
 """``dfl data split``: a table with a split for every image, and nothing that belongs together torn apart."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dfl.data.sources.base import TIES
 from dfl.data.splits import assign, components
 from dfl.data.tools.given import open_sources, rows
+from dfl.data.tools.output import atomic_table
+from dfl.data.tools.work import told
 from dfl.errors import UserError, near
 
 
@@ -50,13 +50,8 @@ def split(
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
     column = assign(table, shares, seed, by=tuple(by))
     table = table.set_column(table.column_names.index("split"), "split", pa.array(column, pa.string()))
-    partial = file.with_name(f".{file.name}.tmp")
-    try:
-        pq.write_table(table, partial)
-        os.replace(partial, file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {file.absolute()}: {error.strerror or error}") from error
+    with told("the split", file.absolute()):
+        atomic_table(file, table)
     _tell(table, column, shares, by, file)
     return file
 
