@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +88,80 @@ def command(setting: Setting, faces: Path, root: Path) -> list[str]:
     return [sys.executable, "-m", "dfl", "fit", f"--config={root / 'run.yaml'}", "--ckpt_path=last", f"--root={root}"]
 
 
+class Forked:
+    """A command in a process forked from one that has imported everything; spares the import, most of its time.
+
+    The same program otherwise: own session, own randomness, killed and waited for like a ``Popen``. A second rank is
+    started as ever, as a command of its own. Needs `importing`.
+    """
+
+    def __init__(self, words: list[str], said: Path) -> None:
+        self._said = said
+        context = multiprocessing.get_context("forkserver")
+        self._process = context.Process(target=_run, args=(words, str(said)))  # not a daemon: it starts loader workers
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, None]:
+        self._process.join(timeout)
+        return self._said.read_text(), None
+
+
+def importing() -> None:
+    """Start the process that imports, once, what every `Forked` process needs."""
+    forkserver.set_forkserver_preload(["dfl.cli", "killing"])
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT)  # it keeps the environment of its start
+    forkserver.ensure_running()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def _run(words: list[str], said: str) -> None:
+    os.setsid()
+    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    multiprocessing.set_start_method("fork", force=True)  # of its loader workers, as ever on Linux
+    import dfl.__main__
+
+    sys.argv = words[2:]  # Lightning starts a second rank with the words of the first
+    sys.modules["__main__"] = dfl.__main__
+    dfl.__main__.main(words[3:])
+
+
+ENVIRONMENT = {
+    "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
+
+
 def start(words: list[str]) -> subprocess.Popen[str]:
     """Start a command in a session of its own, so that all its processes can be killed together."""
-    path = f"{HERE}{os.pathsep}{HERE.parent}"
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
+    environment = {**os.environ, **ENVIRONMENT}
     return subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+Process = subprocess.Popen[str] | Forked
+
+
+def finish(process: Process) -> str:
     """Wait for the end of a process that must succeed, and return what it printed."""
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
@@ -108,7 +174,7 @@ def steps(root: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def kill(process: subprocess.Popen[str], root: Path, number: signal.Signals, when: Callable[[], bool]) -> str:
+def kill(process: Process, root: Path, number: signal.Signals, when: Callable[[], bool]) -> str:
     """Kill a run: all of it with SIGKILL, as when a machine is lost, or rank zero alone with another signal."""
     while not when():
         if process.poll() is not None:

@@ -1,12 +1,12 @@
-"""Real processes, started as a user starts them, killed, and started again with the same command.
+"""Real processes, killed, and started again with the same command.
 
 Each pair ends with the same weights, optimizer, best checkpoint, samples and losses as a run that was never cut, bit
 for bit. The four pairs cover both detectors, 0 and 2 workers, 1 and 2 ranks, SIGKILL and SIGTERM; runs with and without
 workers are compared with one uncut run, since the number of workers must not matter either. `tests/soak.py` does it at
 random, many times, in every combination.
 
-Nearly all of the time is the start-up of 12 processes, on one core each. So all runs go at a time, and an uncut run of
-one rank goes in this process, which has imported everything already.
+Importing is most of the time of a small run. So all runs go at a time, forked from a process that has imported
+everything, and an uncut run of one rank goes in this process. The soak starts every run as a user does.
 """
 
 import signal
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import STEPS, Setting, command, finish, kill, outcome, start, steps
+from killing import STEPS, Forked, Setting, command, finish, importing, kill, outcome, steps
 
 from dfl.__main__ import main
 
@@ -35,6 +35,7 @@ Outcomes = tuple[dict[Pair, Future[Outcome]], dict[Setting, Future[Outcome]]]
 @pytest.fixture(scope="module")
 def outcomes(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
     """Return what each run that was cut ends with, and each uncut run by its setting without workers."""
+    importing()
     settings = {replace(setting, workers=0) for setting, _, _ in PAIRS}
     with ThreadPoolExecutor(len(PAIRS) + len(settings)) as pool:
         cut = {pair: pool.submit(cut_and_resume, faces, tmp_path_factory.mktemp("cut"), *pair) for pair in PAIRS}
@@ -55,7 +56,7 @@ def test_a_killed_run_ends_as_the_uncut_one(outcomes: Outcomes, pair: Pair) -> N
 
 
 def let_run(faces: Path, root: Path, setting: Setting) -> Outcome:
-    finish(start(command(setting, faces, root)))
+    finish(Forked(command(setting, faces, root), root / "said"))
     return outcome(root)
 
 
@@ -70,10 +71,10 @@ def run_here(faces: Path, root: Path, setting: Setting) -> Outcome:
 def cut_and_resume(faces: Path, root: Path, setting: Setting, number: signal.Signals, at: int) -> Outcome:
     """Cut a run at a step, and let the same command end it."""
     words = command(setting, faces, root)
-    part = start(words)
+    part = Forked(words, root / "said")
     said = kill(part, root, number, lambda: any(row["step"] >= at for row in steps(root)))
     assert part.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL), said
     assert "starting afresh" in said
     assert at <= len({row["step"] for row in steps(root)}) < STEPS
-    assert f"resuming {root}/checkpoints/run/last.ckpt" in finish(start(words))
+    assert f"resuming {root}/checkpoints/run/last.ckpt" in finish(Forked(words, root / "said again"))
     return outcome(root)
