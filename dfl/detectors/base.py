@@ -85,6 +85,14 @@ class Detector(pl.LightningModule, ABC):
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
         """Return the total under ``loss`` and its parts under their names, each a scalar."""
 
+    def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the outputs that evaluation and predict read, of a batch; a detector may ask more of it than images.
+
+        Beside what `forward` gives: ``forced_mask_logit`` (N, h, w), the map where the answer was given, and ``text``,
+        a list of N strings.
+        """
+        return self(batch["image"])
+
     # steps
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -111,7 +119,7 @@ class Detector(pl.LightningModule, ABC):
 
         Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation.
         """
-        out = self(batch["image"])
+        out = self.answer(batch)
         score = out["logit"].float().sigmoid()
         domain = self._domains("predict")[dataloader_idx]
         said = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
@@ -173,7 +181,7 @@ class Detector(pl.LightningModule, ABC):
         return [str(i) for i in range(len(loaders) if isinstance(loaders, list) else 1)]
 
     def _evaluate(self, split: str, batch: dict[str, Any], dataloader_idx: int) -> None:
-        out = self(batch["image"])
+        out = self.answer(batch)
         score = out["logit"].float().sigmoid()  # bf16 scores tie, and AUROC falls
         domain = self._domains(split)[dataloader_idx]
         self.metrics[split][domain].update(score, batch["label"], batch["index"], batch["video"], batch.get("group"))
