@@ -202,9 +202,11 @@ class Localization(Metric):
     `compute()` returns 0-dimensional float64 tensors on the CPU, fractions: the means over fakes of ``iou``, ``pbca``
     (share of right pixels), ``f1``, ``best_f1`` (over all thresholds of an image), ``ap``, ``auroc``; what the maps
     "all fake" and "all real" would get (``iou_all_fake``, ``iou_all_real``, ``pbca_all_fake``, ``pbca_all_real``,
-    ``f1_all_fake``, ``ap_all_fake``), since published numbers lie under them; ``pooled_iou`` (exact), ``pooled_ap`` and
-    ``pooled_auroc`` (1,024 bins) of all pixels of all images, reals included; and ``fpa``, the share of the pixels of
-    real images that are called fake. NaN where undefined.
+    ``f1_all_fake``, ``ap_all_fake``), since published numbers lie under them; ``ciou``, intersections over unions, each
+    summed over the fakes (segmentation papers call it cIoU, and ``iou`` gIoU); ``pooled_iou`` (exact), ``pooled_ap``
+    and ``pooled_auroc`` (1,024 bins) of all pixels of all images, reals included; ``fpa``, the share of the pixels of
+    real images that are called fake; and ``false_masks``, the share of real images with any such pixel. NaN where
+    undefined.
     """
 
     full_state_update = False
@@ -386,7 +388,9 @@ class Localization(Metric):
         below, above = rows["bins"].reshape(2, BINS)
         result["pooled_iou"] = tp.sum() / (tp + fp + fn).sum()
         result |= {f"pooled_{name}": value for name, value in _pooled(below, above).items()}
+        result["ciou"] = tp[fake].sum() / (tp + fp + fn)[fake].sum()
         result["fpa"] = _mean((fp / total)[real], area[real])
+        result["false_masks"] = _mean((fp > 0).double()[real], area[real])
         return result
 
     def reset(self) -> None:
