@@ -150,8 +150,9 @@ def confusion(domains: Mapping[str, Tensor], names: Sequence[str]) -> "Figure":
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names, rotation=90, va="center")
         for (i, j), part in np.ndenumerate(share):
+            said = f"{int(counts[i, j]):,}" + (f"\n{part:.0%}" if counts[i].sum() else "")  # no share of no image
             ink = "white" if part > 0.5 else "black"
-            axes.text(j, i, f"{int(counts[i, j]):,}\n{part:.0%}", ha="center", va="center", fontsize=7, color=ink)
+            axes.text(j, i, said, ha="center", va="center", fontsize=7, color=ink)
     for axes in plots[len(domains) :]:
         axes.set_axis_off()
     return figure
