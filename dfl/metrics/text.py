@@ -35,12 +35,14 @@ class Encoder:
         device: Where it runs.
 
     Raises:
-        UserError: If it is not there, or has no safetensors.
+        UserError: If it is not there, has no safetensors, or transformers is missing.
     """
 
     def __init__(self, model: str, device: torch.device | str = "cpu") -> None:
-        import transformers  # here, since only detectors that write text need its models
-
+        try:
+            import transformers  # here, since only detectors that write text need its models
+        except ImportError as error:
+            raise UserError("text_model needs transformers; install it with: pip install 'dfl[sida]'") from error
         place = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
         try:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(place)
