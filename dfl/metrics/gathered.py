@@ -15,7 +15,8 @@ class Gathered(Metric):
     """A metric that keeps numbers of every image and computes at the end of the epoch.
 
     Rows are sorted by their index in the data set and an index that came twice counts once, so 1 and 2 ranks, padded
-    samplers and any batch order give the same result to the last bit.
+    samplers and any batch order give the same result to the last bit. States that a metric adds, to be summed over
+    ranks, are gathered with the rows.
 
     Args:
         columns: what the numbers of an image are called.
@@ -32,6 +33,8 @@ class Gathered(Metric):
         super().__init__(dist_sync_fn=gather, **kwargs)
         self.columns, self.name = tuple(columns), name
         self.add_state("values", default=[], dist_reduce_fx="cat")
+        #: The other states of all ranks, on the CPU, as `gathered` left them.
+        self.sums: dict[str, Tensor] = {}
         self._known: tuple[int, Tensor, Tensor] | None = None
 
     def keep(self, index: Tensor, numbers: Tensor) -> None:
@@ -62,6 +65,7 @@ class Gathered(Metric):
         ):
             flat = dim_zero_cat(self.values) if len(self.values) else torch.empty(0)
             table = flat.detach().cpu().double().reshape(-1, 1 + len(self.columns))
+            self.sums = {n: getattr(self, n).detach().cpu().clone() for n in self._defaults if n != "values"}
         table = table[table[:, 0].argsort(stable=True)]
         index = table[:, 0]
         first = torch.cat([torch.ones(min(1, len(index)), dtype=torch.bool), index[1:] != index[:-1]])
