@@ -24,6 +24,8 @@ from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
+#: Outputs that are lists of N strings.
+WRITTEN = ("text", "answer")
 
 
 class Detector(Evaluated, ABC):
@@ -90,7 +92,7 @@ class Detector(Evaluated, ABC):
 
         Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation; those
         that give ``class_logit`` the probabilities ``class_prob`` (N, K) float32 and ``class_names``; and those that
-        write, ``text``.
+        write, ``text`` and, where they tell it apart, the whole ``answer``.
         """
         out = self.answer(batch)
         score = out["logit"].float().sigmoid()
@@ -100,7 +102,7 @@ class Detector(Evaluated, ABC):
             said["map"] = out["mask_logit"].float().sigmoid()
         if "class_logit" in out:
             said |= {"class_prob": out["class_logit"].float().softmax(1), "class_names": self.class_names}
-        return said | ({"text": out["text"]} if "text" in out else {})
+        return said | {name: out[name] for name in WRITTEN if name in out}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Turn uint8 images into normalised floats, on the device."""

@@ -61,7 +61,7 @@ class Evaluated(pl.LightningModule):
         """Return the outputs that evaluation and predict read, of a batch; a detector may ask more of it than images.
 
         Beside what ``forward`` gives: ``forced_mask_logit`` (N, h, w), the map where the answer was given, and
-        ``text``, a list of N strings.
+        ``text``, a list of N strings; ``answer``, N strings that ``text`` is a part of, goes to predictions alone.
         """
         return self(batch["image"])
 

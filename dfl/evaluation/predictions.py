@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
+from dfl.detectors.base import WRITTEN
 from dfl.errors import UserError
 from dfl.evaluation.figures import overlay
 from dfl.metrics import resize_map
@@ -33,7 +34,8 @@ class PredictionWriter(BasePredictionWriter):
     """Write path, score (probability of fake), verdict, threshold and domain of each image, and what is known of it.
 
     What is known are its label (0 real, 1 fake), group and video; empty where not. Detectors that tell classes add
-    ``class``, the most probable one, and ``prob_<class>`` for each; those that write add ``text``.
+    ``class``, the most probable one, and ``prob_<class>`` for each; those that write add ``text``, and ``answer`` where
+    that is a part of it.
 
     The verdict is ``fake`` at the threshold and above. The threshold is the one chosen on validation, or 0.5 when there
     is none. Padding rows (index -1) are left out; unreadable images are named on the terminal.
@@ -179,7 +181,8 @@ def rows(
 
     Args:
         prediction: ``score`` (N,) float32 probability of fake, ``index`` (N,), ``path`` N strings, ``domain``; where
-            the detector gives them ``class_prob`` (N, K) float32 with K ``class_names``, and ``text``, N strings.
+            the detector gives them ``class_prob`` (N, K) float32 with K ``class_names``, and ``text`` and ``answer``, N
+            strings each.
         threshold: Score from which the verdict is fake.
         batch: ``label``, ``group``, ``video`` (N,) integers, -1 for unknown; a column that lacks is unknown.
         names: Name by id of ``group`` and ``video``; an id without one is written as it is.
@@ -199,7 +202,7 @@ def rows(
 def answered(prediction: Mapping[str, Any]) -> list[str]:
     """Return the columns of what a detector tells beyond its score: classes and text."""
     classes = ["class", *(f"prob_{name}" for name in prediction["class_names"])] if "class_prob" in prediction else []
-    return classes + (["text"] if "text" in prediction else [])
+    return classes + [name for name in WRITTEN if name in prediction]
 
 
 def _answers(prediction: Mapping[str, Any], n: int) -> list[list[Any]]:
@@ -208,8 +211,9 @@ def _answers(prediction: Mapping[str, Any], n: int) -> list[list[Any]]:
     if "class_prob" in prediction:
         for row, prob in zip(cells, prediction["class_prob"].float().cpu().numpy(), strict=True):
             row += [prediction["class_names"][int(prob.argmax())], *map(_short, prob)]
-    for row, said in zip(cells, prediction.get("text", []), strict=False):
-        row.append(said)
+    for name in WRITTEN:
+        for row, said in zip(cells, prediction.get(name, []), strict=False):
+            row.append(said)
     return cells
 
 

@@ -44,11 +44,9 @@ class Talker(Detector):
 
     def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
         written = zip(batch["index"].tolist(), batch["explanation"], strict=True)
-        forced = 9 * batch["mask"] - 4.5
-        return self(batch["image"]) | {
-            "forced_mask_logit": forced,
-            "text": [wanted if index % 2 else 'nothing, "alike"' for index, wanted in written],
-        }
+        text = [wanted if index % 2 else 'nothing, "alike"' for index, wanted in written]
+        more = {"text": text, "answer": [f"[CLS] {said}" for said in text]}
+        return self(batch["image"]) | {"forced_mask_logit": 9 * batch["mask"] - 4.5} | more
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return {"loss": nn.functional.cross_entropy(out["class_logit"].float(), batch["class_label"])}
@@ -164,6 +162,7 @@ def test_predictions_name_class_and_text(toy: Path, tmp_path: Path, name: str) -
         assert row["class"] == NAMES[int(prob.argmax())]
         assert [float(row[f"prob_{n}"]) for n in NAMES] == pytest.approx(prob.tolist(), abs=1e-6)
         assert row["text"] in (item["explanation"], 'nothing, "alike"')
+        assert row["answer"] == f"[CLS] {row['text']}"
         assert float(row["score"]) == pytest.approx(1 - float(prob[0]), abs=1e-6)
         assert ("map" in row) == name.endswith("csv")
         if "map" in row:
