@@ -35,14 +35,12 @@ class Encoder:
         device: Where it runs.
 
     Raises:
-        UserError: If it is not there, has no safetensors, or transformers is missing.
+        UserError: If it is not there or has no safetensors.
     """
 
     def __init__(self, model: str, device: torch.device | str = "cpu") -> None:
-        try:
-            import transformers  # here, since only detectors that write text need its models
-        except ImportError as error:
-            raise UserError("text_model needs transformers; install it with: pip install 'dfl[sida]'") from error
+        import transformers  # here, since only detectors that write text need its models; peft brings it
+
         place = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
         try:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(place)

@@ -7,9 +7,9 @@ What a step keeps for its backward pass is counted too: one and two decoder laye
 device, autograd says which tensors it saves, each storage counts once and parameters do not. The difference is one
 layer. Attention saves what a fused kernel saves (query, key, value, output, log-sum-exp), not the matrix of weights.
 
-Per parameter: frozen 2 bytes (bf16), or 4.127 bits in linear layers of the language model under NF4 with double
-quantization; trainable 4 bytes, its gradient 4, AdamW's two moments 8 (float32). Activations are bf16, as autocast has
-them. With checkpointing a layer keeps its input, and one layer at a time is there whole. On top come the frozen SAM
+Per parameter: frozen 2 bytes (bf16), or 4.5 bits in linear layers of the language model under NF4; frozen 4 bytes
+(float32) in SAM; trainable 4 bytes, its gradient 4, AdamW's two moments 8 (float32). Activations are bf16, as autocast
+has them. With checkpointing a layer keeps its input, and one layer at a time is there whole. On top come the frozen SAM
 encoder's largest attention (bias and scores of its global layers), unsharded layers under FSDP, and 1 GiB for context,
 workspaces and fragmentation.
 """
@@ -40,10 +40,9 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 GIB = 2**30
-RANK, OVERHEAD = 8, GIB
+OVERHEAD = GIB
 TRAINABLE = 4 + 4 + 8  # weight, gradient, moments
-NF4 = 4.127 / 8  # blocks of 64 values, their scales quantized again
-LORA = r".*(language_model|text_model).*\.(q_proj|v_proj)"
+NF4 = 4.5 / 8  # blocks of 64 values with a float32 scale
 
 
 class _Fused(torch.autograd.Function):
@@ -92,6 +91,9 @@ class Size:
     sam: SamConfig
     tokens: int  # of image, prompt and answer
     whole_embedding: bool = False  # trained whole, as the official code does
+    rank: int = 8  # of LoRA
+    targets: str = "q_proj|v_proj"
+    batch: int = 2  # images on a GPU
 
     def count(self) -> "Counted":
         """Build everything on the meta device and count."""
@@ -105,7 +107,7 @@ class Size:
         base, sam_base = (sum(p.numel() for p in m.parameters()) for m in (model, sam))
         text = self.language.get_text_config()
         dim, rows = text.hidden_size, text.vocab_size
-        lora = sum(p.numel() for n, p in _lora(model).named_parameters() if "lora_" in n)
+        lora = sum(p.numel() for n, p in self._lora(model).named_parameters() if "lora_" in n)
         detection = dim * dim // 2 + dim // 2 + dim // 2 * 3 + 3
         projection = dim * dim + dim + dim * 256 + 256
         fusion = 3 * 256 + 256 + 4 * (256 * 256 + 256)
@@ -116,7 +118,8 @@ class Size:
             sam=sam_base,
             linear=linear,
             trainable=lora + detection + projection + fusion + decoder + new,
-            frozen=base + sam_base - decoder - (rows * dim if self.whole_embedding else 0),
+            frozen=base - (rows * dim if self.whole_embedding else 0),
+            frozen_sam=sam_base - decoder,
             layers=text.num_hidden_layers,
             layer=sum(p.numel() for p in _first_layer(model).parameters()),
             largest=max(m.weight.numel() for m in _first_layer(model).modules() if isinstance(m, nn.Linear)),
@@ -135,13 +138,17 @@ class Size:
             text.layer_types = text.layer_types[:layers]
         config._attn_implementation = "counted"
         with torch.device("meta"):
-            model = _lora(self.build(config)).to(torch.bfloat16)
+            model = self._lora(self.build(config)).to(torch.bfloat16)
             embeds = torch.empty(1, self.tokens, text.hidden_size, dtype=torch.bfloat16, requires_grad=True)
             labels, known = (torch.zeros(1, self.tokens, dtype=torch.long) for _ in range(2))
             with counting(model) as total:
                 place = torch.zeros(3, 1, self.tokens, dtype=torch.long) if "qwen" in config.model_type else None
                 model(inputs_embeds=embeds, attention_mask=known, position_ids=place, labels=labels, use_cache=False)
         return total[0]
+
+    def _lora(self, model: nn.Module) -> nn.Module:
+        layers = rf".*(language_model|text_model).*\.({self.targets})"
+        return get_peft_model(model, LoraConfig(r=self.rank, lora_alpha=16, lora_dropout=0.05, target_modules=layers))
 
     def _sam_attention(self) -> int:
         vision = self.sam.vision_config
@@ -157,6 +164,7 @@ class Counted:
     linear: int
     trainable: int
     frozen: int
+    frozen_sam: int
     layers: int
     layer: int
     largest: int
@@ -164,6 +172,11 @@ class Counted:
     outside: int
     layer_input: int
     sam_attention: int
+
+    @property
+    def frozen_bytes(self) -> int:
+        """Bytes of what is not trained: the language model in bf16, SAM in float32."""
+        return 2 * self.frozen + 4 * self.frozen_sam
 
     def activations(self, batch: int, checkpointing: bool) -> int:
         """Return the bytes that a batch keeps for its backward pass, at their peak."""
@@ -179,7 +192,7 @@ class Counted:
             batch: Images on each.
             checkpointing: Whether layers are run again in the backward pass.
         """
-        frozen, trained = 2.0 * self.frozen, float(TRAINABLE * self.trainable)
+        frozen, trained = float(self.frozen_bytes), float(TRAINABLE * self.trainable)
         if how == "zero2":  # weights whole, gradients and moments in parts
             trained = self.trainable * (4 + (TRAINABLE - 4) / gpus)
         elif how == "fsdp":  # all in parts; the layer at work and the next are there whole
@@ -189,10 +202,6 @@ class Counted:
         elif how != "ddp":
             raise ValueError(how)
         return frozen + trained + self.activations(batch, checkpointing) + batch * self.sam_attention + OVERHEAD
-
-
-def _lora(model: nn.Module) -> nn.Module:
-    return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=16, lora_dropout=0.05, target_modules=LORA))
 
 
 def _first_layer(model: nn.Module) -> nn.Module:
@@ -272,14 +281,24 @@ def sam(size: str) -> SamConfig:
     return SamConfig(vision_config=vision)
 
 
-#: An image is 576 tokens for LLaVA 1.5 (336 px), 196 for Qwen3-VL (448 px) and 64 for SmolVLM (512 px); 100 more for
+#: An image is 576 tokens for LLaVA 1.5 (336 px), 196 for Qwen3-VL (448 px) and 64 for SmolVLM (512 px); 250 more for
 #: prompt and answer.
 SIZES = (
-    Size("LLaVA 7B + SAM ViT-H", llava("7b"), LlavaForConditionalGeneration, sam("h"), 676),
-    Size("the same, embedding trained whole", llava("7b"), LlavaForConditionalGeneration, sam("h"), 676, True),
-    Size("LLaVA 13B + SAM ViT-H", llava("13b"), LlavaForConditionalGeneration, sam("h"), 676),
-    Size("Qwen3-VL 2B + SAM ViT-B", qwen3_vl(), Qwen3VLForConditionalGeneration, sam("b"), 296),
-    Size("SmolVLM 500M + SAM ViT-B", smolvlm("500m"), SmolVLMForConditionalGeneration, sam("b"), 164),
+    Size("LLaVA 7B + SAM ViT-H", llava("7b"), LlavaForConditionalGeneration, sam("h"), 826),
+    Size("the same, embedding trained whole", llava("7b"), LlavaForConditionalGeneration, sam("h"), 826, True),
+    Size("LLaVA 13B + SAM ViT-H", llava("13b"), LlavaForConditionalGeneration, sam("h"), 826),
+    Size("Qwen3-VL 2B + SAM ViT-B", qwen3_vl(), Qwen3VLForConditionalGeneration, sam("b"), 446),
+    Size("SmolVLM 500M + SAM ViT-B", smolvlm("500m"), SmolVLMForConditionalGeneration, sam("b"), 314),
+    Size(
+        "`sida_small.yaml`: the same, rank 16 on q, k, v, o, 4 images",
+        smolvlm("500m"),
+        SmolVLMForConditionalGeneration,
+        sam("b"),
+        314,
+        rank=16,
+        targets="q_proj|k_proj|v_proj|o_proj",
+        batch=4,
+    ),
 )
 GPUS = (1, 2, 4, 8)
 
@@ -300,7 +319,7 @@ def tables(sizes: Sequence[Size] = SIZES) -> str:
                 size.name,
                 f"{one.base / 1e6:,.0f} + {one.sam / 1e6:,.0f}",
                 f"{one.trainable / 1e6:,.1f}",
-                f"{2 * one.frozen / GIB:.1f}",
+                f"{one.frozen_bytes / GIB:.1f}",
                 *(f"{n * one.trainable / GIB:.2f}" for n in (4, 4, 8)),
                 f"{one.activations(1, False) / GIB:.2f}",
                 f"{one.activations(1, True) / GIB:.2f}",
@@ -311,8 +330,8 @@ def tables(sizes: Sequence[Size] = SIZES) -> str:
             continue
         for how in ("ddp", "zero2", "fsdp", "4-bit"):
             many = GPUS if how in ("zero2", "fsdp") else (1,)
-            cells = [f"{one.peak(how, n, 2) / GIB:.1f}" if n in many else "as 1" for n in GPUS]
-            peaks.append([size.name, how, *cells, f"{one.peak(how, 1, 2, False) / GIB:.1f}"])
+            cells = [f"{one.peak(how, n, size.batch) / GIB:.1f}" if n in many else "as 1" for n in GPUS]
+            peaks.append([size.name, how, *cells, f"{one.peak(how, 1, size.batch, False) / GIB:.1f}"])
     first = ["", "parameters, M", "trained, M", "frozen", "trained", "gradients", "moments", "activations"]
     first += ["with checkpointing", "SAM's attention"]
     second = ["", "strategy", *(f"{n} GPU{'s' * (n > 1)}" for n in GPUS), "1 GPU, no checkpointing"]
