@@ -101,6 +101,9 @@ MINOR = (
     *(name for name in METRICS if name.startswith("official_")),
 )
 
+#: Beginnings of metrics of classes, texts and maps with the answer given: with all others a line would be too wide.
+ANSWERS = ("class_", "text_", "forced_")
+
 Row = dict[str, Any]
 
 
@@ -187,8 +190,15 @@ def write(path: Path, content: str) -> None:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Print a table in the terminal, without the `MINOR` metrics."""
+    """Print a table in the terminal, without the `MINOR` metrics; what comes of answers has lines of its own."""
     names = [name for name in metric_names(rows) if name not in MINOR]
+    answers = [name for name in names if name.startswith(ANSWERS)]
+    for part in ([name for name in names if name not in answers], answers):
+        if part:
+            _print_columns(rows, part)
+
+
+def _print_columns(rows: Sequence[Row], names: Sequence[str]) -> None:
     shown = Table(*("domain", "real", "fake", *(METRICS.get(name, (name, ""))[0] for name in names)))
     for place, column in enumerate(shown.columns):
         column.no_wrap, column.justify = True, "right" if place else "left"

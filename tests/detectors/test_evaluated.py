@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dfl.data import DataModule, Toy, Transform
 from dfl.data.toy import make
 from dfl.detectors import Baseline, Detector
+from dfl.evaluation import results
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
 from dfl.training.tensorboard import TensorBoardInspect
@@ -138,6 +139,16 @@ def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
     sheet = next(csv.DictReader((folder / "results.csv").open(newline="")))
     assert float(sheet["class_f1_real"]) == found["class_f1_real"]
     assert float(sheet["official_auc"]) == found["official_auc"]
+
+
+def test_the_terminal_cuts_no_number(tested: tuple[Talker, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    found = tested[0].results["test"]
+    results.print_table(results.table(found, {"same": tested[0].metrics["test"]["same"].rows()}))
+    said = capsys.readouterr().out
+    assert "…" not in said
+    for name in ("auroc", "mask_iou", "class_acc", "class_f1", "text_rouge_l", "forced_mask_ciou"):
+        assert results.METRICS[name][0] in said
+        assert f"{found['same'][name]:.4f}" in said
 
 
 def test_tensorboard_shows_the_confusion(tested: tuple[Talker, Path]) -> None:
