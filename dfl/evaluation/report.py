@@ -85,14 +85,21 @@ class Report(pl.Callback):
         for domain, metric in getattr(module, "texts", {}).get("test", {}).items():
             index = metric.rows()["index"].tolist() if domain in sets and self.pictures > 0 else []
             if index:
+                shown = of_each(index, sets[domain].rows.class_label[index].tolist(), self.pictures)
                 with trainer.precision_plugin.forward_context():
-                    shown = index[:: max(1, len(index) // self.pictures)][: self.pictures]
                     lines = "".join(answer(module, sets[domain][i]) for i in shown)
                 parts.append(f"<h3>{text(domain)}</h3><div class=wide><table>{lines}</table></div>")
         return [f"<h2>Texts</h2><p class=soft>{_SAID}</p>", *parts] if parts else []
 
 
-_SAID = "Images evenly spread over the domain: what the detector writes, and the explanation that was wanted."
+_SAID = "Images of each class, evenly spread: what the detector writes, and the explanation that was wanted."
+
+
+def of_each(index: Sequence[int], kind: Sequence[int], k: int) -> list[int]:
+    """Return about k of some indices, equally many of each kind, evenly spread; at least one of each."""
+    groups = [[i for i, own in zip(index, kind, strict=True) if own == one] for one in sorted(set(kind))]
+    share = max(1, k // max(1, len(groups)))
+    return sorted({group[(2 * j + 1) * len(group) // (2 * share)] for group in groups for j in range(share)})
 
 
 def answer(module: Any, item: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from dfl.data.toy import make
 from dfl.detectors import Baseline, Detector
 from dfl.evaluation import results
 from dfl.evaluation.predictions import PredictionWriter
-from dfl.evaluation.report import Report
+from dfl.evaluation.report import Report, of_each
 from dfl.training.tensorboard import TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:text_css", "ignore:.*video")
@@ -133,12 +133,18 @@ def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
     assert 'alt="Confusion of classes"' in section
     texts = page.split("<h2>Texts</h2>")[1].split("<h2>")[0]
     assert texts.count("<tr class=answer>") == 3
-    assert "nothing, &quot;alike&quot;" in texts
+    assert set(re.findall(r"</b>, is (\w+)", texts)) == set(NAMES)
     assert re.search(r"<b>(real|synthetic|tampered) \(0\.\d\d\)</b>, is (real|synthetic|tampered)", texts)
     assert "class_f1_real" not in page.split("<h2>Classes</h2>")[0]
     sheet = next(csv.DictReader((folder / "results.csv").open(newline="")))
     assert float(sheet["class_f1_real"]) == found["class_f1_real"]
     assert float(sheet["official_auc"]) == found["official_auc"]
+
+
+def test_examples_are_of_each_class_and_spread() -> None:
+    assert of_each([3, 5, 7, 8, 9, 11, 12], [0, 0, 1, 0, 0, 0, 0], 4) == [5, 7, 11]
+    assert of_each([4, 2], [1, 1], 8) == [2, 4]
+    assert of_each([], [], 3) == []
 
 
 def test_the_terminal_cuts_no_number(tested: tuple[Talker, Path], capsys: pytest.CaptureFixture[str]) -> None:
