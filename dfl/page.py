@@ -54,6 +54,8 @@ pre { background: var(--card); padding: 16px; border-radius: 8px; white-space: p
 .note::marker { content: "·  " } .fine::marker { content: "✓  "; color: #1e8449 }
 .bars td { border: 0; padding: 2px 10px } .bars td.bar { width: 100%; text-align: left }
 .bars i { display: block; height: 8px; min-width: 1px; border-radius: 2px }
+tr.answer td { white-space: normal; text-align: left; vertical-align: top }
+tr.answer td:first-child { width: 154px } tr.answer img { width: 144px; border-radius: 6px }
 svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
 """
 

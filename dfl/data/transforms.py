@@ -56,6 +56,8 @@ class Transform:
             `RandomResizedCrop`, allowed in the first place only, replaces the resize in training and is antialiased.
         on_device: run the blur, colour, noise and JPEG steps that end `augment` on the training device, for when the
             loader is the bottleneck. The parameters of a sample are the same, its pixels within rounding.
+        soft_masks: resize masks bilinearly, antialiased, so that borders stay soft, as SIDA trains; by default the
+            nearest pixel decides, which keeps masks of 0 and 1 as they are.
 
     Raises:
         UserError: an unknown policy, class or argument; on_device where no step can move.
@@ -68,6 +70,7 @@ class Transform:
         interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bilinear",
         augment: str | list[dict[str, Any]] = "flip",
         on_device: bool = False,
+        soft_masks: bool = False,
     ) -> None:
         for name, value, known in (
             ("resize", resize, ["shorter", "squash", "none"]),
@@ -81,7 +84,7 @@ class Transform:
             raise UserError("transform: crop_ratio has no meaning with resize: none; leave it at 1.0")
         self.resize, self.crop_ratio, self.interpolation = resize, float(crop_ratio), interpolation
         self.augment = augment if isinstance(augment, str) else deepcopy(list(augment))
-        self.on_device = bool(on_device)
+        self.on_device, self.soft_masks = bool(on_device), bool(soft_masks)
         chain = build(self.augment, self.on_device)  # here, so that a wrong step is not first met in a data worker
         if resize == "none" and chain.crop is not None:
             raise UserError("transform: RandomResizedCrop resamples, which resize: none forbids; take one of the two")
@@ -102,6 +105,7 @@ class Transform:
             "interpolation": self.interpolation,
             "augment": deepcopy(self.augment),
             "on_device": self.on_device,
+            "soft_masks": self.soft_masks,
         }
 
 
@@ -165,7 +169,7 @@ class _Train:
             pair = _resized(pair, self.spec, self.size, draw())
             pair = _padded(pair, self.size)
         else:
-            pair = _scaled(pair, self._crop, self._window, self.spec["interpolation"], self._numpy)
+            pair = _scaled(pair, self._crop, self._window, self.spec, self._numpy)
         if self._chain is not None:
             pair = _cropped(pair, self._window, draw(), draw())
             pair = self._augmented(pair)
@@ -207,18 +211,20 @@ def _resized(pair: Pair, spec: dict[str, Any], size: int, place: float) -> Pair:
         return pair
     target = max(size, round(size / spec["crop_ratio"]))
     if spec["resize"] == "squash":
-        return interpolated(pair, target, target, spec["interpolation"])
+        return interpolated(pair, target, target, spec["interpolation"], spec["soft_masks"])
     height, width = pair[0].shape[:2]
     shorter = min(height, width)
     if max(height, width) > _LONGEST * shorter:
         pair = _box(pair, min(height, _LONGEST * shorter), min(width, _LONGEST * shorter), place, place)
         height, width = pair[0].shape[:2]
-    if height <= width:
-        return interpolated(pair, target, max(target, round(width * target / height)), spec["interpolation"])
-    return interpolated(pair, max(target, round(height * target / width)), target, spec["interpolation"])
+    longer = max(target, round(max(height, width) * target / min(height, width)))
+    rows, columns = (target, longer) if height <= width else (longer, target)
+    return interpolated(pair, rows, columns, spec["interpolation"], spec["soft_masks"])
 
 
-def _scaled(pair: Pair, arguments: Mapping[str, Any], size: int, mode: str, draw: np.random.Generator) -> Pair:
+def _scaled(
+    pair: Pair, arguments: Mapping[str, Any], size: int, spec: Mapping[str, Any], draw: np.random.Generator
+) -> Pair:
     """Take a box of random area and aspect ratio, resized to `size`: torchvision's RandomResizedCrop."""
     height, width = pair[0].shape[:2]
     low, high = arguments.get("scale", (0.08, 1.0))
@@ -230,7 +236,8 @@ def _scaled(pair: Pair, arguments: Mapping[str, Any], size: int, mode: str, draw
             break
     else:  # no box of such a shape fits, as in a very long image: the largest square does
         rows = columns = min(height, width)
-    return interpolated(_box(pair, rows, columns, draw.random(), draw.random()), size, size, mode)
+    box = _box(pair, rows, columns, draw.random(), draw.random())
+    return interpolated(box, size, size, spec["interpolation"], spec["soft_masks"])
 
 
 def _padded(pair: Pair, size: int) -> Pair:

@@ -13,22 +13,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.compute as pc
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 
 import dfl
+from dfl.detectors.evaluated import Evaluated
 from dfl.errors import UserError
-from dfl.metrics import Detection, Localization, balanced_draws_ap, choose_threshold, fairness, mean_over_domains
-from dfl.metrics.localization import Protocol
 from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
+#: Outputs that are lists of N strings.
+WRITTEN = ("text", "answer")
 
 
-class Detector(pl.LightningModule, ABC):
+class Detector(Evaluated, ABC):
     """A detector of fake images.
 
     Args:
@@ -43,8 +43,6 @@ class Detector(pl.LightningModule, ABC):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     #: Convolutional networks run faster with channels last.
     channels_last: bool = False
-    #: Whose localization metrics are taken of detectors that give ``mask_logit``.
-    protocol: Protocol = "dfl"
 
     def __init__(
         self,
@@ -62,15 +60,6 @@ class Detector(pl.LightningModule, ABC):
         self.criterion: nn.Module | None = None
         #: Named losses of the newest training step.
         self.losses: Losses = {}
-        #: Metrics by split and domain; they exist while a stage runs.
-        self.metrics: dict[str, dict[str, Detection]] = {}
-        #: The same of maps, for detectors that give ``mask_logit`` and images with masks; empty otherwise.
-        self.maps: dict[str, dict[str, Localization]] = {}
-        #: Values by split, domain (and ``mean``) and metric, of the last evaluation.
-        self.results: dict[str, dict[str, dict[str, float]]] = {}
-        self.threshold: Tensor
-        #: Verdict is fake at this probability and above; chosen on validation, NaN before.
-        self.register_buffer("threshold", torch.tensor(float("nan")))
 
     @abstractmethod
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -98,24 +87,22 @@ class Detector(pl.LightningModule, ABC):
         self.losses = {name: value.detach() for name, value in losses.items()}
         self.log_dict({f"train/{name}": value for name, value in self.losses.items()}, batch_size=batch_size)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a validation domain."""
-        self._evaluate("val", batch, dataloader_idx)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a test domain."""
-        self._evaluate("test", batch, dataloader_idx)
-
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return ``score`` (N,) float32, ``index`` (N,), ``path`` and the name of the domain.
 
-        Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation.
+        Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation; those
+        that give ``class_logit`` the probabilities ``class_prob`` (N, K) float32 and ``class_names``; and those that
+        write, ``text`` and, where they tell it apart, the whole ``answer``.
         """
-        out = self(batch["image"])
+        out = self.answer(batch)
         score = out["logit"].float().sigmoid()
         domain = self._domains("predict")[dataloader_idx]
         said = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
-        return said | ({"map": out["mask_logit"].float().sigmoid()} if "mask_logit" in out else {})
+        if "mask_logit" in out:
+            said["map"] = out["mask_logit"].float().sigmoid()
+        if "class_logit" in out:
+            said |= {"class_prob": out["class_logit"].float().softmax(1), "class_names": self.class_names}
+        return said | {name: out[name] for name in WRITTEN if name in out}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Turn uint8 images into normalised floats, on the device."""
@@ -131,55 +118,7 @@ class Detector(pl.LightningModule, ABC):
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return image.to(torch.float32, memory_format=layout).sub_(mean).div_(std)
 
-    # evaluation
-
-    def on_validation_epoch_start(self) -> None:
-        """Make a metric for each validation domain."""
-        self._make_metrics("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Make a metric for each test domain."""
-        self._make_metrics("test")
-
-    def on_validation_epoch_end(self) -> None:
-        """Choose the threshold, then log every domain's metrics and their mean."""
-        rows = [metric.rows() for metric in self.metrics["val"].values()]
-        score, label = (torch.cat([r[k] for r in rows]) for k in ("score", "label"))
-        self.threshold.copy_(choose_threshold(score, label))
-        self._finish("val")
-        auroc = self.results["val"]["mean"]["auroc"]
-        if auroc < 0.4 and not self.trainer.sanity_checking:
-            warnings.warn(
-                f"validation AUROC is {auroc:.3f}, under 0.4: the scores are upside down; look for inverted labels "
-                "(in dfl 0 is real and 1 is fake)",
-                stacklevel=2,
-            )
-
-    def on_test_epoch_end(self) -> None:
-        """Log every domain's metrics and their mean."""
-        self._finish("test")
-
-    def _make_metrics(self, split: str) -> None:
-        domains = self._domains(split)
-        self.metrics[split] = {domain: Detection(name=domain).to(self.device) for domain in domains}
-        self.maps[split] = {d: Localization(self.protocol, name=d).to(self.device) for d in domains}
-
-    def _domains(self, split: str) -> list[str]:
-        """Return the domain names, from the data module, or numbers where loaders came without one."""
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None:
-            return list(data.domains(split))
-        loaders = {"val": self.trainer.val_dataloaders, "test": self.trainer.test_dataloaders}.get(split)
-        return [str(i) for i in range(len(loaders) if isinstance(loaders, list) else 1)]
-
-    def _evaluate(self, split: str, batch: dict[str, Any], dataloader_idx: int) -> None:
-        out = self(batch["image"])
-        score = out["logit"].float().sigmoid()  # bf16 scores tie, and AUROC falls
-        domain = self._domains(split)[dataloader_idx]
-        self.metrics[split][domain].update(score, batch["label"], batch["index"], batch["video"], batch.get("group"))
-        if "mask_logit" in out and "mask" in batch:
-            known = batch["index"].where(batch["has_mask"], -1)
-            self.maps[split][domain].update(out["mask_logit"].float().sigmoid(), batch["mask"], batch["label"], known)
+    # training
 
     def on_train_start(self) -> None:
         """Say so if masks are to be learned and no fake has one."""
@@ -198,40 +137,6 @@ class Detector(pl.LightningModule, ABC):
     def on_train_epoch_end(self) -> None:
         """Settle which images could not be read."""
         self._settle("train")
-
-    def _settle(self, split: str) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and hasattr(data, "settle"):
-            data.settle(split)
-
-    def _finish(self, split: str) -> None:
-        self._settle(split)
-        results: dict[str, dict[str, float]] = {}
-        for domain, metric in self.metrics[split].items():
-            metric.threshold = float(self.threshold)
-            results[domain] = {k: float(v) for k, v in metric.compute().items()} | self._map_results(split, domain)
-            if split == "test":
-                results[domain] |= fairness.flat(self.compare_groups(domain))
-        results["mean"] = mean_over_domains(list(results.values()))
-        self.results[split] = results
-        flat = {f"{split}/{d}/{k}": v for d, r in results.items() for k, v in r.items()}
-        self.log_dict(flat, rank_zero_only=False, sync_dist=False)
-
-    def compare_groups(self, domain: str) -> dict[str, fairness.GroupFairness]:
-        """Return the comparison of groups in a test domain by attribute; empty where no image has a group."""
-        names = getattr(getattr(self.trainer, "datamodule", None), "vocab", {}).get("group", {})
-        return fairness.compare(self.metrics["test"][domain].rows(), names, float(self.threshold), domain)
-
-    def _map_results(self, split: str, domain: str) -> dict[str, float]:
-        """Return the localization metrics of a domain as ``mask_*``; none where no map met a mask, on any rank."""
-        maps = self.maps.get(split, {}).get(domain)
-        if maps is None or not len(maps.rows()["index"]):
-            return {}
-        found = {f"mask_{k}": float(v) for k, v in maps.compute().items()}
-        if self.protocol == "dolos":  # detection as it measures it, next to the plain average precision
-            rows = self.metrics[split][domain].rows()
-            found["ap_draws"] = float(balanced_draws_ap(rows["score"], rows["label"])[0])
-        return found
 
     # optimization
 

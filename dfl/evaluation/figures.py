@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from dfl.errors import UserError
 from dfl.metrics import auroc, average_precision, pr_curve, resize_map, roc_curve
@@ -130,6 +131,33 @@ def histogram(domains: Mapping[str, Rows], threshold: float = math.nan, bins: in
     return figure
 
 
+def confusion(domains: Mapping[str, Tensor], names: Sequence[str]) -> "Figure":
+    """Draw how many images of each class are called each class, one plot per domain, shaded by the share of the class.
+
+    Args:
+        domains: counts (K, K) per domain, a row for each class, a column for what it is called.
+        names: of the classes.
+    """
+    columns = min(3, max(1, len(domains)))
+    lines = max(1, math.ceil(len(domains) / columns))
+    figure = _figure(2.9 * columns, 2.8 * lines)
+    plots = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes, (domain, counts) in zip(plots, domains.items(), strict=False):
+        _style(axes, domain, "called", "is")
+        share = (counts.double() / counts.sum(1, keepdim=True)).nan_to_num(0.0).numpy()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axes.grid(False)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+        for (i, j), part in np.ndenumerate(share):
+            said = f"{int(counts[i, j]):,}" + (f"\n{part:.0%}" if counts[i].sum() else "")  # no share of no image
+            ink = "white" if part > 0.5 else "black"
+            axes.text(j, i, said, ha="center", va="center", fontsize=7, color=ink)
+    for axes in plots[len(domains) :]:
+        axes.set_axis_off()
+    return figure
+
+
 def image_grid(images: Sequence[Tensor], titles: Sequence[str], columns: int = 8) -> "Figure":
     """Draw images in a grid, each under its title.
 
@@ -200,6 +228,19 @@ def by_iou(rows: Rows, k: int) -> list[int]:
     return order if len(order) <= 2 * k else order[:k] + order[len(order) - k :]
 
 
+def ask(module: Any, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a detector answers for one sample of a data set, in eval mode and without gradients; N is 1."""
+    batch = default_collate([{k: v for k, v in item.items() if k not in ("bad", "training")}])
+    batch = {k: v.to(module.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    batch["image"] = module.normalise(batch["image"])
+    training = module.training
+    module.eval()
+    with torch.no_grad():
+        out = module.answer(batch)
+    module.train(training)
+    return out
+
+
 def map_examples(module: Any, dataset: Any, rows: Rows, scores: Rows, k: int) -> list[Example]:
     """Run a detector again on its k best and k worst maps, best first.
 
@@ -211,18 +252,14 @@ def map_examples(module: Any, dataset: Any, rows: Rows, scores: Rows, k: int) ->
         k: at most so many of each.
     """
     score = dict(zip(scores["index"].tolist(), scores["score"].tolist(), strict=True))
-    training, found = module.training, []
-    module.eval()
-    with torch.no_grad():
-        for place in by_iou(rows, k):
-            index = int(rows["index"][place])
-            item = dataset[index]
-            out = module(module.normalise(item["image"][None].to(module.device)))
-            size = (item["mask"].shape[0], item["mask"].shape[1])
-            prob = resize_map(out["mask_logit"].float().sigmoid().cpu(), size)[0].clamp(0, 1)
-            iou = float(rows["iou"][place])
-            found.append(Example(item["image"], item["mask"], prob, iou, score.get(index, math.nan), str(item["path"])))
-    module.train(training)
+    found = []
+    for place in by_iou(rows, k):
+        index = int(rows["index"][place])
+        item = dataset[index]
+        size = (item["mask"].shape[0], item["mask"].shape[1])
+        prob = resize_map(ask(module, item)["mask_logit"].float().sigmoid().cpu(), size)[0].clamp(0, 1)
+        iou = float(rows["iou"][place])
+        found.append(Example(item["image"], item["mask"], prob, iou, score.get(index, math.nan), str(item["path"])))
     return found
 
 

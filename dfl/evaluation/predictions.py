@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
+from dfl.detectors.base import WRITTEN
 from dfl.errors import UserError
 from dfl.evaluation.figures import overlay
 from dfl.metrics import resize_map
 
 COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
-Row = tuple[str, float, str, float, str, int | str, str, str]
+Row = tuple[Any, ...]
 SUFFIXES = (".csv", ".jsonl")
 #: Names of unreadable images that are printed; the rest is counted.
 MOST_NAMES = 10
@@ -32,7 +33,9 @@ MOST_NAMES = 10
 class PredictionWriter(BasePredictionWriter):
     """Write path, score (probability of fake), verdict, threshold and domain of each image, and what is known of it.
 
-    What is known are its label (0 real, 1 fake), group and video; empty where not.
+    What is known are its label (0 real, 1 fake), group and video; empty where not. Detectors that tell classes add
+    ``class``, the most probable one, and ``prob_<class>`` for each; those that write add ``text``, and ``answer`` where
+    that is a part of it.
 
     The verdict is ``fake`` at the threshold and above. The threshold is the one chosen on validation, or 0.5 when there
     is none. Padding rows (index -1) are left out; unreadable images are named on the terminal.
@@ -60,6 +63,7 @@ class PredictionWriter(BasePredictionWriter):
         self.path: Path | None = None
         self._file: IO[str] | None = None
         self._rows = 0
+        self._columns: tuple[str, ...] = COLUMNS
         self._names: dict[str, dict[int, str]] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,8 +90,10 @@ class PredictionWriter(BasePredictionWriter):
         stored = float(getattr(pl_module, "threshold", math.nan))
         threshold = 0.5 if math.isnan(stored) else stored
         written = self._write_maps(pl_module, prediction, batch)
+        self._columns = (*COLUMNS, *answered(prediction), *(["map"] if written else []))
         for row in rows(prediction, threshold, batch, self._names):
-            self._file.write(encode((*row, next(written)) if written else row, str(self.path)))
+            whole = (*row, next(written)) if written else row
+            self._file.write(encode(whole, str(self.path), self._columns))
             self._rows += 1
 
     def _write_maps(self, module: Any, prediction: dict[str, Any], batch: Any) -> Iterator[str] | None:
@@ -127,16 +133,14 @@ class PredictionWriter(BasePredictionWriter):
         assert self.path is not None
         self._file.close()
         self._file = None
-        counts: list[Any] = [None] * trainer.world_size
-        bad: list[Any] = [None] * trainer.world_size
+        own = (self._rows, self._columns, unreadable(trainer))
+        every: list[Any] = [own] * trainer.world_size
         if trainer.world_size > 1:  # also waits until every part is complete
-            torch.distributed.all_gather_object(counts, self._rows)
-            torch.distributed.all_gather_object(bad, unreadable(trainer))
-        else:
-            counts, bad = [self._rows], [unreadable(trainer)]
+            torch.distributed.all_gather_object(every, own)
         if not trainer.is_global_zero:
             return
-        self._join(trainer.world_size)
+        counts, columns, bad = zip(*every, strict=True)
+        self._join(trainer.world_size, max(columns, key=len))  # a rank without an image knows only those of all
         print(f"wrote {sum(counts)} scores to {self.path}" + ("" if self.maps is None else f", maps to {self.maps}"))
         if lost := sorted({item for part in bad for item in part}):
             names = ", ".join(f"{path} ({reason})" for path, reason in lost[:MOST_NAMES])
@@ -154,12 +158,12 @@ class PredictionWriter(BasePredictionWriter):
         assert self.path is not None
         return self.path.with_name(f".{self.path.name}.part{rank}")
 
-    def _join(self, parts: int) -> None:
+    def _join(self, parts: int, columns: tuple[str, ...]) -> None:
         assert self.path is not None
         whole = self.path.with_name(f".{self.path.name}.whole")
         with whole.open("w", newline="", encoding="utf-8") as out:
             if self.path.suffix == ".csv":
-                csv.writer(out).writerow(COLUMNS if self.maps is None else (*COLUMNS, "map"))
+                csv.writer(out).writerow(columns)
             for rank in range(parts):
                 with self._part(rank).open(newline="", encoding="utf-8") as part:
                     out.writelines(part)
@@ -173,10 +177,12 @@ def rows(
     batch: Mapping[str, Any] | None = None,
     names: Mapping[str, Mapping[int, str]] | None = None,
 ) -> Iterator[Row]:
-    """Yield one row of ``COLUMNS`` for each image of a batch, without padding.
+    """Yield one row of ``COLUMNS`` and of what is `answered`, for each image of a batch, without padding.
 
     Args:
-        prediction: ``score`` (N,) float32 probability of fake, ``index`` (N,), ``path`` N strings, ``domain``.
+        prediction: ``score`` (N,) float32 probability of fake, ``index`` (N,), ``path`` N strings, ``domain``; where
+            the detector gives them ``class_prob`` (N, K) float32 with K ``class_names``, and ``text`` and ``answer``, N
+            strings each.
         threshold: Score from which the verdict is fake.
         batch: ``label``, ``group``, ``video`` (N,) integers, -1 for unknown; a column that lacks is unknown.
         names: Name by id of ``group`` and ``video``; an id without one is written as it is.
@@ -184,13 +190,36 @@ def rows(
     scores = prediction["score"].float().cpu().numpy()
     limit = np.float32(threshold)
     known = [_known(batch or {}, column, (names or {}).get(column, {}), len(scores)) for column in COLUMNS[5:]]
-    columns = zip(scores, prediction["index"].tolist(), prediction["path"], *known, strict=True)
-    for score, index, path, label, group, video in columns:
+    more = _answers(prediction, len(scores))
+    columns = zip(scores, prediction["index"].tolist(), prediction["path"], *known, more, strict=True)
+    for score, index, path, label, group, video, answer in columns:
         if index >= 0:
-            # str of a float32 is the shortest decimal that gives it back
             verdict = "fake" if score >= limit else "real"
             told = label if label == "" else int(label)
-            yield path, float(str(score)), verdict, float(str(limit)), prediction["domain"], told, group, video
+            yield path, _short(score), verdict, _short(limit), prediction["domain"], told, group, video, *answer
+
+
+def answered(prediction: Mapping[str, Any]) -> list[str]:
+    """Return the columns of what a detector tells beyond its score: classes and text."""
+    classes = ["class", *(f"prob_{name}" for name in prediction["class_names"])] if "class_prob" in prediction else []
+    return classes + [name for name in WRITTEN if name in prediction]
+
+
+def _answers(prediction: Mapping[str, Any], n: int) -> list[list[Any]]:
+    """Return the cells of `answered` for each of n images."""
+    cells: list[list[Any]] = [[] for _ in range(n)]
+    if "class_prob" in prediction:
+        for row, prob in zip(cells, prediction["class_prob"].float().cpu().numpy(), strict=True):
+            row += [prediction["class_names"][int(prob.argmax())], *map(_short, prob)]
+    for name in WRITTEN:
+        for row, said in zip(cells, prediction.get(name, []), strict=False):
+            row.append(said)
+    return cells
+
+
+def _short(value: np.float32) -> float:
+    """Return a float32 as a number whose shortest decimal gives it back."""
+    return float(str(value))
 
 
 def _known(batch: Mapping[str, Any], column: str, names: Mapping[int, str], n: int) -> list[str]:
@@ -213,10 +242,10 @@ def as_seen(image: torch.Tensor, module: Any) -> torch.Tensor:
     return ((image.float().cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def encode(row: tuple[Any, ...], name: str) -> str:
+def encode(row: tuple[Any, ...], name: str, columns: tuple[str, ...] = COLUMNS) -> str:
     """Return a row as a line of CSV, or of JSON, without what is unknown, where the file's name says so."""
     if name.endswith(".jsonl"):
-        told = {column: cell for column, cell in zip((*COLUMNS, "map"), row, strict=False) if cell != ""}
+        told = {column: cell for column, cell in zip(columns, row, strict=True) if cell != ""}
         return json.dumps(told, ensure_ascii=False) + "\n"
     return ",".join(_quoted(str(cell)) for cell in row) + "\r\n"
 

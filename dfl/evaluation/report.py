@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dfl.evaluation import figures, results
 from dfl.metrics import GroupFairness
+from dfl.metrics.classes import MEASURES
 from dfl.page import document, image, text, thumbnail
 from dfl.page import table as html_table
 
@@ -54,7 +55,8 @@ class Report(pl.Callback):
         numbers = {str(row["domain"]): {k: v for k, v in row.items() if k != "domain"} for row in table}
         content = {"results": numbers, "groups": group_rates(compared), "images": images, "run": run}
         results.write(folder / "results.json", results.to_json(content))
-        parts = [_table(table), _fairness(table, content["groups"]), _figures(rows, run["threshold"])]
+        parts = [_table(table), _classes(pl_module), _fairness(table, content["groups"])]
+        parts += [_figures(rows, run["threshold"]), *self._answers(trainer, pl_module, sets)]
         parts += [*self._wrong(rows, sets), *self._maps(trainer, pl_module, rows, sets), _notes(images)]
         results.write(folder / "report.html", page(run, parts))
 
@@ -76,6 +78,43 @@ class Report(pl.Callback):
                 parts.append(map_pictures(domain, examples))
         said = "Image, mask, map, and map over image, of the fakes with the best and with the worst IoU."
         return [f"<h2>Maps</h2><p class=soft>{said}</p>", *parts] if any(parts) else []
+
+    def _answers(self, trainer: pl.Trainer, module: Any, sets: Mapping[str, Any]) -> list[str]:
+        """Return what the detector writes of some images of each domain, beside what was wanted."""
+        parts = []
+        for domain, metric in getattr(module, "texts", {}).get("test", {}).items():
+            index = metric.rows()["index"].tolist() if domain in sets and self.pictures > 0 else []
+            if index:
+                shown = of_each(index, sets[domain].rows.class_label[index].tolist(), self.pictures)
+                with trainer.precision_plugin.forward_context():
+                    lines = "".join(answer(module, sets[domain][i]) for i in shown)
+                parts.append(f"<h3>{text(domain)}</h3><div class=wide><table>{lines}</table></div>")
+        return [f"<h2>Texts</h2><p class=soft>{_SAID}</p>", *parts] if parts else []
+
+
+_SAID = "Images of each class, evenly spread: what the detector writes, and the explanation that was wanted."
+
+
+def of_each(index: Sequence[int], kind: Sequence[int], k: int) -> list[int]:
+    """Return about k of some indices, equally many of each kind, evenly spread; at least one of each."""
+    groups = [[i for i, own in zip(index, kind, strict=True) if own == one] for one in sorted(set(kind))]
+    share = max(1, k // max(1, len(groups)))
+    return sorted({group[(2 * j + 1) * len(group) // (2 * share)] for group in groups for j in range(share)})
+
+
+def answer(module: Any, item: Mapping[str, Any]) -> str:
+    """Return a line of a table for one sample of a data set: picture, text of the detector, wanted explanation."""
+    out, name = figures.ask(module, item), Path(str(item["path"])).name
+    said = f"<p>{text(out['text'][0])}</p>"
+    if "class_logit" in out:
+        prob = out["class_logit"][0].float().softmax(0).tolist()
+        best = max(range(len(prob)), key=prob.__getitem__)
+        is_class = int(item["class_label"])
+        true = module.class_names[is_class] if is_class >= 0 else "of unknown class"
+        said = f"<p><b>{text(module.class_names[best])} ({prob[best]:.2f})</b>, is {text(true)}</p>{said}"
+    picture = image(_small(item["image"]), "jpeg", name)
+    wanted = f"<p class=soft>wanted: {text(item['explanation'])}</p>"
+    return f'<tr class=answer><td title="{text(item["path"])}">{picture}</td><td>{said}{wanted}</td></tr>\n'
 
 
 def image_notes(sets: Mapping[str, Any], rows: Mapping[str, figures.Rows]) -> dict[str, dict[str, Any]]:
@@ -150,6 +189,23 @@ def _line(row: results.Row, names: Sequence[str]) -> str:
     of = f"<small>of {row['n']:.0f}</small>" if mean and "n" in row else ""
     start = "<tr class=mean>" if mean else "<tr>"
     return f"{start}<td>{text(row['domain'])}{of}</td>{counts}{''.join(cells)}</tr>\n"
+
+
+def _classes(module: Any) -> str:
+    """Return how well each class is told from the others, by domain, with the confusion of classes."""
+    told = {d: one for d, one in getattr(module, "classes", {}).get("test", {}).items() if len(one.rows()["index"])}
+    if not told:
+        return ""
+    names, lines, drawn = module.class_names, [], ""
+    for domain, metric in told.items():
+        values, images = {k: float(v) for k, v in metric.compute().items()}, metric.confusion().sum(1).tolist()
+        for name, count in zip(names, images, strict=True):
+            lines.append([domain, name, f"{count:,}", *(number(values[f"{m}_{name}"]) for m in MEASURES)])
+    if figures.MATPLOTLIB:
+        figure = figures.confusion({domain: metric.confusion() for domain, metric in told.items()}, names)
+        drawn = f"<div class=figures>{image(figures.to_png(figure), 'png', 'Confusion of classes')}</div>"
+    head = ["domain", "class", "images", "precision", "recall", "F1", "AUROC against the rest"]
+    return f"<h2>Classes</h2>{html_table(head, lines)}{drawn}"
 
 
 def _fairness(table: Sequence[results.Row], groups: Mapping[str, Mapping[str, Any]]) -> str:

@@ -60,7 +60,26 @@ METRICS = {
     "mask_pooled_iou": ("pooled IoU", "of all pixels of all images together, real ones included"),
     "mask_pooled_ap": ("pooled AP", "of all pixels of all images together, real ones included; 1,024 bins"),
     "mask_pooled_auroc": ("pooled AUROC", "of all pixels of all images together, real ones included; 1,024 bins"),
+    "mask_ciou": ("cIoU", "intersections over unions of map and mask, each summed over the fakes"),
     "mask_fpa": ("FP area", "share of the pixels of real images that are called fake; lower is better"),
+    "mask_false_masks": ("false masks", "share of real images with any pixel that is called fake; lower is better"),
+    "class_acc": ("class acc", "share of images whose class is called right"),
+    "class_bacc": ("class bacc", "mean over classes of the share that is called right"),
+    "class_precision": ("class precision", "mean over classes"),
+    "class_recall": ("class recall", "mean over classes"),
+    "class_f1": ("class F1", "F1 of classes, mean over classes (macro)"),
+    "class_auroc": ("class AUROC", "AUROC of each class against the rest, mean over classes"),
+    "text_rouge_l": ("ROUGE-L", "longest common subsequence of words with the wanted explanation, F-measure"),
+    "text_css": ("CSS", "cosine of the embeddings of the text and of the wanted explanation"),
+    "official_f1": ("official F1", "SIDA's misnomer: harmonic mean of cIoU and class accuracy; for parity only"),
+    "official_auc": ("official AUC", "SIDA's misnomer: mean precision times mean recall; for parity only"),
+    "official_pixel_accuracy": ("official pixel acc", "SIDA's misnomer: cIoU of the forced maps; for parity only"),
+}
+_FORCED = "; of the map that the detector draws when the answer is given (teacher-forced)"
+METRICS |= {
+    f"forced_{name}": (f"{label}, forced", f"{help}{_FORCED}")
+    for name, (label, help) in METRICS.items()
+    if name.startswith("mask_")
 }
 #: What `dfl.metrics.fairness` measures, by the last part of its name; tables of their own show it.
 FAIRNESS = {
@@ -76,8 +95,14 @@ FAIRNESS = {
 MINOR = (
     *("bacc", "acc_val", "log_loss", "ece"),
     *("mask_best_f1", "mask_f1_all_fake", "mask_ap_all_fake", "mask_iou_all_real", "mask_pbca_all_fake"),
-    *("mask_pooled_iou", "mask_pooled_ap", "mask_pooled_auroc", "mask_auroc"),
+    *("mask_pooled_iou", "mask_pooled_ap", "mask_pooled_auroc", "mask_auroc", "mask_ciou", "mask_false_masks"),
+    *(name for name in METRICS if name.startswith("forced_") and name not in ("forced_mask_iou", "forced_mask_ciou")),
+    *("class_bacc", "class_precision", "class_recall"),
+    *(name for name in METRICS if name.startswith("official_")),
 )
+
+#: Beginnings of metrics of classes, texts and maps with the answer given: with all others a line would be too wide.
+ANSWERS = ("class_", "text_", "forced_")
 
 Row = dict[str, Any]
 
@@ -102,9 +127,11 @@ def table(results: Mapping[str, Mapping[str, float]], rows: Mapping[str, Mapping
 
 
 def metric_names(rows: Sequence[Row]) -> list[str]:
-    """Return the metrics of a table, each once, without fairness and the counts of domains that come with a mean."""
+    """Return the metrics of a table, each once, without those that have tables of their own (fairness, single classes)
+    and the counts of domains that come with a mean."""
     names = dict.fromkeys(name for row in rows if row["n_real"] is not None for name in row)
-    return [n for n in names if n not in ("domain", "n_real", "n_fake") and not n.startswith("fairness/")]
+    own = [n for n in names if n.startswith("fairness/") or (n.startswith("class_") and n not in METRICS)]
+    return [n for n in names if n not in ("domain", "n_real", "n_fake", *own)]
 
 
 def fairness_rows(rows: Sequence[Row]) -> list[tuple[str, str, dict[str, float]]]:
@@ -163,8 +190,15 @@ def write(path: Path, content: str) -> None:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Print a table in the terminal, without the `MINOR` metrics."""
+    """Print a table in the terminal, without the `MINOR` metrics; what comes of answers has lines of its own."""
     names = [name for name in metric_names(rows) if name not in MINOR]
+    answers = [name for name in names if name.startswith(ANSWERS)]
+    for part in ([name for name in names if name not in answers], answers):
+        if part:
+            _print_columns(rows, part)
+
+
+def _print_columns(rows: Sequence[Row], names: Sequence[str]) -> None:
     shown = Table(*("domain", "real", "fake", *(METRICS.get(name, (name, ""))[0] for name in names)))
     for place, column in enumerate(shown.columns):
         column.no_wrap, column.justify = True, "right" if place else "left"

@@ -14,14 +14,19 @@ from dfl.metrics.binary import (
     tpr_at_fpr,
     video_scores,
 )
+from dfl.metrics.classes import Classes
 from dfl.metrics.detection import Detection, mean_over_domains
 from dfl.metrics.fairness import GroupFairness, attributes
 from dfl.metrics.localization import Localization, balanced_draws_ap, resize_map, resize_mask
+from dfl.metrics.sida import official
+from dfl.metrics.text import Texts
 
 __all__ = [
+    "Classes",
     "Detection",
     "GroupFairness",
     "Localization",
+    "Texts",
     "accuracy",
     "attributes",
     "auroc",
@@ -33,6 +38,7 @@ __all__ = [
     "eer",
     "log_loss",
     "mean_over_domains",
+    "official",
     "pr_curve",
     "resize_map",
     "resize_mask",

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
+from torchmetrics.utilities import rank_zero_warn
 
 from dfl.metrics import binary
-from dfl.metrics.detection import gather
+from dfl.metrics.gathered import Gathered
 
 Protocol = Literal["dfl", "dolos", "benco", "trufor"]
 Empty = Literal["one", "zero", "skip"]
@@ -30,11 +29,11 @@ Invert = Literal["origin", "reverse", "double"]
 EMPTY: dict[str, Empty] = {"dfl": "skip", "dolos": "one", "benco": "zero", "trufor": "zero"}
 #: Bins of the curves that are pooled over a data set.
 BINS = 1024
-#: What is kept of each image: its row and label, counts at the threshold, exact areas, and what BenCo adds: its own
+#: What is kept of each image: its label, counts at the threshold, exact areas, and what BenCo adds: its own
 #: AUROC of the map and of the map turned round, and the counts of the latter, whose pixels of exactly 0.5 are real too.
 EXACT = ("best_f1", "inverse_best_f1", "ap", "auroc")
 BENCO = ("sum_auroc", "inverse_sum_auroc", "inverse_tp", "inverse_fp")
-COLUMNS = ("index", "label", "tp", "fp", "fn", "tn", *EXACT, *BENCO)
+COLUMNS = ("label", "tp", "fp", "fn", "tn", *EXACT, *BENCO)
 
 
 class Curves(NamedTuple):
@@ -181,7 +180,7 @@ def balanced_draws_ap(score: Tensor, label: Tensor, draws: int = 5, seed: int = 
     return ap.mean(), 2 * ap.std(correction=0)
 
 
-class Localization(Metric):
+class Localization(Gathered):
     """IoU and its company for one domain.
 
     Args:
@@ -202,15 +201,13 @@ class Localization(Metric):
     `compute()` returns 0-dimensional float64 tensors on the CPU, fractions: the means over fakes of ``iou``, ``pbca``
     (share of right pixels), ``f1``, ``best_f1`` (over all thresholds of an image), ``ap``, ``auroc``; what the maps
     "all fake" and "all real" would get (``iou_all_fake``, ``iou_all_real``, ``pbca_all_fake``, ``pbca_all_real``,
-    ``f1_all_fake``, ``ap_all_fake``), since published numbers lie under them; ``pooled_iou`` (exact), ``pooled_ap`` and
-    ``pooled_auroc`` (1,024 bins) of all pixels of all images, reals included; and ``fpa``, the share of the pixels of
-    real images that are called fake. NaN where undefined.
+    ``f1_all_fake``, ``ap_all_fake``), since published numbers lie under them; ``ciou``, intersections over unions, each
+    summed over the fakes (segmentation papers call it cIoU, and ``iou`` gIoU); ``pooled_iou`` (exact), ``pooled_ap``
+    and ``pooled_auroc`` (1,024 bins) of all pixels of all images, reals included; ``fpa``, the share of the pixels of
+    real images that are called fake; and ``false_masks``, the share of real images with any such pixel. NaN where
+    undefined.
     """
 
-    full_state_update = False
-    higher_is_better = None
-    is_differentiable = False
-    values: list[Tensor]
     bins: Tensor
 
     def __init__(
@@ -221,7 +218,7 @@ class Localization(Metric):
         name: str = "",
         **kwargs: Any,
     ) -> None:
-        super().__init__(dist_sync_fn=gather, **kwargs)
+        super().__init__(COLUMNS, name, **kwargs)
         for what, value, allowed in (
             ("protocol", protocol, tuple(EMPTY)),
             ("empty", empty, (None, "one", "zero", "skip")),
@@ -231,10 +228,8 @@ class Localization(Metric):
                 raise ValueError(f"{what} is {value!r}; choose from {', '.join(map(str, allowed))}")
         if invert != "origin" and protocol != "benco":
             raise ValueError(f"invert={invert!r} belongs to the protocol benco, not to {protocol}")
-        self.protocol, self.empty, self.invert, self.name = protocol, empty or EMPTY[protocol], invert, name
-        self.add_state("values", default=[], dist_reduce_fx="cat")
+        self.protocol, self.empty, self.invert = protocol, empty or EMPTY[protocol], invert
         self.add_state("bins", default=torch.zeros(2 * BINS, dtype=torch.float64), dist_reduce_fx="sum")
-        self._known: tuple[int, dict[str, Tensor]] | None = None
 
     def update(
         self,
@@ -267,7 +262,7 @@ class Localization(Metric):
         n = len(map_prob)
         if index is None:
             rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-            index = torch.arange(n) + (rank << 40) + sum(len(v) for v in self.values) // len(COLUMNS)
+            index = torch.arange(n) + (rank << 40) + sum(len(v) for v in self.values) // (1 + len(COLUMNS))
         index = index.to(where)
         label = torch.ones(n, dtype=torch.long, device=where) if label is None else label.to(where)
         use = index >= 0
@@ -299,8 +294,7 @@ class Localization(Metric):
             exact[fake, len(EXACT) :] = torch.stack([*own, *counts(inverse[fake], mask[fake], some).T[:2].double()], 1)
         count = counts(prob, mask, valid).double()
         count[unusable], exact[unusable] = math.nan, math.nan
-        rows = torch.cat([torch.stack([index, label], 1).double(), count, exact], 1)
-        self.values.append(rows.flatten())  # flat: a rank without rows sends a flat tensor
+        self.keep(index, torch.cat([label[:, None].double(), count, exact], 1))
 
     def _binned(self, prob: Tensor, mask: Tensor, valid: Tensor | None) -> Tensor:
         """Return how many pixels lie in each bin, first of the real, then of the manipulated ones: int64 (2 BINS,)."""
@@ -309,27 +303,16 @@ class Localization(Metric):
         return torch.bincount(place, minlength=2 * BINS)
 
     def rows(self) -> dict[str, Tensor]:
-        """Return what is known of every image of all ranks, float64 (N,) each, on the CPU, by rising index.
+        """Return what is known of every image of all ranks, (N,) each, on the CPU, by rising index.
 
-        ``index`` and ``label``, the counts ``tp``, ``fp``, ``fn``, ``tn``, and ``iou``, ``pbca``, ``f1``, ``best_f1``,
-        ``ap``, ``auroc`` as the protocol has them. An index that came twice is there once. All ranks must call it
-        together, except after `compute()`.
+        ``index`` int64; float64 are ``label``, the counts ``tp``, ``fp``, ``fn``, ``tn``, and ``iou``, ``pbca``,
+        ``f1``, ``best_f1``, ``ap``, ``auroc`` as the protocol has them. An index that came twice is there once. All
+        ranks must call it together, except after `compute()`.
         """
-        if self._known is not None and self._known[0] == self._update_count:
-            return self._known[1]
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn,
-            should_sync=self._to_sync and not self._is_synced,
-            should_unsync=not self._is_synced,
-        ):
-            flat = dim_zero_cat(self.values) if len(self.values) else torch.empty(0)
-            table, bins = flat.detach().cpu().double().reshape(-1, len(COLUMNS)), self.bins.detach().cpu().clone()
-        table = table[table[:, 0].argsort(stable=True)]
-        first = torch.cat([torch.ones(min(1, len(table)), dtype=torch.bool), table[1:, 0] != table[:-1, 0]])
-        column = dict(zip(COLUMNS, table[first].T, strict=True))
-        found = {name: column[name] for name in ("index", "label", "tp", "fp", "fn", "tn")} | self._by_image(column)
-        self._known = (self._update_count, found | {"bins": bins})
-        return self._known[1]
+        index, numbers = self.gathered()
+        column = dict(zip(COLUMNS, numbers.T, strict=True))
+        counted = {name: column[name] for name in ("label", "tp", "fp", "fn", "tn")}
+        return {"index": index} | counted | self._by_image(column)
 
     def _by_image(self, column: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the measures of each image from its counts."""
@@ -383,28 +366,26 @@ class Localization(Metric):
         means |= {f"{name}_all_real": nothing[name] for name in ("iou", "pbca")}
         self._warn(fake, area)
         result = {name: _mean(value[fake], area[fake]) for name, value in means.items()}
-        below, above = rows["bins"].reshape(2, BINS)
+        below, above = self.sums["bins"].reshape(2, BINS)
         result["pooled_iou"] = tp.sum() / (tp + fp + fn).sum()
         result |= {f"pooled_{name}": value for name, value in _pooled(below, above).items()}
+        result["ciou"] = tp[fake].sum() / (tp + fp + fn)[fake].sum()
         result["fpa"] = _mean((fp / total)[real], area[real])
+        result["false_masks"] = _mean((fp > 0).double()[real], area[real])
         return result
-
-    def reset(self) -> None:
-        """Forget all images."""
-        super().reset()
-        self._known = None
 
     def _warn(self, fake: Tensor, area: Tensor) -> None:
         """Say once per computation what is undefined or left out."""
-        where = f"domain {self.name!r}: " if self.name else ""
         empty, unusable = int((area[fake] == 0).sum()), int(area.isnan().sum())
         if not int(fake.sum()):
-            rank_zero_warn(f"{where}no fake with a mask; metrics of maps are NaN")
+            rank_zero_warn(f"{self.where}no fake with a mask; metrics of maps are NaN")
         elif empty:
             said = {"skip": "are left out", "zero": "count 0", "one": "count 1 where nothing is found, else 0"}
-            rank_zero_warn(f"{where}{empty} of {int(fake.sum())} fakes have an empty mask; they {said[self.empty]}")
+            rank_zero_warn(
+                f"{self.where}{empty} of {int(fake.sum())} fakes have an empty mask; they {said[self.empty]}"
+            )
         if unusable:
-            rank_zero_warn(f"{where}{unusable} of {len(area)} maps hold NaN; they make the means NaN")
+            rank_zero_warn(f"{self.where}{unusable} of {len(area)} maps hold NaN; they make the means NaN")
 
 
 def _mean(values: Tensor, area: Tensor) -> Tensor:

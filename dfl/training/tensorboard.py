@@ -32,9 +32,9 @@ class TensorBoardInspect(pl.Callback):
     """Write figures, images per second, settings and features to TensorBoard; idle without its logger.
 
     After each validation and test: ROC and precision-recall curves of all domains, and for each domain the histogram
-    of its scores, the images with scores farthest from their label, and the best and worst maps of detectors that give
-    maps. Give the logger ``default_hp_metric=False``,
-    or its own empty entry shadows the settings.
+    of its scores, the images with scores farthest from their label, the best and worst maps of detectors that give
+    maps, and the confusion of classes of those that tell classes. Give the logger ``default_hp_metric=False``, or its
+    own empty entry shadows the settings.
 
     Args:
         k: Images shown per domain.
@@ -144,6 +144,9 @@ class TensorBoardInspect(pl.Callback):
                 drawn[f"{domain}/most_wrong"] = figures.image_grid(*figures.wrong_images(sets[domain], own, self.k))
             if shown := self._maps(trainer, module, split, domain, own):
                 drawn[f"{domain}/maps"] = figures.map_grid(shown)
+            classes = getattr(module, "classes", {}).get(split, {}).get(domain)
+            if classes is not None and len(classes.rows()["index"]):
+                drawn[f"{domain}/classes"] = figures.confusion({domain: classes.confusion()}, classes.names)
         for name, figure in drawn.items():
             pixels = figures.to_array(figure)
             logger.experiment.add_image(f"{split}/{name}", pixels, step(trainer), dataformats="HWC")
@@ -163,17 +166,15 @@ class TensorBoardInspect(pl.Callback):
         logger = tensorboard(trainer)
         if logger is None or self.projector <= 0:
             return
-        points, sets, training = Points(), data_sets(trainer, split), module.training
-        module.eval()
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
+        points, sets = Points(), data_sets(trainer, split)
+        with trainer.precision_plugin.forward_context():
             for domain, data in sets.items():
                 own = module.metrics[split][domain].rows()
                 for place in spread(len(own["index"]), self.projector // len(sets)):
                     item = data[int(own["index"][place])]
-                    out = module(module.normalise(item["image"][None].to(module.device)))
+                    out = figures.ask(module, item)
                     if "feature" in out:
                         points.add(out["feature"][0], item, domain, float(own["score"][place]))
-        module.train(training)
         if points.features:
             points.write(logger, split, step(trainer))
         else:

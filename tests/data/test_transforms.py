@@ -212,3 +212,23 @@ def test_chain_that_changes_the_size_is_refused():
     view = Transform(augment=[{"name": "Resize", "height": 9, "width": 9}]).train(32)
     with pytest.raises(UserError, match="must keep both"):
         view(smooth(40, 40), None, (0,))
+
+
+def test_soft_masks_keep_borders_that_cut_a_pixel() -> None:
+    mask = np.zeros((64, 96), np.uint8)
+    mask[:, :25] = 255
+    image = np.repeat(mask[..., None], 3, 2)
+    for interpolation in ("bilinear", "bicubic"):
+        hard, soft = (
+            Transform(interpolation=interpolation, soft_masks=s).eval(16)(image, mask, ())[1] for s in (False, True)
+        )
+        assert set(hard.unique().tolist()) == {0.0, 1.0}
+        # 96 columns become 24, of which the middle 16 stay; Pillow's bilinear is the reference
+        small = np.array(Image.fromarray(mask).resize((24, 16), Image.Resampling.BILINEAR))[:, 4:20]
+        np.testing.assert_allclose(soft.numpy() * 255, small, atol=1)
+        assert 0 < soft[0, 2] < 1
+    chain = [{"name": "RandomResizedCrop", "scale": [0.3, 0.9]}]
+    for augment in ("flip", chain):
+        view = Transform(soft_masks=True, augment=augment).train(16)
+        pixels, area = view(image, mask, (0, 0, 3))  # the image is its own mask
+        np.testing.assert_allclose(area.numpy() * 255, pixels[0].numpy(), atol=1)

@@ -238,8 +238,37 @@ def test_two_ranks_equal_one_to_the_last_bit(tmp_path: Path) -> None:
     mp.spawn(on_rank, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
     metric = m.Localization()
     metric.update(*random_maps())
-    alone = {name: value.item() for name, value in metric.compute().items() if name != "fpa"}
+    of_reals = ("fpa", "false_masks")
+    alone = {name: value.item() for name, value in metric.compute().items() if name not in of_reals}
     for rank in (0, 1):
         for both in torch.load(tmp_path / f"{rank}.pt", weights_only=True):
             assert {name: both[name].item() for name in alone} == alone
-            assert both["fpa"].isnan()
+            assert all(both[name].isnan() for name in of_reals)
+
+
+def test_giou_and_ciou_are_those_of_sida() -> None:
+    golden = np.load(Path(__file__).parents[1] / "golden/sida_iou.npz")
+    for case in ("a", "b"):
+        logit, target = (torch.from_numpy(golden[f"{case}_{name}"]) for name in ("logit", "target"))
+        metric = m.Localization(empty="one")  # as it counts an empty mask
+        metric.update(logit.sigmoid(), target)
+        rows, result = metric.rows(), metric.compute()
+        inside, union = (golden[f"{case}_{name}"][:, 1] for name in ("intersection", "union"))
+        assert rows["tp"].tolist() == inside.tolist()
+        assert (rows["tp"] + rows["fp"] + rows["fn"]).tolist() == union.tolist()
+        assert rows["iou"].numpy() == pytest.approx(golden[f"{case}_iou_per_mask"][:, 1], abs=1e-6)
+        assert float(result["ciou"]) == pytest.approx(inside.sum() / union.sum(), abs=1e-12)
+
+
+def test_false_masks_count_the_real_images_with_any_called_pixel() -> None:
+    prob = torch.zeros(4, 8, 8)
+    prob[1, 2, 3], prob[3] = 0.6, 0.9
+    metric = m.Localization()
+    metric.update(prob, torch.zeros(4, 8, 8), torch.tensor([0, 0, 0, 1]))
+    with pytest.warns(UserWarning, match="empty mask"):
+        found = metric.compute()
+    assert float(found["false_masks"]) == pytest.approx(1 / 3)
+    assert float(found["fpa"]) == pytest.approx(1 / 192)
+    only_fakes = m.Localization()
+    only_fakes.update(prob, torch.ones(4, 8, 8))
+    assert only_fakes.compute()["false_masks"].isnan()

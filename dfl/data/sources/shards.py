@@ -16,17 +16,25 @@ from dfl.data.sources.trees import Row, chosen, class_folders, first_folder, pla
 from dfl.errors import UserError
 
 
+def opened(file: Path) -> pq.ParquetFile:
+    """Open a shard.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as e:
+        raise UserError(f"cannot read the shard {file}: {str(e).splitlines()[0]}; get it again") from e
+
+
 def cells(file: Path, columns: list[str], images: list[str]) -> list[dict[str, Any]]:
     """Return small columns of a shard as rows; columns of images are only checked to be there.
 
     Raises:
         UserError: If the shard cannot be read or lacks a column.
     """
-    try:
-        shard = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as e:
-        raise UserError(f"cannot read the shard {file}: {str(e).splitlines()[0]}; get it again") from e
-    with shard:
+    with opened(file) as shard:
         names = shard.schema_arrow.names
         for name in [*columns, *images]:
             if name not in names:

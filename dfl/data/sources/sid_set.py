@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dfl.data.locators import locate
+from dfl.data.sources import descriptions as written
 from dfl.data.sources.base import SPLIT_NAMES, Source, to_table
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.shards import cells
@@ -22,8 +23,15 @@ class SidSet(Source):
     Three classes (``class_label``), and a binary label: synthetic and tampered are fake. A tampered image without mask
     is given without one. Beware: as folders, real images are JPEG and the others PNG; the label leaks.
 
+    The description set (``text_label_images.zip``, or saberzl/SID_Set_description) says of 3,000 of the images why they
+    are what they are. It has images of its own in the same layout, so it may be the root itself; or the root is
+    SID-Set, and ``descriptions`` says where the texts are. They become ``explanation``, joined by the image's id.
+
     Args:
         root: The folder that holds ``data`` or the splits.
+        descriptions: The folder of the description set, or a JSON file of texts by names of images. None takes those
+            that lie in the root: ``<split>/description/{real,full_synthetic,tampered}_GT.json``, or a column
+            ``description`` of the shards.
         limit: At most so many images, in all splits or by split.
         limit_seed: Seed of that draw.
     """
@@ -33,29 +41,45 @@ class SidSet(Source):
     citation = "Huang et al., SIDA: social media image deepfake detection, localization and explanation, CVPR 2025"
     label_convention = "0 real, 1 full synthetic, 2 tampered"
     mask_convention = "white = tampered; only tampered images have masks"
+    recalled = "columns img_id, label, description of the description set's shards"
 
-    def __init__(self, root: str, limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str,
+        descriptions: str | None = None,
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
         super().__init__(limit, limit_seed)
         self.root = Path(root).expanduser()
+        self.descriptions = None if descriptions is None else Path(descriptions).expanduser()
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
         folder = next((p for n, p in subfolders(self.root).items() if SPLIT_NAMES.get(n.lower()) == split), None)
         if folder is not None and folder.name != "data":
-            return to_table(self._folder(folder, split))
+            return to_table(self._explained(self._folder(folder, split), split, (folder / "description").is_dir()))
         name = "validation" if split == "val" else split
         shards = sorted(self.root.glob(f"data/{name}-*.parquet")) or sorted(self.root.glob(f"{name}-*.parquet"))
         if not shards:
             raise self.expected(f"{name}/{{real,full_synthetic,tampered,masks}} or data/{name}-*.parquet", self.root)
         _check_count(shards)
-        return to_table(row for file in shards for row in self._shard(file, split))
+        rows = [row for file in shards for row in self._shard(file, split)]
+        return to_table(self._explained(rows, split, written.has_descriptions(shards[0])))
+
+    def _explained(self, rows: list[Row], split: str, own: bool) -> list[Row]:
+        """Return rows with their explanations, of ``descriptions`` or of the root's own."""
+        place = self.descriptions or (self.root if own else None)
+        if place is None:
+            return rows
+        return written.joined(rows, written.read(place, split, self), self, f"{place} for {split}")
 
     def _folder(self, folder: Path, split: str) -> list[Row]:
         subs = subfolders(folder)
         for name in (*FOLDERS, "masks"):
             if name not in subs:
                 raise self.expected(f"the folder {name}", folder)
-        unknown = [name for name in subs if name not in (*FOLDERS, "masks")]
+        unknown = [name for name in subs if name not in (*FOLDERS, "masks", "description")]
         if unknown:
             raise self.expected(f"nothing but {', '.join(FOLDERS)} and masks", folder, f"take {unknown[0]} out")
         masks = {p.name: str(p) for p in images_right_in(subs["masks"])}
@@ -63,18 +87,21 @@ class SidSet(Source):
         for row in plain_rows(subs["tampered"], 1):
             mask = masks.get(f"{Path(row['path']).stem}_mask.png", "")
             rows.append(row | {"class_label": 2, "mask": mask, "method": "tampering"})
-        return [row | {"split": split} for row in rows]
+        return [row | {"split": split, "id": written.image_id(row["path"])} for row in rows]
 
     def _shard(self, file: Path, split: str) -> list[Row]:
         rows: list[Row] = []
-        for i, entry in enumerate(cells(file, ["label"], ["image", "mask"])):
+        explained = self.descriptions is not None or written.has_descriptions(file)
+        columns = ["label", "img_id"] if explained else ["label"]
+        for i, entry in enumerate(cells(file, columns, ["image", "mask"])):
             kind = int(entry["label"])
             if kind not in FOLDERS.values():
                 raise UserError(f"{file}: row {i} has the label {kind}; expected 0, 1 or 2")
             row: Row = {"path": locate(file, column="image", row=i), "label": int(kind > 0), "class_label": kind}
             if kind == 2:
                 row |= {"mask": locate(file, column="mask", row=i), "method": "tampering"}
-            rows.append(row | {"split": split} | (_FLUX if kind == 1 else {}))
+            name = written.image_id(str(entry.get("img_id", "")))
+            rows.append(row | {"split": split, "id": name} | (_FLUX if kind == 1 else {}))
         return rows
 
 

@@ -1,5 +1,6 @@
 """Parquet shards with the images inside: rows, masks in cells, and reading one image of many."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,93 @@ def test_sid_set_folders(tmp_path: Path) -> None:
         ("validation/tampered/3.png", 1, 2, "", "validation/masks/3_mask.png", "val"),
         ("validation/tampered/4.png", 1, 2, "", "", "val"),
     ]
+
+
+def described(root: Path, split: str = "train", **texts: dict[str, Any]) -> None:
+    """The description set, as its zip has it: images in the layout of SID-Set, texts by file name."""
+    touch(root, f"{split}/real/{{a,b}}.jpg", f"{split}/full_synthetic/{{a,c}}.png", f"{split}/tampered/d.png")
+    touch(root, f"{split}/masks/d_mask.png")
+    (root / split / "description").mkdir()
+    for kind, names in texts.items():
+        (root / split / f"description/{kind}_GT.json").write_text(json.dumps(names), encoding="utf-8")
+
+
+TEXTS = {
+    "real": {"a.jpg": "Light and shadow agree.", "b.jpg": " "},
+    "full_synthetic": {"a.png": "The grain is too even – everywhere."},
+    "tampered": {"d.png": "Type: part tampered\nAreas: the left leg"},
+}
+EXPLAINED = [
+    ("train/real/a.jpg", 0, "Light and shadow agree."),
+    ("train/real/b.jpg", 0, ""),
+    ("train/full_synthetic/a.png", 1, "The grain is too even – everywhere."),
+    ("train/full_synthetic/c.png", 1, ""),
+    ("train/tampered/d.png", 2, "Type: part tampered\nAreas: the left leg"),
+]
+
+
+@pytest.mark.filterwarnings("error")
+def test_sid_set_descriptions_beside_their_images(tmp_path: Path) -> None:
+    described(tmp_path, **TEXTS)  # an id stands for one image of each class, and its texts differ
+    found = SidSet(str(tmp_path)).load("train")
+    assert rows(found, tmp_path, "path", "class_label", "explanation") == EXPLAINED
+
+
+def test_sid_set_descriptions_of_another_folder(tmp_path: Path) -> None:
+    root, texts = tmp_path / "SID_Set", tmp_path / "text_label_images"
+    touch(root, "{train,validation}/real/{a,b}.jpg", "{train,validation}/full_synthetic/{a,c}.png")
+    touch(root, "{train,validation}/tampered/d.png", "{train,validation}/masks/d_mask.png", "test/real/a.jpg")
+    touch(root, "test/full_synthetic/c.png", "test/tampered/d.png", "test/masks/d_mask.png")
+    more = TEXTS | {"tampered": TEXTS["tampered"] | {"x.png": "?", "y.png": "?"}}
+    described(texts, **more)
+    source = SidSet(str(root), descriptions=str(texts))
+    with pytest.warns(UserWarning, match=r"2 of the 5 descriptions in .*text_label_images for train are .*: x, y$"):
+        assert rows(source.load("train"), root, "path", "class_label", "explanation") == EXPLAINED
+    assert set(SidSet(str(root)).load("train")["explanation"].to_pylist()) == {""}
+    with pytest.warns(UserWarning, match="no descriptions in .*text_label_images for test"):
+        assert set(source.load("test")["explanation"].to_pylist()) == {""}
+    flat = tmp_path / "mine.json"  # names of images without class or split
+    flat.write_text(json.dumps({"real/d.png": "Of d."}))
+    found = SidSet(str(root), descriptions=str(flat)).load("val")
+    assert [e for e in found["explanation"].to_pylist() if e] == ["Of d."]
+    flat.write_text(json.dumps({"q.png": "?"}))
+    with pytest.raises(UserError, match="none of the 1 descriptions in .*mine.json for val is of an image there.*'q'"):
+        SidSet(str(root), descriptions=str(flat)).load("val")
+    flat.write_text(json.dumps({"a.jpg": {"text": "?"}}))
+    with pytest.raises(UserError, match="the description of 'a.jpg' is a dict; expected text"):
+        SidSet(str(root), descriptions=str(flat)).load("val")
+    with pytest.raises(UserError, match=r"expected <split>/description/.*_GT.json in .*masks"):
+        SidSet(str(root), descriptions=str(root / "train/masks")).load("train")
+    with pytest.raises(UserError, match="no <split>/description/.* at .*nowhere"):
+        SidSet(str(root), descriptions=str(tmp_path / "nowhere")).load("train")
+
+
+def test_sid_set_descriptions_as_shards(tmp_path: Path) -> None:
+    sid(tmp_path / "images")
+    columns = {
+        "img_id": ["c", "a", "a"],
+        "image": [image(i) for i in range(3)],
+        "mask": [image(255), None, None],
+        "label": [2, 0, 0],
+        "description": ["Of c.", "Of a.", "Of a again."],
+    }
+    shard(tmp_path / "texts/data/train-00000-of-00001.parquet", columns)
+    source = SidSet(str(tmp_path / "images"), descriptions=str(tmp_path / "texts"))
+    with pytest.warns(UserWarning, match="no descriptions in .* for val"):
+        source.load("val")
+    (tmp_path / "images/data/train-00001-of-00002.parquet").unlink()
+    with (
+        pytest.warns(UserWarning, match="has 1 of 2 shards"),
+        pytest.warns(UserWarning, match="1 images have two descriptions, such as a; the first is taken"),
+    ):
+        found = source.load("train")
+    assert found["explanation"].to_pylist() == ["Of a.", "", "Of c."]
+    with pytest.warns(UserWarning, match="two descriptions"):
+        own = SidSet(str(tmp_path / "texts")).load("train")  # the set alone
+    assert rows(own, tmp_path, "class_label", "explanation")[:2] == [(2, "Of c."), (0, "Of a.")]
+    shard(tmp_path / "texts/data/train-00000-of-00001.parquet", {k: v for k, v in columns.items() if k != "img_id"})
+    with pytest.warns(UserWarning, match="has 1 of 2"), pytest.raises(UserError, match="has no column 'img_id'"):
+        source.load("train")
 
 
 def test_open_sdi(tmp_path: Path) -> None:
