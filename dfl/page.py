@@ -37,13 +37,14 @@ th:first-child, td:first-child { text-align: left; padding-left: 0 }
 th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
 tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
 td small { color: var(--soft); font-weight: 400; margin-left: 4px }
-.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin-top: 12px }
+.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin: 12px 0 }
 .figures img, .figures svg { max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
 .pairs { grid-template-columns: repeat(auto-fill, 302px) }
 .pairs figure { display: flex; flex-wrap: wrap; gap: 4px 14px }
 .pairs figcaption { width: 100% }
-.fours { grid-template-columns: repeat(auto-fill, 588px) } .fours figure { display: flex; flex-wrap: wrap; gap: 4px }
+.fours { grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)) }
+.fours figure { display: flex; flex-wrap: wrap; gap: 4px } .fours figure img { width: calc(25% - 3px) }
 .fours figcaption { width: 100% }
 figure { margin: 0 } figure img { width: 144px; display: block; border-radius: 6px }
 figcaption { font-size: 12px; line-height: 1.35; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
@@ -318,4 +319,4 @@ def _shade(share: float) -> tuple[str, str]:
     at = float(np.clip(share, 0, 1)) * (len(stops) - 1)
     low = min(int(at), len(stops) - 2)
     red, green, blue = np.rint(stops[low] + (at - low) * (stops[low + 1] - stops[low])).astype(int)
-    return f"#{red:02x}{green:02x}{blue:02x}", "#fff" if share > 0.55 else "#1c1c1e"
+    return f"#{red:02x}{green:02x}{blue:02x}", "#fff" if share > 0.62 else "#1c1c1e"
