@@ -271,9 +271,8 @@ def _only(spec: Spec, generators: list[str] | None = None, reals: bool = True) -
 def _merged(specs: list[Spec]) -> list[Spec]:
     """Return parts of one source as one part, so that its real images are there once."""
     inner = [spec.get("init_args") or {} for spec in specs if spec.get("class_path") == "Only"]
-    parts = [
-        (one.get("source"), one.get("reals", True)) for one in inner if one.keys() <= PART and one.get("generators")
-    ]
+    known = [one for one in inner if one.keys() <= PART and one.get("generators")]
+    parts: list[tuple[Spec, bool]] = [(one["source"], one.get("reals", True)) for one in known]
     if len(parts) < len(specs) or len(specs) < 2 or any(part != parts[0] for part in parts):
         return specs
     names = list(dict.fromkeys(name for one in inner for name in one["generators"]))

@@ -33,6 +33,8 @@ class Only(Source):
     ) -> None:
         super().__init__(limit, limit_seed)
         self.source, self.generators, self.reals = source, generators, reals
+        #: None where every split has all images, which the data module heeds.
+        self.fractions = getattr(source, "fractions", {})
 
     def prepare(self) -> None:
         """Let the source make what it needs."""
