@@ -165,6 +165,7 @@ def run(sweep: Sweep, words: Sequence[str]) -> dict[str, Any]:
 
     _check(sweep)
     runs = list(_runs(sweep))
+    _write_data(sweep, runs)
     rows, monitor = [], ""
     for place, one in enumerate(runs):
         state = _done(sweep, one, list(words), f"run {place + 1} of {len(runs)}: {one.name}")
@@ -189,7 +190,7 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
 
     folder = sweep.root / "checkpoints" / one.name
     data = _data(sweep, one)
-    file = sweep.output / "runs" / f"{one.name}.yaml"
+    file = _data_file(sweep, one)
     state_file = folder / "matrix.json"
     write = rank_zero_only(results.write)
     say = rank_zero_only(print)
@@ -197,14 +198,6 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
     def keep(state: dict[str, Any]) -> None:
         write(state_file, results.to_json(state))
 
-    try:
-        for place in (file.parent, folder):
-            place.mkdir(parents=True, exist_ok=True)
-        write(file, yaml.safe_dump(data, sort_keys=False))
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {error.filename}: {error.strerror}; give another --output or --root"
-        ) from error
     begin = [*(f"--config={name}" for name in sweep.configs), f"--data={file}", f"--name={one.name}"]
     begin += [f"--root={sweep.root}", *words]
     trained = _digest(_learned(begin), {key: data["init_args"][key] for key in ("train", "val")})
@@ -232,6 +225,26 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
     state |= {"tested": tested, "checkpoint": word, "results": {d: v for d, v in found.items() if d != "mean"}}
     keep(state)
     return state
+
+
+def _write_data(sweep: Sweep, runs: Sequence[Run]) -> None:
+    """Write the data configs of all runs, before any starts: other ranks, which it starts, read them at once."""
+    from dfl.evaluation import results
+
+    try:
+        for one in runs:
+            file, content = _data_file(sweep, one), yaml.safe_dump(_data(sweep, one), sort_keys=False)
+            for place in (file.parent, sweep.root / "checkpoints" / one.name):
+                place.mkdir(parents=True, exist_ok=True)
+            if not file.is_file() or file.read_text(encoding="utf-8") != content:
+                results.write(file, content)
+    except OSError as error:
+        raise UserError(f"cannot write to {error.filename}: {error.strerror}; set --output or --root") from error
+
+
+def _data_file(sweep: Sweep, one: Run) -> Path:
+    """Return the data config of a run."""
+    return sweep.output / "runs" / f"{one.name}.yaml"
 
 
 def _runs(sweep: Sweep) -> Iterator[Run]:
