@@ -23,6 +23,7 @@ MODEL_VERBS = {
 OWN_VERBS = {
     "toy": ("dfl.data.toy", "make the toy data set of the demo"),
     "audit": ("dfl.audit", "compare groups of people: dfl audit SCORES.csv, or --ckpt_path ... --data ..."),
+    "matrix": ("dfl.matrix", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
     "data": ("dfl.data.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
     "forge": ("dfl.data.forge", "make partial fakes with true masks of real images: dfl forge SOURCE..."),
 }

@@ -6,7 +6,7 @@ A leaf: the report of a test, the check of a data set and the audit of groups wr
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ THUMBNAIL = 144
 REAL, FAKE = "#0072B2", "#D55E00"
 #: Of lines that are neither: his blue, vermilion, green, purple, orange, light blue.
 COLOURS = (REAL, FAKE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: Outline of a cell without a value.
+EMPTY = ' stroke="currentColor" stroke-opacity=".25"'
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fff; --card: #f5f5f7 }
@@ -35,13 +37,14 @@ th:first-child, td:first-child { text-align: left; padding-left: 0 }
 th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
 tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
 td small { color: var(--soft); font-weight: 400; margin-left: 4px }
-.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin-top: 12px }
+.figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin: 12px 0 }
 .figures img, .figures svg { max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
 .pairs { grid-template-columns: repeat(auto-fill, 302px) }
 .pairs figure { display: flex; flex-wrap: wrap; gap: 4px 14px }
 .pairs figcaption { width: 100% }
-.fours { grid-template-columns: repeat(auto-fill, 588px) } .fours figure { display: flex; flex-wrap: wrap; gap: 4px }
+.fours { grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)) }
+.fours figure { display: flex; flex-wrap: wrap; gap: 4px } .fours figure img { width: calc(25% - 3px) }
 .fours figcaption { width: 100% }
 figure { margin: 0 } figure img { width: 144px; display: block; border-radius: 6px }
 figcaption { font-size: 12px; line-height: 1.35; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
@@ -241,3 +244,81 @@ def lines(x: np.ndarray, ys: Mapping[str, np.ndarray], label: str, marks: Mappin
         f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{text(label)}">{ticks}{drawn}'
         f'{names}<text x="{(left + right) / 2}" y="{height - 4}" text-anchor="middle">{text(label)}</text></svg>'
     )
+
+
+def heat_map(
+    values: Mapping[str, Sequence[float]],
+    columns: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    label: str,
+    framed: Collection[tuple[str, str]] = (),
+) -> str:
+    """Return a matrix as SVG, each cell with its number and a colour from light (low) to dark (high).
+
+    Args:
+        values: Name of a row -> one value for each column; cells of NaN are left without a colour.
+        columns: Names above the columns.
+        groups: Names of the rows, from above, with a gap between two groups.
+        label: What the values are. Colours go from the tenth below to the tenth above all of them.
+        framed: (row, column) of the cells with a frame.
+    """
+    wide, high, gap, turn = 76, 40, 12, max((len(c) for c in columns), default=0) * 6.4 > 72
+    left = 24 + 6.6 * max((len(name) for name in values), default=0)
+    roof = 44 + (4.2 * max(len(c) for c in columns) if turn else 14)
+    known = [v for row in values.values() for v in row if np.isfinite(v)] or [0.0, 1.0]
+    first = np.floor(10 * min(known) + 1e-9) / 10
+    last = max(first + 0.1, np.ceil(10 * max(known) - 1e-9) / 10)
+    drawn, y = "", roof
+    for i, name in enumerate(columns):
+        x = left + wide * (i + 0.5)
+        place = f'x="{x:.1f}" y="{roof - 8}" text-anchor="middle"'
+        if turn:
+            place = f'transform="translate({x - 8:.1f},{roof - 8}) rotate(-35)"'
+        drawn += f"<text {place}>{text(name)}</text>"
+    frames = ""
+    for group in groups:
+        for name in group:
+            drawn += f'<text x="{left - 10:.1f}" y="{y + high / 2 + 4:.1f}" text-anchor="end">{text(name)}</text>'
+            for i, value in enumerate(values[name]):
+                x = left + wide * i
+                known_value = bool(np.isfinite(value))
+                paint, ink = _shade((value - first) / (last - first)) if known_value else ("none", "currentColor")
+                drawn += (
+                    f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide - 2}" height="{high - 2}" rx="3" fill="{paint}"'
+                    f"{'' if known_value else EMPTY}/>"
+                    f'<text x="{x + wide / 2 - 1:.1f}" y="{y + high / 2 + 4:.1f}" text-anchor="middle" '
+                    f'style="fill:{ink};font-size:13px">{f"{value:.3f}" if known_value else "n/a"}</text>'
+                )
+                if (name, columns[i]) in framed:
+                    frames += (
+                        f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{wide - 4}" height="{high - 4}" rx="3" '
+                        f'fill="none" stroke="{FAKE}" stroke-width="2.5"/>'
+                    )
+            y += high
+        y += gap
+    bar, right = 160, left + wide * len(columns)
+    steps = "".join(
+        f'<rect x="{left + bar * i / 32:.1f}" y="{y + 8:.1f}" width="{bar / 32 + 0.5}" height="10" '
+        f'fill="{_shade(i / 31)[0]}"/>'
+        for i in range(32)
+    )
+    key = (
+        f'{steps}<text x="{left}" y="{y + 32:.1f}">{first:.3g}</text>'
+        f'<text x="{left + bar}" y="{y + 32:.1f}" text-anchor="end">{last:.3g}</text>'
+        f'<text x="{left + bar + 12}" y="{y + 17:.1f}">{text(label)}</text>'
+    )
+    width, height = max(right, left + bar + 12 + 7 * len(label)) + 16, y + 40
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" aria-label="{text(label)}">'
+        f'<text x="{left:.1f}" y="16">tested on</text>'
+        f'<text x="{left - 10:.1f}" y="{roof - 8}" text-anchor="end">trained on</text>{drawn}{frames}{key}</svg>'
+    )
+
+
+def _shade(share: float) -> tuple[str, str]:
+    """Return the colour of a share in [0, 1], from light to dark blue, and one that can be read on it."""
+    stops = np.array([(237, 244, 250), (107, 174, 214), (8, 48, 107)], float)
+    at = float(np.clip(share, 0, 1)) * (len(stops) - 1)
+    low = min(int(at), len(stops) - 2)
+    red, green, blue = np.rint(stops[low] + (at - low) * (stops[low + 1] - stops[low])).astype(int)
+    return f"#{red:02x}{green:02x}{blue:02x}", "#fff" if share > 0.62 else "#1c1c1e"

@@ -14,6 +14,7 @@ MAY = {
     "ranks": set(),
     "page": set(),
     "verbs": set(),  # a function as a verb; those of data and the audit
+    "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "verbs"},
     "audit": {"argv", "cli", "config", "evaluation", "verbs"},
     "losses": set(),
     "networks": set(),

@@ -283,7 +283,7 @@ def map_grid(examples: Sequence[Example]) -> "Figure":
     for one in examples:
         for name, picture in panels(one).items():
             images.append(picture)
-            titles.append(f"IoU {one.iou:.3f}" if name == "map" else name)
+            titles.append(f"map, IoU {one.iou:.3f}" if name == "map" else name)
     return image_grid(images, titles)
 
 

@@ -162,13 +162,21 @@ def page(run: Mapping[str, Any], parts: Sequence[str]) -> str:
 
 
 def _table(rows: Sequence[results.Row]) -> str:
+    """Return the table of detection, and one of localization where there are maps: one of both is too wide to read."""
     names = results.metric_names(rows)
+    of_maps = [name for name in names if name.startswith("mask_")]
+    of_images = _columns("Results", rows, [name for name in names if name not in of_maps])
+    return of_images + (_columns("Localization", rows, of_maps) if of_maps else "")
+
+
+def _columns(title: str, rows: Sequence[results.Row], names: Sequence[str]) -> str:
+    """Return some metrics of a table under a title."""
     known = [results.METRICS.get(name, (name, "")) for name in names]
     head = "".join(
         f'<th title="{text(help)}">{text(label)}</th>' if help else f"<th>{label}</th>" for label, help in known
     )
     lines = "".join(_line(row, names) for row in rows)
-    start = "<h2>Results</h2><div class=wide><table><tr><th>domain</th><th>real</th><th>fake</th>"
+    start = f"<h2>{title}</h2><div class=wide><table><tr><th>domain</th><th>real</th><th>fake</th>"
     return f"{start}{head}</tr>\n{lines}</table></div>"
 
 

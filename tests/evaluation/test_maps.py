@@ -67,6 +67,7 @@ def test_masks_are_learned_measured_shown_and_written(spliced: Path) -> None:
     assert json.loads((folder / "results.json").read_text())["results"]["same"]["mask_iou"] == own["mask_iou"]
     assert "mask_iou" in (folder / "results.csv").read_text().splitlines()[0]
     page = (folder / "report.html").read_text()
+    assert page.index("<h2>Results") < page.index("<h2>Localization") < page.index(">IoU</th>")
     assert page.count("overlay of ") == 4  # four fakes in the test split, each once
     best = float(cli.model.maps["test"]["same"].rows()["iou"].nan_to_num(0).max())
     assert f"IoU {best:.4f}" in page

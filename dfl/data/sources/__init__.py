@@ -16,6 +16,7 @@ from dfl.data.sources.folder import Folder
 from dfl.data.sources.genimage import GenImage
 from dfl.data.sources.kaggle140k import Kaggle140k
 from dfl.data.sources.manifests import ForensicHub, ImdlBenco, Spai
+from dfl.data.sources.only import Only
 from dfl.data.sources.openforensics import OpenForensics
 from dfl.data.sources.packed import Packed
 from dfl.data.sources.paths import Paths
@@ -58,6 +59,7 @@ __all__ = [
     "Kaggle140k",
     "Korus",
     "Nist16",
+    "Only",
     "OpenForensics",
     "OpenSdi",
     "Packed",

@@ -1,0 +1,64 @@
+"""Part of another source: the fakes of some generators, with its real images or without them."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfl.data.sources.base import Source
+from dfl.errors import UserError, near
+
+
+class Only(Source):
+    """Rows of a source whose generator is asked for, and its real images.
+
+    Works with every source that names its generators, so that one set serves as one domain for each of them.
+
+    Args:
+        source: What to choose from.
+        generators: Generators to take, by the names in the source's rows; None takes all.
+        reals: Whether real images are taken too.
+        limit: At most so many images of what is chosen, in all splits or by split.
+        limit_seed: Seed of that draw.
+
+    Raises:
+        UserError: On reading, if the source has no such generator in the split that is asked for.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        generators: list[str] | None = None,
+        reals: bool = True,
+        limit: int | dict[str, int] | None = None,
+        limit_seed: int = 0,
+    ) -> None:
+        super().__init__(limit, limit_seed)
+        self.source, self.generators, self.reals = source, generators, reals
+        #: None where every split has all images, which the data module heeds.
+        self.fractions = getattr(source, "fractions", {})
+
+    def prepare(self) -> None:
+        """Let the source make what it needs."""
+        self.source.prepare()
+
+    def release(self) -> None:
+        """Let the source go of what it holds."""
+        self.source.release()
+
+    def items(self, split: str) -> pa.Table:
+        """Return the chosen rows of a split."""
+        table = self.source.load(split, encoded=True)
+        fake = pc.equal(table["label"], 1)
+        wanted = fake
+        if self.generators is not None:
+            names = table["generator"].cast(pa.string())
+            there = sorted(set(pc.unique(names.filter(fake)).to_pylist()) - {""})
+            for name in self.generators:
+                if name not in there:
+                    known = near(name, there) or "; its rows name no generator at all"
+                    raise UserError(f"{self.source!r} has no fakes of {name!r} in split {split!r}{known}")
+            wanted = pc.and_(fake, pc.is_in(names, pa.array(self.generators, pa.string())))
+        return table.filter(pc.or_(wanted, pc.invert(fake)) if self.reals else wanted)
+
+    def __repr__(self) -> str:
+        names = "all" if self.generators is None else ", ".join(self.generators)
+        return f"Only({self.source!r}, {names}{'' if self.reals else ', no real images'})"
