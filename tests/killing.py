@@ -163,7 +163,7 @@ Process = subprocess.Popen[str] | Forked
 
 def finish(process: Process) -> str:
     """Wait for the end of a process that must succeed, and return what it printed."""
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return said
 
@@ -184,7 +184,7 @@ def kill(process: Process, root: Path, number: signal.Signals, when: Callable[[]
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     return said
 
 

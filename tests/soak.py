@@ -3,6 +3,7 @@
 Settings (detector, workers, ranks) are drawn at random; so are the signal, the moment, and how often one run is cut.
 Each setting has one uncut run, with which all that were cut are compared: weights, optimizer, best checkpoint, each
 rank's samples and losses at each step. Worker counts change between the parts of a run, since that must not matter.
+With ``--fork`` runs begin after the imports, which are most of their time, and which no kill then hits.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import save_image
-from killing import Setting, command, finish, outcome, start
+from killing import Forked, Process, Setting, command, finish, importing, outcome, start
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -29,7 +30,10 @@ def main() -> dict[str, int]:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--fork", action="store_true")
     asked = options.parse_args()
+    if asked.fork:
+        importing()
     rng = random.Random(asked.seed)
     table: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     wrong = kills = 0
@@ -43,18 +47,26 @@ def main() -> dict[str, int]:
             detector, ranks = rng.choice(("VitScl", "Baseline")), rng.choice((1, 1, 2))
             if (detector, ranks) not in whole:
                 root, began = place / f"{detector}{ranks}", time.monotonic()
-                finish(start(command(Setting(detector, 0, ranks), place / "faces", root)))
+                finish(begin(command(Setting(detector, 0, ranks), place / "faces", root), asked.fork))
                 whole[detector, ranks] = outcome(root), time.monotonic() - began
             expected, seconds = whole[detector, ranks]
             cuts = rng.randint(1, 3)
-            made = cut_run(rng, place, detector, ranks, cuts, seconds)
+            made = cut_run(rng, place, detector, ranks, cuts, seconds, asked.fork)
             kills += len(made)
-            good = outcome(place / "cut") == expected
+            found = outcome(place / "cut")
+            good = found == expected
             wrong += not good
             for name in made:
                 table[f"{detector}, {ranks} rank{'s' * (ranks > 1)}", name][0] += 1
                 table[f"{detector}, {ranks} rank{'s' * (ranks > 1)}", name][1] += good
             print(f"{kills:4} {detector:9} {ranks} {' '.join(made):28} {'equal' if good else 'DIFFERENT'}", flush=True)
+            if not good:
+                kept = Path(tempfile.mkdtemp(prefix="dfl-soak-"))
+                shutil.copytree(place / "cut", kept / "cut")
+                shutil.copytree(place / f"{detector}{ranks}", kept / "whole")
+                print(
+                    f"     {', '.join(k for k in expected if found.get(k) != expected[k])}: kept in {kept}", flush=True
+                )
             shutil.rmtree(place / "cut")
     print("\n| setting | signal | kills | equal |\n|---|---|---|---|")
     for (setting, name), (count, good) in sorted(table.items()):
@@ -63,11 +75,18 @@ def main() -> dict[str, int]:
     return {"kills": kills, "wrong": wrong}
 
 
-def cut_run(rng: random.Random, place: Path, detector: str, ranks: int, cuts: int, seconds: float) -> list[str]:
+def begin(words: list[str], fork: bool) -> Process:
+    """Start a run; what it prints goes with the folder of its run."""
+    return Forked(words, Path(words[-1].removeprefix("--root=")) / "said") if fork else start(words)
+
+
+def cut_run(
+    rng: random.Random, place: Path, detector: str, ranks: int, cuts: int, seconds: float, fork: bool
+) -> list[str]:
     """Start a run, cut it at random moments, start-up included, and let it end; return the signals that cut it."""
     made = []
     for _ in range(cuts):
-        process = start(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut"))
+        process = begin(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut"), fork)
         number, until = rng.choice(SIGNALS), time.monotonic() + rng.uniform(0.3, 1.0) * seconds
         while process.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
@@ -77,9 +96,9 @@ def cut_run(rng: random.Random, place: Path, detector: str, ranks: int, cuts: in
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
         made.append(number.name)
-    finish(start(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut")))
+    finish(begin(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut"), fork))
     return made
 
 

@@ -99,6 +99,8 @@ class KeepLast(Checkpoint):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation is over: a checkpoint that is written from here on, the best one too, shall not repeat it."""
         self._before_validation = None
+        done: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+        done.ready = done.started = done.completed  # `about_to_validate` counted one batch more as begun
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with what validation found; the end of the epoch comes right after the last one and saves itself."""
@@ -150,8 +152,9 @@ def about_to_validate(loops: dict[str, Any]) -> dict[str, Any]:
     state = copy.deepcopy(loops)
     batches = state["epoch_loop.batch_progress"]
     validation = state["epoch_loop.val_loop.batch_progress"]
-    for count in ("total", "current"):
+    before = {"total": validation["total"]["completed"], "current": 0}  # earlier validations of this epoch
+    for count, done in before.items():
         batches[count]["completed"] = batches[count]["processed"]
-        validation[count].update(ready=1, started=1, processed=0, completed=0)
+        validation[count].update(ready=done + 1, started=done + 1, processed=done, completed=done)
     validation["is_last_batch"] = False
     return state

@@ -189,6 +189,12 @@ def assert_goes_on(whole: Run, rest: Run, part: Run | None = None) -> None:
         assert part.log.rows.keys() | rest.log.rows.keys() == whole.log.rows.keys()
     assert rest.sha256 == whole.sha256
     assert rest.trainer.global_step == whole.trainer.global_step
+    assert _validated(rest) == _validated(whole)
+
+
+def _validated(run: Run) -> dict[str, Any]:
+    """Return how many validation batches were begun and ended, as the last checkpoint says."""
+    return run.trainer.fit_loop.state_dict()["epoch_loop.val_loop.batch_progress"]["total"]
 
 
 def kind(checkpoint: Path) -> tuple[bool, ...]:
