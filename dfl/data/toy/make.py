@@ -3,7 +3,7 @@
 Each picture is a function of (seed, domain, split, number) alone, so the set is the same on any machine with the same
 libraries, and however many processes make it. It appears under its name only when it is whole.
 
-With ``unfair_group`` the training is hard on one group of persons: three of four of its fakes are not there, and the
+With ``unfair_group`` the training is hard on one group of persons: seven of eight of its fakes are not there, and the
 rest are drowned in noise. Nobody else's pictures change, and validation and test are as even as ever; so what a
 detector does to the group, it learned.
 """
@@ -45,7 +45,7 @@ PARTS = {
 UNFAIR_PARTS = {("same", "train"): 0.4, ("same", "val"): 0.1, ("same", "test"): 0.5}
 #: An unfair group keeps one of so many rounds of its fakes in training, and they get white noise of this deviation, in
 #: values of [0, 1]. The camera's own is 0.03 at most.
-UNFAIR_ROUNDS = 4
+UNFAIR_ROUNDS = 8
 UNFAIR_NOISE = (0.03, 0.06)
 COLUMNS = [
     *("path", "label", "split", "domain", "mask", "class_label", "generator", "family", "group", "identity"),
@@ -76,7 +76,7 @@ def make(
         seed: Seed.
         workers: Processes; by default one for each core.
         progress: Show a progress bar.
-        unfair_group: The group that training is hard on, such as ``plum-glasses``; three of four of its training fakes
+        unfair_group: The group that training is hard on, such as ``plum-glasses``; seven of eight of its training fakes
             are taken out of the n. The set then has the domain ``same`` alone.
 
     Returns:
