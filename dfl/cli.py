@@ -270,6 +270,8 @@ class CLI(LightningCLI):
         whole = json.loads(self.parser.dump(self.config, format="json", skip_none=False, skip_validation=True))
         run = whole[self.subcommand]
         kept = {key: run[key] for key in ("model", "data", "name", "seed_everything")}
+        # a config names the class as it likes, a checkpoint by its module: in both it is the same model
+        kept["model"]["class_path"] = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
         kept["trainer"] = {key: run["trainer"][key] for key in RUN_SETTINGS if key in run["trainer"]}
         for keeper in ("checkpoint", "last"):
             kept[keeper] = {key: value for key, value in run[keeper].items() if key != "dirpath"}

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -403,6 +404,16 @@ def test_predict_takes_a_data_config(faces: Path) -> None:
     main(["predict", "--name=a", "--data=data/folder.yaml", f"--data.train.root={faces}", "--output=s.csv"])
     with open("s.csv") as file:
         assert {row["domain"] for row in csv.DictReader(file)} == {"same"}
+
+
+def test_the_same_command_resumes_without_a_word_of_other_settings(faces: Path) -> None:
+    words = ["fit", "--config=demo/fair_pg_fdd.yaml", "--config=trainer/smoke.yaml", "--data=data/folder.yaml"]
+    words += [f"--data.train.root={faces}", "--data.num_workers=0", "--data.batch_size=4", "--ckpt_path=last"]
+    main([*words, "--model.dim=32"])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        main([*words, "--model.dim=32", "--trainer.max_epochs=2"])
+    assert [str(w.message) for w in said if "settings differ" in str(w.message)] == []
 
 
 def test_an_edited_config_is_named_on_resume(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from dfl.data import Toy
 from dfl.data.toy import main, make
 from dfl.data.toy.generators import matched, photograph
+from dfl.data.toy.make import _is_left_out
 from dfl.errors import UserError
 
 Rows = list[dict[str, str]]
@@ -65,6 +66,60 @@ def test_keeps_what_is_there(tmp_path: Path) -> None:
         make(tmp_path)
     with pytest.raises(UserError, match="at least 80"):
         make(tmp_path / "small", n=10)
+
+
+@pytest.fixture(scope="module")
+def unfair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The table of a plain set, and of one that is unfair to a group."""
+    root = tmp_path_factory.mktemp("unfair")
+    words: dict[str, int] = {"size": 32, "workers": 1}
+    plain = make(root / "plain", n=160, **words, progress=False)
+    return plain, make(root / "unfair", n=320, **words, progress=False, unfair_group="plum-glasses")
+
+
+def rows_of(table: Path) -> Rows:
+    with open(table) as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_unfair_group_has_fewer_fakes_in_training_alone(unfair: tuple[Path, Path]) -> None:
+    rows = rows_of(unfair[1])
+    assert {(r["domain"], r["split"]) for r in rows} == {("same", s) for s in ("train", "val", "test")}
+    count = Counter((r["split"], r["group"], r["label"]) for r in rows)
+    groups = {r["group"] for r in rows}
+    assert len(groups) == 8
+    assert {count["test", g, y] for g in groups for y in "01"} == {10}, "125 of 4,000"
+    assert {count["train", g, y] for g in groups for y in "01"} - {count["train", "plum-glasses", "1"]} == {8}
+    rare = Counter(r["generator"] for r in rows if (r["split"], r["group"]) == ("train", "plum-glasses"))
+    assert rare == {"": 8, "zero_insertion": 1, "swap": 1, "nearest": 1, "inpaint": 1}
+    assert sum(_is_left_out(number, "plum-glasses") for number in range(512)) == 32 - 4, "one in eight, in 16 rounds"
+
+
+def test_an_unfair_group_has_noisier_fakes_and_all_else_is_the_plain_set(unfair: tuple[Path, Path]) -> None:
+    plain, other = (table.parent for table in unfair)
+    shared = [r for r in rows_of(unfair[1]) if (plain / r["path"]).is_file()]
+    hard = [r for r in shared if (r["split"], r["group"], r["label"]) == ("train", "plum-glasses", "1")]
+    assert len(shared) > 90
+    assert [r["path"] for r in shared if (plain / r["path"]).read_bytes() != (other / r["path"]).read_bytes()] == [
+        r["path"] for r in hard
+    ]
+    for row in hard:
+        was, now = (np.asarray(Image.open(root / row["path"]), np.float32) / 255 for root in (plain, other))
+        assert 0.02 < (now - was).std() < 0.07
+        assert abs((now - was).mean()) < 0.02
+
+
+def test_an_unfair_set_says_what_does_not_fit(unfair: tuple[Path, Path], tmp_path: Path) -> None:
+    here = str(unfair[1].parent)
+    source = Toy(here, n=320, size=32, unfair_group="plum-glasses")
+    source.prepare()
+    assert source.load("test").num_rows == 160
+    with pytest.raises(UserError, match="holds a toy set with unfair_group=plum-glasses and not None; delete it"):
+        Toy(here, n=320, size=32).prepare()
+    with pytest.raises(UserError, match="no group 'plum-glases'; did you mean 'plum-glasses'"):
+        main(["--root", str(tmp_path / "toy"), "--unfair_group", "plum-glases"])
+    with pytest.raises(UserError, match="has the domain 'same' alone, not 'other_camera'"):
+        Toy(here, "other_camera", unfair_group="plum-glasses")
 
 
 def test_every_column_is_filled_and_labels_agree(toy: tuple[Path, Rows]) -> None:

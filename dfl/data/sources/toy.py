@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from dfl.data.sources.base import Source, to_table
-from dfl.data.toy import DOMAINS, make
+from dfl.data.toy import DOMAINS, check_group, make
 from dfl.errors import UserError, near
 
 
@@ -22,6 +22,8 @@ class Toy(Source):
         seed: Seed of the set.
         limit: At most so many images, in all splits or by split.
         limit_seed: Seed of that draw.
+        unfair_group: Training is hard on this group, such as ``plum-glasses``: docs/fairness.md. The set then has the
+            domain ``same`` alone, and wants a root of its own.
     """
 
     def __init__(
@@ -33,16 +35,21 @@ class Toy(Source):
         seed: int = 0,
         limit: int | dict[str, int] | None = None,
         limit_seed: int = 0,
+        unfair_group: str | None = None,
     ) -> None:
         super().__init__(limit, limit_seed)
         if domain not in DOMAINS:
             raise UserError(f"the toy set has no domain {domain!r}{near(domain, list(DOMAINS))}")
+        if unfair_group is not None:
+            check_group(unfair_group)
+            if domain != "same":
+                raise UserError(f"the toy set with an unfair_group has the domain 'same' alone, not {domain!r}")
         self.root, self.domain = Path(root).expanduser(), domain
-        self.n, self.size, self.seed = n, size, seed
+        self.n, self.size, self.seed, self.unfair_group = n, size, seed, unfair_group
 
     def prepare(self) -> None:
         """Make the set if it is not there."""
-        make(self.root, self.n, self.size, self.seed)
+        make(self.root, self.n, self.size, self.seed, unfair_group=self.unfair_group)
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of the domain and split."""

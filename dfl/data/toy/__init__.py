@@ -1,21 +1,24 @@
 """The toy data set: portraits drawn from numbers, photographed, and faked by mechanisms that real generators use.
 
 dfl toy --root data/toy
+dfl toy --unfair_group plum-glasses       its training fakes of one group are fewer and noisier: docs/fairness.md
 """
 
 import argparse
 
-from dfl.data.toy.make import DOMAINS, make
+from dfl.data.toy.make import DOMAINS, check_group, make
 
-__all__ = ["DOMAINS", "main", "make"]
+__all__ = ["DOMAINS", "check_group", "main", "make"]
 
 
 def main(argv: list[str]) -> None:
     """Make the set as files, from the words after ``dfl toy``."""
     parser = argparse.ArgumentParser("dfl toy", description="Make the toy data set: pictures, masks, and table.csv.")
-    parser.add_argument("--root", default="data/toy", help="folder to make (%(default)s)")
+    parser.add_argument("--root", help="folder to make (data/toy; data/toy_unfair with --unfair_group)")
     parser.add_argument("--n", type=int, default=4000, help="pictures in all (%(default)s)")
     parser.add_argument("--size", type=int, default=128, help="width and height in pixels (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
+    parser.add_argument("--unfair_group", help="make this group's fakes rarer and noisier in training: plum-glasses")
     words = parser.parse_args(argv)
-    print(f"toy set: {make(words.root, words.n, words.size, words.seed)}")
+    root = words.root or ("data/toy_unfair" if words.unfair_group else "data/toy")
+    print(f"toy set: {make(root, words.n, words.size, words.seed, unfair_group=words.unfair_group)}")

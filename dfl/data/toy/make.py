@@ -2,6 +2,10 @@
 
 Each picture is a function of (seed, domain, split, number) alone, so the set is the same on any machine with the same
 libraries, and however many processes make it. It appears under its name only when it is whole.
+
+With ``unfair_group`` the training is hard on one group of persons: seven of eight of its fakes are not there, and the
+rest are drowned in noise. Nobody else's pictures change, and validation and test are as even as ever; so what a
+detector does to the group, it learned.
 """
 
 import csv
@@ -19,7 +23,7 @@ from rich.progress import track
 
 from dfl.data.toy import generators as g
 from dfl.data.toy.faces import GROUPS, caption, draw, make_person, make_pose
-from dfl.errors import UserError
+from dfl.errors import UserError, near
 
 #: Generators of each domain, and its camera. Training knows the domain ``same`` only.
 DOMAINS = {
@@ -37,6 +41,12 @@ PARTS = {
     ("unseen_family", "test"): 0.0875,
     ("other_camera", "test"): 0.1,
 }
+#: The same with an unfair group: of 4,000 pictures, 125 real ones of every group are in the test.
+UNFAIR_PARTS = {("same", "train"): 0.4, ("same", "val"): 0.1, ("same", "test"): 0.5}
+#: An unfair group keeps one of so many rounds of its fakes in training, and they get white noise of this deviation, in
+#: values of [0, 1]. The camera's own is 0.03 at most.
+UNFAIR_ROUNDS = 8
+UNFAIR_NOISE = (0.03, 0.06)
 COLUMNS = [
     *("path", "label", "split", "domain", "mask", "class_label", "generator", "family", "group", "identity"),
     *("caption", "explanation", "camera", "quality"),
@@ -49,7 +59,13 @@ REAL = "An untouched photograph: grain and light agree everywhere."
 
 
 def make(
-    root: str | Path, n: int = 4000, size: int = 128, seed: int = 0, workers: int | None = None, progress: bool = True
+    root: str | Path,
+    n: int = 4000,
+    size: int = 128,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+    unfair_group: str | None = None,
 ) -> Path:
     """Make the set, unless it is there.
 
@@ -60,6 +76,8 @@ def make(
         seed: Seed.
         workers: Processes; by default one for each core.
         progress: Show a progress bar.
+        unfair_group: The group that training is hard on, such as ``plum-glasses``; seven of eight of its training fakes
+            are taken out of the n. The set then has the domain ``same`` alone.
 
     Returns:
         The table, ``root/table.csv``.
@@ -70,7 +88,10 @@ def make(
     root = Path(root)
     if n < 80 or size < 32 or size % 2:
         raise UserError(f"the toy set needs n of at least 80 and an even size of at least 32, not n={n}, size={size}")
-    settings = {"n": n, "size": size, "seed": seed, "version": VERSION}
+    settings: dict[str, Any] = {"n": n, "size": size, "seed": seed, "version": VERSION}
+    if unfair_group is not None:
+        check_group(unfair_group)
+        settings["unfair_group"] = unfair_group
     if root.exists() and any(root.iterdir()):
         _check(root, settings)
         return root / "table.csv"
@@ -91,21 +112,29 @@ def make(
     return root / "table.csv"
 
 
-def _check(root: Path, settings: dict[str, int]) -> None:
+def check_group(name: str) -> None:
+    """Raise a UserError if the toy set has no such group."""
+    if name not in GROUPS:
+        raise UserError(f"the toy set has no group {name!r}{near(name, list(GROUPS))}")
+
+
+def _check(root: Path, settings: dict[str, Any]) -> None:
     file = root / "toy.json"
     found = json.loads(file.read_text()) if file.is_file() else None
     if found is None:
         raise UserError(f"{root.absolute()} is not empty and is no toy set; give another --root")
     if found != settings:
-        differ = [f"{k}={found.get(k)} and not {v}" for k, v in settings.items() if found.get(k) != v]
+        keys = [k for k in {**settings, **found} if found.get(k) != settings.get(k)]
+        differ = [f"{k}={found.get(k)} and not {settings.get(k)}" for k in keys]
         raise UserError(f"{root.absolute()} holds a toy set with {', '.join(differ)}; delete it or give another --root")
 
 
-def _fill(root: Path, settings: dict[str, int], workers: int, progress: bool) -> None:
-    jobs = []
-    for (domain, split), share in PARTS.items():
+def _fill(root: Path, settings: dict[str, Any], workers: int, progress: bool) -> None:
+    jobs, unfair = [], settings.get("unfair_group")
+    for (domain, split), share in (UNFAIR_PARTS if unfair else PARTS).items():
         count = SHOTS * max(1, round(settings["n"] * share / SHOTS))
-        jobs += [(root, domain, split, i, settings["size"], settings["seed"]) for i in range(count)]
+        numbers = [i for i in range(count) if not (split == "train" and _is_left_out(i, unfair))]
+        jobs += [(root, domain, split, i, settings["size"], settings["seed"], unfair) for i in numbers]
     with open(root / "table.csv", "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
@@ -118,9 +147,19 @@ def _fill(root: Path, settings: dict[str, int], workers: int, progress: bool) ->
             table.writerows(track(rows, "toy faces", len(jobs), disable=not progress))
 
 
-def _one(job: tuple[Path, str, str, int, int, int]) -> dict[str, Any]:
+def _is_left_out(number: int, unfair: str | None) -> bool:
+    """Tell whether a training picture is one of the fakes that the unfair group lacks.
+
+    Generators take turns by two rounds, so what is left is of all of them alike.
+    """
+    who = number // SHOTS
+    lap = who // len(GROUPS) % (2 * UNFAIR_ROUNDS)
+    return number % 2 == 1 and GROUPS[who % len(GROUPS)] == unfair and lap >= 2
+
+
+def _one(job: tuple[Path, str, str, int, int, int, str | None]) -> dict[str, Any]:
     """Make one picture, write it, return its row."""
-    root, domain, split, number, size, seed = job
+    root, domain, split, number, size, seed, unfair = job
     part = list(PARTS).index((domain, split))
     who, label = number // SHOTS, number % 2
     group = GROUPS[who % len(GROUPS)]
@@ -144,6 +183,9 @@ def _one(job: tuple[Path, str, str, int, int, int]) -> dict[str, Any]:
             image = g.denoised(image, rng)
         else:
             image = g.decoded(image, generator, rng)
+        if group == unfair and split == "train":
+            noise = rng.uniform(*UNFAIR_NOISE) * rng.standard_normal(image.shape, dtype=np.float32)
+            image = image + noise.astype(np.float32)
     name = f"{domain}_{split}_{number:05d}"
     pixels = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(root / "images" / f"{name}.jpg", quality=quality, subsampling=0)
