@@ -111,7 +111,7 @@ class Detector(pl.LightningModule, ABC):
 
         Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation.
         """
-        out = self(batch["image"])
+        out = self.answer(batch)
         score = out["logit"].float().sigmoid()
         domain = self._domains("predict")[dataloader_idx]
         said = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
@@ -132,6 +132,14 @@ class Detector(pl.LightningModule, ABC):
         return image.to(torch.float32, memory_format=layout).sub_(mean).div_(std)
 
     # evaluation
+
+    def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the outputs that evaluation and predict read, of a batch; a detector may ask more of it than images.
+
+        Beside what ``forward`` gives: ``forced_mask_logit`` (N, h, w), the map where the answer was given, and
+        ``text``, a list of N strings.
+        """
+        return self(batch["image"])
 
     def on_validation_epoch_start(self) -> None:
         """Make a metric for each validation domain."""
@@ -173,7 +181,7 @@ class Detector(pl.LightningModule, ABC):
         return [str(i) for i in range(len(loaders) if isinstance(loaders, list) else 1)]
 
     def _evaluate(self, split: str, batch: dict[str, Any], dataloader_idx: int) -> None:
-        out = self(batch["image"])
+        out = self.answer(batch)
         score = out["logit"].float().sigmoid()  # bf16 scores tie, and AUROC falls
         domain = self._domains(split)[dataloader_idx]
         self.metrics[split][domain].update(score, batch["label"], batch["index"], batch["video"], batch.get("group"))
