@@ -4,7 +4,8 @@
 one key is 1 whatever is asked, so the output is seg + out(v(seg)): the class has no say in the mask, and the projection
 of the class gets a gradient of exactly 0.
 
-``two_key`` makes the exchange real: the [SEG] embedding asks, and finds two keys, the projected class logits and itself.
+``two_key`` makes the exchange real: the [SEG] embedding asks, and finds two keys, the projected class logits and
+itself.
 """
 
 from typing import Literal

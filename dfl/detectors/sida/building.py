@@ -69,7 +69,7 @@ def build(
     absent = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
     if absent:
         raise UserError(
-            f"model.{what}: {name} lacks {len(absent)} of the weights of its {type(model).__name__}, such as {absent[0]}"
+            f"model.{what}: {name} lacks {len(absent)} weights of its {type(model).__name__}, such as {absent[0]}"
         )
     return model, True
 

@@ -113,6 +113,12 @@ class Llava(Family):
 
     types = ("llava",)
 
+    def __init__(self, config: Any, side: int | None = None) -> None:
+        super().__init__(config, side)
+        own = int(config.vision_config.image_size)
+        if self.side != own:
+            raise UserError(f"model.view_size is {self.side}, and the vision tower sees images of {own}: leave it out")
+
 
 class Smol(Family):
     """SmolVLM and Idefics3: SigLIP, and a connector that folds patches into channels. One view of the whole image."""
@@ -146,9 +152,7 @@ class Qwen(Family):
     types = ("qwen2_5_vl", "qwen3_vl")
     image_token = "<|image_pad|>"
     tokens = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
-    prompt = (
-        "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
-    )
+    prompt = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
     tower, projector = "visual", "visual.merger"
 
     def __init__(self, config: Any, side: int | None = None) -> None:

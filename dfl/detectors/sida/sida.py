@@ -32,7 +32,16 @@ from dfl.detectors.base import Detector, Losses
 from dfl.detectors.sida.building import add_rows, build
 from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
-from dfl.detectors.sida.text import IGNORED, NEW_TOKENS, Conversation, Encoded, answer, local_tokenizer, named_tokenizer, parse
+from dfl.detectors.sida.text import (
+    IGNORED,
+    NEW_TOKENS,
+    Conversation,
+    Encoded,
+    answer,
+    local_tokenizer,
+    named_tokenizer,
+    parse,
+)
 from dfl.errors import UserError, near
 from dfl.losses import sida_bce, sida_dice
 from dfl.networks import SidaFusion, add_lora, merge_lora, whiten_patch_embed
@@ -211,7 +220,7 @@ class Sida(Detector):
             tower = family.part(model, "tower")
             tower.requires_grad_(True)
             for name, parameter in tower.named_parameters():  # what only the pooled output reads
-                if "post_layernorm" in name and family.types == ("llava",) or ".head." in name:
+                if ("post_layernorm" in name and family.types == ("llava",)) or ".head." in name:
                     parameter.requires_grad_(False)
 
     def setup(self, stage: str) -> None:
@@ -361,8 +370,6 @@ class Sida(Detector):
         """Switch to training; what is frozen stays in evaluation."""
         super().train(mode)
         if mode:
-            if not self.family.part(self.language, "tower").training:
-                return self
             frozen: list[nn.Module] = [self.masks.sam.vision_encoder] if isinstance(self.masks, Sam) else []
             if not self.hparams["train_tower"]:
                 frozen.append(self.family.part(self.language, "tower"))

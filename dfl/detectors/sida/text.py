@@ -152,7 +152,7 @@ class Conversation:
     def encode(self, answers: Sequence[str], device: torch.device | str = "cpu") -> Encoded:
         """Return the sequences of answers, each with its end of sequence."""
         rows = [self.tokenizer(a, add_special_tokens=False)["input_ids"][: self.longest_answer - 1] for a in answers]
-        rows = [row + [self.tokenizer.eos_token_id] for row in rows]
+        rows = [[*row, self.tokenizer.eos_token_id] for row in rows]
         widest, before = max(map(len, rows)), len(self.prompt)
         ids = torch.tensor([self.prompt + row + [self.pad] * (widest - len(row)) for row in rows], device=device)
         length = torch.tensor([before + len(row) for row in rows], device=device)
