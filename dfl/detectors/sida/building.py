@@ -60,7 +60,8 @@ def build(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
     try:
-        model, info = auto.from_pretrained(name, **words)
+        loaded: Any = auto.from_pretrained(name, **words)
+        model, info = loaded
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise UserError(
             f"model.{what}: no weights at {name!r}, neither a folder nor on the hub or in its cache ({_line(error)}); "
