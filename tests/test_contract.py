@@ -18,6 +18,29 @@ from dfl.data import DataModule, Folder, Transform
 from dfl.detectors import Detector
 from dfl.training import KeyedRandomness
 
+#: The smallest image-text model, as its config.json would say it.
+TINY_LLAVA: dict[str, Any] = {
+    "model_type": "llava",
+    "vision_feature_layer": -1,
+    "vision_config": {
+        "model_type": "clip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    },
+    "text_config": {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+    },
+}
 #: The smallest version of each detector.
 SMALL: dict[str, dict[str, Any]] = {
     "AttentionXception": {"backbone": "test_resnet", "layer": "layer2", "pretrained": False, "input_size": 32},
@@ -25,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "PatchForensics": {"cut": "block1", "input_size": 32},
+    "Sida": {"language_config": TINY_LLAVA, "dim": 32, "train_tower": True, "longest_answer": 16},
     "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }
@@ -205,6 +229,16 @@ SHRINK = {
         "--model.pretrained=false",
         "--model.input_size=64",
         "--model.dim=32",
+    ],
+    "Sida": [
+        "--model.language=null",
+        f"--model.language_config={json.dumps(TINY_LLAVA)}",
+        "--model.mask=light",
+        "--model.mask_config=null",
+        "--model.start=null",
+        "--model.whiten=0",
+        "--model.dtype=float32",
+        "--model.longest_answer=16",
     ],
     "Ucf": ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=64", "--model.dim=32"],
     "VitScl": ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--model.rank=2"],

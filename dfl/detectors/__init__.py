@@ -7,6 +7,7 @@ from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.grad_cam import GradCam
 from dfl.detectors.loading import load
 from dfl.detectors.patch_forensics import PatchForensics
+from dfl.detectors.sida import Sida
 from dfl.detectors.vit_scl import VitScl
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FairDisentangle",
     "GradCam",
     "PatchForensics",
+    "Sida",
     "Ucf",
     "VitScl",
     "load",

@@ -164,7 +164,7 @@ def page(run: Mapping[str, Any], parts: Sequence[str]) -> str:
 def _table(rows: Sequence[results.Row]) -> str:
     """Return the table of detection, and one of localization where there are maps: one of both is too wide to read."""
     names = results.metric_names(rows)
-    of_maps = [name for name in names if name.startswith("mask_")]
+    of_maps = [name for name in names if name.startswith(("mask_", "forced_mask_"))]
     of_images = _columns("Results", rows, [name for name in names if name not in of_maps])
     return of_images + (_columns("Localization", rows, of_maps) if of_maps else "")
 

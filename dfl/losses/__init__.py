@@ -4,6 +4,7 @@ from dfl.losses.classification import cross_entropy
 from dfl.losses.cvar import bilevel_cvar, cvar
 from dfl.losses.ldam import ldam
 from dfl.losses.localization import mask_loss, mean_logit, patch_loss
+from dfl.losses.sida import sida_bce, sida_dice
 from dfl.losses.single_center import SingleCenterLoss, single_center_loss
 from dfl.losses.triplets import contrastive_triplets
 
@@ -17,5 +18,7 @@ __all__ = [
     "mask_loss",
     "mean_logit",
     "patch_loss",
+    "sida_bce",
+    "sida_dice",
     "single_center_loss",
 ]

@@ -11,6 +11,7 @@ from dfl.networks.backbone import (
 from dfl.networks.disentangle import ConditionalDecoder, ConvBlock, PooledHead, adain
 from dfl.networks.grad_cam import find_layer, grad_cam, stretch
 from dfl.networks.lora import add_lora, merge_lora
+from dfl.networks.sida_fusion import SidaFusion
 from dfl.networks.whitening import whiten_patch_embed
 from dfl.networks.xception import TruncatedXception
 from dfl.networks.xception_encoder import BackboneEncoder, XceptionEncoder
@@ -20,6 +21,7 @@ __all__ = [
     "ConditionalDecoder",
     "ConvBlock",
     "PooledHead",
+    "SidaFusion",
     "TruncatedXception",
     "XceptionEncoder",
     "adain",

@@ -190,7 +190,7 @@ def _made(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 def _from_timm(name: str, **kwargs: Any) -> nn.Module:
     try:
-        with _offline_if_no_network():
+        with offline_if_no_network():
             return _made(name, pretrained=True, **kwargs)
     except UserError:
         raise
@@ -203,7 +203,7 @@ def _from_timm(name: str, **kwargs: Any) -> nn.Module:
 
 
 @contextmanager
-def _offline_if_no_network() -> Iterator[None]:
+def offline_if_no_network() -> Iterator[None]:
     """Spare the user a minute of retries where the hub's name cannot even be looked up."""
     before = hub.HF_HUB_OFFLINE
     try:

@@ -5,11 +5,12 @@ same outputs at no extra cost.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from peft.utils.other import TrainableTokensWrapper
 from torch import nn
 
 from dfl.errors import UserError
@@ -22,6 +23,7 @@ def add_lora(
     dropout: float = 0.1,
     targets: Sequence[str] = ("qkv",),
     train_also: Sequence[str] = (),
+    rows: Mapping[str, list[int]] | None = None,
 ) -> nn.Module:
     """Freeze a network and put LoRA on its linear layers, in place.
 
@@ -32,6 +34,7 @@ def add_lora(
         dropout: Dropout before A.
         targets: Ends of the names of the layers that get LoRA.
         train_also: Patterns (``*`` allowed) of parameters that are trained in full beside LoRA, for example ``norm*``.
+        rows: Rows that are trained beside LoRA, by the end of the name of an embedding or output layer: new tokens.
 
     Returns:
         The same network.
@@ -50,7 +53,11 @@ def add_lora(
     # r and alpha by name: peft stores them in the modules, and a checkpoint needs only the tensors
     inject_adapter_in_model(
         LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=[n for met in chosen.values() for n in met]
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=[n for met in chosen.values() for n in met],
+            trainable_token_indices=dict(rows) if rows else None,
         ),
         model,
     )
@@ -64,11 +71,17 @@ def add_lora(
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Return a copy in which every LoRA layer is the plain linear layer W + (alpha / r) B A; outputs are equal."""
+    """Return a copy in which every LoRA layer is the plain linear layer W + (alpha / r) B A, new rows in place."""
     model = copy.deepcopy(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge(safe_merge=True)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.get_base_layer())
+            plain = module.get_base_layer()
+        elif isinstance(module, TrainableTokensWrapper):
+            module.token_adapter.merge(safe_merge=True)
+            plain = module.token_adapter.get_base_layer()
+        else:
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
     return model

@@ -1,7 +1,7 @@
 """Schedules and optimizers that torch does not have."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
@@ -9,17 +9,20 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class WarmupCosine(LRScheduler):
-    """A linear warm-up from zero, then a cosine back to zero, step by step over the whole run.
+    """A linear warm-up from zero, then a cosine (or a line) back to zero, step by step over the whole run.
 
     The number of steps is not known where the schedule is configured; the detector tells it with ``prepare``.
 
     Args:
         optimizer: The optimizer.
         warmup: Share of all steps in which the learning rate rises.
+        shape: Of the fall.
     """
 
-    def __init__(self, optimizer: Optimizer, warmup: float = 0.1) -> None:
-        self.warmup, self.total_steps = warmup, 1
+    def __init__(
+        self, optimizer: Optimizer, warmup: float = 0.1, shape: Literal["cosine", "linear"] = "cosine"
+    ) -> None:
+        self.warmup, self.shape, self.total_steps = warmup, shape, 1
         super().__init__(optimizer)
 
     def prepare(self, total_steps: int) -> None:
@@ -46,5 +49,5 @@ class WarmupCosine(LRScheduler):
             factor = step / rise
         else:
             share = min(1.0, (step - rise) / max(1, self.total_steps - rise + 1))
-            factor = 0.5 * (1 + math.cos(math.pi * share))
+            factor = 1 - share if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * share))
         return [float(base) * factor for base in self.base_lrs]

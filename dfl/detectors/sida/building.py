@@ -1,0 +1,111 @@
+"""Pretrained models of transformers by name or folder, or random ones from a config of plain types."""
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
+
+from dfl.errors import UserError
+from dfl.networks.backbone import offline_if_no_network, skips_weights
+
+
+def build(
+    what: str,
+    name: str | None,
+    config: Mapping[str, Any] | None,
+    dtype: str = "float32",
+    four_bit: bool = False,
+    vocabulary: int | None = None,
+    check: Callable[[Any], object] = lambda config: None,
+) -> tuple[Any, bool]:
+    """Build a model.
+
+    Args:
+        what: The argument that names it, for errors: ``language`` or ``mask``.
+        name: Hub name or folder; its weights are taken, from safetensors.
+        config: What its config.json holds, with ``model_type``: a random model where there is no name, or where weights
+            are skipped.
+        dtype: Of its weights.
+        vocabulary: Tokens that a random language model knows, where its config does not say.
+        four_bit: Frozen linear layers in 4 bits, through bitsandbytes.
+        check: Raises for a config that will not do, before gigabytes are made or loaded.
+
+    Returns:
+        The model and whether its weights came from the name.
+
+    Raises:
+        UserError: If it is not there, is none that transformers knows, or its weights do not fit.
+    """
+    auto = AutoModelForImageTextToText if what == "language" else AutoModel
+    if name is None or (skips_weights() and config is not None):
+        if not config:
+            raise UserError(f"model.{what} names no model and model.{what}_config does not describe one: give one")
+        words = copy.deepcopy(dict(config))
+        kind = words.pop("model_type", None)
+        if vocabulary and "text_config" in words:
+            words["text_config"] = {"vocab_size": vocabulary} | words["text_config"]
+        try:
+            made = AutoConfig.for_model(kind, **words)
+            check(made)
+            return auto.from_config(made, dtype=getattr(torch, dtype)), False
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"model.{what}_config makes no model of type {kind!r}: {_line(error)}") from error
+    words = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
+    if four_bit:
+        if not RequirementCache("bitsandbytes>=0.46.1"):
+            raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
+        words["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+    try:
+        with offline_if_no_network():
+            check(AutoConfig.from_pretrained(name))
+            loaded: Any = auto.from_pretrained(name, **words)
+        model, info = loaded
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise UserError(
+            f"model.{what}: no weights at {name!r}, neither a folder nor on the hub or in its cache ({_line(error)}); "
+            "download them, or give a folder with config.json and safetensors"
+        ) from error
+    absent = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
+    if absent:
+        raise UserError(
+            f"model.{what}: {name} lacks {len(absent)} weights of its {type(model).__name__}, such as {absent[0]}"
+        )
+    return model, True
+
+
+def add_rows(model: Any, length: int) -> None:
+    """Make room for ``length`` tokens; rows beyond the old ones are the old ones' mean, with a little fixed noise.
+
+    They are the same on every machine: a checkpoint that leaves the frozen base out finds it as it was.
+    """
+    old = model.get_input_embeddings().weight.shape[0]
+    if length <= old:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.resize_token_embeddings(length, mean_resizing=False)
+    tables = {id(t.weight): t.weight for t in (model.get_input_embeddings(), model.get_output_embeddings())}
+    for weight in tables.values():
+        _fill(weight, old)
+
+
+def _fill(weight: nn.Parameter, old: int) -> None:
+    if weight.is_meta:
+        return
+    noise = torch.randn(
+        (len(weight) - old, weight.shape[1]), generator=torch.Generator("cpu").manual_seed(0), device="cpu"
+    )
+    with torch.no_grad():
+        known: Tensor = weight[:old].float()
+        weight[old:] = (known.mean(0) + 0.1 * known.std(0) * noise.to(weight.device)).to(weight.dtype)
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,95 @@
+"""From an embedding of [SEG] to a mask: SAM, SAM 2, or a small decoder on the features that the vision tower has.
+
+SAM's image encoder is frozen and sees the image at its own size; the embedding is the one sparse token of its prompt.
+The small decoder needs no second look at the image: its maps are what the language model's own tower saw.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfl.errors import UserError
+
+#: Normalisation of SAM, SAM 2 and of the small decoder's images.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Light(nn.Module):
+    """Modulate features with the embedding, scale them up four times, and ask each pixel how near the embedding it is.
+
+    Args:
+        width: D, channels of the features.
+        dim: C, of the embedding.
+        hidden: Channels within; a multiple of 16.
+    """
+
+    def __init__(self, width: int, dim: int = 256, hidden: int = 64) -> None:
+        super().__init__()
+        self.dim = dim
+        self.enter = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.GroupNorm(8, hidden))
+        self.modulate = nn.Linear(dim, 2 * hidden)
+        self.mix = nn.Sequential(nn.GELU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.GroupNorm(8, hidden), nn.GELU())
+        self.rise = nn.Sequential(nn.Conv2d(hidden, hidden * 4, 3, padding=1), nn.PixelShuffle(4), nn.GELU())
+        self.ask = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, hidden // 4 + 1))
+
+    def forward(self, image: Tensor, features: Tensor, prompt: Tensor) -> Tensor:
+        """Map features (N, D, g, g) and embeddings (N, C) to logits (N, 4 g, 4 g); the image is not looked at."""
+        scale, shift = self.modulate(prompt)[:, :, None, None].chunk(2, 1)
+        x = self.enter(features.to(prompt.dtype))
+        x = self.rise(self.mix(x * (1 + scale) + shift))
+        want = self.ask(prompt)
+        return torch.einsum("nchw,nc->nhw", x, want[:, :-1]) + want[:, -1, None, None]
+
+
+class Sam(nn.Module):
+    """SAM or SAM 2 of transformers: frozen encoder, trained decoder, one mask.
+
+    Args:
+        sam: The model.
+    """
+
+    def __init__(self, sam: Any) -> None:
+        super().__init__()
+        if sam.config.model_type not in ("sam", "sam2"):
+            raise UserError(f"model.mask is of the type {sam.config.model_type!r}; it must be light, a SAM or a SAM 2")
+        self.sam, self.second = sam, sam.config.model_type == "sam2"
+        self.dim = int(sam.config.mask_decoder_config.hidden_size)
+        self.side = int(sam.config.prompt_encoder_config.image_size)
+        sam.requires_grad_(False)
+        decoder = sam.mask_decoder
+        decoder.requires_grad_(True)
+        # a loss of masks alone teaches these nothing, and the convolutions run before the decoder, without gradients
+        idle = ("iou_prediction_head", "pred_obj_score_head", "conv_s0", "conv_s1")
+        for name in idle:
+            if getattr(decoder, name, None) is not None:
+                getattr(decoder, name).requires_grad_(False)
+        if self.second:
+            decoder.dynamic_multimask_via_stability = False  # the one mask that was trained, in evaluation too
+
+    def forward(self, image: Tensor, features: Tensor, prompt: Tensor) -> Tensor:
+        """Map normalised images (N, 3, S, S) and embeddings (N, C) to logits (N, S / 4, S / 4)."""
+        with torch.no_grad():
+            maps = self.sam.get_image_embeddings(image.to(self.sam.dtype))
+            place = self.sam.get_image_wide_positional_embeddings()
+            dense = self.sam.prompt_encoder(None, None, None, None)[1] if not self.second else self._no_mask(maps[-1])
+        maps, extra = (maps[-1], {"high_resolution_features": maps[:-1]}) if self.second else (maps, {})
+        n = len(image)
+        return self.sam.mask_decoder(
+            image_embeddings=maps,
+            image_positional_embeddings=place.expand(n, -1, -1, -1),
+            sparse_prompt_embeddings=prompt[:, None, None].to(maps.dtype),
+            dense_prompt_embeddings=dense.expand(n, -1, -1, -1),
+            multimask_output=False,
+            **extra,
+        )[0][:, 0, 0]
+
+    def _no_mask(self, last: Tensor) -> Tensor:
+        weight = self.sam.prompt_encoder.no_mask_embed.weight
+        return weight.reshape(1, -1, 1, 1).expand(1, -1, *last.shape[-2:])
+
+
+def upsampled(logit: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return mask logits (N, h, w) at another size, float32."""
+    return F.interpolate(logit[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,450 @@
+"""SIDA: Huang et al., Social Media Image Deepfake Detection, Localization and Explanation (CVPR 2025).
+
+    image -> vision tower -> language model:  [prompt with image tokens] [CLS] The image is tampered [SEG] Its ... [END]
+                                                                        |                         |     |
+                                              hidden states:    detection head               projection text
+                                                                        |                         |
+                                                                 class logits ---- fusion ------> + ---> mask decoder
+
+The answer is read from one pass. Attention is causal, so the class, read where [CLS] is predicted, sees the prompt
+alone, whatever answer follows; and the [SEG] of the answer "tampered" is what the model would come to by itself if it
+said tampered. So the mask of the free run is that of the given answer where the class says tampered, and nothing
+elsewhere.
+
+One decoded image, brought to the mask side's size, is the language side's too: downscaled with antialiasing, and
+normalised anew. The losses of a batch are weighed image by image, so batches are mixed as they come.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dfl.detectors.base import Detector, Losses
+from dfl.detectors.sida.building import add_rows, build
+from dfl.detectors.sida.families import FAMILIES, Family, family_of
+from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
+from dfl.detectors.sida.text import (
+    IGNORED,
+    NEW_TOKENS,
+    Conversation,
+    Encoded,
+    answer,
+    local_tokenizer,
+    named_tokenizer,
+    parse,
+)
+from dfl.errors import UserError, near
+from dfl.losses import sida_bce, sida_dice
+from dfl.networks import SidaFusion, add_lora, merge_lora, whiten_patch_embed
+from dfl.networks.backbone import skips_weights
+from dfl.training.checkpoint import read_checkpoint
+
+TAMPERED = 2
+#: Logit of a mask that is all real.
+NOTHING = -20.0
+
+
+class Sida(Detector):
+    """A vision-language model that tells real, synthetic and tampered apart, masks and explains.
+
+    Args:
+        language: Image-text model of transformers: hub name or folder, see ``families.py``. None: a random one.
+        language_config: What its config.json holds, to build a random one, or to count without weights.
+        corpus: Sentences that the tokenizer of a random model is trained on.
+        mask: ``light``, or a SAM or SAM 2 of transformers by hub name or folder; None: a random SAM.
+        mask_config: What SAM's config.json holds, to build a random one; of ``light`` the argument ``hidden``.
+        input_size: Side of the images in pixels; by default that of the mask side, or the language side's own.
+        view_size: Side of what the language side sees; by default that of its tower (Qwen: 448).
+        dtype: Of the language model's weights; what is trained in full should be ``float32``.
+        four_bit: The frozen language model in 4 bits, through bitsandbytes (``pip install 'dfl[sida]'``).
+        lora: LoRA on the language model: ``rank``, ``alpha``, ``dropout``, ``targets`` (ends of names of its layers).
+            None trains all of the language model and the projector.
+        train_tower: Train the vision tower in full.
+        tokens: What is trained of the embeddings beside LoRA: ``rows`` of the new tokens, or ``all`` as in the official
+            code, where the output layer stays as it is.
+        whiten: Number of training images whose patches the tower's patch embedding whitens before the first step; a
+            start for a random tower. 0 leaves it as it is.
+        start: Checkpoint of an earlier stage, a file, whose weights are taken before the first step.
+        fusion: ``two_key``, or ``official`` where the class has no say in the mask, see `dfl.networks.SidaFusion`.
+        dim: Of the embedding that prompts ``light``; SAM has its own.
+        feature: ``predicting`` reads the position before a token, as the official code, ``token`` that of the token.
+        class_weight: Weight of the detection loss.
+        mask_weight: Weight of the mask loss.
+        bce_weight: Weight of cross-entropy within it.
+        dice_weight: Weight of DICE within it.
+        text_weight: Weight of the text loss; 0 is stage 1, where answers have no explanation.
+        generate: Write the answer in test and predict.
+        text_model: Sentence encoder that measures how alike texts are: hub name or folder; None leaves that out.
+        longest_answer: Most tokens of an answer.
+        checkpointing: Recompute activations in the backward pass, to save memory.
+        optimizer: Makes the optimizer from the trainable parameters.
+        scheduler: Makes the learning-rate scheduler from the optimizer.
+    """
+
+    mean, std = IMAGENET
+
+    def __init__(
+        self,
+        language: str | None = None,
+        language_config: dict[str, Any] | None = None,
+        corpus: list[str] | None = None,
+        mask: str | None = "light",
+        mask_config: dict[str, Any] | None = None,
+        input_size: int | None = None,
+        view_size: int | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        four_bit: bool = False,
+        lora: dict[str, Any] | None = None,
+        train_tower: bool = False,
+        tokens: Literal["rows", "all"] = "rows",
+        whiten: int = 0,
+        start: str | None = None,
+        fusion: Literal["two_key", "official"] = "two_key",
+        dim: int = 256,
+        feature: Literal["predicting", "token"] = "predicting",
+        class_weight: float = 1.0,
+        mask_weight: float = 1.0,
+        bce_weight: float = 1.0,
+        dice_weight: float = 1.0,
+        text_weight: float = 0.0,
+        generate: bool = True,
+        text_model: str | None = None,
+        longest_answer: int = 256,
+        checkpointing: bool = False,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler)
+        if four_bit and (lora is None or train_tower):
+            raise UserError("model.four_bit freezes the language model: it needs model.lora, and train_tower=false")
+        if whiten and language:
+            raise UserError("whiten is a start without pretrained weights: take model.whiten=0")
+        at_random = language is None or (skips_weights() and language_config is not None)
+        tokenizer = _made_here(language_config, corpus) if at_random else named_tokenizer(str(language))
+        vocabulary = len(tokenizer) + len(NEW_TOKENS)
+        self.language, self.named_language = build(
+            "language", language, language_config, dtype, four_bit, vocabulary=vocabulary, check=family_of
+        )
+        self.family = family = family_of(self.language.config, view_size)
+        text_config = self.language.config.get_text_config()
+        self.conversation = Conversation(
+            tokenizer,
+            family.prompt,
+            family.image_token,
+            family.count,
+            feature == "predicting",
+            int(getattr(text_config, "max_position_embeddings", 2048)),
+            longest_answer,
+        )
+        self._fit_vocabulary(tokenizer)
+        width = int(text_config.hidden_size)
+        self._choose_trained(lora, train_tower, tokens, text_weight)
+        if checkpointing:
+            self.language.gradient_checkpointing_enable({"use_reentrant": False})
+
+        self.named_mask = False
+        if mask == "light":
+            self.masks: Light | Sam = Light(family.width, dim, **(mask_config or {}))
+        else:
+            sam, self.named_mask = build("mask", mask, mask_config)
+            self.masks = Sam(sam)
+        wanted = self.masks.side if isinstance(self.masks, Sam) else family.side
+        if isinstance(self.masks, Sam) and input_size not in (None, wanted):
+            raise UserError(f"model.input_size is {input_size}, and this SAM sees images of {wanted}: leave it out")
+        self.input_size = input_size or wanted
+        c = self.masks.dim
+        self.detect = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, 3))
+        self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, c))
+        self.fusion = SidaFusion(c, mode=fusion)
+
+        self.whiten, self.start, self.generates, self.text_model = whiten, start, generate, text_model
+        self.weights = (class_weight, mask_weight, bce_weight, dice_weight, text_weight)
+
+    # building
+
+    def _fit_vocabulary(self, tokenizer: Any) -> None:
+        """Give the model rows for the new tokens, and the ids that a tokenizer made here has."""
+        add_rows(self.language, max(len(tokenizer), max(self.conversation.new) + 1))
+        config, text = self.language.config, self.language.config.get_text_config()
+        for holder, name in ((config, "image_token_id"), (config, "image_token_index")):
+            if hasattr(holder, name):
+                setattr(holder, name, self.conversation.image)
+        if self.named_language:
+            return
+        for holder in (text, self.language.generation_config):
+            holder.pad_token_id, holder.eos_token_id = self.conversation.pad, tokenizer.eos_token_id
+            holder.bos_token_id = tokenizer.bos_token_id
+
+    def _choose_trained(self, lora: dict[str, Any] | None, train_tower: bool, tokens: str, text_weight: float) -> None:
+        model, family = self.language, self.family
+        text, head, table = family.part(model, "text"), model.get_output_embeddings(), model.get_input_embeddings()
+        tied = head.weight is table.weight
+        model.requires_grad_(False)
+        if lora is None:
+            for part in (text, family.part(model, "projector"), table):
+                part.requires_grad_(True)
+            head.weight.requires_grad_(tied or text_weight > 0)
+        else:
+            words: dict[str, Any] = {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": ["q_proj", "v_proj"]} | lora
+            if unknown := sorted(set(words) - {"rank", "alpha", "dropout", "targets"}):
+                raise UserError(f"model.lora has no {unknown[0]!r}{near(unknown[0], ['rank', 'alpha', 'dropout'])}")
+            prefix = next(n for n, m in model.named_modules() if m is text)
+            ends = "|".join(re.escape(t) for t in words["targets"])
+            names = [n for n, _ in text.named_modules() if re.search(rf"(^|\.)({ends})$", n)]
+            if not names:
+                kinds = sorted({n.split(".")[-1] for n, m in text.named_modules() if isinstance(m, nn.Linear)})
+                raise UserError(f"no layer of the language model is a {ends}: there are {', '.join(kinds)}")
+            rows: dict[str, list[int]] = {}
+            if tokens == "rows":
+                rows = {_last(model, table): self.conversation.new}
+                if not tied:  # stage 1 has them too, frozen, so that stage 2 finds the names it looks for
+                    rows[_last(model, head)] = self.conversation.new
+            add_lora(
+                model,
+                words["rank"],
+                words["alpha"],
+                words["dropout"],
+                [f"{prefix}.{n}" for n in names],
+                rows=rows,
+            )
+            if rows and not text_weight and not tied:
+                model.get_output_embeddings().requires_grad_(False)
+            if tokens == "all":
+                table.requires_grad_(True)
+        if train_tower:
+            tower = family.part(model, "tower")
+            tower.requires_grad_(True)
+            for name, parameter in tower.named_parameters():  # what only the pooled output reads
+                if ("post_layernorm" in name and family.types == ("llava",)) or ".head." in name:
+                    parameter.requires_grad_(False)
+
+    def setup(self, stage: str) -> None:
+        """Take up the earlier stage, or whiten the patch embedding; a checkpoint's weights come after this."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        if self.start:
+            self._take_up(self.start)
+        elif self.whiten:
+            data = self.trainer.datamodule.sets["train"]["train"]  # type: ignore[attr-defined]
+            rows = np.linspace(0, len(data) - 1, min(self.whiten, len(data))).astype(int)
+            view = self.view(self.normalise(torch.stack([data[int(row)]["image"] for row in rows]).to(self.device)))
+            tower = self.family.part(self.language, "tower")
+            whiten_patch_embed(next(m for m in tower.modules() if isinstance(m, nn.Conv2d)), view)
+
+    def _take_up(self, file: str) -> None:
+        """Load what an earlier stage trained.
+
+        Raises:
+            UserError: If it has other parts than this detector.
+        """
+        held = read_checkpoint(Path(file).expanduser())["state_dict"]
+        own = self.state_dict()
+        strange = [k for k in held if k not in own or own[k].shape != held[k].shape]
+        if strange:
+            raise UserError(
+                f"model.start: {file} holds {strange[0]}, which does not fit this detector; both stages need the same "
+                "language, mask, lora and dim"
+            )
+        held.pop("threshold", None)
+        self.load_state_dict(held, strict=False)
+
+    # what it does
+
+    def view(self, image: Tensor) -> Tensor:
+        """Return what the language side sees of normalised images (N, 3, S, S): smaller, and normalised its way."""
+        side = self.family.side
+        if image.shape[-1] != side:
+            image = F.interpolate(image, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        mean, std = self.family.normalisation
+        a, b, c, d = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (self.mean, self.std, mean, std))
+        return (image * b + (a - c)) / d
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return ``logit`` (N,), ``class_logit`` (N, 3), ``mask_logit`` (N, h, w) and ``forced_mask_logit``.
+
+        ``mask_logit`` is the free run's in evaluation: all real where the class is not tampered. In training both are
+        the one whose answer is given.
+        """
+        return self._free(self._read(image, [answer(TAMPERED)] * len(image))[0])
+
+    def _read(self, image: Tensor, answers: list[str]) -> tuple[dict[str, Tensor], Encoded, Any]:
+        """Return class and mask, the sequences, and the images as they were seen; one pass with answers given."""
+        said = self.conversation.encode(answers, image.device)
+        seen = self.family.see(self.language, self.view(image))
+        hidden = self.family.hidden(self.language, said.ids, said.attention, self.conversation.start, seen)
+        row = torch.arange(len(image), device=image.device)
+        kind = next(self.detect.parameters()).dtype
+        class_logit = self.detect(hidden[row, said.cls].to(kind)).float()
+        prompt = self.fusion(class_logit.to(kind), self.project(hidden[row, said.seg].to(kind)))
+        out = {
+            "class_logit": class_logit,
+            "logit": class_logit[:, 1:].logsumexp(1) - class_logit[:, 0],
+            "forced_mask_logit": self.masks(image, seen.features, prompt).float(),
+            "hidden": hidden,
+        }
+        return out, said, seen
+
+    def _free(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
+        forced = out["forced_mask_logit"]
+        out.pop("hidden")
+        if self.training:
+            return out | {"mask_logit": forced}
+        tampered = out["class_logit"].argmax(1) == TAMPERED
+        return out | {"mask_logit": forced.where(tampered[:, None, None], NOTHING)}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the loss of a batch, each image with its own answer; log every part."""
+        kinds, explained = classes(batch).tolist(), batch["explanation"]
+        texts = explained if self.weights[-1] else [""] * len(kinds)
+        # a fake of unknown kind is read as a tampered one; its mask and text weigh nothing
+        answers = [answer(k if k >= 0 else TAMPERED, e) for k, e in zip(kinds, texts, strict=True)]
+        out, said, _ = self._read(batch["image"], answers)
+        if self.weights[-1]:
+            weight = torch.tensor([float(bool(e) and k >= 0) for e, k in zip(texts, kinds, strict=True)])
+            out["text_loss"] = self._text_loss(out["hidden"], said, weight.to(out["logit"]))
+        losses = self.loss(self._free(out), batch)
+        self.log_losses(losses, len(batch["image"]))
+        return losses["loss"]
+
+    def _text_loss(self, hidden: Tensor, said: Encoded, weight: Tensor) -> Tensor:
+        """Return the mean next-token cross-entropy over the answers of images with an explanation; 0 without any."""
+        target = said.target[:, 1:]
+        asked = target != IGNORED
+        logits = self.language.get_output_embeddings()(hidden[:, :-1][asked]).float()
+        each = weight[:, None].expand_as(target)[asked]
+        loss = F.cross_entropy(logits, target[asked], reduction="none")
+        return (loss * each).sum() / mean_over_ranks(each.sum()).clamp(min=1)
+
+    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+        """Return ``loss`` and its parts ``det``, ``mask``, ``bce``, ``dice``, and ``txt`` where text is learned."""
+        det_weight, mask_weight, bce_weight, dice_weight, text_weight = self.weights
+        kind, class_logit = classes(batch), out["class_logit"]
+        each = F.cross_entropy(class_logit, kind.clamp(min=0), reduction="none")
+        some_fake = -F.logsigmoid(out["logit"])  # of a fake nobody knows more of, any kind is right
+        det = each.where(kind >= 0, some_fake).mean()
+        weight = ((kind == TAMPERED) & batch["has_mask"]).float()
+        mask = batch["mask"].float()
+        logit = upsampled(out["forced_mask_logit"], (mask.shape[1], mask.shape[2]))
+        count = mean_over_ranks(weight.sum())
+        bce, dice = sida_bce(logit, mask, weight, count), sida_dice(logit, mask, weight=weight, count=count)
+        both = bce_weight * bce + dice_weight * dice
+        losses = {"det": det, "mask": both, "bce": bce, "dice": dice}
+        total = det_weight * det + mask_weight * both
+        if "text_loss" in out:
+            losses["txt"] = out["text_loss"]
+            total = total + text_weight * out["text_loss"]
+        return {"loss": total, **losses}
+
+    def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return what evaluation and predict read: the outputs of `forward`, and where asked for what it writes.
+
+        ``text`` is the explanation of each image (what was written, where that is no answer), ``answer`` all of it.
+        """
+        image = batch["image"]
+        out, _, seen = self._read(image, [answer(TAMPERED)] * len(image))
+        out = self._free(out)
+        if not self.generates or self.trainer.validating or self.trainer.training or self.trainer.sanity_checking:
+            return out
+        written = self.write(seen, len(image))
+        return out | {"text": [parse(text)[1] for text in written], "answer": written}
+
+    @torch.no_grad()
+    def write(self, seen: Any, n: int) -> list[str]:
+        """Return the answers that it writes of n images by itself, the most likely token each time."""
+        talk = self.conversation
+        ids = torch.tensor([talk.prompt] * n, device=seen.tokens.device)
+        words = {
+            "max_new_tokens": talk.longest_answer,
+            "pad_token_id": talk.pad,
+            "eos_token_id": talk.tokenizer.eos_token_id,
+        }
+        return talk.decode(self.family.generate(self.language, ids, talk.start, seen, **words))
+
+    def train(self, mode: bool = True) -> "Sida":
+        """Switch to training; what is frozen stays in evaluation."""
+        super().train(mode)
+        if mode:
+            frozen: list[nn.Module] = [self.masks.sam.vision_encoder] if isinstance(self.masks, Sam) else []
+            if not self.hparams["train_tower"]:
+                frozen.append(self.family.part(self.language, "tower"))
+            for part in frozen:
+                part.eval()
+        return self
+
+    # saving
+
+    def _named_weights(self) -> list[str]:
+        """Return the frozen weights of the models that are there by name; 4-bit ones with what unpacks them."""
+        named = [p for p, yes in (("language.", self.named_language), ("masks.", self.named_mask)) if yes]
+        if not named:
+            return []
+        frozen = {n for n, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        return [
+            k
+            for k in self.state_dict()
+            if k.startswith(tuple(named)) and (k in frozen or any(k.startswith(f"{n}.") for n in _parents(k, frozen)))
+        ]
+
+    def _backbone_name(self) -> str:
+        return " and ".join(str(n) for n in (self.hparams["language"], self.hparams["mask"]) if n and n != "light")
+
+    def export(self, folder: str | Path) -> None:
+        """Write all of it with nothing left to merge.
+
+        ``language`` holds model and tokenizer for transformers, LoRA and new rows added in; ``mask`` a SAM for
+        transformers; ``heads.safetensors`` the rest, by the names that the detector has for it.
+        """
+        folder = Path(folder)
+        merged: Any = merge_lora(self.language)
+        merged.save_pretrained(folder / "language")
+        self.conversation.tokenizer.save_pretrained(folder / "language")
+        if isinstance(self.masks, Sam):
+            self.masks.sam.save_pretrained(folder / "mask")
+        heads = {k: v for k, v in self.state_dict().items() if not k.startswith(("language.", "masks.sam."))}
+        save_file({k: v.detach().cpu().contiguous() for k, v in heads.items()}, folder / "heads.safetensors")
+
+
+def classes(batch: Mapping[str, Any]) -> Tensor:
+    """Return 0 real, 1 synthetic, 2 tampered (N,); -1 for a fake of which neither class nor mask says more.
+
+    Where the class is unknown, real images are known by their label, and fakes by their mask: one that covers all of
+    the image is a synthetic image's.
+    """
+    kind, label = batch["class_label"], batch["label"]
+    masked = torch.where(batch["mask"].flatten(1).amin(1) > 0.5, 1, TAMPERED)
+    guess = torch.where(label == 0, 0, torch.where(batch["has_mask"], masked, -1))
+    return torch.where(kind < 0, guess, kind)
+
+
+def _made_here(config: Mapping[str, Any] | None, corpus: list[str] | None) -> Any:
+    """Return a tokenizer for a random model, with the tokens of its family; others are refused when it is built."""
+    family = FAMILIES.get(str((config or {}).get("model_type")), Family)
+    return local_tokenizer(corpus or [], (family.image_token, *family.tokens))
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean of a count over all ranks: what sums are divided by, so that ranks need not hold equally many."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def _last(model: nn.Module, module: nn.Module) -> str:
+    return next(n for n, m in model.named_modules() if m is module).split(".")[-1]
+
+
+def _parents(key: str, names: set[str]) -> list[str]:
+    parts = key.split(".")
+    return [n for i in range(1, len(parts)) if (n := ".".join(parts[:i])) in names]

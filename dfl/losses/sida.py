@@ -1,0 +1,52 @@
+"""Mask losses of SIDA (Huang et al., CVPR 2025), which are those of LISA: binary cross-entropy and DICE, mask by mask.
+
+Each is a value for each mask, summed and divided by n + 1e-8, so that no mask at all gives 0. Weights choose among the
+masks of a batch: an image that was not tampered has weight 0, and no batch has to be of one class.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sida_bce(logit: Tensor, target: Tensor, weight: Tensor | None = None, count: Tensor | None = None) -> Tensor:
+    """Return the binary cross-entropy of masks, mean over pixels, a float32 scalar.
+
+    Args:
+        logit: (N, H, W), any float dtype.
+        target: (N, H, W) in [0, 1]; soft values are kept.
+        weight: (N,) float weight of each mask; 1 by default.
+        count: What the sum is divided by; by default the sum of the weights. On several ranks the mean of it over the
+            ranks, so that the mean of their gradients is that of the one whole batch.
+    """
+    each = F.binary_cross_entropy_with_logits(logit.float(), target.float(), reduction="none").flatten(1).mean(1)
+    return _mean(each, weight, count)
+
+
+def sida_dice(
+    logit: Tensor,
+    target: Tensor,
+    scale: float = 1000.0,
+    eps: float = 1e-6,
+    weight: Tensor | None = None,
+    count: Tensor | None = None,
+) -> Tensor:
+    """Return 1 - (2 sum(p t) / s + eps) / (sum(p) / s + sum(t) / s + eps), p = sigmoid(logit), a float32 scalar.
+
+    Args:
+        logit: (N, H, W), any float dtype.
+        target: (N, H, W) in [0, 1].
+        scale: s; it keeps half-precision sums small.
+        eps: Makes two empty masks equal.
+        weight: As in `sida_bce`.
+        count: As in `sida_bce`.
+    """
+    p, t = logit.float().sigmoid().flatten(1), target.float().flatten(1)
+    both = 2 * (p / scale * t).sum(1)
+    each = 1 - (both + eps) / ((p / scale).sum(1) + (t / scale).sum(1) + eps)
+    return _mean(each, weight, count)
+
+
+def _mean(each: Tensor, weight: Tensor | None, count: Tensor | None) -> Tensor:
+    if weight is None:
+        return each.sum() / (len(each) + 1e-8)
+    return (each * weight).sum() / ((weight.sum() if count is None else count) + 1e-8)

@@ -1,0 +1,451 @@
+"""SIDA: positions by hand for each family, one pass that is two runs, what is trained and saved, errors."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_contract import TINY_LLAVA, batch_for, trainer
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from dfl import detectors
+from dfl.detectors import Sida
+from dfl.detectors.sida.families import FAMILIES
+from dfl.detectors.sida.masks import Sam
+from dfl.detectors.sida.sida import NOTHING, classes
+from dfl.detectors.sida.text import CLASSES, IGNORED, answer, parse, position
+from dfl.errors import UserError
+
+TOWER = {"hidden_size": 32, "intermediate_size": 64, "patch_size": 8}
+SIGLIP = TOWER | {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+QWEN_TEXT = TINY_LLAVA["text_config"] | {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16}
+QWEN_TOWER = TOWER | {"depth": 2, "num_heads": 2, "spatial_merge_size": 2, "out_hidden_size": 64}
+
+
+def folded(kind: str) -> dict[str, Any]:
+    vision = SIGLIP | {"model_type": f"{kind}_vision"}
+    text = TINY_LLAVA["text_config"]
+    return {"model_type": kind, "scale_factor": 2, "vision_config": vision, "text_config": text}
+
+
+#: The smallest model of each family, the tokens that its image has, and where they begin in the prompt.
+MODELS: dict[str, dict[str, Any]] = {
+    "llava": TINY_LLAVA,
+    "smolvlm": folded("smolvlm"),
+    "idefics3": folded("idefics3"),
+    "qwen3_vl": {
+        "model_type": "qwen3_vl",
+        "vision_config": QWEN_TOWER
+        | {"model_type": "qwen3_vl_vision", "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64},
+        "text_config": QWEN_TEXT
+        | {"model_type": "qwen3_vl_text", "rope_parameters": ROPE | {"mrope_interleaved": True}},
+    },
+    "qwen2_5_vl": {
+        "model_type": "qwen2_5_vl",
+        "vision_config": QWEN_TOWER
+        | {"model_type": "qwen2_5_vl_vision", "window_size": 32, "fullatt_block_indexes": [1]},
+        "text_config": QWEN_TEXT | {"model_type": "qwen2_5_vl_text", "rope_parameters": ROPE},
+    },
+}
+IMAGE_TOKENS = {"llava": 16, "smolvlm": 4, "idefics3": 4, "qwen3_vl": 4, "qwen2_5_vl": 4}
+SAM = {
+    "model_type": "sam",
+    "vision_config": {
+        **{"hidden_size": 32, "output_channels": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "mlp_dim": 64},
+        **{"image_size": 64, "patch_size": 16, "window_size": 2, "global_attn_indexes": [1], "num_pos_feats": 16},
+        "initializer_range": 0.02,
+    },
+    "prompt_encoder_config": {"hidden_size": 32, "image_size": 64, "patch_size": 16},
+    "mask_decoder_config": {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": 32},
+}
+HIERA = {
+    **{
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 8,
+        "image_size": [64, 64],
+        "blocks_per_stage": [1, 1, 2, 1],
+    },
+    **{"embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 2, 4, 8]},
+    **{"window_size_per_stage": [4, 2, 2, 2], "global_attention_blocks": [3]},
+    "window_positional_embedding_background_size": [4, 4],
+}
+SAM2 = {
+    "model_type": "sam2",
+    "vision_config": {
+        **{"backbone_config": HIERA, "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 32},
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    },
+    "prompt_encoder_config": {"hidden_size": 32, "image_size": 64, "patch_size": 16},
+    "mask_decoder_config": {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 4},
+}
+SHORT = TINY_LLAVA["text_config"] | {"max_position_embeddings": 40}
+LORA = {"rank": 2, "dropout": 0.0}
+
+
+def build(kind: str = "llava", **words: Any) -> Sida:
+    torch.manual_seed(0)
+    view = 32 if kind.startswith("qwen") else None
+    return Sida(language_config=MODELS[kind], **{"dim": 32, "longest_answer": 16, "view_size": view} | words)
+
+
+def mixed(detector: Sida) -> dict[str, Any]:
+    """Real, synthetic, tampered with its upper half masked; the first and last are explained."""
+    batch = batch_for(detector, 3)
+    batch["class_label"] = torch.tensor([0, 1, 2])
+    batch["label"] = torch.tensor([0, 1, 1])
+    batch["has_mask"] = torch.ones(3, dtype=torch.bool)
+    batch["mask"][2, : batch["mask"].shape[1] // 2] = 1
+    batch["explanation"] = ["It is.", "", "The top."]
+    return batch
+
+
+every_family = pytest.mark.parametrize("kind", MODELS)
+
+
+# text and positions
+
+
+def test_positions_by_hand() -> None:
+    ids = torch.tensor([[5, 8, 8, 6, 1, 7, 2, 0], [5, 8, 8, 6, 1, 7, 0, 0]])
+    assert position(ids, 1).tolist() == [3, 3]
+    assert position(ids, 2).tolist() == [5, -1]
+    assert position(ids, 2, predicting=False).tolist() == [6, -1]
+
+
+@every_family
+def test_sequence_of_each_family(kind: str) -> None:
+    detector = build(kind)
+    talk, count = detector.conversation, IMAGE_TOKENS[kind]
+    cls, seg, end = talk.new
+    said = talk.encode([answer(2), answer(0, "Yes")])
+    before, image = len(talk.prompt), talk.image
+    assert FAMILIES[kind] is type(detector.family)
+    # the image is one run of tokens, where the family says it begins; no "+255"
+    for row in said.ids.tolist():
+        assert [i for i, t in enumerate(row) if t == image] == list(range(talk.start, talk.start + count))
+        assert row[before] == cls
+    assert talk.tokenizer.decode(talk.prompt[: talk.start]).endswith(
+        {"llava": "USER: ", "qwen3_vl": "<|vision_start|>", "qwen2_5_vl": "<|vision_start|>"}.get(kind, "<global-img>")
+    )
+    first, second = said.ids.tolist()
+    at = first.index(seg)
+    # the states that predict [CLS] and [SEG]: one place before each; an answer without [SEG] falls back to [CLS]
+    assert said.cls.tolist() == [before - 1] * 2
+    assert said.seg.tolist() == [at - 1, before - 1]
+    assert second.index(end) > before
+    stop = talk.tokenizer.eos_token_id
+    for row, target, attention in zip(said.ids.tolist(), said.target.tolist(), said.attention.tolist(), strict=True):
+        after = row.index(stop, before) + 1
+        assert target == [IGNORED] * before + row[before:after] + [IGNORED] * (len(row) - after)
+        assert attention == [1] * after + [0] * (len(row) - after)
+    assert build(kind, feature="token").conversation.encode([answer(2)]).seg.tolist() == [at]
+
+
+def test_answers_are_parsed_back() -> None:
+    talk = build().conversation
+    for kind in range(3):
+        for explanation in ("", "The inner face, replaced."):
+            ids = torch.tensor([talk.tokenizer(answer(kind, explanation))["input_ids"]])
+            assert parse(talk.decode(ids)[0]) == (kind, explanation)
+    assert parse("The image is real") == (-1, "The image is real")
+    assert parse("[CLS] The image is tampered") == (-1, "[CLS] The image is tampered")
+
+
+def test_classes_from_label_and_mask() -> None:
+    mask = torch.zeros(5, 4, 4)
+    mask[1, :2], mask[2] = 1, 1
+    batch = {
+        "class_label": torch.tensor([-1, -1, -1, -1, 1]),
+        "label": torch.tensor([0, 1, 1, 1, 1]),
+        "mask": mask,
+        "has_mask": torch.tensor([True, True, True, False, False]),
+    }
+    assert classes(batch).tolist() == [0, 2, 1, -1, 1]
+
+
+# one pass
+
+
+@every_family
+def test_class_does_not_depend_on_the_answer_nor_on_neighbours(kind: str) -> None:
+    detector = build(kind).eval()
+    image = batch_for(detector, 3)["image"]
+    given = [detector._read(image, [answer(k)] * 3)[0]["class_logit"] for k in range(3)]
+    torch.testing.assert_close(given[0], given[1])
+    torch.testing.assert_close(given[0], given[2])
+    torch.testing.assert_close(given[0][:1], detector(image[:1])["class_logit"])
+    assert given[0].std(0).max() > 1e-6  # but on the image
+
+
+@every_family
+def test_hidden_states_are_those_of_transformers(kind: str) -> None:
+    detector = build(kind).eval()
+    model, family, talk = detector.language, detector.family, detector.conversation
+    view, said = detector.view(batch_for(detector, 2)["image"]), talk.encode([answer(2), answer(0)])
+    seen = family.see(model, view)
+    ours = family.hidden(model, said.ids, said.attention, talk.start, seen)
+    if kind.startswith("qwen"):
+        from transformers import Qwen2VLImageProcessor
+
+        processor = Qwen2VLImageProcessor(patch_size=8, merge_size=2, temporal_patch_size=2)
+        words = processor(list(view), do_resize=False, do_rescale=False, do_normalize=False, return_tensors="pt")
+        words = dict(words) | {"mm_token_type_ids": (said.ids == talk.image).int()}
+    else:
+        words = {"pixel_values": view if kind == "llava" else view[:, None]}
+    theirs = model.model(input_ids=said.ids, attention_mask=said.attention, use_cache=False, **words).last_hidden_state
+    kept = said.attention.bool()
+    torch.testing.assert_close(ours[kept], theirs[kept], rtol=1e-4, atol=1e-5)
+    g = family.side // family.patch
+    assert seen.features.shape == (2, family.width, g, g)
+
+
+@every_family
+def test_generation_with_a_cache_is_greedy(kind: str) -> None:
+    detector = build(kind, longest_answer=5).eval()
+    model, family, talk = detector.language, detector.family, detector.conversation
+    seen = family.see(model, detector.view(batch_for(detector, 2)["image"]))
+    ids = torch.tensor([talk.prompt] * 2)
+    written = family.generate(model, ids, talk.start, seen, max_new_tokens=5, eos_token_id=None, pad_token_id=talk.pad)
+    for _ in range(5):
+        hidden = family.hidden(model, ids, torch.ones_like(ids), talk.start, seen)
+        ids = torch.cat([ids, model.get_output_embeddings()(hidden[:, -1]).argmax(1, keepdim=True)], 1)
+    assert torch.equal(written, ids[:, len(talk.prompt) :])
+
+
+def test_mask_of_the_free_run_is_nothing_unless_tampered() -> None:
+    detector = build().eval()
+    image = batch_for(detector, 3)["image"]
+    for kind in range(3):
+        with torch.no_grad():
+            detector.detect[-1].bias.copy_(10 * torch.eye(3)[kind])
+        out = detector(image)
+        assert out["class_logit"].argmax(1).tolist() == [kind] * 3
+        assert torch.equal(out["mask_logit"], out["forced_mask_logit"]) == (kind == 2)
+        assert (kind == 2) or bool((out["mask_logit"] == NOTHING).all())
+        torch.testing.assert_close(out["logit"].sigmoid(), 1 - out["class_logit"].softmax(1)[:, 0])
+
+
+@pytest.mark.parametrize("mode", ["official", "two_key"])
+def test_detection_informs_the_mask_only_with_two_keys(mode: str) -> None:
+    detector = build(fusion=mode).eval()
+    image = batch_for(detector, 2)["image"]
+    before = detector(image)["forced_mask_logit"]
+    detector.fusion.project.weight.data.mul_(3)
+    changed = (detector(image)["forced_mask_logit"] - before).abs().max()
+    assert (changed > 1e-6) == (mode == "two_key")
+
+
+def test_both_sides_see_one_image() -> None:
+    detector = build(mask=None, mask_config=SAM)
+    pixels = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    view = detector.view(detector.normalise(pixels))
+    small = torch.nn.functional.interpolate(pixels.float() / 255, (32, 32), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in detector.family.normalisation)
+    torch.testing.assert_close(view, (small - mean) / std, rtol=1e-4, atol=1e-5)
+
+
+# training
+
+
+@pytest.mark.parametrize("text_weight", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"train_tower": True},
+        {"lora": LORA},
+        {"lora": LORA, "tokens": "all", "checkpointing": True},
+        {"lora": LORA, "mask": None, "mask_config": SAM},
+        {"lora": LORA, "mask": None, "mask_config": SAM2},
+    ],
+    ids=["full", "lora", "all", "sam", "sam2"],
+)
+@pytest.mark.filterwarnings("ignore:.*activation_checkpointing")
+def test_every_part_gets_a_gradient_tampered_image_or_not(words: dict[str, Any], text_weight: float) -> None:
+    detector = build(text_weight=text_weight, **words)
+    detector.log_losses = lambda *args: None  # type: ignore[method-assign]
+    for tampered in (True, False):
+        batch = mixed(detector)
+        if not tampered:
+            batch["class_label"] = torch.tensor([0, 1, 1])
+            batch["explanation"] = [""] * 3
+        detector.zero_grad()
+        detector.training_step(batch, 0).backward()
+        trained = {n: p for n, p in detector.named_parameters() if p.requires_grad}
+        assert [n for n, p in trained.items() if p.grad is None] == []
+        alive = any(p.grad.abs().max() > 0 for n, p in trained.items() if n.startswith("masks."))
+        assert alive == tampered
+    assert any("trainable_tokens" in n for n in trained) == (words.get("lora") is not None and "tokens" not in words)
+
+
+def test_losses_of_a_mixed_batch_by_hand() -> None:
+    detector = build(class_weight=2.0, bce_weight=3.0, dice_weight=0.5)
+    batch = mixed(detector)
+    out = detector(batch["image"])
+    losses = detector.loss(out, batch)
+    want = torch.nn.functional.cross_entropy(out["class_logit"], batch["class_label"])
+    torch.testing.assert_close(losses["det"], want)
+    alone = detector.loss({k: v[2:] for k, v in out.items()}, {k: v[2:] for k, v in batch.items()})
+    torch.testing.assert_close(losses["mask"], alone["mask"])
+    torch.testing.assert_close(losses["mask"], 3 * losses["bce"] + 0.5 * losses["dice"])
+    torch.testing.assert_close(losses["loss"], 2 * losses["det"] + losses["mask"])
+    batch["class_label"] = torch.tensor([0, -1, 2])  # a fake of an unknown kind and without a mask is any fake
+    batch["has_mask"][1] = False
+    det = detector.loss(out, batch)["det"]
+    each = -torch.stack([out["class_logit"].log_softmax(1)[i, k] for i, k in ((0, 0), (2, 2))]).sum()
+    torch.testing.assert_close(det, (each - torch.nn.functional.logsigmoid(out["logit"][1])) / 3)
+
+
+def test_text_loss_is_that_of_transformers_on_explained_answers() -> None:
+    detector = build(text_weight=1.0).eval()
+    answers = [answer(0, "It is."), answer(2, "The top.")]
+    out, said, _ = detector._read(batch_for(detector, 2)["image"], answers)
+    logits = detector.language.get_output_embeddings()(out["hidden"])
+    for weight in ([1.0, 1.0], [0.0, 1.0]):
+        ours = detector._text_loss(out["hidden"], said, torch.tensor(weight))
+        labels = said.target.where(torch.tensor(weight)[:, None] > 0, IGNORED)
+        theirs = detector.language.loss_function(logits, labels, vocab_size=logits.shape[-1])
+        torch.testing.assert_close(ours, theirs)
+    assert float(detector._text_loss(out["hidden"], said, torch.zeros(2))) == 0
+
+
+def test_learns_to_write_the_template() -> None:
+    detector = build(text_weight=1.0, train_tower=True)
+    detector.log_losses = lambda *args: None  # type: ignore[method-assign]
+    batch, optimizer = mixed(detector), torch.optim.Adam([p for p in detector.parameters() if p.requires_grad], 3e-3)
+    batch["explanation"] = ["Fine", "Odd", "Top"]
+    for _ in range(120):
+        optimizer.zero_grad()
+        detector.training_step(batch, 0).backward()
+        optimizer.step()
+    detector.eval()
+    with torch.no_grad():
+        out, _, seen = detector._read(batch["image"], [answer(2)] * 3)
+        assert [parse(t) for t in detector.write(seen, 3)] == [(0, "Fine"), (1, "Odd"), (2, "Top")]
+    mask = torch.nn.functional.interpolate(batch["mask"][:, None], 16)[2, 0] > 0.5
+    found = out["forced_mask_logit"][2] > 0
+    assert (mask & found).sum() / (mask | found).sum() > 0.9
+
+
+# saving
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A language model with its tokenizer and a SAM, as folders that transformers loads."""
+    root, detector = tmp_path_factory.mktemp("models"), build(mask=None, mask_config=SAM)
+    plain = copy.deepcopy(detector.conversation.tokenizer)
+    detector.language.save_pretrained(root / "language")
+    plain.save_pretrained(root / "language")
+    assert isinstance(detector.masks, Sam)
+    detector.masks.sam.save_pretrained(root / "sam")
+    return {"language": str(root / "language"), "mask": str(root / "sam")}
+
+
+def saved(detector: Sida, folder: Path) -> Path:
+    run = trainer(folder)
+    run.strategy.connect(detector)
+    run.save_checkpoint(folder / "a.ckpt")
+    return folder / "a.ckpt"
+
+
+@pytest.mark.parametrize("tokens", ["rows", "all"])
+def test_named_bases_stay_out_of_the_checkpoint(tokens: str, folders: dict[str, str], tmp_path: Path) -> None:
+    detector = Sida(**folders, lora=LORA, tokens=tokens, text_weight=1.0, longest_answer=16)
+    for parameter in detector.parameters():  # as if trained
+        if parameter.requires_grad:
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    file = saved(detector, tmp_path)
+    held = torch.load(file, weights_only=True)
+    frozen = {n for n, p in detector.named_parameters() if not p.requires_grad}
+    assert frozen
+    assert not frozen & set(held["state_dict"])
+    assert all(n in held["dfl"]["backbone"]["name"] for n in folders.values())
+    again = detectors.load(file)
+    image = batch_for(detector, 2)["image"]
+    for key in ("class_logit", "forced_mask_logit"):
+        assert torch.equal(again(image)[key], detector.eval()(image)[key])
+    other = build(mask=None, mask_config=SAM)
+    other.language.model.language_model.layers[0].mlp.up_proj.weight.data += 1
+    other.language.save_pretrained(tmp_path / "other")
+    other.conversation.tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="this backbone is another one"):
+        detectors.load(file, language=str(tmp_path / "other"))
+
+
+def test_export_needs_nothing_of_ours(folders: dict[str, str], tmp_path: Path) -> None:
+    detector = Sida(**folders, lora=LORA, text_weight=1.0, longest_answer=16).eval()
+    for parameter in detector.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    detector.export(tmp_path)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "language", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "language")
+    assert tokenizer.convert_tokens_to_ids(["[CLS]", "[SEG]", "[END]"]) == detector.conversation.new
+    said = detector.conversation.encode([answer(2)])
+    view = detector.view(batch_for(detector, 1)["image"])
+    logits = model(input_ids=said.ids, attention_mask=said.attention, pixel_values=view).logits
+    seen = detector.family.see(detector.language, view)
+    hidden = detector.family.hidden(detector.language, said.ids, said.attention, detector.conversation.start, seen)
+    torch.testing.assert_close(logits, detector.language.get_output_embeddings()(hidden), rtol=1e-3, atol=1e-4)
+    heads = load_file(tmp_path / "heads.safetensors")
+    assert torch.equal(heads["detect.0.weight"], detector.detect[0].weight)
+
+
+def test_stage_two_takes_up_stage_one(tmp_path: Path) -> None:
+    first = build(lora=LORA)
+    for parameter in first.parameters():
+        parameter.data += 0.01
+    file = saved(first, tmp_path)
+    second = build(lora=LORA, text_weight=1.0, start=str(file))
+    second._take_up(str(file))
+    image = batch_for(first, 2)["image"]
+    assert torch.equal(first.eval()(image)["forced_mask_logit"], second.eval()(image)["forced_mask_logit"])
+    with pytest.raises(UserError, match=r"model\.start: .* does not fit"):
+        build(dim=64, lora=LORA)._take_up(str(file))
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"language": "no/such-model"}, "no weights at 'no/such-model'|no tokenizer at 'no/such-model'"),
+        ({"mask": "no/such-sam"}, "model.mask: no weights at 'no/such-sam'"),
+        ({"mask": None, "mask_config": {"model_type": "vit"}}, "must be light, a SAM or a SAM 2"),
+        ({"language_config": None}, "names no model"),
+        ({"language_config": {"model_type": "nope"}}, "makes no model of type 'nope'"),
+        (
+            {"language_config": {"model_type": "paligemma"}},
+            "'paligemma'; there are adapters for|makes no model",
+        ),
+        ({"view_size": 48}, "sees images of 32"),
+        ({"view_size": 30}, "multiple of 8"),
+        ({"lora": {"rnk": 2}}, "no 'rnk'; did you mean 'rank'"),
+        ({"lora": {"targets": ["qkv"]}}, "no layer of the language model is a qkv: there are"),
+        ({"four_bit": True}, "needs model.lora"),
+        ({"mask": None, "mask_config": SAM, "input_size": 32}, "this SAM sees images of 64"),
+        (
+            {
+                "language_config": TINY_LLAVA
+                | {"text_config": TINY_LLAVA["text_config"] | {"max_position_embeddings": 40}}
+            },
+            "the prompt has 5. tokens, 16 of them of the image, and the language model reads 40",
+        ),
+    ],
+)
+def test_bad_arguments_give_one_line(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        Sida(**{"language_config": TINY_LLAVA, "dim": 32} | words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_needed_weights_is_an_error(folders: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    with pytest.raises(UserError, match=r"model\.language: no"):
+        Sida(language=str(tmp_path))
+    assert CLASSES[2] == "tampered"
