@@ -142,7 +142,9 @@ class Smol(Family):
         g = self.side // self.patch
         whole = torch.ones(len(image), g, g, dtype=torch.bool, device=image.device)
         tower = self.part(model, "tower")
-        patches = tower(pixel_values=image.to(model.dtype), patch_attention_mask=whole).last_hidden_state
+        # its parts one by one: as a whole it would look into the mask, and wait for the device
+        embedded = tower.embeddings(pixel_values=image.to(model.dtype), patch_attention_mask=whole)
+        patches = tower.post_layernorm(tower.encoder(inputs_embeds=embedded, attention_mask=None).last_hidden_state)
         return Seen(self.part(model, "projector")(patches), self._grid(patches))
 
 
