@@ -52,6 +52,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }
+#: Detectors whose scores depend in the last bit on which images share a batch; every image still counts once.
+ROUNDED = {"Sida"}
 #: Trainable parameters that a preset leaves without a gradient on purpose, because the published code does, by name.
 DEAD: dict[str, set[str]] = {}
 CONFIGS = [n for n in config.listing() if not n.startswith(("data/", "setup/", "trainer/"))]
@@ -206,7 +208,12 @@ def test_two_ranks_equal_one_in_evaluation(tmp_path: Path, faces: Path) -> None:
             detector = build(name)
             test = {"a": Folder(str(faces), fractions=PARTS, limit=limit)}
             trainer(tmp_path).test(detector, data(faces, test=test), verbose=False)
-            assert json.dumps(detector.results["test"]) == json.dumps(table[f"{name} {limit}"])
+            one, two = detector.results["test"], table[f"{name} {limit}"]
+            if name in ROUNDED:
+                assert one.keys() == two.keys()
+                assert all(one[d] == pytest.approx(two[d], rel=1e-6, abs=1e-6, nan_ok=True) for d in one)
+            else:
+                assert json.dumps(one) == json.dumps(two)
 
 
 SHRINK = {
