@@ -1,6 +1,7 @@
 """Places inside files: their grammar, frames of videos, boxes, masks by rule, and reading in forked workers."""
 
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,17 @@ def test_samples_of_places(tmp_path: Path) -> None:
     assert samples[0]["path"] == place
 
 
+FORKED = """
+import multiprocessing, sys
+from dfl.data.locators import read_bytes
+places = sys.argv[1:]
+assert read_bytes(places[3]) == bytes([3])  # open in this process when the workers start
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map(read_bytes, places) == [bytes([i]) for i in range(8)]
+assert read_bytes(places[4]) == bytes([4])
+"""
+
+
 def test_lmdb_in_forked_workers(tmp_path: Path) -> None:
     lmdb = pytest.importorskip("lmdb")
     folder = str(tmp_path / "x_lmdb")
@@ -166,11 +178,8 @@ def test_lmdb_in_forked_workers(tmp_path: Path) -> None:
         for i in range(8):
             entries.put(f"a/{i}".encode(), bytes([i]))
     places = [locate(folder, key=f"a/{i}") for i in range(8)]
-    assert read_bytes(places[3]) == b"\3"  # open in this process when the workers start
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        # a fork of a process with threads may hang: then this fails, and the suite goes on
-        assert pool.map_async(read_bytes, places).get(timeout=60) == [bytes([i]) for i in range(8)]
-    assert read_bytes(places[4]) == b"\4"
+    # in a process without threads of other tests: a fork of one with threads may hang
+    subprocess.run([sys.executable, "-c", FORKED, *places], check=True, timeout=120)
     for place, text in (
         (locate(folder, key="b"), "no such key"),
         (f"{tmp_path}/no_lmdb#key=a", "cannot be opened as LMDB"),
