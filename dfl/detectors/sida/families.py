@@ -141,7 +141,7 @@ class Smol(Family):
         """Encode images; the model's own way would look for padded images, which there are none of."""
         g = self.side // self.patch
         whole = torch.ones(len(image), g, g, dtype=torch.bool, device=image.device)
-        tower = self.part(model, "tower")
+        tower: Any = self.part(model, "tower")
         # its parts one by one: as a whole it would look into the mask, and wait for the device
         embedded = tower.embeddings(pixel_values=image.to(model.dtype), patch_attention_mask=whole)
         patches = tower.post_layernorm(tower.encoder(inputs_embeds=embedded, attention_mask=None).last_hidden_state)
