@@ -115,7 +115,7 @@ class Forked:
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def communicate(self, timeout: float) -> tuple[str, None]:
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
         self._process.join(timeout)
         return self._said.read_text(), None
 

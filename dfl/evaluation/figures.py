@@ -92,6 +92,17 @@ def pr(domains: Mapping[str, Rows]) -> "Figure":
     return _curves(domains, "Precision-recall (AP)", "recall", "precision", pr=True)
 
 
+def _panels(n: int, width: float, height: float) -> tuple["Figure", np.ndarray]:
+    """Return a figure and its n plots, three in a line, each of a size in inches."""
+    columns = min(3, max(1, n))
+    lines = max(1, math.ceil(n / columns))
+    figure = _figure(width * columns, height * lines)
+    plots = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in plots[n:]:
+        axes.set_axis_off()
+    return figure, plots
+
+
 def histogram(domains: Mapping[str, Rows], threshold: float = math.nan, bins: int = 40) -> "Figure":
     """Draw the scores of real and of fake images, one plot per domain, as shares of the class.
 
@@ -100,10 +111,7 @@ def histogram(domains: Mapping[str, Rows], threshold: float = math.nan, bins: in
         threshold: drawn as a line unless NaN.
         bins: equal-width bins on [0, 1].
     """
-    columns = min(3, max(1, len(domains)))
-    lines = max(1, math.ceil(len(domains) / columns))
-    figure = _figure(3.3 * columns, 2.3 * lines)
-    plots = figure.subplots(lines, columns, squeeze=False).flatten()
+    figure, plots = _panels(len(domains), 3.3, 2.3)
     for axes, (domain, rows) in zip(plots, domains.items(), strict=False):
         _style(axes, domain, "score (probability of fake)", "share of the class")
         score, label = rows["score"].numpy(), rows["label"].numpy()
@@ -126,8 +134,6 @@ def histogram(domains: Mapping[str, Rows], threshold: float = math.nan, bins: in
             axes.axvline(threshold, color="black", linewidth=0.8, linestyle="--", label=f"threshold {threshold:.3f}")
         axes.set_xlim(-0.01, 1.01)
         axes.legend(fontsize=7, frameon=False, loc="upper center")
-    for axes in plots[len(domains) :]:
-        axes.set_axis_off()
     return figure
 
 
@@ -138,10 +144,7 @@ def confusion(domains: Mapping[str, Tensor], names: Sequence[str]) -> "Figure":
         domains: counts (K, K) per domain, a row for each class, a column for what it is called.
         names: of the classes.
     """
-    columns = min(3, max(1, len(domains)))
-    lines = max(1, math.ceil(len(domains) / columns))
-    figure = _figure(2.9 * columns, 2.8 * lines)
-    plots = figure.subplots(lines, columns, squeeze=False).flatten()
+    figure, plots = _panels(len(domains), 2.9, 2.8)
     for axes, (domain, counts) in zip(plots, domains.items(), strict=False):
         _style(axes, domain, "called", "is")
         share = (counts.double() / counts.sum(1, keepdim=True)).nan_to_num(0.0).numpy()
@@ -153,8 +156,6 @@ def confusion(domains: Mapping[str, Tensor], names: Sequence[str]) -> "Figure":
             said = f"{int(counts[i, j]):,}" + (f"\n{part:.0%}" if counts[i].sum() else "")  # no share of no image
             ink = "white" if part > 0.5 else "black"
             axes.text(j, i, said, ha="center", va="center", fontsize=7, color=ink)
-    for axes in plots[len(domains) :]:
-        axes.set_axis_off()
     return figure
 
 
