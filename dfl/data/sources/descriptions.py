@@ -13,7 +13,7 @@ from dfl.data.sources.shards import cells, opened
 from dfl.data.sources.trees import Row, read_json, subfolders
 from dfl.errors import UserError
 
-#: Class of an image by the name of a file of texts, ``<class>_GT.json``.
+#: Class of an image by the name of its folder, and of its file of texts, ``<class>_GT.json``.
 CLASSES = {"real": 0, "full_synthetic": 1, "tampered": 2}
 #: Text by class (-1 where the texts do not say) and id.
 Texts = dict[tuple[int, str], str]
@@ -40,7 +40,7 @@ def read(place: Path, split: str, source: Source) -> Texts:
     """
     if place.is_file():
         return _merged([place], source)
-    folder = _split_folder(place, split)
+    folder = split_folder(place, split) or place / split
     if files := sorted(p for f in (place, place / "description", folder / "description") for p in f.glob("*.json")):
         return _merged(files, source)
     name = "validation" if split == "val" else split
@@ -52,8 +52,9 @@ def read(place: Path, split: str, source: Source) -> Texts:
     raise source.expected("<split>/description/{real,full_synthetic,tampered}_GT.json", place, "set descriptions")
 
 
-def _split_folder(place: Path, split: str) -> Path:
-    return next((f for n, f in subfolders(place).items() if SPLIT_NAMES.get(n.lower()) == split), place / split)
+def split_folder(place: Path, split: str) -> Path | None:
+    """Return the folder of a split, by any of its names; None if there is none."""
+    return next((f for n, f in subfolders(place).items() if SPLIT_NAMES.get(n.lower()) == split), None)
 
 
 def _merged(files: Iterable[Path], source: Source) -> Texts:

@@ -7,13 +7,12 @@ import pyarrow as pa
 
 from dfl.data.locators import locate
 from dfl.data.sources import descriptions as written
-from dfl.data.sources.base import SPLIT_NAMES, Source, to_table
+from dfl.data.sources.base import Source, to_table
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.shards import cells
 from dfl.data.sources.trees import Row, images_right_in, plain_rows, subfolders
 from dfl.errors import UserError
 
-FOLDERS = {"real": 0, "full_synthetic": 1, "tampered": 2}
 _FLUX = made_by("flux", "synthesis")
 
 
@@ -56,7 +55,7 @@ class SidSet(Source):
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
-        folder = next((p for n, p in subfolders(self.root).items() if SPLIT_NAMES.get(n.lower()) == split), None)
+        folder = written.split_folder(self.root, split)
         if folder is not None and folder.name != "data":
             return to_table(self._explained(self._folder(folder, split), split, (folder / "description").is_dir()))
         name = "validation" if split == "val" else split
@@ -76,12 +75,12 @@ class SidSet(Source):
 
     def _folder(self, folder: Path, split: str) -> list[Row]:
         subs = subfolders(folder)
-        for name in (*FOLDERS, "masks"):
+        for name in (*written.CLASSES, "masks"):
             if name not in subs:
                 raise self.expected(f"the folder {name}", folder)
-        unknown = [name for name in subs if name not in (*FOLDERS, "masks", "description")]
+        unknown = [name for name in subs if name not in (*written.CLASSES, "masks", "description")]
         if unknown:
-            raise self.expected(f"nothing but {', '.join(FOLDERS)} and masks", folder, f"take {unknown[0]} out")
+            raise self.expected(f"nothing but {', '.join(written.CLASSES)} and masks", folder, f"take {unknown[0]} out")
         masks = {p.name: str(p) for p in images_right_in(subs["masks"])}
         rows = plain_rows(subs["real"], 0) + plain_rows(subs["full_synthetic"], 1, **_FLUX)
         for row in plain_rows(subs["tampered"], 1):
@@ -95,7 +94,7 @@ class SidSet(Source):
         columns = ["label", "img_id"] if explained else ["label"]
         for i, entry in enumerate(cells(file, columns, ["image", "mask"])):
             kind = int(entry["label"])
-            if kind not in FOLDERS.values():
+            if kind not in written.CLASSES.values():
                 raise UserError(f"{file}: row {i} has the label {kind}; expected 0, 1 or 2")
             row: Row = {"path": locate(file, column="image", row=i), "label": int(kind > 0), "class_label": kind}
             if kind == 2:
