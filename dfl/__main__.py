@@ -10,6 +10,7 @@ from typing import Any
 
 from dfl import __version__, config
 from dfl.errors import UserError, near
+from dfl.orphans import end_with_rank_zero
 
 #: Verbs that train and evaluate; they start Lightning.
 MODEL_VERBS = {
@@ -95,6 +96,7 @@ def dispatch(words: list[str]) -> Any:
         return import_module(OWN_VERBS[verb][0]).main(words[1:])
     if verb not in MODEL_VERBS:
         raise UserError(f"no verb {verb!r}" + near(verb, [*VERBS]))
+    end_with_rank_zero()
     from dfl import cli
 
     return cli.main(words)

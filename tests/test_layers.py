@@ -8,10 +8,11 @@ import dfl
 ROOT = Path(dfl.__file__).parent
 #: What each part may import from the rest of the package. ``errors`` and ``ranks`` are free to all.
 MAY = {
-    "__main__": {"config"},
+    "__main__": {"config", "orphans"},
     "config": set(),
     "errors": set(),
     "ranks": set(),
+    "orphans": set(),
     "page": set(),
     "verbs": set(),  # a function as a verb; those of data and the audit
     "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "verbs"},
