@@ -97,5 +97,7 @@ def _predicted(words: list[str]) -> list[str]:
         (own if flag.removeprefix("--") in OWN else others).append(typed)
         folder = str(value) if flag == "--output" else folder
     file = Path(folder).expanduser() / "predictions.csv"
+    if not any(word.split("=")[0].startswith("--data") for word in others):
+        raise UserError("with --ckpt_path, images and their groups come from --data, for example --data data/toy.yaml")
     cli.main(["predict", *others, f"--output={file}"])
     return [str(file), *own]

@@ -27,9 +27,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 
 from dfl import argv, config
+from dfl.data.sources.written import built
 from dfl.errors import UserError, near
 from dfl.verbs import call
 
@@ -311,7 +311,7 @@ def _domains(told: Spec, file: Path) -> dict[str, dict[str, Spec]]:
     source = told["source"]
     names = told.get("generators")
     if names is None:
-        made = _built(source, "source")
+        made = built(source, "source")
         made.prepare()
         table = made.load("train")
         names = sorted(set(pc.unique(table["generator"].cast(pa.string())).to_pylist()) - {""})
@@ -328,24 +328,11 @@ def _check(sweep: Sweep) -> None:
     for name, split, spec in wanted:
         key = json.dumps(spec, sort_keys=True)
         if key not in seen:
-            seen[key] = _built(spec, name)
+            seen[key] = built(spec, f"domain {name!r}")
             seen[key].prepare()
         seen[key].load(split, encoded=True)
     for source in seen.values():
         source.release()
-
-
-def _built(spec: Any, name: str) -> Any:
-    """Return the source that a config describes."""
-    from dfl.data import Source
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Source, "source", required=True)
-    try:
-        return parser.instantiate_classes(parser.parse_object({"source": spec})).source
-    except (ArgumentError, TypeError, ValueError, KeyError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"domain {name!r} is no source: {lines[-1] if lines else error}") from error
 
 
 def _learned(words: list[str]) -> Any:

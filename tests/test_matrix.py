@@ -228,7 +228,7 @@ def test_mistakes_are_named_before_anything_is_trained(
     assert "unknown key 'generator'; did you mean 'generators'?" in fails(capsys, sweep(generator=["lama"]))
     assert "needs either source" in fails(capsys, sweep(domains={}))
     assert "no config 'patchs.yaml'" in fails(capsys, sweep(config="patchs.yaml"))
-    assert "domain 'source' is no source" in fails(capsys, sweep(source={"class_path": "Tabel"}))
+    assert "source: no source 'Tabel'; did you mean 'Table'?" in fails(capsys, sweep(source={"class_path": "Tabel"}))
     assert "--data is not for a matrix" in fails(capsys, sweep(), "--data", "data/toy.yaml")
     assert not calls
     assert "no metric 'apu' was measured; did you mean 'ap'?" in fails(capsys, sweep(metric="apu"))

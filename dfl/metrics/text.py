@@ -19,6 +19,7 @@ from torchmetrics.functional.text.rouge import rouge_score
 from torchmetrics.utilities import rank_zero_warn
 
 from dfl.errors import UserError
+from dfl.hub import offline_if_no_network
 from dfl.metrics.gathered import Gathered
 
 
@@ -43,8 +44,9 @@ class Encoder:
 
         place = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
         try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(place)
-            network = transformers.AutoModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32)
+            with offline_if_no_network():
+                self.tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+                network = transformers.AutoModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"text_model: cannot load the sentence encoder {model!r} ({str(error).splitlines()[0]}); give a local "

@@ -4,7 +4,6 @@ Weights that were asked for and are not found are an error, never a silent rando
 """
 
 import re
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dfl.errors import UserError, near
+from dfl.hub import offline_if_no_network
 
 _skip: ContextVar[bool] = ContextVar("skip_weights", default=False)
 
@@ -200,20 +200,6 @@ def _from_timm(name: str, **kwargs: Any) -> nn.Module:
             f"{urlsplit(hub.ENDPOINT).hostname} did not give them; download them where there is a network and set "
             "model.weights to the file, or start at random with model.pretrained=false; `make demo` needs none"
         ) from e
-
-
-@contextmanager
-def offline_if_no_network() -> Iterator[None]:
-    """Spare the user a minute of retries where the hub's name cannot even be looked up."""
-    before = hub.HF_HUB_OFFLINE
-    try:
-        socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, 443)
-    except OSError:
-        hub.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
 
 
 def is_file(weights: str) -> bool:

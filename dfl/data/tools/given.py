@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
-from jsonargparse import ArgumentParser
 
 from dfl import config
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
 from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, SPLITS, label_of
 from dfl.data.sources.packed import RECORD
+from dfl.data.sources.written import built
 from dfl.errors import UserError
 
 
@@ -132,18 +132,6 @@ def _of_config(file: str, root: str | None) -> list[Given]:
 
 
 def _build(one: Any, root: str | None, file: str) -> Source:
-    if not isinstance(one, Mapping) or "class_path" not in one:
-        raise UserError(f"{file}: a source is written as class_path and init_args, not {one!r}")
-    arguments = dict(one.get("init_args") or {})
-    if root is not None:
-        arguments["root"] = root
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Source, "source")
-    try:
-        parsed = parser.parse_object({"source": {"class_path": one["class_path"], "init_args": arguments}})
-        source: Source = parser.instantiate_classes(parsed).source
-    except UserError:
-        raise
-    except Exception as error:  # the parser wraps whatever it meets
-        raise UserError(f"{os.path.basename(file)}: {one['class_path']}: {' '.join(str(error).split())}") from error
-    return source
+    if root is not None and isinstance(one, Mapping):
+        one = {**one, "init_args": {**(one.get("init_args") or {}), "root": root}}
+    return built(one, os.path.basename(file))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
 from dfl.errors import UserError
-from dfl.networks.backbone import offline_if_no_network, skips_weights
+from dfl.hub import offline_if_no_network
+from dfl.networks.backbone import skips_weights
 
 
 def build(

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dfl.errors import UserError
-from dfl.networks.backbone import offline_if_no_network
+from dfl.hub import offline_if_no_network
 
 CLS, SEG, END = NEW_TOKENS = ("[CLS]", "[SEG]", "[END]")
 QUESTION = "Is this image real, full synthetic or tampered? If it is tampered, mask the tampered regions."

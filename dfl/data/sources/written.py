@@ -1,0 +1,41 @@
+"""A source as a config writes it, ``class_path`` and ``init_args``, made into the object."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from dfl.data.sources.base import Source
+from dfl.errors import UserError, near
+
+
+def built(spec: Any, where: str) -> Source:
+    """Return the source of ``{class_path: ..., init_args: ...}``; ``where`` (a domain, a file) begins every error.
+
+    Raises:
+        UserError: If it is written otherwise, names no source, or gives it arguments that it does not take.
+    """
+    if not isinstance(spec, Mapping) or "class_path" not in spec:
+        raise UserError(f"{where}: a source is written as class_path and init_args, not {spec!r}")
+    name = str(spec["class_path"])
+    if "." not in name and name not in (known := _names(Source)):
+        raise UserError(f"{where}: no source {name!r}" + near(name, known))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Source, "source", required=True)
+    try:
+        source: Source = parser.instantiate_classes(parser.parse_object({"source": dict(spec)})).source
+    except UserError:
+        raise
+    except Exception as error:  # the parser wraps whatever it meets
+        raise UserError(f"{where}: {name}: {_reason(str(error))}") from error
+    return source
+
+
+def _names(kind: type) -> list[str]:
+    return [name for below in kind.__subclasses__() for name in (below.__name__, *_names(below))]
+
+
+def _reason(message: str) -> str:
+    """What is wrong, out of the parser's words on every type that it tried: source, or nothing."""
+    said = message.partition("- Expected a <class 'NoneType'>")[0]
+    return " ".join(said.partition("Problem with given class_path")[2].partition(":")[2].split() or said.split())
