@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from dfl.ranks import largest, may_ask
 from dfl.training.checkpoint import refused
@@ -23,8 +24,8 @@ from dfl.training.checkpoint import refused
 class KeepLast(Checkpoint):
     """Write ``last.ckpt`` after each validation and each epoch, every few minutes, and every few steps.
 
-    All ranks write at the same step; rank zero's clock counts. An exception between two steps, such as an unreadable
-    image or a killed loader process, is saved too if there is a single process.
+    All ranks write at the same step; rank zero's clock counts. On an exception, such as an unreadable image, a full GPU
+    or an error in a detector, a single process writes what was there before the step of the exception.
 
     Args:
         dirpath: Folder of the file.
@@ -49,6 +50,9 @@ class KeepLast(Checkpoint):
         #: Whether the newest batch ended with an optimizer step, and which step that was.
         self._stepped, self._step = True, 0
         self._clock = 0.0
+        #: Buffers as they were before the running step, and whether its optimizer has begun to change weights.
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._stepping = False
         #: The loops' state to be written instead of the current one.
         self._before_validation: dict[str, Any] | None = None
 
@@ -76,10 +80,22 @@ class KeepLast(Checkpoint):
         self._clock, self._stepped = time.monotonic(), True
         self._step = self.saved_step = self.tried_step = trainer.global_step
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the buffers: after an exception in this step they may hold statistics of its images."""
+        if trainer.world_size == 1:
+            self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        """From here on weights change, and the step cannot be undone."""
+        self._stepping = True
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if it is time to and the optimizer has just stepped."""
+        self._buffers, self._stepping = [], False
         self._stepped = trainer.global_step != self._step
         self._step = trainer.global_step
         if self._stepped and self.every_n_steps and self._step % self.every_n_steps == 0:
@@ -118,10 +134,22 @@ class KeepLast(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save if the exception came between two steps, of which weights and buffers know nothing."""
-        at: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        between = at.ready == at.started == at.processed == at.completed > 0
-        if trainer.training and trainer.world_size == 1 and between and self._stepped and self.saved_step != self._step:
+        """Save the point before the step of the exception, unless its optimizer has begun to change weights."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.world_size > 1:
+            return
+        if self.saved_step == self._step or not self._stepped:
+            return
+        if trainer.validating:
+            self.save_in_validation(trainer)
+        elif trainer.training:
+            at: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+            within = at.ready > at.completed
+            if not at.processed == at.completed > 0 or (within and self._stepping):
+                return
+            if within:
+                for buffer, before in self._buffers:
+                    buffer.data.copy_(before)
+                forget_unfinished(trainer.fit_loop.epoch_loop)
             self._save(trainer)
 
     def on_save_checkpoint(
@@ -142,6 +170,22 @@ class KeepLast(Checkpoint):
         self._due, self.tried_step, self._clock = False, trainer.global_step, time.monotonic()
         if not refused(trainer):
             self.saved_step = self.tried_step
+
+
+def forget_unfinished(loop: Any) -> None:
+    """Set the counters of a training loop to what was completed, as if the running batch had not begun."""
+    steps = loop.automatic_optimization.optim_progress.optimizer
+    for which in ("total", "current"):
+        getattr(steps.zero_grad, which).completed = getattr(steps.step, which).completed
+        for progress in (
+            loop.batch_progress,
+            steps.step,
+            steps.zero_grad,
+            loop.manual_optimization.optim_step_progress,
+        ):
+            count = getattr(progress, which)
+            for begun in {"ready", "started", "processed"} & vars(count).keys():
+                setattr(count, begun, count.completed)
 
 
 def about_to_validate(loops: dict[str, Any]) -> dict[str, Any]:

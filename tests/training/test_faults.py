@@ -267,6 +267,54 @@ class Do(pl.Callback):
             self.what()
 
 
+class Fail(pl.Callback):
+    """Raise at one place of one step: a hook, or within the optimizer, when it has changed the weights."""
+
+    def __init__(self, place: str, step: int) -> None:
+        def fail(*args: Any) -> None:
+            raise RuntimeError("out of memory")
+
+        def at(trainer: Any, *args: Any) -> None:
+            if trainer.global_step == step and not trainer.sanity_checking:
+                trainer.optimizers[0].register_step_post_hook(fail) if place == "optimizer" else fail()
+
+        setattr(self, "on_train_batch_start" if place == "optimizer" else place, at)
+
+
+@pytest.mark.parametrize(
+    ("place", "step", "saved"),
+    [
+        ("on_after_backward", 4, 4),  # statistics and gradients of the step are there already
+        ("optimizer", 4, None),
+        ("on_validation_batch_end", 9, 9),
+    ],
+)
+def test_an_exception_saves_the_step_before_it(
+    faces: Path, monkeypatch: pytest.MonkeyPatch, place: str, step: int, saved: int | None
+) -> None:
+    write_config(faces)
+    run = json.loads(Path("run.yaml").read_text())
+    run["model"] = {
+        "class_path": "Baseline",
+        "init_args": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    }
+    Path("run.yaml").write_text(json.dumps(run))
+    fit("--name=uncut")
+    callbacks = cli.CLI._callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.CLI, "_callbacks", lambda self, given: [Fail(place, step), *callbacks(self, given)])
+        with pytest.raises(RuntimeError, match="out of memory"):
+            fit()
+    assert Path("checkpoints/run/last.ckpt").exists() == (saved is not None)
+    if saved:
+        assert weights()["global_step"] == saved
+    fit()
+    cut, uncut = weights(), weights("checkpoints/uncut/last.ckpt")
+    assert_same(cut, uncut)
+    for part in cut["loops"]["fit_loop"]:
+        assert cut["loops"]["fit_loop"][part] == uncut["loops"]["fit_loop"][part], part
+
+
 def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     faces: Path, uncut: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
