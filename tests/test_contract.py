@@ -190,7 +190,7 @@ def test_runs_in_bf16_with_float32_scores(name: str, tmp_path: Path, faces: Path
     assert torch.isfinite(torch.tensor(detector.results["val"]["same"]["log_loss"]))
 
 
-def test_two_ranks_equal_one_in_evaluation(tmp_path: Path, faces: Path) -> None:
+def test_two_ranks_train_resume_and_equal_one_in_evaluation(tmp_path: Path, faces: Path) -> None:
     """One pair of processes for all detectors: 12 test images in batches of 4, then 11, which 2 ranks cannot share."""
     script = Path(__file__).with_name("two_ranks.py")
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29571", "OMP_NUM_THREADS": "1"}
@@ -200,8 +200,13 @@ def test_two_ranks_equal_one_in_evaluation(tmp_path: Path, faces: Path) -> None:
         subprocess.Popen(words, env={**common, **elastic, "RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE)
         for r in (0, 1)
     ]
-    errors = [p.communicate(timeout=180)[1].decode() for p in both]
+    errors = [p.communicate(timeout=400)[1].decode() for p in both]
     assert [p.returncode for p in both] == [0, 0], errors
+    ranks = [json.loads((tmp_path / f"trained{rank}.json").read_text()) for rank in (0, 1)]
+    for name in SMALL:
+        assert ranks[0][name]["parameters"] == ranks[1][name]["parameters"] != ranks[0][name]["start"], name
+        for rank in ranks:
+            assert rank[name]["resumed"] == rank[name]["whole"], name
     table = json.loads((tmp_path / "two.json").read_text())
     for name in SMALL:
         for limit in (12, 11):

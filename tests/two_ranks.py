@@ -1,23 +1,56 @@
-"""Run by test_contract in two processes: test every small detector on two ranks, and write the tables."""
+"""Run by test_contract in two processes: train and test every small detector on two ranks, write what came of it."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
+
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from test_contract import PARTS, SMALL, build, data, trainer
 
 from dfl.data import Folder
+from dfl.detectors import Detector
+from dfl.training import KeyedRandomness
 
 faces, out = Path(sys.argv[1]), Path(sys.argv[2])
-tables = {}
+RANKS = {"devices": 2, "strategy": "ddp"}  # unused parameters would be an error
+
+
+def digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Hash of the bytes of all tensors."""
+    return hashlib.sha256(b"".join(t.detach().contiguous().numpy().tobytes() for t in tensors.values())).hexdigest()
+
+
+def trained(name: str, start: str | None = None) -> Detector:
+    """Train for an epoch of five steps, from the start or from a checkpoint."""
+    keep = ModelCheckpoint(out / name, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    callbacks = [KeyedRandomness(), *([] if start else [keep])]
+    run = trainer(out, **RANKS, max_epochs=1, callbacks=callbacks, enable_checkpointing=not start)
+    detector = build(name)
+    run.fit(detector, data(faces), ckpt_path=start, weights_only=True)
+    return detector
+
+
+tables, states = {}, {}
 for name in SMALL:
     for limit in (12, 11):
         detector = build(name)
-        run = trainer(out, devices=2, strategy="ddp")
+        run = trainer(out, **RANKS)
         test = {"a": Folder(str(faces), fractions=PARTS, limit=limit)}
         run.test(detector, data(faces, test=test), verbose=False)
         tables[f"{name} {limit}"] = detector.results["test"]
+    start = digest(dict(build(name).named_parameters()))
+    whole, resumed = trained(name), trained(name, str(out / name / "step=2.ckpt"))
+    states[name] = {
+        "start": start,
+        "parameters": digest(dict(whole.named_parameters())),
+        "whole": digest(whole.state_dict()),
+        "resumed": digest(resumed.state_dict()),
+    }
+(out / f"trained{run.global_rank}.json").write_text(json.dumps(states))
 if run.is_global_zero:
     (out / "two.json").write_text(json.dumps(tables))

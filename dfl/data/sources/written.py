@@ -32,7 +32,10 @@ def built(spec: Any, where: str) -> Source:
 
 
 def _names(kind: type) -> list[str]:
-    return [name for below in kind.__subclasses__() for name in (below.__name__, *_names(below))]
+    found: list[str] = []
+    for below in kind.__subclasses__():
+        found += [below.__name__, *_names(below)]
+    return found
 
 
 def _reason(message: str) -> str:
