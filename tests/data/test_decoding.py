@@ -86,6 +86,7 @@ def ordinary():
         "palette_trns.png": (encode(palette, "PNG", transparency=3), False),
         "palette_trns_bytes.png": (encode(palette, "PNG", transparency=bytes(range(16))), False),
         "1x1.png": (encode(photo(1, 1), "PNG"), False),
+        "widest.png": (encode(photo(1, 65_535), "PNG"), False),
         "animated.gif": (frames("GIF"), False),
         "animated.webp": (frames("WEBP"), False),
         "animated.png": (frames("PNG"), False),
