@@ -5,6 +5,7 @@ the image is manipulated, and the classifier behind it sees those places only.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -41,7 +42,8 @@ class AttentionXception(Detector):
         backbone: timm name of a CNN.
         layer: Dotted name of the layer after which the map is, ``block7`` of Xception by default, of others the last
             feature map.
-        templates: Folder with the templates of ``appearance`` (PNG, 19 x 19); by default ten of our own.
+        templates: Of ``appearance``: a file that ``dfl data templates`` made of masks (``.npz``: mean and components,
+            the paper's form), an ``.npy`` file, or a folder of PNG files as FFD's code has; by default ten of our own.
         pretrained: Start from ImageNet weights.
         weights: Where from: a local file (official ones of FFD and dolos, ImageNet's, a checkpoint of ``dfl``), or a
             timm tag. dolos starts from FFD's, which were trained with masks.
@@ -84,7 +86,7 @@ class AttentionXception(Detector):
         self.layer = layer or ("block7" if "xception" in backbone else network.feature_info[-1]["module"])
         gated = find_layer(network, self.layer)
         channels = self._width(gated)
-        network.map = Regression(channels) if map == "regression" else Appearance(channels, read_templates(templates))
+        network.map = Regression(channels) if map == "regression" else self._appearance(channels, templates)
         if own and not skips_weights():
             load_named(network, str(weights), spare=UNUSED, fresh=("fc.", "map."))
         self._held: list[tuple[Tensor, Tensor]] = []
@@ -95,6 +97,20 @@ class AttentionXception(Detector):
             self.network.map = attention
         else:
             gated.register_forward_hook(self._gate)
+
+    @staticmethod
+    def _appearance(channels: int, file: str | None) -> Appearance:
+        """Return the map of templates; a checkpoint brings its own, so their file need not be there to open it."""
+        if file is not None and skips_weights() and not Path(file).expanduser().exists():
+            file = None
+        return Appearance(channels, *read_templates(file))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the templates of the checkpoint, however many they are."""
+        super().on_load_checkpoint(checkpoint)
+        held, own = checkpoint["state_dict"], self.network.map
+        if isinstance(own, Appearance) and (templates := held.get("network.map.templates")) is not None:
+            own.set_templates(templates, held.get("network.map.mean"))
 
     def _width(self, gated: nn.Module) -> int:
         """Return the channels that a layer gives."""
