@@ -8,17 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn, optim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dfl.detectors.base import Detector, Losses
-from dfl.errors import UserError
 from dfl.losses import cross_entropy, mask_loss
 from dfl.metrics.localization import Protocol
-from dfl.networks import create_backbone, find_layer, load_named
+from dfl.networks import create_backbone, find_layer, layer_width, load_named, usual_layer
 from dfl.networks.attention_map import Appearance, Regression, read_templates
 from dfl.networks.backbone import is_file, skips_weights
 
@@ -83,9 +81,8 @@ class AttentionXception(Detector):
         own = weights is not None and is_file(weights)
         network: Any = create_backbone(backbone, pretrained and not own, None if own else weights, num_classes=2)
         self.network = network
-        self.layer = layer or ("block7" if "xception" in backbone else network.feature_info[-1]["module"])
-        gated = find_layer(network, self.layer)
-        channels = self._width(gated)
+        self.layer = layer or usual_layer(network, "block7")
+        channels = layer_width(network, self.layer)
         network.map = Regression(channels) if map == "regression" else self._appearance(channels, templates)
         if own and not skips_weights():
             load_named(network, str(weights), spare=UNUSED, fresh=("fc.", "map."))
@@ -96,7 +93,7 @@ class AttentionXception(Detector):
             self.network = create_feature_extractor(network, {self.layer: "feature"})
             self.network.map = attention
         else:
-            gated.register_forward_hook(self._gate)
+            find_layer(network, self.layer).register_forward_hook(self._gate)
 
     @staticmethod
     def _appearance(channels: int, file: str | None) -> Appearance:
@@ -111,22 +108,6 @@ class AttentionXception(Detector):
         held, own = checkpoint["state_dict"], self.network.map
         if isinstance(own, Appearance) and (templates := held.get("network.map.templates")) is not None:
             own.set_templates(templates, held.get("network.map.mean"))
-
-    def _width(self, gated: nn.Module) -> int:
-        """Return the channels that a layer gives."""
-        found: list[int] = []
-
-        def look(module: nn.Module, args: Any, out: Tensor) -> None:
-            if not isinstance(out, Tensor) or out.ndim != 4:
-                raise UserError(f"layer {self.layer!r} gives no feature maps (N, C, h, w); choose another one")
-            found.append(out.shape[1])
-
-        handle = gated.register_forward_hook(look)
-        with torch.no_grad():
-            self.network.eval()(torch.zeros(1, 3, 64, 64))
-        handle.remove()
-        self.network.train()
-        return found[0]
 
     def _gate(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
         """Multiply what the layer gives by the map."""

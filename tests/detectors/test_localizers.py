@@ -141,9 +141,19 @@ def test_cam_of_nothing_is_nothing() -> None:
 def test_wrong_layers_are_named() -> None:
     with pytest.raises(UserError, match="layer is 'block99'"):
         GradCam("legacy_xception", layer="block99", pretrained=False)
+    for make in (lambda **k: GradCam(head="fcn", **k), AttentionXception):
+        with pytest.raises(UserError, match="layer 'fc' gives no feature maps"):
+            make(backbone="test_resnet", layer="fc", pretrained=False, input_size=32)
     detector = GradCam("test_resnet", layer="fc", pretrained=False, input_size=32).eval()
     with pytest.raises(UserError, match="feature maps"):
         detector(torch.randn(1, 3, 32, 32))
+
+
+def test_other_networks_of_that_name_take_their_last_stage() -> None:
+    with torch.device("meta"):
+        assert GradCam("xception41", pretrained=False).layer == "blocks.12"
+        assert AttentionXception(backbone="xception41", pretrained=False).layer == "blocks.12"
+        assert AttentionXception(pretrained=False).layer == "block7"
 
 
 def test_grad_cam_has_the_parameters_of_the_paper() -> None:
