@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn, optim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dfl.detectors.base import Detector, Losses
-from dfl.losses import cross_entropy, mask_loss
+from dfl.losses import cross_entropy, largest_loss, mask_loss
 from dfl.metrics.localization import Protocol
 from dfl.networks import create_backbone, find_layer, layer_width, load_named, usual_layer
 from dfl.networks.attention_map import Appearance, Regression, read_templates
@@ -134,24 +133,10 @@ class AttentionXception(Detector):
             resize, kind = self.mask_resize, self.map_loss
             of_map = mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"], resize, kind, out["map"])
         else:
-            of_map = largest_loss(out["mask_logit"], out["map"], batch["label"], self.map_loss)
+            kind, weight = self.map_loss, batch.get("weight")
+            of_map = largest_loss(out["mask_logit"], batch["label"], kind, out["map"], weight)
         losses = {"loss": self.map_weight * of_map, "map": of_map}
         if self.label_weight:
             losses["ce"] = cross_entropy(out["logits"], batch["label"], batch.get("weight"))
             losses["loss"] = losses["loss"] + self.label_weight * losses["ce"]
         return losses
-
-
-def largest_loss(map_logit: Tensor, value: Tensor, label: Tensor, kind: str) -> Tensor:
-    """Return the loss of the largest value of a map against its image's label, a float32 scalar.
-
-    Args:
-        map_logit: (N, h, w). The sigmoid rises, so the largest probability is the sigmoid of the largest logit, and the
-            loss can be taken with logits: the other one is not allowed under autocast, and loses digits.
-        value: (N, h, w), the same as values.
-        label: (N,) long.
-        kind: ``bce`` against the label (dolos); ``l1`` against 0 and 0.75 (FFD).
-    """
-    if kind == "bce":
-        return F.binary_cross_entropy_with_logits(map_logit.float().flatten(1).amax(1), label.float())
-    return (value.float().flatten(1).amax(1) - 0.75 * label.float()).abs().mean()
