@@ -100,10 +100,8 @@ def _write(
         results.write(folder / "matrix.csv", to_csv(content["matrix"], columns))
         results.write(folder / "matrix.json", results.to_json(content))
         results.write(folder / "matrix.html", page(content, metrics, columns, rows))
-        for metric in metrics:
-            results.write(
-                folder / f"matrix_{metric}.svg", alone(drawing(content["matrix"][metric], metric, columns, rows))
-            )
+        for metric, one in content["matrix"].items():
+            results.write(folder / f"matrix_{metric}.svg", alone(drawing(one, metric, columns, rows)))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; give another --output") from error
     for metric in metrics:

@@ -293,9 +293,8 @@ class Localization(Gathered):
         if self.protocol == "benco":
             inverse = 1 - prob
             own = [sum_auroc(one[fake], mask[fake], some) for one in (prob, inverse)]
-            exact[fake, len(Curves._fields) :] = torch.stack(
-                [*own, *counts(inverse[fake], mask[fake], some).T[:2].double()], 1
-            )
+            verdict = counts(inverse[fake], mask[fake], some).T[:2].double()
+            exact[fake, len(Curves._fields) :] = torch.stack([*own, *verdict], 1)
         count = counts(prob, mask, valid).double()
         count[unusable], exact[unusable] = math.nan, math.nan
         self.keep(index, torch.cat([label[:, None].double(), count, exact], 1))
