@@ -315,6 +315,15 @@ def heat_map(
     )
 
 
+def alone(drawing: str) -> str:
+    """Return a drawing of a page as an SVG file of its own, on white."""
+    head, _, rest = drawing.partition(">")
+    return (
+        f'{head} xmlns="http://www.w3.org/2000/svg" color="#6b6b70"><style>text{{font:11px system-ui,Helvetica,Arial,'
+        f'sans-serif;fill:#6b6b70}}</style><rect width="100%" height="100%" fill="#fff"/>{rest}\n'
+    )
+
+
 def _shade(share: float) -> tuple[str, str]:
     """Return the colour of a share in [0, 1], from light to dark blue, and one that can be read on it."""
     stops = np.array([(237, 244, 250), (107, 174, 214), (8, 48, 107)], float)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -160,6 +161,9 @@ def test_generators_of_one_source_and_all_but_one(
     html = Path("lightning_logs/sweep/matrix.html").read_text()
     assert html.count("<svg") == 1
     assert "src=" not in html  # nothing is loaded
+    drawn = ElementTree.parse("lightning_logs/sweep/matrix_ap.svg").getroot()  # whole on its own
+    assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+    assert sum(t.text == "all but ldm" for t in drawn.iter("{http://www.w3.org/2000/svg}text")) == 1
     # again: nothing is trained or tested, and another metric is there
     calls.clear()
     capsys.readouterr()

@@ -5,19 +5,17 @@ the image is manipulated, and the classifier behind it sees those places only.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn, optim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dfl.detectors.base import Detector, Losses
-from dfl.errors import UserError
-from dfl.losses import cross_entropy, mask_loss
+from dfl.losses import cross_entropy, largest_loss, mask_loss
 from dfl.metrics.localization import Protocol
-from dfl.networks import create_backbone, find_layer, load_named
+from dfl.networks import create_backbone, find_layer, layer_width, load_named, usual_layer
 from dfl.networks.attention_map import Appearance, Regression, read_templates
 from dfl.networks.backbone import is_file, skips_weights
 
@@ -41,7 +39,8 @@ class AttentionXception(Detector):
         backbone: timm name of a CNN.
         layer: Dotted name of the layer after which the map is, ``block7`` of Xception by default, of others the last
             feature map.
-        templates: Folder with the templates of ``appearance`` (PNG, 19 x 19); by default ten of our own.
+        templates: Of ``appearance``: a file that ``dfl data templates`` made of masks (``.npz``: mean and components,
+            the paper's form), an ``.npy`` file, or a folder of PNG files as FFD's code has; by default ten of our own.
         pretrained: Start from ImageNet weights.
         weights: Where from: a local file (official ones of FFD and dolos, ImageNet's, a checkpoint of ``dfl``), or a
             timm tag. dolos starts from FFD's, which were trained with masks.
@@ -81,10 +80,9 @@ class AttentionXception(Detector):
         own = weights is not None and is_file(weights)
         network: Any = create_backbone(backbone, pretrained and not own, None if own else weights, num_classes=2)
         self.network = network
-        self.layer = layer or ("block7" if "xception" in backbone else network.feature_info[-1]["module"])
-        gated = find_layer(network, self.layer)
-        channels = self._width(gated)
-        network.map = Regression(channels) if map == "regression" else Appearance(channels, read_templates(templates))
+        self.layer = layer or usual_layer(network, "block7")
+        channels = layer_width(network, self.layer)
+        network.map = Regression(channels) if map == "regression" else self._appearance(channels, templates)
         if own and not skips_weights():
             load_named(network, str(weights), spare=UNUSED, fresh=("fc.", "map."))
         self._held: list[tuple[Tensor, Tensor]] = []
@@ -94,23 +92,21 @@ class AttentionXception(Detector):
             self.network = create_feature_extractor(network, {self.layer: "feature"})
             self.network.map = attention
         else:
-            gated.register_forward_hook(self._gate)
+            find_layer(network, self.layer).register_forward_hook(self._gate)
 
-    def _width(self, gated: nn.Module) -> int:
-        """Return the channels that a layer gives."""
-        found: list[int] = []
+    @staticmethod
+    def _appearance(channels: int, file: str | None) -> Appearance:
+        """Return the map of templates; a checkpoint brings its own, so their file need not be there to open it."""
+        if file is not None and skips_weights() and not Path(file).expanduser().exists():
+            file = None
+        return Appearance(channels, *read_templates(file))
 
-        def look(module: nn.Module, args: Any, out: Tensor) -> None:
-            if not isinstance(out, Tensor) or out.ndim != 4:
-                raise UserError(f"layer {self.layer!r} gives no feature maps (N, C, h, w); choose another one")
-            found.append(out.shape[1])
-
-        handle = gated.register_forward_hook(look)
-        with torch.no_grad():
-            self.network.eval()(torch.zeros(1, 3, 64, 64))
-        handle.remove()
-        self.network.train()
-        return found[0]
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the templates of the checkpoint, however many they are."""
+        super().on_load_checkpoint(checkpoint)
+        held, own = checkpoint["state_dict"], self.network.map
+        if isinstance(own, Appearance) and (templates := held.get("network.map.templates")) is not None:
+            own.set_templates(templates, held.get("network.map.mean"))
 
     def _gate(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
         """Multiply what the layer gives by the map."""
@@ -137,24 +133,10 @@ class AttentionXception(Detector):
             resize, kind = self.mask_resize, self.map_loss
             of_map = mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"], resize, kind, out["map"])
         else:
-            of_map = largest_loss(out["mask_logit"], out["map"], batch["label"], self.map_loss)
+            kind, weight = self.map_loss, batch.get("weight")
+            of_map = largest_loss(out["mask_logit"], batch["label"], kind, out["map"], weight)
         losses = {"loss": self.map_weight * of_map, "map": of_map}
         if self.label_weight:
             losses["ce"] = cross_entropy(out["logits"], batch["label"], batch.get("weight"))
             losses["loss"] = losses["loss"] + self.label_weight * losses["ce"]
         return losses
-
-
-def largest_loss(map_logit: Tensor, value: Tensor, label: Tensor, kind: str) -> Tensor:
-    """Return the loss of the largest value of a map against its image's label, a float32 scalar.
-
-    Args:
-        map_logit: (N, h, w). The sigmoid rises, so the largest probability is the sigmoid of the largest logit, and the
-            loss can be taken with logits: the other one is not allowed under autocast, and loses digits.
-        value: (N, h, w), the same as values.
-        label: (N,) long.
-        kind: ``bce`` against the label (dolos); ``l1`` against 0 and 0.75 (FFD).
-    """
-    if kind == "bce":
-        return F.binary_cross_entropy_with_logits(map_logit.float().flatten(1).amax(1), label.float())
-    return (value.float().flatten(1).amax(1) - 0.75 * label.float()).abs().mean()

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn, no_grad, optim, zeros
+from torch import Tensor, nn, optim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dfl.detectors.base import Losses
 from dfl.detectors.baseline import Baseline
 from dfl.losses import mask_loss, mean_logit, patch_loss
 from dfl.metrics.localization import Protocol
-from dfl.networks import find_layer, grad_cam, stretch
+from dfl.networks import find_layer, grad_cam, layer_width, stretch, usual_layer
 
 
 class GradCam(Baseline):
@@ -76,19 +76,12 @@ class GradCam(Baseline):
         )
         self.head, self.protocol = head, protocol
         self.supervision = supervision if head == "fcn" else "label"  # a map that is not trained learns from no mask
-        self.layer = layer or ("block11" if "xception" in backbone else self.network.feature_info[-1]["module"])
+        self.layer = layer or usual_layer(self.network, "block11")
         find_layer(self.network, self.layer)
         if head == "fcn":
+            width = layer_width(self.network, self.layer)
             self.network = create_feature_extractor(self.network, {self.layer: "feature"})
-            self.fcn = fcn(self._width())
-
-    def _width(self) -> int:
-        """Return the channels of the layer."""
-        some = zeros(1, 3, 64, 64)
-        with no_grad():
-            width = int(self.network.eval()(some)["feature"].shape[1])
-        self.network.train()
-        return width
+            self.fcn = fcn(width)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return ``logit`` (N,) and, of ``cam`` in evaluation and of ``fcn`` always, ``mask_logit``.

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from dfl.errors import UserError
 from dfl.evaluation import results
-from dfl.page import document, heat_map, text
+from dfl.page import alone, document, heat_map, text
 from dfl.page import table as html_table
 
 #: The row of what a map that calls every pixel fake would get, where a metric has that.
@@ -65,7 +65,7 @@ def lines(metric: str, columns: Sequence[str], rows: Sequence[Row]) -> dict[str,
 def write(
     folder: Path, facts: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
 ) -> dict[str, Any]:
-    """Print the tables and write ``matrix.csv``, ``matrix.json`` and ``matrix.html``.
+    """Print the tables and write ``matrix.csv``, ``matrix.json``, ``matrix.html`` and ``matrix_<metric>.svg``.
 
     Args:
         folder: Where to.
@@ -100,6 +100,8 @@ def _write(
         results.write(folder / "matrix.csv", to_csv(content["matrix"], columns))
         results.write(folder / "matrix.json", results.to_json(content))
         results.write(folder / "matrix.html", page(content, metrics, columns, rows))
+        for metric, one in content["matrix"].items():
+            results.write(folder / f"matrix_{metric}.svg", alone(drawing(one, metric, columns, rows)))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; give another --output") from error
     for metric in metrics:
@@ -137,19 +139,23 @@ def show(metric: str, one: Mapping[str, Sequence[float]], columns: Sequence[str]
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)
 
 
+def drawing(one: Mapping[str, Sequence[float]], metric: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return the heat map of a metric, with a frame where the domain was part of the training."""
+    groups = [[r.label for r in rows if len(r.trained) == 1], [r.label for r in rows if len(r.trained) > 1]]
+    groups.append([ALL_FAKE] if ALL_FAKE in one else [])
+    cells = {label: values[: len(columns)] for label, values in one.items()}
+    framed = {(row.label, column) for row in rows for column in columns if column in row.trained}
+    return heat_map(cells, columns, [g for g in groups if g], _name(metric), framed)
+
+
 def page(content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> str:
     """Return the page: a heat map and a table for each metric, and what was run."""
-    trained = {row.label: set(row.trained) for row in rows}
     said = "Rows: what was trained on. Columns: what was tested on. A frame: the domain was part of the training."
     parts = [f"<p class=soft>{said}</p>"]
     for metric in metrics:
         one = content["matrix"][metric]
         help = results.METRICS.get(metric, ("", ""))[1]
-        groups = [[r.label for r in rows if len(r.trained) == 1], [r.label for r in rows if len(r.trained) > 1]]
-        groups.append([ALL_FAKE] if ALL_FAKE in one else [])
-        cells = {label: values[: len(columns)] for label, values in one.items()}
-        framed = {(label, column) for label, own in trained.items() for column in columns if column in own}
-        drawn = heat_map(cells, columns, [g for g in groups if g], _name(metric), framed)
+        drawn = drawing(one, metric, columns, rows)
         table = [[label, *map(_number, values)] for label, values in one.items()]
         parts += [
             f"<h2>{text(_name(metric))}</h2><p class=soft>{text(help)}</p><div class=figures>{drawn}</div>",

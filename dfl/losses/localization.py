@@ -47,6 +47,33 @@ def patch_loss(map_logit: Tensor, label: Tensor, pooling: Pooling = "expand", we
     return (loss if weight is None else loss * weight).mean()
 
 
+def largest_loss(
+    map_logit: Tensor,
+    label: Tensor,
+    kind: Literal["bce", "l1"] = "bce",
+    map_prob: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of the largest value of a map against its image's label, a float32 scalar.
+
+    Source: dolos (Tantaru et al. 2024), ``bce``; FFD (Dang et al. 2020), ``l1`` against 0 and 0.75.
+
+    Args:
+        map_logit: (N, h, w), any float dtype. The sigmoid rises, so the largest probability is the sigmoid of the
+            largest logit, and the loss can be taken with logits: the other one is not allowed under autocast, and loses
+            digits.
+        label: (N,) long, 0 real, 1 fake.
+        kind: Which.
+        map_prob: (N, h, w) for ``l1`` of maps that are born as values; the sigmoid of the logits by default.
+        weight: (N,) float32 weight of each image.
+    """
+    if kind == "bce":
+        return patch_loss(map_logit, label, "pooled_max", weight)
+    value = map_logit.float().sigmoid() if map_prob is None else map_prob.float()
+    loss = (value.flatten(1).amax(1) - 0.75 * label.float()).abs()
+    return (loss if weight is None else loss * weight).mean()
+
+
 def mask_loss(
     map_logit: Tensor,
     mask: Tensor,

@@ -29,11 +29,6 @@ Invert = Literal["origin", "reverse", "double"]
 EMPTY: dict[str, Empty] = {"dfl": "skip", "dolos": "one", "benco": "zero", "trufor": "zero"}
 #: Bins of the curves that are pooled over a data set.
 BINS = 1024
-#: What is kept of each image: its label, counts at the threshold, exact areas, and what BenCo adds: its own
-#: AUROC of the map and of the map turned round, and the counts of the latter, whose pixels of exactly 0.5 are real too.
-EXACT = ("best_f1", "inverse_best_f1", "ap", "auroc")
-BENCO = ("sum_auroc", "inverse_sum_auroc", "inverse_tp", "inverse_fp")
-COLUMNS = ("label", "tp", "fp", "fn", "tn", *EXACT, *BENCO)
 
 
 class Curves(NamedTuple):
@@ -43,6 +38,13 @@ class Curves(NamedTuple):
     auroc: Tensor
     best_f1: Tensor
     inverse_best_f1: Tensor
+
+
+#: What BenCo adds: its own AUROC of the map and of the map turned round, and the counts of the latter, whose pixels of
+#: exactly 0.5 are real too.
+BENCO = ("sum_auroc", "inverse_sum_auroc", "inverse_tp", "inverse_fp")
+#: What is kept of each image.
+COLUMNS = ("label", "tp", "fp", "fn", "tn", *Curves._fields, *BENCO)
 
 
 def resize_map(prob: Tensor, size: tuple[int, int]) -> Tensor:
@@ -194,7 +196,8 @@ class Localization(Gathered):
             `ignore_border`), and F1 is the better one of the map and the map turned round.
         empty: what a fake with an empty mask counts: ``one`` gives 1 where nothing is found either and 0 otherwise,
             ``zero`` gives 0, ``skip`` leaves the image out. None takes the protocol's own.
-        invert: for ``benco``: the map as it is, turned round, or the better one of both.
+        invert: for ``benco``: the map as it is, turned round, or the better one of both; ``ap``, which BenCo does not
+            have, stays that of the map as it is.
         name: the domain, for warnings.
         kwargs: of `torchmetrics.Metric`.
 
@@ -285,13 +288,13 @@ class Localization(Gathered):
         self.bins += self._binned(prob, mask, valid).to(self.bins)
         fake = label == 1
         some = None if valid is None else valid[fake]
-        at_all = curves(prob[fake], mask[fake], some)
-        exact = torch.full((len(prob), len(EXACT) + len(BENCO)), math.nan, dtype=torch.float64, device=where)
-        exact[fake, : len(EXACT)] = torch.stack([getattr(at_all, name) for name in EXACT], 1)
+        exact = torch.full((len(prob), len(Curves._fields) + len(BENCO)), math.nan, dtype=torch.float64, device=where)
+        exact[fake, : len(Curves._fields)] = torch.stack(curves(prob[fake], mask[fake], some), 1)
         if self.protocol == "benco":
             inverse = 1 - prob
             own = [sum_auroc(one[fake], mask[fake], some) for one in (prob, inverse)]
-            exact[fake, len(EXACT) :] = torch.stack([*own, *counts(inverse[fake], mask[fake], some).T[:2].double()], 1)
+            verdict = counts(inverse[fake], mask[fake], some).T[:2].double()
+            exact[fake, len(Curves._fields) :] = torch.stack([*own, *verdict], 1)
         count = counts(prob, mask, valid).double()
         count[unusable], exact[unusable] = math.nan, math.nan
         self.keep(index, torch.cat([label[:, None].double(), count, exact], 1))
@@ -356,10 +359,8 @@ class Localization(Gathered):
         tp, fp, fn, tn = (rows[name] for name in ("tp", "fp", "fn", "tn"))
         total, area = tp + fp + fn + tn, tp + fn
         zero = torch.zeros_like(area)
-        everything, nothing = (
-            self._counted(area, total - area, zero, zero),
-            self._counted(zero, zero, area, total - area),
-        )
+        everything = self._counted(area, total - area, zero, zero)
+        nothing = self._counted(zero, zero, area, total - area)
         share = torch.where(area > 0, area / total, math.nan)
         means = {name: rows[name] for name in ("iou", "pbca", "f1", "best_f1", "ap", "auroc")}
         means |= {f"{name}_all_fake": everything[name] for name in ("iou", "pbca", "f1")} | {"ap_all_fake": share}

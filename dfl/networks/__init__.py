@@ -9,7 +9,8 @@ from dfl.networks.backbone import (
     without_weights,
 )
 from dfl.networks.disentangle import ConditionalDecoder, ConvBlock, PooledHead, adain
-from dfl.networks.grad_cam import find_layer, grad_cam, stretch
+from dfl.networks.grad_cam import grad_cam, stretch
+from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.sida_fusion import SidaFusion
 from dfl.networks.whitening import whiten_patch_embed
@@ -30,10 +31,12 @@ __all__ = [
     "find_layer",
     "grad_cam",
     "is_convolutional",
+    "layer_width",
     "load_named",
     "merge_lora",
     "read_state",
     "stretch",
+    "usual_layer",
     "wants_file",
     "whiten_patch_embed",
     "without_weights",

@@ -11,19 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfl.errors import UserError, near
-
-
-def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """Return a module by its dotted name.
-
-    Raises:
-        UserError: If there is none.
-    """
-    layers = dict(model.named_modules())
-    if not name or name not in layers:
-        raise UserError(f"layer is {name!r}, and the backbone has none of that name{near(name, list(layers))}")
-    return layers[name]
+from dfl.errors import UserError
 
 
 def grad_cam(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from dfl import argv, detectors
@@ -14,6 +15,7 @@ from dfl.detectors import AttentionXception, Baseline, GradCam, PatchForensics
 from dfl.detectors.attention_xception import UNUSED
 from dfl.errors import UserError
 from dfl.networks import create_backbone, find_layer, grad_cam, load_named, stretch
+from dfl.networks.attention_map import Appearance, read_templates
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "patch_forensics.npz"
 #: Parameters with the head, channels, and side of the map at 128, 224, 256, 299 and 333 px.
@@ -139,9 +141,19 @@ def test_cam_of_nothing_is_nothing() -> None:
 def test_wrong_layers_are_named() -> None:
     with pytest.raises(UserError, match="layer is 'block99'"):
         GradCam("legacy_xception", layer="block99", pretrained=False)
+    for make in (lambda **k: GradCam(head="fcn", **k), AttentionXception):
+        with pytest.raises(UserError, match="layer 'fc' gives no feature maps"):
+            make(backbone="test_resnet", layer="fc", pretrained=False, input_size=32)
     detector = GradCam("test_resnet", layer="fc", pretrained=False, input_size=32).eval()
     with pytest.raises(UserError, match="feature maps"):
         detector(torch.randn(1, 3, 32, 32))
+
+
+def test_other_networks_of_that_name_take_their_last_stage() -> None:
+    with torch.device("meta"):
+        assert GradCam("xception41", pretrained=False).layer == "blocks.12"
+        assert AttentionXception(backbone="xception41", pretrained=False).layer == "blocks.12"
+        assert AttentionXception(pretrained=False).layer == "block7"
 
 
 def test_grad_cam_has_the_parameters_of_the_paper() -> None:
@@ -269,6 +281,53 @@ def test_templates_come_from_a_folder(tmp_path: Path) -> None:
     detector = small(map="appearance", templates=str(tmp_path))
     assert detector.network.map.templates.shape == (3, 19, 19)
     assert detector.network.map.linear.out_features == 3
+
+
+def test_the_papers_form_is_the_mean_plus_components(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    held = {"mean": rng.random((8, 8), np.float32), "components": rng.random((3, 8, 8), np.float32)}
+    np.savez(tmp_path / "t.npz", **held)
+    shape = Appearance(16, *read_templates(str(tmp_path / "t.npz"))).eval()
+    feature = torch.randn(2, 16, 8, 8)
+    weight = shape.linear(F.relu(shape.block(feature)).mean((2, 3)))
+    want = torch.from_numpy(held["mean"]) + torch.einsum("nk,khw->nhw", weight, torch.from_numpy(held["components"]))
+    torch.testing.assert_close(shape(feature)[0][:, 0], want)
+    assert shape(torch.randn(2, 16, 5, 5))[0].shape == (2, 1, 5, 5)
+    np.save(tmp_path / "t.npy", np.zeros((4, 361)))
+    templates, mean = read_templates(str(tmp_path / "t.npy"))
+    assert templates.shape == (4, 19, 19)
+    assert mean is None
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"components": np.array([object()])}, "cannot be read as arrays"),
+        ({"mean": np.zeros((4, 4))}, "cannot be read as arrays"),
+        ({"components": np.zeros((2, 4, 4)), "mean": np.zeros((3, 3))}, r"components \(2, 4, 4\), mean \(3, 3\)"),
+        ({"components": np.full((2, 4, 4), np.nan)}, "must be finite"),
+    ],
+)
+def test_what_is_no_template_is_refused(held: dict[str, Any], said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", **held)
+    with pytest.raises(UserError, match=said):
+        read_templates(str(tmp_path / "t.npz"))
+    with pytest.raises(UserError, match="no templates"):
+        read_templates(str(tmp_path / "none.npz"))
+
+
+def test_a_checkpoint_brings_its_templates(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", components=np.random.default_rng(0).random((3, 8, 8)), mean=np.full((8, 8), 0.25))
+    detector = small(map="appearance", templates=str(tmp_path / "t.npz"))
+    run = pl.Trainer(logger=False, accelerator="cpu", default_root_dir=tmp_path, enable_checkpointing=False)
+    run.strategy.connect(detector)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    (tmp_path / "t.npz").unlink()
+    image = torch.randn(2, 3, 32, 32)
+    opened = detectors.load(tmp_path / "a.ckpt")
+    assert torch.equal(opened(image)["map"], detector.eval()(image)["map"])
+    with pytest.raises(UserError, match="no templates"):
+        small(map="appearance", templates=str(tmp_path / "t.npz"))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfl.detectors.attention_xception import largest_loss
 from dfl.detectors.patch_forensics import image_logit
-from dfl.losses import mask_loss, mean_logit, patch_loss
+from dfl.losses import largest_loss, mask_loss, mean_logit, patch_loss
 from dfl.losses.localization import target
 
 GOLDEN = dict(np.load(Path(__file__).parent.parent / "golden" / "localization_losses.npz"))
@@ -40,7 +39,7 @@ def test_equals_the_losses_of_attention() -> None:
     value, label = torch.from_numpy(GOLDEN["at_map"])[:, 0], patches()[1]
     logit = value.double().logit().float()
     mask = torch.from_numpy(GOLDEN["at_gt_mask"])[:, 0].float()
-    assert largest_loss(logit, value, label, "bce").item() == pytest.approx(float(GOLDEN["at_weak_mask"]), abs=1e-6)
+    assert largest_loss(logit, label).item() == pytest.approx(float(GOLDEN["at_weak_mask"]), abs=1e-6)
     assert mask_loss(logit, mask, ALL).item() == pytest.approx(float(GOLDEN["at_full"]), abs=1e-6)
     l1 = mask_loss(logit, mask, ALL, kind="l1", map_prob=value)
     assert l1.item() == pytest.approx(float(GOLDEN["ffd_l1"]), abs=1e-6)
@@ -83,5 +82,8 @@ def test_sure_maps_stay_finite_and_low_precision_is_raised() -> None:
 def test_the_largest_probability_is_that_of_the_largest_logit() -> None:
     logit, label = torch.randn(6, 5, 5), torch.tensor([0, 1, 0, 1, 1, 0])
     direct = torch.nn.functional.binary_cross_entropy(logit.sigmoid().flatten(1).amax(1), label.float())
-    assert largest_loss(logit, logit.sigmoid(), label, "bce").item() == pytest.approx(direct.item(), abs=1e-6)
-    assert largest_loss(logit, torch.full_like(logit, 0.75), torch.ones(6), "l1") == 0
+    assert largest_loss(logit, label).item() == pytest.approx(direct.item(), abs=1e-6)
+    assert largest_loss(logit, torch.ones(6), "l1", torch.full_like(logit, 0.75)) == 0
+    one = [largest_loss(logit[i : i + 1], label[i : i + 1], "l1") for i in range(6)]
+    weight = torch.tensor([2.0, 0, 0, 0, 1, 0])  # of each image
+    assert largest_loss(logit, label, "l1", weight=weight).item() == pytest.approx((2 * one[0] + one[4]).item() / 6)

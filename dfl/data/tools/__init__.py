@@ -17,6 +17,7 @@ VERBS = {
     "faces": "write a table of the faces in images and videos, by a file of boxes or a face detector",
     "split": "share images out to train, val and test; what belongs together stays together",
     "equalize": "write real and fake anew, the same way: size, format, JPEG quality",
+    "templates": "compute mean and principal components of masks, for the appearance model of FFD",
     "pack": "write small images into shards, for fast and remote training",
 }
 USAGE = "usage: dfl data VERB SOURCE... [--key value ...]\n\nverbs:\n{verbs}\n\n{doc}\n\n  dfl data VERB --help"
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> Any:
         UserError: For whatever the user can mend.
     """
     if not argv or argv[0] in ("-h", "--help"):
-        verbs = "\n".join(f"  {name:10}{what}" for name, what in VERBS.items())
+        verbs = "\n".join(f"  {name:11}{what}" for name, what in VERBS.items())
         print(USAGE.format(verbs=verbs, doc=(__doc__ or "").strip()))
         return None
     verb, *words = argv
