@@ -12,6 +12,7 @@ from dfl.networks.disentangle import ConditionalDecoder, ConvBlock, PooledHead, 
 from dfl.networks.grad_cam import find_layer, grad_cam, stretch
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.sida_fusion import SidaFusion
+from dfl.networks.weights_hash import WeightsHash
 from dfl.networks.whitening import whiten_patch_embed
 from dfl.networks.xception import TruncatedXception
 from dfl.networks.xception_encoder import BackboneEncoder, XceptionEncoder
@@ -23,6 +24,7 @@ __all__ = [
     "PooledHead",
     "SidaFusion",
     "TruncatedXception",
+    "WeightsHash",
     "XceptionEncoder",
     "adain",
     "add_lora",
