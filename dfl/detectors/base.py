@@ -4,7 +4,6 @@ A method writes three things: ``__init__`` builds the networks, ``forward`` maps
 outputs and a batch to named losses. Everything else is here, once.
 """
 
-import hashlib
 import inspect
 import math
 import warnings
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 import dfl
 from dfl.detectors.evaluated import Evaluated
 from dfl.errors import UserError
+from dfl.networks import WeightsHash
 from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
@@ -60,6 +60,7 @@ class Detector(Evaluated, ABC):
         self.criterion: nn.Module | None = None
         #: Named losses of the newest training step.
         self.losses: Losses = {}
+        self._weights_hash = WeightsHash()
 
     @abstractmethod
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -234,8 +235,5 @@ class Detector(Evaluated, ABC):
         return f"{name} with weights {self.hparams.get('weights') or 'of timm'}"
 
     def _hash(self, keys: list[str]) -> str:
-        own, digest = self.state_dict(), hashlib.sha256()
-        for key in keys:
-            digest.update(key.encode())
-            digest.update(own[key].detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        own = self.state_dict()
+        return self._weights_hash({key: own[key] for key in keys})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_contract import TINY_LLAVA, batch_for, trainer
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
@@ -376,6 +376,31 @@ def test_named_bases_stay_out_of_the_checkpoint(tokens: str, folders: dict[str, 
         detectors.load(file, language=str(tmp_path / "other"))
 
 
+def test_what_is_trained_is_in_float32() -> None:
+    """A step of 1e-4 is lost on a weight of 1 in bfloat16, and is not where the base alone is in it."""
+    lost = torch.ones((), dtype=torch.bfloat16) - 1e-4
+    assert float(lost) == 1
+    tied = MODELS["smolvlm"] | {"tie_word_embeddings": True}
+    for tokens, config in (("rows", MODELS["llava"]), ("all", MODELS["qwen3_vl"]), ("all", tied)):
+        qwen = config["model_type"].startswith("qwen")
+        torch.manual_seed(0)
+        detector = Sida(
+            language_config=config, lora=LORA, tokens=tokens, dtype="bfloat16", text_weight=1.0,
+            dim=32, longest_answer=4, view_size=32 if qwen else None,
+        )  # fmt: skip
+        detector.log_losses = lambda *args: None  # type: ignore[method-assign]
+        trained = {n: p for n, p in detector.named_parameters() if p.requires_grad}
+        assert {p.dtype for p in trained.values()} == {torch.float32}
+        assert {p.dtype for n, p in detector.named_parameters() if n not in trained} == {torch.bfloat16}
+        batch = mixed(detector)
+        detector.training_step(batch, 0).backward()
+        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in trained.values())
+        detector.eval()
+        out, _, seen = detector._read(batch["image"], [answer(2)] * 3)
+        assert out["hidden"].dtype == torch.bfloat16
+        assert len(detector.write(seen, 3)) == 3
+
+
 def test_export_needs_nothing_of_ours(folders: dict[str, str], tmp_path: Path) -> None:
     detector = Sida(**folders, lora=LORA, text_weight=1.0, longest_answer=16).eval()
     for parameter in detector.parameters():
@@ -406,6 +431,110 @@ def test_stage_two_takes_up_stage_one(tmp_path: Path) -> None:
     assert torch.equal(first.eval()(image)["forced_mask_logit"], second.eval()(image)["forced_mask_logit"])
     with pytest.raises(UserError, match=r"model\.start: .* does not fit"):
         build(dim=64, lora=LORA)._take_up(str(file))
+
+
+# cache
+
+
+class Counted:
+    """Counts the images that a SAM's encoder sees."""
+
+    def __init__(self, masks: Sam) -> None:
+        self.images = 0
+        masks.sam.vision_encoder.register_forward_pre_hook(self, with_kwargs=True)
+
+    def __call__(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        self.images += len(args[0] if args else kwargs["pixel_values"])
+
+
+@pytest.mark.parametrize("config", [SAM, SAM2], ids=["sam", "sam2"])
+def test_kept_embeddings_are_those_of_the_encoder(config: dict[str, Any], tmp_path: Path) -> None:
+    detector = build(mask=None, mask_config=config).eval()
+    image = detector.normalise(torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8))
+    masks = detector.masks
+    assert isinstance(masks, Sam)
+    seen = Counted(masks)
+    plain = detector(image)["forced_mask_logit"]
+    assert seen.images == 3
+    masks.keep_embeddings(tmp_path)
+    assert torch.equal(detector(image)["forced_mask_logit"], plain)
+    assert seen.images == 6
+    assert torch.equal(detector(image)["forced_mask_logit"], plain)
+    torch.testing.assert_close(detector(image[[2, 0]])["forced_mask_logit"], plain[[2, 0]])
+    assert seen.images == 6
+    image[1, 0, 5, 5] += 1e-3  # another image
+    other = detector(image)["forced_mask_logit"]
+    assert seen.images == 7
+    assert torch.equal(other[[0, 2]], plain[[0, 2]])
+    masks.keep_embeddings(None)
+    torch.testing.assert_close(other, detector(image)["forced_mask_logit"])
+
+
+def test_cache_is_of_one_network_and_one_precision(tmp_path: Path) -> None:
+    detector = build(mask=None, mask_config=SAM).eval()
+    masks, image = detector.masks, torch.randn(2, 3, 64, 64)
+    assert isinstance(masks, Sam)
+    masks.keep_embeddings(tmp_path)
+    assert masks.cache is not None
+    first = masks.cache.keys(image)
+    assert first == masks.cache.keys(image)
+    assert len(set(first)) == 2
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not set(first) & set(masks.cache.keys(image))
+    with torch.no_grad():
+        detector.masks.sam.vision_encoder.neck.conv1.weight[0, 0] += 1e-3
+    assert not set(first) & set(masks.cache.keys(image))
+    with torch.no_grad():  # what is trained is not part of it
+        next(detector.masks.sam.mask_decoder.parameters()).add_(1)
+    again = masks.cache.keys(image)
+    settings = SAM | {"vision_config": SAM["vision_config"] | {"layer_norm_eps": 1e-5}}
+    other = build(mask=None, mask_config=settings)
+    other.load_state_dict(detector.state_dict(), strict=False)
+    assert isinstance(other.masks, Sam)
+    other.masks.keep_embeddings(tmp_path)
+    assert other.masks.cache is not None
+    assert not set(again) & set(other.masks.cache.keys(image))
+
+
+@pytest.mark.parametrize("content", ["", "cut", "zeros", "empty"])
+def test_a_broken_file_of_the_cache_is_made_anew(content: str, tmp_path: Path) -> None:
+    detector = build(mask=None, mask_config=SAM).eval()
+    masks, image = detector.masks, torch.randn(1, 3, 64, 64)
+    assert isinstance(masks, Sam)
+    seen = Counted(masks)
+    masks.keep_embeddings(tmp_path)
+    assert masks.cache is not None
+    want = detector(image)["forced_mask_logit"]
+    file = masks.cache.path(masks.cache.keys(image)[0])
+    whole = file.read_bytes()
+    if content == "empty":
+        save_file({}, file)
+    else:
+        file.write_bytes({"": b"", "cut": whole[:-10], "zeros": bytes(len(whole))}[content])
+    assert torch.equal(detector(image)["forced_mask_logit"], want)
+    assert seen.images == 2
+    assert file.read_bytes() == whole
+    assert [f.name for f in file.parent.iterdir()] == [file.name]  # nothing half written is left
+
+
+def test_cache_through_the_trainer_and_its_errors(tmp_path: Path) -> None:
+    detector = build(mask=None, mask_config=SAM, cache=str(tmp_path / "kept"))
+    masks = detector.masks
+    assert isinstance(masks, Sam)
+    run = trainer(tmp_path)
+    run.strategy.connect(detector)
+    detector.trainer = run
+    for stage, kept in (("test", True), ("predict", False), ("validate", True)):
+        detector.setup(stage)
+        assert (masks.cache is not None) == kept
+    (tmp_path / "kept").write_text("a file")
+    with pytest.raises(UserError, match=r"model\.cache: cannot write to"):
+        detector(torch.randn(1, 3, 64, 64))
+    masks.sam.vision_encoder.requires_grad_(True)
+    with pytest.raises(UserError, match=r"frozen encoder, and vision_encoder\..* is trained"):
+        detector.setup("test")
+    with pytest.raises(UserError, match=r"model\.mask is light"):
+        build(cache=str(tmp_path))
 
 
 # errors

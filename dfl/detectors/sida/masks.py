@@ -1,15 +1,20 @@
 """From an embedding of [SEG] to a mask: SAM, SAM 2, or a small decoder on the features that the vision tower has.
 
 SAM's image encoder is frozen and sees the image at its own size; the embedding is the one sparse token of its prompt.
+What the encoder gives can be kept on disk, see ``cache.py``.
 The small decoder needs no second look at the image: its maps are what the language model's own tower saw.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 
+from dfl.detectors.sida.cache import EmbeddingCache
 from dfl.errors import UserError
 
 #: Normalisation of SAM, SAM 2 and of the small decoder's images.
@@ -67,19 +72,44 @@ class Sam(nn.Module):
                 getattr(decoder, name).requires_grad_(False)
         if self.second:
             decoder.dynamic_multimask_via_stability = False  # the one mask that was trained, in evaluation too
+        #: Where image embeddings are kept, if anywhere.
+        self.cache: EmbeddingCache | None = None
+
+    def keep_embeddings(self, folder: str | Path | None) -> None:
+        """Keep the image embeddings in a folder from now on, and take them from there; None: not any more."""
+        if folder is None:
+            self.cache = None
+            return
+        config = self.sam.config
+        settings = {k: v for k, v in config.vision_config.to_dict().items() if k != "_name_or_path"}
+        words = json.dumps([transformers.__version__, config.model_type, settings], sort_keys=True, default=str)
+        self.cache = EmbeddingCache(folder, self._encoder_weights, words)
+
+    def _encoder_weights(self) -> dict[str, Tensor]:
+        """Return all weights that the image embeddings depend on; SAM 2 has some of them in its decoder."""
+        others = ("prompt_encoder.", "mask_decoder.", "shared_image_embedding.")
+        return {
+            name: weight
+            for name, weight in self.sam.state_dict(keep_vars=True).items()
+            if not name.startswith(others) or name.startswith("mask_decoder.conv_s")
+        }
+
+    def _embed(self, image: Tensor) -> list[Tensor]:
+        maps = self.sam.get_image_embeddings(image.to(self.sam.dtype))
+        return list(maps) if self.second else [maps]
 
     def forward(self, image: Tensor, features: Tensor, prompt: Tensor) -> Tensor:
         """Map normalised images (N, 3, S, S) and embeddings (N, C) to logits (N, S / 4, S / 4)."""
         with torch.no_grad():
-            maps = self.sam.get_image_embeddings(image.to(self.sam.dtype))
+            maps = self.cache(image, self._embed) if self.cache else self._embed(image)
             place = self.sam.get_image_wide_positional_embeddings()
             dense = self.sam.prompt_encoder(None, None, None, None)[1] if not self.second else self._no_mask(maps[-1])
-        maps, extra = (maps[-1], {"high_resolution_features": maps[:-1]}) if self.second else (maps, {})
+        extra = {"high_resolution_features": maps[:-1]} if self.second else {}
         n = len(image)
         return self.sam.mask_decoder(
-            image_embeddings=maps,
+            image_embeddings=maps[-1],
             image_positional_embeddings=place.expand(n, -1, -1, -1),
-            sparse_prompt_embeddings=prompt[:, None, None].to(maps.dtype),
+            sparse_prompt_embeddings=prompt[:, None, None].to(maps[-1].dtype),
             dense_prompt_embeddings=dense.expand(n, -1, -1, -1),
             multimask_output=False,
             **extra,

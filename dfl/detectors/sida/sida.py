@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
-from dfl.detectors.sida.building import add_rows, build
+from dfl.detectors.sida.building import add_rows, build, train_in_float32
 from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
 from dfl.detectors.sida.text import (
@@ -62,9 +62,12 @@ class Sida(Detector):
         corpus: Sentences that the tokenizer of a random model is trained on.
         mask: ``light``, or a SAM or SAM 2 of transformers by hub name or folder; None: a random SAM.
         mask_config: What SAM's config.json holds, to build a random one; of ``light`` the argument ``hidden``.
+        cache: Folder that keeps the image embeddings of the frozen SAM, for fit, validate and test; None encodes each
+            image every time.
         input_size: Side of the images in pixels; by default that of the mask side, or the language side's own.
         view_size: Side of what the language side sees; by default that of its tower (Qwen: 448).
-        dtype: Of the language model's weights; what is trained in full should be ``float32``.
+        dtype: Of the language model's weights. LoRA and tokens beside it are held in float32 whatever it is; without
+            ``lora``, and with ``train_tower``, take ``float32``.
         four_bit: The frozen language model in 4 bits, through bitsandbytes (``pip install 'dfl[sida]'``).
         lora: LoRA on the language model: ``rank``, ``alpha``, ``dropout``, ``targets`` (ends of names of its layers).
             None trains all of the language model and the projector.
@@ -99,6 +102,7 @@ class Sida(Detector):
         corpus: list[str] | None = None,
         mask: str | None = "light",
         mask_config: dict[str, Any] | None = None,
+        cache: str | None = None,
         input_size: int | None = None,
         view_size: int | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
@@ -128,6 +132,8 @@ class Sida(Detector):
             raise UserError("model.four_bit freezes the language model: it needs model.lora, and train_tower=false")
         if whiten and language:
             raise UserError("whiten is a start without pretrained weights: take model.whiten=0")
+        if cache and mask == "light":
+            raise UserError("model.cache keeps embeddings of a frozen SAM, and model.mask is light: leave one out")
         at_random = language is None or (skips_weights() and language_config is not None)
         tokenizer = _made_here(language_config, corpus) if at_random else named_tokenizer(str(language))
         vocabulary = len(tokenizer) + len(NEW_TOKENS)
@@ -167,6 +173,7 @@ class Sida(Detector):
         self.fusion = SidaFusion(c, mode=fusion)
 
         self.whiten, self.start, self.generates, self.text_model = whiten, start, generate, text_model
+        self.cache = cache
         self.weights = (class_weight, mask_weight, bce_weight, dice_weight, text_weight)
 
     # building
@@ -220,6 +227,7 @@ class Sida(Detector):
                 model.get_output_embeddings().requires_grad_(False)
             if tokens == "all":
                 table.requires_grad_(True)
+            train_in_float32(model)
         if train_tower:
             tower = family.part(model, "tower")
             tower.requires_grad_(True)
@@ -228,8 +236,19 @@ class Sida(Detector):
                     parameter.requires_grad_(False)
 
     def setup(self, stage: str) -> None:
-        """Take up the earlier stage, or whiten the patch embedding; a checkpoint's weights come after this."""
+        """Open the cache, take up the earlier stage, or whiten the patch embedding; a checkpoint's weights come later.
+
+        Raises:
+            UserError: If there is a cache and the strategy cuts weights among devices: their hash would be of a part.
+        """
         super().setup(stage)
+        if isinstance(self.masks, Sam):
+            strategy = self.trainer.strategy
+            name = type(strategy).__name__
+            if self.cache and (name.startswith(("FSDP", "ModelParallel")) or getattr(strategy, "zero_stage_3", False)):
+                raise UserError(f"model.cache does not go with {name}, which cuts the encoder up: leave one out")
+            # not in predict: a checkpoint that was carried elsewhere would fill a folder that nobody asked for there
+            self.masks.keep_embeddings(self.cache if stage != "predict" else None)
         if stage != "fit":
             return
         if self.start:

@@ -1,0 +1,29 @@
+"""The hash of weights, which tells whether two networks are the same one."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class WeightsHash:
+    """sha256 of names and bytes; that of the newest weights is kept until one of them is moved or written to.
+
+    What is written through ``.data`` is not seen.
+    """
+
+    def __init__(self) -> None:
+        self._state: object = None
+        self._digest = ""
+
+    def __call__(self, weights: Mapping[str, Tensor]) -> str:
+        """Return the hash in hexadecimal."""
+        state = [(n, w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for n, w in weights.items()]
+        if state != self._state:
+            digest = hashlib.sha256()
+            for name, weight in weights.items():
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+            self._state, self._digest = state, digest.hexdigest()
+        return self._digest
