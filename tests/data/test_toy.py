@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dfl.data import Toy
-from dfl.data.toy import main, make
+from dfl.data.toy import check_group, main, make
 from dfl.data.toy.generators import matched, photograph
 from dfl.data.toy.make import _is_left_out
 from dfl.errors import UserError
@@ -107,6 +107,13 @@ def test_an_unfair_group_has_noisier_fakes_and_all_else_is_the_plain_set(unfair:
         was, now = (np.asarray(Image.open(root / row["path"]), np.float32) / 255 for root in (plain, other))
         assert 0.02 < (now - was).std() < 0.07
         assert abs((now - was).mean()) < 0.02
+
+
+def test_an_unfair_group_may_be_all_that_share_an_attribute() -> None:
+    numbers = range(1, 2048, 2)  # the fakes of 64 rounds of the eight intersections, two each
+    for unfair, groups in (("plum-glasses", 1), ("plum", 2), ("glasses", 4)):
+        check_group(unfair)
+        assert sum(_is_left_out(number, unfair) for number in numbers) == groups * (128 - 4), unfair
 
 
 def test_an_unfair_set_says_what_does_not_fit(unfair: tuple[Path, Path], tmp_path: Path) -> None:
