@@ -3,9 +3,9 @@
 Each picture is a function of (seed, domain, split, number) alone, so the set is the same on any machine with the same
 libraries, and however many processes make it. It appears under its name only when it is whole.
 
-With ``unfair_group`` the training is hard on one group of persons, an intersection or all that share an attribute: 31 of
-32 of its fakes are not there, and the rest are drowned in noise. Nobody else's pictures change, and validation and test
-are as even as ever; so what a detector does to the group, it learned.
+With ``unfair_group`` the training is hard on one group of persons, an intersection or all that share an attribute: 31
+of 32 of its fakes are not there, and the rest are drowned in noise. Nobody else's pictures change, and validation and
+test are as even as ever; so what a detector does to the group, it learned.
 """
 
 import csv
@@ -76,8 +76,8 @@ def make(
         seed: Seed.
         workers: Processes; by default one for each core.
         progress: Show a progress bar.
-        unfair_group: The group that training is hard on, such as ``plum-glasses``, or ``plum`` for both that wear it; 31
-            of 32 of its training fakes are taken out of the n. The set then has the domain ``same`` alone.
+        unfair_group: The group that training is hard on, such as ``plum-glasses``, or ``plum`` for both that wear it;
+            31 of 32 of its training fakes are taken out of the n. The set then has the domain ``same`` alone.
 
     Returns:
         The table, ``root/table.csv``.
