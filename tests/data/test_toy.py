@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dfl.data import Toy
-from dfl.data.toy import main, make
+from dfl.data.toy import check_group, main, make
 from dfl.data.toy.generators import matched, photograph
 from dfl.data.toy.make import _is_left_out
 from dfl.errors import UserError
@@ -92,7 +92,7 @@ def test_an_unfair_group_has_fewer_fakes_in_training_alone(unfair: tuple[Path, P
     assert {count["train", g, y] for g in groups for y in "01"} - {count["train", "plum-glasses", "1"]} == {8}
     rare = Counter(r["generator"] for r in rows if (r["split"], r["group"]) == ("train", "plum-glasses"))
     assert rare == {"": 8, "zero_insertion": 1, "swap": 1, "nearest": 1, "inpaint": 1}
-    assert sum(_is_left_out(number, "plum-glasses") for number in range(512)) == 32 - 4, "one in eight, in 16 rounds"
+    assert sum(_is_left_out(number, "plum-glasses") for number in range(2048)) == 128 - 4, "one in 32, in 64 rounds"
 
 
 def test_an_unfair_group_has_noisier_fakes_and_all_else_is_the_plain_set(unfair: tuple[Path, Path]) -> None:
@@ -109,12 +109,19 @@ def test_an_unfair_group_has_noisier_fakes_and_all_else_is_the_plain_set(unfair:
         assert abs((now - was).mean()) < 0.02
 
 
+def test_an_unfair_group_may_be_all_that_share_an_attribute() -> None:
+    numbers = range(1, 2048, 2)  # the fakes of 64 rounds of the eight intersections, two each
+    for unfair, groups in (("plum-glasses", 1), ("plum", 2), ("glasses", 4)):
+        check_group(unfair)
+        assert sum(_is_left_out(number, unfair) for number in numbers) == groups * (128 - 4), unfair
+
+
 def test_an_unfair_set_says_what_does_not_fit(unfair: tuple[Path, Path], tmp_path: Path) -> None:
     here = str(unfair[1].parent)
     source = Toy(here, n=320, size=32, unfair_group="plum-glasses")
     source.prepare()
     assert source.load("test").num_rows == 160
-    with pytest.raises(UserError, match="holds a toy set with unfair_group=plum-glasses and not None; delete it"):
+    with pytest.raises(UserError, match="holds a toy set with unfair_group=plum-glasses and not None, .*; delete it"):
         Toy(here, n=320, size=32).prepare()
     with pytest.raises(UserError, match="no group 'plum-glases'; did you mean 'plum-glasses'"):
         main(["--root", str(tmp_path / "toy"), "--unfair_group", "plum-glases"])

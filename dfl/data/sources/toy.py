@@ -22,8 +22,8 @@ class Toy(Source):
         seed: Seed of the set.
         limit: At most so many images, in all splits or by split.
         limit_seed: Seed of that draw.
-        unfair_group: Training is hard on this group, such as ``plum-glasses``: docs/fairness.md. The set then has the
-            domain ``same`` alone, and wants a root of its own.
+        unfair_group: Training is hard on this group, such as ``plum`` or ``plum-glasses``: docs/fairness.md. The set
+            then has the domain ``same`` alone, and wants a root of its own.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The toy data set: portraits drawn from numbers, photographed, and faked by mechanisms that real generators use.
 
 dfl toy --root data/toy
-dfl toy --unfair_group plum-glasses       its training fakes of one group are fewer and noisier: docs/fairness.md
+dfl toy --unfair_group plum               its training fakes of one group are fewer and noisier: docs/fairness.md
 """
 
 import argparse
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--n", type=int, default=4000, help="pictures in all (%(default)s)")
     parser.add_argument("--size", type=int, default=128, help="width and height in pixels (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
-    parser.add_argument("--unfair_group", help="make this group's fakes rarer and noisier in training: plum-glasses")
+    parser.add_argument("--unfair_group", help="make this group's fakes rarer and noisier in training: plum")
     words = parser.parse_args(argv)
     root = words.root or ("data/toy_unfair" if words.unfair_group else "data/toy")
     print(f"toy set: {make(root, words.n, words.size, words.seed, unfair_group=words.unfair_group)}")

@@ -3,9 +3,9 @@
 Each picture is a function of (seed, domain, split, number) alone, so the set is the same on any machine with the same
 libraries, and however many processes make it. It appears under its name only when it is whole.
 
-With ``unfair_group`` the training is hard on one group of persons: seven of eight of its fakes are not there, and the
-rest are drowned in noise. Nobody else's pictures change, and validation and test are as even as ever; so what a
-detector does to the group, it learned.
+With ``unfair_group`` the training is hard on one group of persons, an intersection or all that share an attribute: 31
+of 32 of its fakes are not there, and the rest are drowned in noise. Nobody else's pictures change, and validation and
+test are as even as ever; so what a detector does to the group, it learned.
 """
 
 import csv
@@ -22,7 +22,7 @@ from PIL import Image
 from rich.progress import track
 
 from dfl.data.toy import generators as g
-from dfl.data.toy.faces import GROUPS, caption, draw, make_person, make_pose
+from dfl.data.toy.faces import GLASSES, GROUPS, SHIRTS, caption, draw, make_person, make_pose
 from dfl.errors import UserError, near
 
 #: Generators of each domain, and its camera. Training knows the domain ``same`` only.
@@ -45,7 +45,7 @@ PARTS = {
 UNFAIR_PARTS = {("same", "train"): 0.4, ("same", "val"): 0.1, ("same", "test"): 0.5}
 #: An unfair group keeps one of so many rounds of its fakes in training, and they get white noise of this deviation, in
 #: values of [0, 1]. The camera's own is 0.03 at most.
-UNFAIR_ROUNDS = 8
+UNFAIR_ROUNDS = 32
 UNFAIR_NOISE = (0.03, 0.06)
 COLUMNS = [
     *("path", "label", "split", "domain", "mask", "class_label", "generator", "family", "group", "identity"),
@@ -76,8 +76,8 @@ def make(
         seed: Seed.
         workers: Processes; by default one for each core.
         progress: Show a progress bar.
-        unfair_group: The group that training is hard on, such as ``plum-glasses``; seven of eight of its training fakes
-            are taken out of the n. The set then has the domain ``same`` alone.
+        unfair_group: The group that training is hard on, such as ``plum-glasses``, or ``plum`` for both that wear it;
+            31 of 32 of its training fakes are taken out of the n. The set then has the domain ``same`` alone.
 
     Returns:
         The table, ``root/table.csv``.
@@ -91,7 +91,7 @@ def make(
     settings: dict[str, Any] = {"n": n, "size": size, "seed": seed, "version": VERSION}
     if unfair_group is not None:
         check_group(unfair_group)
-        settings["unfair_group"] = unfair_group
+        settings |= {"unfair_group": unfair_group, "unfair_rounds": UNFAIR_ROUNDS}
     if root.exists() and any(root.iterdir()):
         _check(root, settings)
         return root / "table.csv"
@@ -113,9 +113,15 @@ def make(
 
 
 def check_group(name: str) -> None:
-    """Raise a UserError if the toy set has no such group."""
-    if name not in GROUPS:
-        raise UserError(f"the toy set has no group {name!r}{near(name, list(GROUPS))}")
+    """Raise a UserError if the toy set has no such group: an intersection, or the value of an attribute."""
+    known = [*GROUPS, *SHIRTS, *GLASSES]
+    if name not in known:
+        raise UserError(f"the toy set has no group {name!r}{near(name, known)}")
+
+
+def _belongs(group: str, unfair: str | None) -> bool:
+    """Tell whether an intersection is of the unfair group."""
+    return unfair is not None and (group == unfair or unfair in group.split("-"))
 
 
 def _check(root: Path, settings: dict[str, Any]) -> None:
@@ -154,7 +160,7 @@ def _is_left_out(number: int, unfair: str | None) -> bool:
     """
     who = number // SHOTS
     lap = who // len(GROUPS) % (2 * UNFAIR_ROUNDS)
-    return number % 2 == 1 and GROUPS[who % len(GROUPS)] == unfair and lap >= 2
+    return number % 2 == 1 and _belongs(GROUPS[who % len(GROUPS)], unfair) and lap >= 2
 
 
 def _one(job: tuple[Path, str, str, int, int, int, str | None]) -> dict[str, Any]:
@@ -183,7 +189,7 @@ def _one(job: tuple[Path, str, str, int, int, int, str | None]) -> dict[str, Any
             image = g.denoised(image, rng)
         else:
             image = g.decoded(image, generator, rng)
-        if group == unfair and split == "train":
+        if split == "train" and _belongs(group, unfair):
             noise = rng.uniform(*UNFAIR_NOISE) * rng.standard_normal(image.shape, dtype=np.float32)
             image = image + noise.astype(np.float32)
     name = f"{domain}_{split}_{number:05d}"
