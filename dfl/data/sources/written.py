@@ -31,7 +31,7 @@ def built(spec: Any, where: str) -> Source:
     return source
 
 
-def _names(kind: type) -> list[str]:
+def _names(kind: type[Any]) -> list[str]:
     found: list[str] = []
     for below in kind.__subclasses__():
         found += [below.__name__, *_names(below)]
