@@ -10,7 +10,6 @@ from typing import Any
 
 from dfl import __version__, config
 from dfl.errors import UserError, near
-from dfl.orphans import end_with_rank_zero
 
 #: Verbs that train and evaluate; they start Lightning.
 MODEL_VERBS = {
@@ -96,6 +95,8 @@ def dispatch(words: list[str]) -> Any:
         return import_module(OWN_VERBS[verb][0]).main(words[1:])
     if verb not in MODEL_VERBS:
         raise UserError(f"no verb {verb!r}" + near(verb, [*VERBS]))
+    from dfl.orphans import end_with_rank_zero
+
     end_with_rank_zero()
     from dfl import cli
 

@@ -1,6 +1,9 @@
 """The one error that speaks to users: the command line prints it as a single line and exits with 2."""
 
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -13,3 +16,9 @@ def near(word: str, known: list[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; there are {', '.join(sorted(known))}" if known else ""
+
+
+def subclasses(cls: type[T]) -> list[type[T]]:
+    """Return all that is derived from a class and imported, what names can mean; parents before children."""
+    direct: list[type[T]] = type.__subclasses__(cls)
+    return [found for sub in direct for found in (sub, *subclasses(sub))]

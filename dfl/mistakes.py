@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from dfl.data import DataModule
 from dfl.data.sources import Source
 from dfl.detectors import Detector
-from dfl.errors import near
+from dfl.errors import near, subclasses
 
 #: What the value of an option is, by the option's last name; any other is taken for a source of data.
 KINDS: dict[str, tuple[str, type]] = {
@@ -88,14 +88,9 @@ def _options(cls: type) -> list[str]:
     return names
 
 
-def _all_subclasses(cls: type) -> list[type]:
-    direct: list[type] = type.__subclasses__(cls)
-    return [found for sub in direct for found in (sub, *_all_subclasses(sub))]
-
-
 def _subclasses(cls: type) -> list[str]:
     """Return the names of a class and its subclasses that are imported, concrete and public."""
-    classes = (cls, *_all_subclasses(cls))
+    classes = (cls, *subclasses(cls))
     return sorted({c.__name__ for c in classes if not inspect.isabstract(c) and not c.__name__.startswith("_")})
 
 
@@ -174,6 +169,6 @@ def options(parser: Any) -> list[str]:
     names = {flag[2:] for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
     for key in ("model", "data"):
         base = KINDS[key][1]
-        for cls in (base, *_all_subclasses(base)):
+        for cls in (base, *subclasses(base)):
             names |= {f"{key}.{option}" for option in _options(cls)}
     return sorted(names - {name for name in names if name.endswith(".help")})

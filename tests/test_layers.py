@@ -8,7 +8,7 @@ import dfl
 ROOT = Path(dfl.__file__).parent
 #: What each part may import from the rest of the package. ``errors``, ``hub`` and ``ranks`` are free to all.
 MAY = {
-    "__main__": {"config", "orphans"},
+    "__main__": {"config"},
     "config": set(),
     "errors": set(),
     "ranks": set(),

@@ -1,6 +1,5 @@
 """Run by test_contract in two processes: train and test every small detector on two ranks, write what came of it."""
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from killing import sha256
 from test_contract import PARTS, SMALL, build, data, trainer
 
 from dfl.data import Folder
@@ -20,9 +20,9 @@ faces, out = Path(sys.argv[1]), Path(sys.argv[2])
 RANKS = {"devices": 2, "strategy": "ddp"}  # unused parameters would be an error
 
 
-def digest(tensors: dict[str, torch.Tensor]) -> str:
-    """Hash of the bytes of all tensors."""
-    return hashlib.sha256(b"".join(t.detach().contiguous().numpy().tobytes() for t in tensors.values())).hexdigest()
+def parameters(detector: Detector) -> dict[str, torch.Tensor]:
+    """What is the same on all ranks; buffers hold what each has seen."""
+    return {name: parameter.detach() for name, parameter in detector.named_parameters()}
 
 
 def trained(name: str, start: str | None = None) -> Detector:
@@ -43,13 +43,13 @@ for name in SMALL:
         test = {"a": Folder(str(faces), fractions=PARTS, limit=limit)}
         run.test(detector, data(faces, test=test), verbose=False)
         tables[f"{name} {limit}"] = detector.results["test"]
-    start = digest(dict(build(name).named_parameters()))
+    start = sha256(parameters(build(name)))
     whole, resumed = trained(name), trained(name, str(out / name / "step=2.ckpt"))
     states[name] = {
         "start": start,
-        "parameters": digest(dict(whole.named_parameters())),
-        "whole": digest(whole.state_dict()),
-        "resumed": digest(resumed.state_dict()),
+        "parameters": sha256(parameters(whole)),
+        "whole": sha256(whole.state_dict()),
+        "resumed": sha256(resumed.state_dict()),
     }
 (out / f"trained{run.global_rank}.json").write_text(json.dumps(states))
 if run.is_global_zero:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dfl.detectors.base import Detector
-from dfl.errors import UserError, near
+from dfl.errors import UserError, near, subclasses
 from dfl.networks import without_weights
 from dfl.training.checkpoint import read_checkpoint
 
@@ -17,7 +17,7 @@ def detector_class(class_path: str) -> type[Detector]:
     Raises:
         UserError: If there is none.
     """
-    known = {f"{c.__module__}.{c.__qualname__}": c for c in _subclasses(Detector)}  # type: ignore[type-abstract]
+    known = {f"{c.__module__}.{c.__qualname__}": c for c in subclasses(Detector)}  # type: ignore[type-abstract]
     if class_path not in known:
         names = [c.__name__ for c in known.values()]
         raise UserError(
@@ -50,7 +50,3 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
     detector.on_load_checkpoint(checkpoint)
     detector.load_state_dict(checkpoint["state_dict"])
     return detector.eval()
-
-
-def _subclasses(cls: type[Detector]) -> list[type[Detector]]:
-    return [s for c in cls.__subclasses__() for s in (c, *_subclasses(c))]

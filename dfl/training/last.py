@@ -115,8 +115,8 @@ class KeepLast(Checkpoint):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation is over: a checkpoint that is written from here on, the best one too, shall not repeat it."""
         self._before_validation = None
-        done: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
-        done.ready = done.started = done.completed  # `about_to_validate` counted one batch more as begun
+        # `about_to_validate` counted one batch more as begun
+        forget_begun(trainer.fit_loop.epoch_loop.val_loop.batch_progress.total)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with what validation found; the end of the epoch comes right after the last one and saves itself."""
@@ -183,9 +183,13 @@ def forget_unfinished(loop: Any) -> None:
             steps.zero_grad,
             loop.manual_optimization.optim_step_progress,
         ):
-            count = getattr(progress, which)
-            for begun in {"ready", "started", "processed"} & vars(count).keys():
-                setattr(count, begun, count.completed)
+            forget_begun(getattr(progress, which))
+
+
+def forget_begun(count: Any) -> None:
+    """Set a counter to what was completed, as if nothing more had begun."""
+    for begun in {"ready", "started", "processed"} & vars(count).keys():
+        setattr(count, begun, count.completed)
 
 
 def about_to_validate(loops: dict[str, Any]) -> dict[str, Any]:

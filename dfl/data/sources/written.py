@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from dfl.data.sources.base import Source
-from dfl.errors import UserError, near
+from dfl.errors import UserError, near, subclasses
 
 
 def built(spec: Any, where: str) -> Source:
@@ -18,7 +18,8 @@ def built(spec: Any, where: str) -> Source:
     if not isinstance(spec, Mapping) or "class_path" not in spec:
         raise UserError(f"{where}: a source is written as class_path and init_args, not {spec!r}")
     name = str(spec["class_path"])
-    if "." not in name and name not in (known := _names(Source)):
+    known = [source.__name__ for source in subclasses(Source)]  # type: ignore[type-abstract]
+    if "." not in name and name not in known:
         raise UserError(f"{where}: no source {name!r}" + near(name, known))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Source, "source", required=True)
@@ -29,13 +30,6 @@ def built(spec: Any, where: str) -> Source:
     except Exception as error:  # the parser wraps whatever it meets
         raise UserError(f"{where}: {name}: {_reason(str(error))}") from error
     return source
-
-
-def _names(kind: type[Any]) -> list[str]:
-    found: list[str] = []
-    for below in kind.__subclasses__():
-        found += [below.__name__, *_names(below)]
-    return found
 
 
 def _reason(message: str) -> str:
