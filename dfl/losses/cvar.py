@@ -76,28 +76,27 @@ def bilevel_cvar(
         raise UserError(f"a group for each loss: {tuple(losses.shape)} losses, {tuple(groups.shape)} groups")
     # the loss is linear in the losses, with weights that are constants
     with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
-        flat, place, exact = losses.detach().float(), torch.arange(len(losses), device=losses.device), outer == "exact"
+        flat, exact = losses.detach().float(), outer == "exact"
         # sorted by group, and in each group the worst first
         order = flat.argsort(descending=True, stable=True)
-        order = order[groups[order].argsort(stable=True)]
-        groups = groups[order]
-        # rows 0, 1, ... for the groups that are present; there are n of them, so that no size waits for the device
-        row = torch.zeros_like(place)
-        row[1:] = (groups[1:] != groups[:-1]).cumsum(0)
-        count = torch.zeros_like(place).index_add_(0, row, torch.ones_like(place))
-        rank = place - (count.cumsum(0) - count)[row]
-        loss, inner = _rows(flat[order], row, rank, count, alpha_inner, exact)
-        present = count > 0
+        order = order.index_select(0, groups.index_select(0, order).argsort(stable=True))
+        groups = groups.index_select(0, order)
+        # a group is named by the place of its first loss, so that no number of groups waits for the device
+        row = torch.searchsorted(groups, groups)
+        place, ones = torch.arange(len(flat), device=flat.device), torch.ones_like(flat)
+        count = torch.zeros_like(flat).index_add_(0, row, ones)
+        loss, inner = _rows(flat.index_select(0, order), row, (place - row).float(), count, alpha_inner, exact)
+        loss = loss.masked_fill_(count == 0, -torch.inf)
         if outer == "official":
-            value, weight = _smooth(loss, present, alpha_outer, tau1, tau2)
+            value, weight = _smooth(loss, count.clamp_(max=1), alpha_outer, tau1, tau2)
         else:
-            loss, worst = torch.where(present, loss, -torch.inf).sort(descending=True, stable=True)
-            absent = (place >= present.sum()).long()
-            count = torch.zeros_like(place).index_add_(0, absent, torch.ones_like(place))
-            found, spread = _rows(torch.where(absent > 0, 0.0, loss), absent, place, count, alpha_outer, exact)
+            loss, worst = loss.sort(descending=True, stable=True)
+            absent = loss.isneginf().long()
+            count = torch.zeros_like(flat).index_add_(0, absent, ones)
+            found, spread = _rows(loss.masked_fill_(absent > 0, 0), absent, place.float(), count, alpha_outer, exact)
             value, weight = found[0], torch.zeros_like(spread).scatter_(0, worst, spread)
-        weight = torch.empty_like(inner).scatter_(0, order, inner * weight[row])
-    return value + (weight * (losses.float() - flat)).sum()
+        weight = torch.empty_like(inner).scatter_(0, order, inner.mul_(weight.index_select(0, row)))
+    return value + weight.dot(losses.float() - flat)
 
 
 def _rows(losses: Tensor, row: Tensor, rank: Tensor, count: Tensor, alpha: float, exact: bool) -> tuple[Tensor, Tensor]:
@@ -105,35 +104,38 @@ def _rows(losses: Tensor, row: Tensor, rank: Tensor, count: Tensor, alpha: float
 
     The losses (n,) of a row, which has ``count`` of them, have ranks 0, 1, ... from the worst down.
     """
-    size, none = count[row], torch.zeros_like(losses)
+    size, none = count.index_select(0, row), torch.zeros_like(losses)
     k = alpha * size
     if exact:
-        weight = (k - rank).clamp_(0, 1) / k
+        weight = (k - rank).clamp_(0, 1).div_(k)
         return none.index_add_(0, row, losses * weight), weight
-    whole = (k + 1e-4).floor()  # alpha n may miss a whole number by rounding
-    eta = none.index_add(0, row, torch.where(rank == whole.clamp(max=size - 1), losses, 0.0))
+    whole, last = (k + 1e-4).floor_(), size - 1  # alpha n may miss a whole number by rounding
+    eta = none.index_add(0, row, losses * (rank == torch.minimum(whole, last)))
     # a search never quite reaches the largest loss from below; where eta is the smallest, it ends below it in 28 of 40
     # groups of the golden numbers, and in the middle on either side
-    weight = ((rank < whole.clamp_min(1)) | (k > size - 1 + 1e-4)) / k
-    return none.index_add_(0, row, weight * (losses - eta[row])).add_(eta), weight
+    weight = ((rank < whole.clamp_min_(1)) | (k > last + 1e-4)) / k
+    return none.index_add_(0, row, weight * (losses - eta.index_select(0, row))).add_(eta), weight
 
 
 def _smooth(losses: Tensor, present: Tensor, alpha: float, tau1: float, tau2: float) -> tuple[Tensor, Tensor]:
-    """Return PG-FDD's outer level of the losses (n,) of the rows that are present, and the weight of each."""
-    share = present / (alpha * present.sum())
-    top = torch.where(present, losses, -torch.inf).max()
-    below = torch.where(present, losses - top, -torch.inf) / tau1
-    # eta = top - tau1 x with x in [0, LOG_MAX]; the objective is convex, so x is where its slope changes sign: four
-    # times the 32nd part
-    x, width, tries = torch.zeros_like(top), LOG_MAX, torch.arange(1, 33, device=losses.device) / 32
-    for _ in range(4):
-        at = x + width * tries
-        slope = 1 + tau2 / alpha * (top - tau1 * at) - (below + at[:, None]).sigmoid_() @ share
-        width /= 32
-        x = x + width * (slope > 0).sum().clamp_max(31)
-    eta, over = top - tau1 * x, below + x
-    soft = torch.where(present, tau1 * torch.nn.functional.softplus(over), 0.0)
-    return eta + tau2 / (2 * alpha) * eta**2 + (share * soft).sum(), share * over.sigmoid()
+    """Return PG-FDD's outer level of the losses (n,) of rows, and the weight of each.
+
+    ``present`` is 1 for a row that is there, 0 for one that is not and has a loss of minus infinity.
+    """
+    share, pull = present / present.sum().mul_(alpha), tau2 / alpha
+    top = losses.max()
+    below = (losses - top).div_(tau1)
+    # eta = top - tau1 x with x in [0, LOG_MAX]; the objective is convex, so x is where its slope changes sign, which is
+    # where a sum that grows with x reaches its end: four times the 32nd part
+    end, x, tries = top.mul(pull).add_(1), torch.zeros_like(top), torch.arange(1.0, 32.0, device=top.device)
+    for level in range(1, 5):
+        step = LOG_MAX / 32**level
+        at = torch.add(x, tries, alpha=step)
+        grown = (below + at[:, None]).sigmoid_().mv(share).add_(at, alpha=pull * tau1)
+        x = torch.add(x, torch.searchsorted(grown, end), alpha=step)
+    eta, over = torch.sub(top, x, alpha=tau1), below + x
+    soft = share.dot(torch.nn.functional.softplus(over))
+    return torch.addcmul(eta, eta, eta, value=pull / 2).add_(soft, alpha=tau1), over.sigmoid_().mul_(share)
 
 
 def gather_over_ranks(losses: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
