@@ -43,8 +43,9 @@ class Baseline(Detector):
         scl_center: How its center is found.
         scl_empty_class: What it gives for a batch with one class.
         fair: ``dag``: CVaR of the cross-entropy over the batch, which needs no groups; ``daw``: CVaR over groups of the
-            CVaR within each; ``none``: the mean.
-        fair_alpha: Share of the worst samples (``dag``) or groups (``daw``).
+            CVaR within each; ``daw_class`` (ours): the same over the reals and the fakes of each group, so that a
+            group with few fakes, all of them missed, does not hide behind its reals; ``none``: the mean.
+        fair_alpha: Share of the worst samples (``dag``) or groups.
         fair_alpha_inner: Share of the worst samples in each group.
         fair_cvar: How the groups' CVaR is computed: ``plain`` as DAW-FDD's code, ``official`` as PG-FDD's, ``exact``.
         fair_groups: ``global``: samples and groups of all ranks together; ``official``: each rank for itself.
@@ -68,7 +69,7 @@ class Baseline(Detector):
         scl_margin_mode: Literal["sqrt_dim", "absolute"] = "sqrt_dim",
         scl_center: Center = "learnable",
         scl_empty_class: EmptyClass = "real_only",
-        fair: Literal["none", "dag", "daw"] = "none",
+        fair: Literal["none", "dag", "daw", "daw_class"] = "none",
         fair_alpha: float = 0.5,
         fair_alpha_inner: float = 0.9,
         fair_cvar: Outer = "plain",
@@ -124,7 +125,7 @@ class Baseline(Detector):
 
     def _cvar(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
         each = F.cross_entropy(logits.float(), batch["label"], reduction="none") * batch.get("weight", 1.0)
-        groups = batch["group"]
+        groups = 2 * batch["group"] + batch["label"] if self.fair == "daw_class" else batch["group"]
         if self.fair_groups == "global":
             each, groups = gather_over_ranks(each, groups)
         if self.fair == "dag":

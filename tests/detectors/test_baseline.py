@@ -46,3 +46,18 @@ def test_without_it_nothing_changes_and_a_share_of_one_is_the_mean() -> None:
     whole, same = losses(fair="dag", fair_alpha=1.0)
     torch.testing.assert_close(whole["loss"], plain["ce"])
     torch.testing.assert_close(same, grad)
+
+
+def test_groups_split_by_class_show_fakes_that_are_missed() -> None:
+    """Four groups of well known reals; the one fake of the last is missed, and its group's CVaR is still the smallest."""
+    easy, hard = torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, -1.0]])
+    logits = torch.cat([hard.repeat(9, 1), easy.repeat(12, 1), torch.tensor([[0.5, -0.5]])]).requires_grad_()
+    label = torch.tensor([0] * 21 + [1])
+    batch = {"label": label, "group": torch.tensor([0] * 3 + [1] * 3 + [2] * 3 + [3] * 13)}
+    weight = {}
+    for fair in ("daw", "daw_class"):
+        detector = Baseline("test_resnet", pretrained=False, input_size=32, fair=fair, fair_alpha_inner=1.0)
+        (grad,) = torch.autograd.grad(detector.loss({"logits": logits}, batch)["loss"], logits)
+        weight[fair] = float(grad[-1].abs().sum() / grad.abs().sum())
+    assert weight["daw"] == 0.0
+    assert weight["daw_class"] > 0.5
