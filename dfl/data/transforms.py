@@ -231,9 +231,7 @@ def _resized(pair: Pair, spec: dict[str, Any], size: int, place: float) -> Pair:
     return interpolated(pair, rows, columns, spec["interpolation"], spec["soft_masks"])
 
 
-def _scaled(
-    pair: Pair, arguments: Mapping[str, Any], size: int, spec: Mapping[str, Any], draw: random.Random
-) -> Pair:
+def _scaled(pair: Pair, arguments: Mapping[str, Any], size: int, spec: Mapping[str, Any], draw: random.Random) -> Pair:
     """Take a box of random area and aspect ratio, resized to `size`: torchvision's RandomResizedCrop."""
     height, width = pair[0].shape[:2]
     low, high = arguments.get("scale", (0.08, 1.0))

@@ -1,12 +1,18 @@
 """How fast augmented images reach a uint8 batch, one process, one thread: flip, Gaussian blur and JPEG (policy `cnnf`).
 
-Against (a) Pillow and torchvision v2, (b) OpenCV and albumentations, as in the loader of DeepfakeBench; the same sizes,
-probabilities and ranges of sigma and quality, written here. From JPEG and PNG files of 256 and 1024 pixels, the larger
-ones shrunk to 256. Beside them the limit: the bare decoder, which hands out pixels and does nothing else. At last, what
-memory a loader process holds over an epoch.
+Against Pillow and torchvision v2; OpenCV and albumentations; and these two as DeepfakeBench's loader has them, with its
+resize of what has the size already and its round trip through Pillow. The sizes, probabilities and ranges of sigma and
+quality are the same, written here. From JPEG and PNG files of 256 and 1024 pixels, the larger ones shrunk to 256, or
+from JPEG files of the user's (`python -m tests.bench.augmented FOLDER`). Beside them two limits: the bare decoder, and
+for JPEG of 256 pixels the bare codec, which decodes the file, half the time encodes and decodes it again, and does
+nothing else. Timed in turns by the processor time of one thread. At last, what memory a loader process holds over an
+epoch.
 """
 
+import random
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +21,7 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +32,8 @@ from dfl.data.decoding import read_image
 from dfl.data.transforms import Transform
 from tests.bench.timing import in_turns
 
-BATCH, ROUNDS, SIZE, GOALS = 32, 5, 256, {"PIL+torchvision": 2.0, "OpenCV+albumentations": 1.5}
+BATCH, ROUNDS, SIZE = 32, 9, 256
+GOALS = {"PIL+torchvision": 2.0, "OpenCV+albumentations": 1.5, "as DeepfakeBench": 1.5}
 Load = Callable[[str, int], torch.Tensor]
 
 
@@ -84,7 +92,7 @@ def torchvision() -> Load:
     return lambda path, index: view(Image.open(path).convert("RGB"))
 
 
-def albumentations() -> Load:
+def albumentations(detours: bool = False) -> Load:
     chain = A.Compose(
         [
             A.HorizontalFlip(p=0.5),
@@ -95,8 +103,10 @@ def albumentations() -> Load:
 
     def load(path: str, index: int) -> torch.Tensor:
         pixels = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
-        if pixels.shape[0] != SIZE:
+        if detours or pixels.shape[0] != SIZE:
             pixels = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        if detours:
+            pixels = np.array(Image.fromarray(np.array(pixels, dtype=np.uint8)))
         return torch.from_numpy(chain(image=pixels)["image"].transpose(2, 0, 1).copy())
 
     return load
@@ -106,13 +116,32 @@ def decoder() -> Load:
     return lambda path, index: torch.from_numpy(read_image(path))
 
 
+def codec() -> Load:
+    draw = random.Random(0)
+
+    def load(path: str, index: int) -> torch.Tensor:
+        pixels = read_image(path)
+        if draw.random() < 0.5:
+            quality = (cv2.IMWRITE_JPEG_QUALITY, draw.randint(30, 100))
+            pixels = simplejpeg.decode_jpeg(cv2.imencode(".jpg", pixels, quality)[1], "RGB")
+        return torch.from_numpy(pixels)
+
+    return load
+
+
 def compare(paths: list[str]) -> dict[str, float]:
     """Return images per second of each way, the median of rounds in turns."""
-    ways = {"PIL+torchvision": torchvision(), "OpenCV+albumentations": albumentations()}
+    ways = {
+        "PIL+torchvision": torchvision(),
+        "OpenCV+albumentations": albumentations(),
+        "as DeepfakeBench": albumentations(detours=True),
+    }
     loaders = {name: DataLoader(Files(paths, load), batch_size=BATCH) for name, load in ways.items()}
     loaders["ours"] = DataLoader(Ours(paths), batch_size=BATCH, collate_fn=_same)
-    loaders["decoder"] = DataLoader(Files(paths, decoder()), batch_size=BATCH, collate_fn=len)
-    seconds = in_turns({name: partial(read, loader) for name, loader in loaders.items()}, ROUNDS)
+    for name, limit in {"decoder": decoder(), "codec": codec()}.items():
+        loaders[name] = DataLoader(Files(paths, limit), batch_size=BATCH, collate_fn=len)
+    whole = {name: partial(read, loader) for name, loader in loaders.items()}
+    seconds = in_turns(whole, ROUNDS, clock=time.process_time)
     return {name: len(paths) / taken for name, taken in seconds.items()}
 
 
@@ -139,27 +168,37 @@ def memory(paths: list[str]) -> list[float]:
     return held
 
 
-def main() -> dict[str, Any]:
-    """Print a line for each kind of file, and the memory of a loader process."""
+def report(name: str, rate: dict[str, float], goals: bool) -> None:
+    """Print what ``compare`` found."""
+    print(f"loader, cnnf, {name}: ours {rate['ours']:.0f} img/s; the decoder alone {rate['decoder']:.0f}")
+    for other, goal in GOALS.items():
+        aim = f" (goal {goal})" if goals else ""
+        print(f"  {other} {rate[other]:.0f} img/s, ratio {rate['ours'] / rate[other]:.2f}{aim}")
+    if "1024" not in name and "png" not in name:
+        shares = ", ".join(f"{rate[way] / rate['codec']:.0%} of {way}" for way in ("ours", "OpenCV+albumentations"))
+        print(f"  libjpeg-turbo's share of the time (a file, half the time a round trip): {shares}")
+
+
+def main(folder: str | None = None) -> dict[str, Any]:
+    """Print lines for each kind of file, and the memory of a loader process; or for the JPEG files of a folder."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     found: dict[str, Any] = {}
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        if folder:
+            paths = sorted(str(file) for file in Path(folder).rglob("*.jpg"))
+            paths = paths[:: max(1, len(paths) // 128)][:128]
+            found[f"{len(paths)} jpg files of {folder}"] = rate = compare(paths)
+            report(f"{len(paths)} jpg files of {folder}", rate, goals=False)
+            return found
+        with tempfile.TemporaryDirectory() as temporary:
             for side, kind, count in ((256, "jpg", 128), (256, "png", 128), (1024, "jpg", 32), (1024, "png", 32)):
-                paths = make_files(Path(folder), side, kind, count)
-                rate = compare(paths)
+                rate = compare(make_files(Path(temporary), side, kind, count))
                 found[f"{side} {kind}"] = rate
-                against = ", ".join(
-                    f"{name} {rate[name]:.0f} (ratio {rate['ours'] / rate[name]:.2f}"
-                    + (f", goal {goal})" if (side, kind) == (256, "jpg") else ")")
-                    for name, goal in GOALS.items()
-                )
-                limit = f"decoder alone {rate['decoder']:.0f}, we reach {rate['ours'] / rate['decoder']:.0%} of it"
-                print(f"loader, cnnf, {side} px {kind}: ours {rate['ours']:.0f} img/s, {against}; {limit}")
+                report(f"{side} px {kind}", rate, goals=(side, kind) == (256, "jpg"))
             if Path("/proc/self/smaps_rollup").exists():
-                found["memory"] = memory(make_files(Path(folder), 256, "jpg", 128))
+                found["memory"] = memory(make_files(Path(temporary), 256, "jpg", 128))
                 held = found["memory"]
                 print(f"loader process: {held[1]:.0f} MiB of its own early, {held[-1]:.0f} MiB at the end of the epoch")
     finally:
@@ -168,4 +207,4 @@ def main() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
