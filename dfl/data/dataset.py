@@ -181,5 +181,6 @@ def extend_vocab(vocab: Vocab, tables: Iterable[Rows]) -> None:
     for table in tables:
         for column in NAMED:
             ids = vocab.setdefault(column, {})
-            for name in sorted(set(table.names(column)) - {""}):
-                ids.setdefault(name, len(ids) + (column == "generator"))
+            for name in sorted(table.names(column)):  # each is there once, and often in order: a set would mix them
+                if name:
+                    ids.setdefault(name, len(ids) + (column == "generator"))

@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.locators import odd, replaced
+from dfl.data.locators import odd, prefixed, replaced
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA
 from dfl.errors import UserError
 
 #: Files that no run has used for so many days are removed.
 KEPT_DAYS = 7
-_STEP = 1 << 20
+_STEP = 1 << 18  # rows at a time, so that their memory is used again
 
 
 class Rows:
@@ -108,20 +108,27 @@ class Rows:
 
 def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
     """Return the different paths that are in both columns, sorted."""
-    small, large = sorted((c.cast(pa.large_string()) for c in (one, other)), key=len)
+    small, large = sorted((_pieces(c) for c in (one, other)), key=len)
     if len(large) > _STEP:
         large = _candidates(large, small)
+        small = _candidates(small, large)
     return sorted(pc.unique(large.filter(pc.is_in(large, small))).to_pylist())
 
 
-def _candidates(large: pa.ChunkedArray, small: pa.ChunkedArray) -> pa.ChunkedArray:
+def _pieces(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    column = column.cast(pa.large_string())
+    pieces = [part.slice(at, _STEP) for part in column.chunks for at in range(0, len(part), _STEP)]
+    return pa.chunked_array(pieces, column.type)
+
+
+def _candidates(column: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
     """Leave out most of the paths that are not in the other column: no path there has the same hash of its end."""
-    if any(len(part) and pc.min(pc.binary_length(part)).as_py() < 16 for part in (*large.chunks, *small.chunks)):
-        return large
+    if any(len(part) and pc.min(pc.binary_length(part)).as_py() < 16 for part in (*column.chunks, *other.chunks)):
+        return column
     there = np.zeros(1 << 26, bool)
-    for part in small.chunks:
+    for part in other.chunks:
         there[_hash_of_end(part)] = True
-    return pa.chunked_array([part.filter(pa.array(there[_hash_of_end(part)])) for part in large.chunks], large.type)
+    return pa.chunked_array([part.filter(pa.array(there[_hash_of_end(part)])) for part in column.chunks], column.type)
 
 
 def _hash_of_end(paths: pa.Array) -> np.ndarray:
@@ -251,6 +258,5 @@ def _absolute(paths: pa.Array) -> pa.Array:
     whole = np.asarray(pc.starts_with(paths, "/"))
     strange = odd(paths) if os.sep == "/" else np.ones(len(paths), bool)
     if not whole.all():
-        here, between = (pa.scalar(text, paths.type) for text in (os.getcwd().rstrip("/") + "/", ""))
-        paths = pc.if_else(pa.array(whole), paths, pc.binary_join_element_wise(here, paths, between))
+        paths = pc.if_else(pa.array(whole), paths, prefixed(paths, os.getcwd().rstrip("/") + "/"))
     return replaced(paths, strange, os.path.abspath)

@@ -120,7 +120,9 @@ class Table(Source):
                     known = self._names(pa.parquet.read_schema(self.file).names)
                     repeating = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
                     columns = list(dict.fromkeys(known.values()))
-                    raw = pa.parquet.read_table(self.file, columns=columns, read_dictionary=repeating)
+                    # not read_table, which cuts dictionaries into many pieces that must be put together again
+                    with pa.parquet.ParquetFile(self.file, read_dictionary=repeating, memory_map=True) as file:
+                        raw = file.read(columns)
                 else:
                     raw = pa.csv.read_csv(self.file)
                     self._names(raw.column_names)
