@@ -133,7 +133,7 @@ class _Direct(A.Compose):
     What is left out took a tenth of the loader's time.
     """
 
-    def __call__(self, *, image: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:  # type: ignore[override]
+    def __call__(self, *, image: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
         self.py_random.random()  # whether Compose runs at all
         for step in self.transforms:
             if not step.should_apply():

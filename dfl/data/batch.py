@@ -69,6 +69,8 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         good = rows[:1]
     apart = ("bad", "training", "image")
     batch = default_collate([{k: v for k, v in row.items() if k not in apart} for row in good])
-    whole = isinstance(rows, Samples) and len(good) == len(rows)
-    image = rows.image if whole else default_collate([row["image"] for row in good])
+    if isinstance(rows, Samples) and len(good) == len(rows):
+        image = rows.image
+    else:
+        image = default_collate([row["image"] for row in good])
     return batch | {"bad": bad, "image": image}

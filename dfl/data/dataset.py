@@ -1,6 +1,6 @@
 """Rows of a source as samples: decode, transform, and say what is known of the image."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -80,8 +80,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     def encode(self, vocab: Vocab) -> None:
         """Turn the names of the ``NAMED`` columns into the ids of a vocabulary, -1 for those that it does not have."""
+        numbers = {name: vocab.get(name, {}).get for name in NAMED}
         self._ids = {
-            name: np.array([vocab.get(name, {}).get(n, -1) for n in self.rows.names(name)], np.int64) for name in NAMED
+            name: np.array([number(n, -1) for n in self.rows.names(name)], np.int64) for name, number in numbers.items()
         }
         self._codes = {name: self.rows.codes(name) for name in NAMED}
 
@@ -111,7 +112,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         return self._row(key, None)
 
-    def __getitems__(self, keys: list[int] | list[tuple[int, int]]) -> Samples:
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> Samples:
         """Return the samples of one batch, as a ``DataLoader`` asks for them."""
         samples = Samples(len(keys), self.size)
         samples += [self._row(key, place) for key, place in zip(keys, samples.image.unbind(), strict=True)]

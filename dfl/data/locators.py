@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.decoding import MAX_PIXELS, DecodeError, read_image
+from dfl.data.text import prefixed
 
 _WORD = r"row=\d+|column=[^&#]+|key=[^&#]+|frame=\d+|at=\d+/\d+|xywh=\d+,\d+,\d+,\d+"
-_STEP = 1 << 18  # rows at a time, so that their memory is used again
 _INSIDE = re.compile(rf"#((?:{_WORD})(?:&(?:{_WORD}))*)\Z")
 
 
@@ -64,16 +64,6 @@ def all_below(root: Path, locators: pa.Array) -> pa.Array:
     if pc.any(stay).as_py():
         joined = pc.if_else(stay, locators, joined)
     return replaced(joined, slow, lambda text: below(root, text), locators)
-
-
-def prefixed(paths: pa.Array, start: str) -> pa.Array:
-    """Return text with the same start before each; five times as fast as Arrow's join."""
-    content = pa.large_binary() if pa.types.is_large_string(paths.type) else pa.binary()
-    parts = []
-    for at in range(0, len(paths), _STEP):
-        part = pc.binary_replace_slice(paths.slice(at, _STEP).cast(content), 0, 0, start.encode())
-        parts.append(part.view(paths.type))
-    return pa.concat_arrays(parts) if parts else paths
 
 
 def replaced(paths: pa.Array, where: np.ndarray, by: Callable[[str], str], of: pa.Array | None = None) -> pa.Array:

@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.locators import odd, prefixed, replaced
+from dfl.data.locators import odd, replaced
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA
+from dfl.data.text import STEP, prefixed
 from dfl.errors import UserError
 
 #: Files that no run has used for so many days are removed.
 KEPT_DAYS = 7
-_STEP = 1 << 18  # rows at a time, so that their memory is used again
 
 
 class Rows:
@@ -37,7 +37,7 @@ class Rows:
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
-        #: All columns, text of ``PLAIN`` as it is, other text as dictionaries.
+        #: All columns, text of ``PLAIN`` as it is (or as a dictionary of one), other text as dictionaries.
         self.table: pa.Table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         #: int8 (n,), views of the file.
         self.label, self.class_label = self.number("label"), self.number("class_label")
@@ -88,13 +88,16 @@ class Rows:
 
     def sha256(self) -> str:
         """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
-        paths = _absolute(self.table["path"].chunk(0))
-        ends = pc.min_max(paths).as_py()  # what these two begin with, all begin with
-        shared = os.path.commonprefix([ends["min"], ends["max"]])  # noqa: RUF071  (cut at a slash in the next line)
+        column = self.table["path"].chunk(0)
+        pieces = [_absolute(column.slice(at, STEP)) for at in range(0, len(column), STEP)]
+        ends = [pc.min_max(piece).as_py() for piece in pieces]
+        # what the first and the last begin with, all begin with
+        sides = [end[name] for end in ends for name in ("min", "max")]
+        shared = os.path.commonprefix(sides)  # noqa: RUF071  (cut at a slash in the next line)
         base = len(shared[: shared.rfind("/") + 1].encode())
         text, length = hashlib.sha256(), hashlib.sha256()
-        for start in range(0, len(paths), _STEP):
-            part = pc.binary_replace_slice(paths.slice(start, _STEP).cast(pa.large_binary()), 0, base, b"")
+        for piece in pieces:
+            part = pc.binary_replace_slice(piece.cast(pa.large_binary()), 0, base, b"")
             offsets = np.frombuffer(part.buffers()[1], np.int64)[: len(part) + 1]
             text.update(memoryview(part.buffers()[2])[: offsets[-1]])
             length.update(np.diff(offsets).tobytes())
@@ -109,7 +112,7 @@ class Rows:
 def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
     """Return the different paths that are in both columns, sorted."""
     small, large = sorted((_pieces(c) for c in (one, other)), key=len)
-    if len(large) > _STEP:
+    if len(large) > STEP:
         large = _candidates(large, small)
         small = _candidates(small, large)
     return sorted(pc.unique(large.filter(pc.is_in(large, small))).to_pylist())
@@ -117,7 +120,7 @@ def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
 
 def _pieces(column: pa.ChunkedArray) -> pa.ChunkedArray:
     column = column.cast(pa.large_string())
-    pieces = [part.slice(at, _STEP) for part in column.chunks for at in range(0, len(part), _STEP)]
+    pieces = [part.slice(at, STEP) for part in column.chunks for at in range(0, len(part), STEP)]
     return pa.chunked_array(pieces, column.type)
 
 
@@ -170,8 +173,12 @@ def _compact(table: pa.Table) -> pa.RecordBatch:
 def _column(field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
     if not pa.types.is_string(field.type):
         return _one(column)
-    if pa.types.is_dictionary(column.type) and field.name not in PLAIN:
-        return _thinned(_one(column.unify_dictionaries()))
+    if pa.types.is_dictionary(column.type):
+        found = _one(column.unify_dictionaries())
+        if len(found.dictionary) == 1 and found.type.index_type == pa.int8():  # a column the set does not know
+            return found
+        if field.name not in PLAIN:
+            return _thinned(found)
     # Arrow's usual text ends at 2 GiB in one piece
     text = _one(column.cast(pa.string() if column.nbytes < 1 << 31 else pa.large_string()))
     return text if field.name in PLAIN else _encoded(text)
@@ -193,7 +200,9 @@ def _encoded(column: pa.Array) -> pa.DictionaryArray:
 def _thinned(column: pa.DictionaryArray) -> pa.DictionaryArray:
     """Return a dictionary column without the names that no row has."""
     codes, names = column.indices.to_numpy(), column.dictionary
-    used = np.bincount(codes, minlength=len(names)) > 0
+    used = np.zeros(len(names), bool)
+    for at in range(0, len(codes), STEP):
+        used[codes[at : at + STEP]] = True
     if not used.all():
         codes, names = (np.cumsum(used, dtype=np.int32) - 1)[codes], names.filter(pa.array(used))
     return _small(codes, names)
