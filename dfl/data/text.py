@@ -31,8 +31,10 @@ def one_piece(pieces: Iterable[pa.Array], rows: int, size: int) -> pa.Array:
     edges, text = np.empty(rows + 1, np.int32), np.empty(size, np.uint8)
     edges[0] = row = end = 0
     for piece in pieces:
+        if not len(piece):  # may have no buffers
+            continue
         _, offsets, content = piece.buffers()
-        here = np.frombuffer(offsets, np.int32)[piece.offset : piece.offset + len(piece) + 1] if len(piece) else [0]
+        here = np.frombuffer(offsets, np.int32)[piece.offset : piece.offset + len(piece) + 1]
         start, length = int(here[0]), int(here[-1]) - int(here[0])
         if length:
             text[end : end + length] = np.frombuffer(content, np.uint8)[start : start + length]
