@@ -90,11 +90,12 @@ class Rows:
         """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
         column = self.table["path"].chunk(0)
         pieces = [_absolute(column.slice(at, STEP)) for at in range(0, len(column), STEP)]
-        ends = [pc.min_max(piece).as_py() for piece in pieces]
-        # what the first and the last begin with, all begin with
-        sides = [end[name] for end in ends for name in ("min", "max")]
-        shared = os.path.commonprefix(sides)  # noqa: RUF071  (cut at a slash in the next line)
-        base = len(shared[: shared.rfind("/") + 1].encode())
+        shared = _folder_of([piece[at].as_py() for piece in pieces for at in (0, -1)])
+        if not all(pc.all(pc.starts_with(piece, shared)).as_py() for piece in pieces):
+            ends = [pc.min_max(piece).as_py() for piece in pieces]
+            # what the first and the last in the alphabet begin with, all begin with
+            shared = _folder_of([end[name] for end in ends for name in ("min", "max")])
+        base = len(shared.encode())
         text, length = hashlib.sha256(), hashlib.sha256()
         for piece in pieces:
             part = pc.binary_replace_slice(piece.cast(pa.large_binary()), 0, base, b"")
@@ -107,6 +108,12 @@ class Rows:
         """Paths that stand in more than one row."""
         counts = self.table["path"].value_counts()
         return list(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
+
+
+def _folder_of(paths: list[str]) -> str:
+    """Return what all paths begin with, to its last slash."""
+    shared = os.path.commonprefix(paths)  # noqa: RUF071  (it is cut at a slash)
+    return shared[: shared.rfind("/") + 1]
 
 
 def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:

@@ -121,6 +121,10 @@ def test_the_hash_is_of_the_list_below_its_folder(monkeypatch: pytest.MonkeyPatc
         pa.schema([(f.name, pa.large_string() if f.name == "path" else f.type) for f in ROW_SCHEMA])
     )
     assert told(wide) == first
+    # the common folder is that of all, whatever stands at the ends
+    far = [{"path": path, "label": 0} for path in ("/a/b/1.png", "/a/c/2.png", "/a/b/3.png")]
+    near = [{"path": path.removeprefix("/a"), "label": 0} for path in ("/a/b/1.png", "/a/c/2.png", "/a/b/3.png")]
+    assert told(to_table(far)) == told(to_table(near))
     monkeypatch.setattr("dfl.data.rows.STEP", 7)
     assert told(some()) == first
 
