@@ -39,6 +39,8 @@ class Rows:
         self.file = Path(file)
         #: All columns, text of ``PLAIN`` as it is (or as a dictionary of one), other text as dictionaries.
         self.table: pa.Table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        # asking the table for a column costs several times what its cell does
+        self._columns = {name: self.table[name].chunk(0) for name in self.table.column_names}
         #: int8 (n,), views of the file.
         self.label, self.class_label = self.number("label"), self.number("class_label")
 
@@ -67,15 +69,15 @@ class Rows:
 
     def number(self, name: str) -> np.ndarray:
         """Return a column of numbers (n,), a view of the file."""
-        return self.table[name].chunk(0).to_numpy()
+        return self._columns[name].to_numpy()
 
     def names(self, name: str) -> list[str]:
         """Return the different names of a column that is not in ``PLAIN``."""
-        return list(self.table[name].chunk(0).dictionary.to_pylist())
+        return list(self._columns[name].dictionary.to_pylist())
 
     def codes(self, name: str) -> np.ndarray:
         """Return where each row's name is in ``names``: int8, int16 or int32 (n,), a view of the file."""
-        return self.table[name].chunk(0).indices.to_numpy()
+        return self._columns[name].indices.to_numpy()
 
     def known(self, name: str) -> np.ndarray:
         """Return ``codes`` with -1 where the name is empty, int32 (n,)."""
@@ -84,11 +86,11 @@ class Rows:
 
     def text(self, name: str, row: int) -> str:
         """Return a cell of a column of text."""
-        return str(self.table[name][row].as_py())
+        return str(self._columns[name][row].as_py())
 
     def sha256(self) -> str:
         """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
-        column = self.table["path"].chunk(0)
+        column = self._columns["path"]
         pieces = [_absolute(column.slice(at, STEP)) for at in range(0, len(column), STEP)]
         shared = _folder_of([piece[at].as_py() for piece in pieces for at in (0, -1)])
         if not all(pc.all(pc.starts_with(piece, shared)).as_py() for piece in pieces):
