@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from albumentations import ImageOnlyTransform
 from PIL import Image
 
@@ -47,9 +48,10 @@ class _Degradation(ImageOnlyTransform):
 
 def gaussian_kernel(sigma: float, radius: int) -> np.ndarray:
     """Return the normalised samples of a Gaussian at -radius ... radius, float64."""
-    x = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (x / sigma) ** 2)
-    return kernel / kernel.sum()
+    half = [math.exp(-0.5 * (x / sigma) ** 2) for x in range(radius + 1)]  # half the time of numpy's exp
+    total = 2 * math.fsum(half) - half[0]
+    half = [value / total for value in half]
+    return np.array(half[:0:-1] + half)
 
 
 class SciPyBlur(_Degradation):
@@ -141,11 +143,9 @@ class Jpeg(_Degradation):
 
     def apply(self, img: np.ndarray, quality: int = 75, **_: Any) -> np.ndarray:
         """Encode and decode."""
+        # simplejpeg decodes to RGB at once, but cannot encode with the accurate cosine transform
         blue_first = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
-        data = cv2.imencode(".jpg", blue_first, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        assert decoded is not None
-        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        return simplejpeg.decode_jpeg(cv2.imencode(".jpg", blue_first, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], "RGB")
 
 
 class WebP(Jpeg):

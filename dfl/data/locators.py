@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.decoding import MAX_PIXELS, DecodeError, read_image
+from dfl.data.text import prefixed
 
 _WORD = r"row=\d+|column=[^&#]+|key=[^&#]+|frame=\d+|at=\d+/\d+|xywh=\d+,\d+,\d+,\d+"
 _INSIDE = re.compile(rf"#((?:{_WORD})(?:&(?:{_WORD}))*)\Z")
@@ -59,8 +60,7 @@ def all_below(root: Path, locators: pa.Array) -> pa.Array:
     if pc.all(stay).as_py() and not slow.any():
         return locators
     folder = "" if str(root) == "." else f"{str(root).rstrip('/')}/"
-    start, between = (pa.scalar(text, locators.type) for text in (folder, ""))
-    joined = pc.binary_join_element_wise(start, locators, between)
+    joined = prefixed(locators, folder)
     if pc.any(stay).as_py():
         joined = pc.if_else(stay, locators, joined)
     return replaced(joined, slow, lambda text: below(root, text), locators)

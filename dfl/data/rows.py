@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 
 from dfl.data.locators import odd, replaced
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA
+from dfl.data.text import STEP, prefixed
 from dfl.errors import UserError
 
 #: Files that no run has used for so many days are removed.
 KEPT_DAYS = 7
-_STEP = 1 << 20
 
 
 class Rows:
@@ -37,8 +37,10 @@ class Rows:
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
-        #: All columns, text of ``PLAIN`` as it is, other text as dictionaries.
+        #: All columns, text of ``PLAIN`` as it is (or as a dictionary of one), other text as dictionaries.
         self.table: pa.Table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        # asking the table for a column costs several times what its cell does
+        self._columns = {name: self.table[name].chunk(0) for name in self.table.column_names}
         #: int8 (n,), views of the file.
         self.label, self.class_label = self.number("label"), self.number("class_label")
 
@@ -67,15 +69,15 @@ class Rows:
 
     def number(self, name: str) -> np.ndarray:
         """Return a column of numbers (n,), a view of the file."""
-        return self.table[name].chunk(0).to_numpy()
+        return self._columns[name].to_numpy()
 
     def names(self, name: str) -> list[str]:
         """Return the different names of a column that is not in ``PLAIN``."""
-        return list(self.table[name].chunk(0).dictionary.to_pylist())
+        return list(self._columns[name].dictionary.to_pylist())
 
     def codes(self, name: str) -> np.ndarray:
         """Return where each row's name is in ``names``: int8, int16 or int32 (n,), a view of the file."""
-        return self.table[name].chunk(0).indices.to_numpy()
+        return self._columns[name].indices.to_numpy()
 
     def known(self, name: str) -> np.ndarray:
         """Return ``codes`` with -1 where the name is empty, int32 (n,)."""
@@ -84,17 +86,21 @@ class Rows:
 
     def text(self, name: str, row: int) -> str:
         """Return a cell of a column of text."""
-        return str(self.table[name][row].as_py())
+        return str(self._columns[name][row].as_py())
 
     def sha256(self) -> str:
         """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
-        paths = _absolute(self.table["path"].chunk(0))
-        ends = pc.min_max(paths).as_py()  # what these two begin with, all begin with
-        shared = os.path.commonprefix([ends["min"], ends["max"]])  # noqa: RUF071  (cut at a slash in the next line)
-        base = len(shared[: shared.rfind("/") + 1].encode())
+        column = self._columns["path"]
+        pieces = [_absolute(column.slice(at, STEP)) for at in range(0, len(column), STEP)]
+        shared = _folder_of([piece[at].as_py() for piece in pieces for at in (0, -1)])
+        if not all(pc.all(pc.starts_with(piece, shared)).as_py() for piece in pieces):
+            ends = [pc.min_max(piece).as_py() for piece in pieces]
+            # what the first and the last in the alphabet begin with, all begin with
+            shared = _folder_of([end[name] for end in ends for name in ("min", "max")])
+        base = len(shared.encode())
         text, length = hashlib.sha256(), hashlib.sha256()
-        for start in range(0, len(paths), _STEP):
-            part = pc.binary_replace_slice(paths.slice(start, _STEP).cast(pa.large_binary()), 0, base, b"")
+        for piece in pieces:
+            part = pc.binary_replace_slice(piece.cast(pa.large_binary()), 0, base, b"")
             offsets = np.frombuffer(part.buffers()[1], np.int64)[: len(part) + 1]
             text.update(memoryview(part.buffers()[2])[: offsets[-1]])
             length.update(np.diff(offsets).tobytes())
@@ -106,22 +112,35 @@ class Rows:
         return list(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
 
 
+def _folder_of(paths: list[str]) -> str:
+    """Return what all paths begin with, to its last slash."""
+    shared = os.path.commonprefix(paths)  # noqa: RUF071  (it is cut at a slash)
+    return shared[: shared.rfind("/") + 1]
+
+
 def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
     """Return the different paths that are in both columns, sorted."""
-    small, large = sorted((c.cast(pa.large_string()) for c in (one, other)), key=len)
-    if len(large) > _STEP:
+    small, large = sorted((_pieces(c) for c in (one, other)), key=len)
+    if len(large) > STEP:
         large = _candidates(large, small)
+        small = _candidates(small, large)
     return sorted(pc.unique(large.filter(pc.is_in(large, small))).to_pylist())
 
 
-def _candidates(large: pa.ChunkedArray, small: pa.ChunkedArray) -> pa.ChunkedArray:
+def _pieces(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    column = column.cast(pa.large_string())
+    pieces = [part.slice(at, STEP) for part in column.chunks for at in range(0, len(part), STEP)]
+    return pa.chunked_array(pieces, column.type)
+
+
+def _candidates(column: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
     """Leave out most of the paths that are not in the other column: no path there has the same hash of its end."""
-    if any(len(part) and pc.min(pc.binary_length(part)).as_py() < 16 for part in (*large.chunks, *small.chunks)):
-        return large
+    if any(len(part) and pc.min(pc.binary_length(part)).as_py() < 16 for part in (*column.chunks, *other.chunks)):
+        return column
     there = np.zeros(1 << 26, bool)
-    for part in small.chunks:
+    for part in other.chunks:
         there[_hash_of_end(part)] = True
-    return pa.chunked_array([part.filter(pa.array(there[_hash_of_end(part)])) for part in large.chunks], large.type)
+    return pa.chunked_array([part.filter(pa.array(there[_hash_of_end(part)])) for part in column.chunks], column.type)
 
 
 def _hash_of_end(paths: pa.Array) -> np.ndarray:
@@ -163,8 +182,12 @@ def _compact(table: pa.Table) -> pa.RecordBatch:
 def _column(field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
     if not pa.types.is_string(field.type):
         return _one(column)
-    if pa.types.is_dictionary(column.type) and field.name not in PLAIN:
-        return _thinned(_one(column.unify_dictionaries()))
+    if pa.types.is_dictionary(column.type):
+        found = _one(column.unify_dictionaries())
+        if len(found.dictionary) == 1 and found.type.index_type == pa.int8():  # a column the set does not know
+            return found
+        if field.name not in PLAIN:
+            return _thinned(found)
     # Arrow's usual text ends at 2 GiB in one piece
     text = _one(column.cast(pa.string() if column.nbytes < 1 << 31 else pa.large_string()))
     return text if field.name in PLAIN else _encoded(text)
@@ -186,7 +209,9 @@ def _encoded(column: pa.Array) -> pa.DictionaryArray:
 def _thinned(column: pa.DictionaryArray) -> pa.DictionaryArray:
     """Return a dictionary column without the names that no row has."""
     codes, names = column.indices.to_numpy(), column.dictionary
-    used = np.bincount(codes, minlength=len(names)) > 0
+    used = np.zeros(len(names), bool)
+    for at in range(0, len(codes), STEP):
+        used[codes[at : at + STEP]] = True
     if not used.all():
         codes, names = (np.cumsum(used, dtype=np.int32) - 1)[codes], names.filter(pa.array(used))
     return _small(codes, names)
@@ -251,6 +276,5 @@ def _absolute(paths: pa.Array) -> pa.Array:
     whole = np.asarray(pc.starts_with(paths, "/"))
     strange = odd(paths) if os.sep == "/" else np.ones(len(paths), bool)
     if not whole.all():
-        here, between = (pa.scalar(text, paths.type) for text in (os.getcwd().rstrip("/") + "/", ""))
-        paths = pc.if_else(pa.array(whole), paths, pc.binary_join_element_wise(here, paths, between))
+        paths = pc.if_else(pa.array(whole), paths, prefixed(paths, os.getcwd().rstrip("/") + "/"))
     return replaced(paths, strange, os.path.abspath)

@@ -12,6 +12,7 @@ The augmentation chain is albumentations, named in the config. It sees a window 
 where the image allows, so that its JPEG grid does not always start at the crop's corner.
 """
 
+import hashlib
 import random
 from collections.abc import Mapping
 from copy import deepcopy
@@ -37,9 +38,12 @@ class View(Protocol):
     """What `Transform.train` and `Transform.eval` return: it can be pickled, so data workers may own it."""
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray | None, key: Key
+        self, image: np.ndarray, mask: np.ndarray | None, key: Key, out: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Image uint8 (H, W, 3), mask uint8 (H, W) or None -> uint8 (3, S, S), float32 (S, S) in [0, 1] or None."""
+        """Image uint8 (H, W, 3), mask uint8 (H, W) or None -> uint8 (3, S, S), float32 (S, S) in [0, 1] or None.
+
+        The image is written to ``out``, uint8 (3, S, S), if that is given: a place in a batch.
+        """
 
 
 class Transform:
@@ -116,10 +120,10 @@ class _Eval:
         self.spec, self.size = spec, int(size)
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray | None, key: Key = ()
+        self, image: np.ndarray, mask: np.ndarray | None, key: Key = (), out: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         pair = _resized(_check(image, mask), self.spec, self.size, 0.5)
-        return _tensors(_cropped(_padded(pair, self.size), self.size, 0.5, 0.5))
+        return _tensors(_cropped(_padded(pair, self.size), self.size, 0.5, 0.5), out)
 
 
 class _Train:
@@ -141,6 +145,7 @@ class _Train:
         self._window = self.size + (_MARGIN if chain.needs_margin else 0)
         # One pair of generators for good: giving the chain new ones for every sample costs more than resetting these.
         self._numpy, self._python = np.random.Generator(np.random.Philox(0)), random.Random(0)
+        self._needs_numpy = chain.needs_numpy
         if self._chain is not None:
             self._chain.set_random_state(self._numpy, self._python)
         for step in self._moved:
@@ -155,21 +160,23 @@ class _Train:
         self._build()
 
     def _seed(self, key: Key) -> None:
-        words = np.random.SeedSequence(key).generate_state(2, np.uint64)
-        self._numpy.bit_generator.state = _PHILOX | {"state": {"counter": _ZEROS, "key": words}}
-        self._python.seed(int(words[0]))
+        # a hash costs a fraction of what numpy's SeedSequence does
+        digest = hashlib.blake2b(b"%d," * len(key) % tuple(key), digest_size=16).digest()
+        self._python.seed(int.from_bytes(digest, "little"))
+        if self._needs_numpy:
+            state = {"counter": _ZEROS, "key": np.frombuffer(digest, "<u8").astype(np.uint64)}
+            self._numpy.bit_generator.state = _PHILOX | {"state": state}
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray | None, key: Key
+        self, image: np.ndarray, mask: np.ndarray | None, key: Key, out: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         self._seed(key)
-        draw = self._numpy.random
+        draw = self._python.random
         pair = _check(image, mask)
         if self._crop is None:
-            pair = _resized(pair, self.spec, self.size, draw())
-            pair = _padded(pair, self.size)
+            pair = _padded(_resized(pair, self.spec, self.size, draw()), self.size)
         else:
-            pair = _scaled(pair, self._crop, self._window, self.spec, self._numpy)
+            pair = _scaled(pair, self._crop, self._window, self.spec, self._python)
         if self._chain is not None:
             pair = _cropped(pair, self._window, draw(), draw())
             pair = self._augmented(pair)
@@ -179,7 +186,7 @@ class _Train:
             height, width = pair[0].shape[:2]
             rows[0, 1:3] = torch.tensor([_start(height, self.size, down), _start(width, self.size, right)])
             self.steps = rows
-        return _tensors(_cropped(pair, self.size, down, right))
+        return _tensors(_cropped(pair, self.size, down, right), out)
 
     def _augmented(self, pair: Pair) -> Pair:
         assert self._chain is not None
@@ -210,6 +217,8 @@ def _resized(pair: Pair, spec: dict[str, Any], size: int, place: float) -> Pair:
     if spec["resize"] == "none":
         return pair
     target = max(size, round(size / spec["crop_ratio"]))
+    if pair[0].shape[:2] == (target, target):
+        return pair
     if spec["resize"] == "squash":
         return interpolated(pair, target, target, spec["interpolation"], spec["soft_masks"])
     height, width = pair[0].shape[:2]
@@ -222,9 +231,7 @@ def _resized(pair: Pair, spec: dict[str, Any], size: int, place: float) -> Pair:
     return interpolated(pair, rows, columns, spec["interpolation"], spec["soft_masks"])
 
 
-def _scaled(
-    pair: Pair, arguments: Mapping[str, Any], size: int, spec: Mapping[str, Any], draw: np.random.Generator
-) -> Pair:
+def _scaled(pair: Pair, arguments: Mapping[str, Any], size: int, spec: Mapping[str, Any], draw: random.Random) -> Pair:
     """Take a box of random area and aspect ratio, resized to `size`: torchvision's RandomResizedCrop."""
     height, width = pair[0].shape[:2]
     low, high = arguments.get("scale", (0.08, 1.0))
@@ -259,6 +266,8 @@ def _box(pair: Pair, rows: int, columns: int, down: float, right: float) -> Pair
     """Cut rows x columns; `down` and `right` in [0, 1] say where: 0.5 is the centre, uniform draws are uniform."""
     image, mask = pair
     height, width = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return pair
     top, left = _start(height, rows, down), _start(width, columns, right)
     box = np.s_[top : top + rows, left : left + columns]
     return image[box], None if mask is None else mask[box]
@@ -269,10 +278,12 @@ def _start(length: int, part: int, place: float) -> int:
     return min(int(place * (length - part + 1)), length - part)
 
 
-def _tensors(pair: Pair) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _tensors(pair: Pair, out: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     image, mask = pair
-    planes = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, list(planes))  # three times as fast as numpy's copy
+    pixels = torch.empty((3, *image.shape[:2]), dtype=torch.uint8) if out is None else out
+    if pixels.shape[1:] != image.shape[:2]:
+        raise ValueError(f"out is {tuple(pixels.shape)}, the image is {image.shape}")
+    cv2.split(image, list(pixels.numpy()))  # three times as fast as numpy's copy
     if mask is None:
-        return torch.from_numpy(planes), None
-    return torch.from_numpy(planes), torch.from_numpy(np.ascontiguousarray(mask)).float().div_(255)
+        return pixels, None
+    return pixels, torch.from_numpy(np.ascontiguousarray(mask)).float().div_(255)

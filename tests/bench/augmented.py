@@ -1,12 +1,17 @@
 """How fast augmented images reach a uint8 batch, one process, one thread: flip, Gaussian blur and JPEG (policy `cnnf`).
 
-Against (a) Pillow and torchvision v2, (b) OpenCV and albumentations, as in the loader of DeepfakeBench; the same sizes,
-probabilities and ranges of sigma and quality, written here. From JPEG and PNG files of 256 and 1024 pixels, the larger
-ones shrunk to 256. Beside them the limit: the bare decoder, which hands out pixels and does nothing else. At last, what
-memory a loader process holds over an epoch.
+Against Pillow and torchvision v2; OpenCV and albumentations; and OpenCV and albumentations as DeepfakeBench's loader
+has them, with its resize of what has the size already and its round trip through Pillow. The sizes, probabilities and
+ranges of sigma and quality are the same, written here. From JPEG and PNG files of 256 and 1024 pixels, the larger
+ones shrunk to 256, or from JPEG files of the user's (`python -m tests.bench.augmented FOLDER`). Beside them the
+limits: the bare decoder, and for JPEG of 256 pixels the bare calls that a loader cannot do without. Timed in turns by
+the processor time of one thread. At last, what memory a loader process holds over an epoch.
 """
 
+import random
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,17 +20,37 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from dfl.data.batch import Samples
 from dfl.data.decoding import read_image
+from dfl.data.degradations import gaussian_kernel
 from dfl.data.transforms import Transform
 from tests.bench.timing import in_turns
 
-BATCH, ROUNDS, SIZE, GOALS = 32, 5, 256, {"PIL+torchvision": 2.0, "OpenCV+albumentations": 1.5}
+BATCH, ROUNDS, SIZE = 32, 9, 256
+GOALS = {"PIL+torchvision": 2.0, "OpenCV+albumentations": 1.5, "as DeepfakeBench": 1.5}
 Load = Callable[[str, int], torch.Tensor]
+
+
+class Ours(Dataset):
+    """Files as `ImageDataset` reads them: into the batch at once."""
+
+    def __init__(self, paths: list[str], policy: str = "cnnf") -> None:
+        self.paths, self.view = paths, Transform(augment=policy).train(SIZE)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitems__(self, indices: list[int]) -> torch.Tensor:
+        batch = Samples(len(indices), SIZE).image
+        for index, place in zip(indices, batch.unbind(), strict=True):
+            self.view(read_image(self.paths[index]), None, (0, 0, index), place)
+        return batch
 
 
 class Files(Dataset):
@@ -54,11 +79,6 @@ def make_files(folder: Path, side: int, kind: str, count: int) -> list[str]:
     return paths
 
 
-def ours() -> Load:
-    view = Transform(augment="cnnf").train(SIZE)
-    return lambda path, index: view(read_image(path), None, (0, 0, index))[0]
-
-
 def torchvision() -> Load:
     view = v2.Compose(
         [
@@ -72,7 +92,7 @@ def torchvision() -> Load:
     return lambda path, index: view(Image.open(path).convert("RGB"))
 
 
-def albumentations() -> Load:
+def albumentations(detours: bool = False) -> Load:
     chain = A.Compose(
         [
             A.HorizontalFlip(p=0.5),
@@ -83,8 +103,10 @@ def albumentations() -> Load:
 
     def load(path: str, index: int) -> torch.Tensor:
         pixels = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
-        if pixels.shape[0] != SIZE:
+        if detours or pixels.shape[0] != SIZE:
             pixels = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        if detours:
+            pixels = np.array(Image.fromarray(np.array(pixels, dtype=np.uint8)))
         return torch.from_numpy(chain(image=pixels)["image"].transpose(2, 0, 1).copy())
 
     return load
@@ -94,13 +116,47 @@ def decoder() -> Load:
     return lambda path, index: torch.from_numpy(read_image(path))
 
 
+def bare(filters: bool) -> Load:
+    """libjpeg-turbo's calls, and with ``filters`` OpenCV's, each step half the time; no key, nothing kept."""
+    draw = random.Random(0)
+
+    def load(path: str, index: int) -> torch.Tensor:
+        pixels = simplejpeg.decode_jpeg(Path(path).read_bytes(), "RGB")
+        if filters and draw.random() < 0.5:
+            pixels = cv2.flip(pixels, 1)
+        if filters and draw.random() < 0.5:
+            sigma = draw.uniform(0.0, 3.0)
+            kernel = gaussian_kernel(sigma, int(4 * sigma + 0.5))
+            pixels = cv2.sepFilter2D(pixels, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
+        if draw.random() < 0.5:
+            quality = (cv2.IMWRITE_JPEG_QUALITY, draw.randint(30, 100))
+            pixels = simplejpeg.decode_jpeg(cv2.imencode(".jpg", pixels, quality)[1], "RGB")
+        return torch.from_numpy(pixels)
+
+    return load
+
+
 def compare(paths: list[str]) -> dict[str, float]:
     """Return images per second of each way, the median of rounds in turns."""
-    ways = {"ours": ours(), "PIL+torchvision": torchvision(), "OpenCV+albumentations": albumentations()}
+    ways = {
+        "PIL+torchvision": torchvision(),
+        "OpenCV+albumentations": albumentations(),
+        "as DeepfakeBench": albumentations(detours=True),
+    }
     loaders = {name: DataLoader(Files(paths, load), batch_size=BATCH) for name, load in ways.items()}
-    loaders["decoder"] = DataLoader(Files(paths, decoder()), batch_size=BATCH, collate_fn=len)
-    seconds = in_turns({name: partial(read, loader) for name, loader in loaders.items()}, ROUNDS)
+    loaders["ours"] = DataLoader(Ours(paths), batch_size=BATCH, collate_fn=_same)
+    limits = {"decoder": decoder()}
+    if paths[0].endswith(".jpg"):
+        limits |= {"codec": bare(filters=False), "codec, flip and blur": bare(filters=True)}
+    for name, limit in limits.items():
+        loaders[name] = DataLoader(Files(paths, limit), batch_size=BATCH, collate_fn=len)
+    whole = {name: partial(read, loader) for name, loader in loaders.items()}
+    seconds = in_turns(whole, ROUNDS, clock=time.process_time)
     return {name: len(paths) / taken for name, taken in seconds.items()}
+
+
+def _same(batch: torch.Tensor) -> torch.Tensor:
+    return batch
 
 
 def read(loader: DataLoader) -> None:
@@ -110,7 +166,7 @@ def read(loader: DataLoader) -> None:
 
 def memory(paths: list[str]) -> list[float]:
     """Return the MiB that belong to a loader process alone after each tenth of 40 passes over the files."""
-    loader = DataLoader(Files(paths * 40, ours()), batch_size=BATCH, num_workers=1)
+    loader = DataLoader(Ours(paths * 40), batch_size=BATCH, collate_fn=_same, num_workers=1)
     batches = iter(loader)
     worker = batches._workers[0].pid  # type: ignore[attr-defined]
     held = []
@@ -122,27 +178,40 @@ def memory(paths: list[str]) -> list[float]:
     return held
 
 
-def main() -> dict[str, Any]:
-    """Print a line for each kind of file, and the memory of a loader process."""
+def report(name: str, rate: dict[str, float], goals: bool) -> None:
+    """Print what ``compare`` found."""
+    print(f"loader, cnnf, {name}: ours {rate['ours']:.0f} img/s; the decoder alone {rate['decoder']:.0f}")
+    for other, goal in GOALS.items():
+        aim = f" (goal {goal})" if goals else ""
+        print(f"  {other} {rate[other]:.0f} img/s, ratio {rate['ours'] / rate[other]:.2f}{aim}")
+    if "1024" not in name and "png" not in name:
+        for limit in ("codec", "codec, flip and blur"):
+            best = rate[limit] / rate["OpenCV+albumentations"]
+            print(
+                f"  the bare {limit} {rate[limit]:.0f} img/s, {best:.2f} of OpenCV+albumentations: no loader is faster"
+            )
+
+
+def main(folder: str | None = None) -> dict[str, Any]:
+    """Print lines for each kind of file, and the memory of a loader process; or for the JPEG files of a folder."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     found: dict[str, Any] = {}
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        if folder:
+            paths = sorted(str(file) for file in Path(folder).rglob("*.jpg"))
+            paths = paths[:: max(1, len(paths) // 128)][:128]
+            found[f"{len(paths)} jpg files of {folder}"] = rate = compare(paths)
+            report(f"{len(paths)} jpg files of {folder}", rate, goals=False)
+            return found
+        with tempfile.TemporaryDirectory() as temporary:
             for side, kind, count in ((256, "jpg", 128), (256, "png", 128), (1024, "jpg", 32), (1024, "png", 32)):
-                paths = make_files(Path(folder), side, kind, count)
-                rate = compare(paths)
+                rate = compare(make_files(Path(temporary), side, kind, count))
                 found[f"{side} {kind}"] = rate
-                against = ", ".join(
-                    f"{name} {rate[name]:.0f} (ratio {rate['ours'] / rate[name]:.2f}"
-                    + (f", goal {goal})" if (side, kind) == (256, "jpg") else ")")
-                    for name, goal in GOALS.items()
-                )
-                limit = f"decoder alone {rate['decoder']:.0f}, we reach {rate['ours'] / rate['decoder']:.0%} of it"
-                print(f"loader, cnnf, {side} px {kind}: ours {rate['ours']:.0f} img/s, {against}; {limit}")
+                report(f"{side} px {kind}", rate, goals=(side, kind) == (256, "jpg"))
             if Path("/proc/self/smaps_rollup").exists():
-                found["memory"] = memory(make_files(Path(folder), 256, "jpg", 128))
+                found["memory"] = memory(make_files(Path(temporary), 256, "jpg", 128))
                 held = found["memory"]
                 print(f"loader process: {held[1]:.0f} MiB of its own early, {held[-1]:.0f} MiB at the end of the epoch")
     finally:
@@ -151,4 +220,4 @@ def main() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import warnings
 from pathlib import Path
 
@@ -61,6 +62,47 @@ def test_chain_of_cnndetection():
         image = blur.apply(image, draws["sigma"]) if draws["u_blur"] < 0.5 else image
         image = jpeg.apply(image, draws["q"]) if draws["u_jpg"] < 0.5 else image
         assert np.array_equal(image, want)
+
+
+def corpus():
+    """Smooth, photo-like, noise, hard edges."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (96, 112, 3), dtype=np.uint8)
+    edges = np.kron(rng.integers(0, 2, (12, 14, 3), dtype=np.uint8) * 255, np.ones((8, 8, 1), np.uint8))
+    return [picture(96, 112), GOLDEN["img"], noise, edges]
+
+
+def test_our_blur_and_jpeg_are_those_of_albumentations():
+    for image in corpus():
+        for quality in range(1, 101, 3):
+            jpeg = A.ImageCompression(quality_range=(quality, quality), p=1)
+            want = jpeg(image=np.ascontiguousarray(image[..., ::-1]))["image"][..., ::-1]  # it takes red as blue
+            assert np.array_equal(Jpeg().apply(image, quality), want)
+        for sigma in (0.1, 0.4, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0):
+            want = A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1)(image=image)["image"]
+            inner = np.s_[12:-12, 12:-12]  # SciPy mirrors with the edge pixel, albumentations without
+            assert off(SciPyBlur().apply(image, sigma)[inner], want[inner]).max() <= 1
+
+
+@pytest.mark.parametrize("augment", ["flip", "cnnf", "cnnf_official", [{"name": name} for name in OURS]], ids=str)
+def test_steps_run_without_compose_as_in_it(augment):
+    ours = build(augment).compose
+    plain = A.Compose(ours.transforms)
+    assert type(ours) is not A.Compose
+    for seed in range(12):
+        image = picture(64, 72, seed)
+        mask, results = image[..., 0].copy(), []
+        for chain in (ours, plain):
+            chain.set_random_state(np.random.default_rng(seed), random.Random(seed))
+            results.append((chain(image=image.copy(), mask=mask), chain(image=image.copy())))
+        for one, other in zip(*results, strict=True):
+            assert one.keys() == other.keys()
+            assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_other_steps_run_in_compose():
+    for policy in ("dfb", "social", "light"):
+        assert type(build(policy).compose) is A.Compose
 
 
 # albumentations 1, so DeepfakeBench

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from dfl.data import DataModule, Folder, ImageDataset, Table, Transform
 from dfl.data.batch import collate
@@ -151,6 +152,24 @@ def test_unreadable_images_are_raised_skipped_or_replaced(spoilt: Path) -> None:
     assert again["label"] == 1
     assert again["path"] != data.path(row)
     assert again["path"] == data[(row, 3)]["path"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_is_its_samples(spoilt: Path, workers: int) -> None:
+    table = Folder(str(spoilt)).load("train")
+    data = ImageDataset(table, Transform(augment="cnnf").train(32), 32, {}, training=True, on_bad="skip")
+    keys = [(row, 2) for row in range(len(data))]
+    loader = DataLoader(data, batch_size=16, sampler=keys, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
+    batches = list(loader)
+    assert sum(len(batch["bad"]) for batch in batches) == 1
+    found = torch.cat([batch["image"] for batch in batches])
+    rows = torch.cat([batch["index"] for batch in batches]).tolist()
+    assert rows == [row for row in range(len(data)) if not data[row]["bad"]]
+    assert torch.equal(found, torch.stack([data[(row, 2)]["image"] for row in rows]))
+    assert all(batch["image"].is_contiguous() for batch in batches)
+    assert all(batch["mask"].shape == (len(batch["label"]), 32, 32) for batch in batches)
+    whole = data.__getitems__(keys[:3])
+    assert collate(whole)["image"].data_ptr() == whole[0]["image"].data_ptr(), "without a copy"
 
 
 def test_too_many_unreadable_images_end_the_run(spoilt: Path) -> None:

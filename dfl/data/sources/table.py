@@ -14,6 +14,7 @@ import pyarrow.parquet
 from dfl.data.locators import all_below, below
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
 from dfl.data.splits import split_column
+from dfl.data.text import STEP, one_piece
 from dfl.errors import UserError
 
 #: Other people's names for our columns, lower case, in order of preference.
@@ -89,16 +90,19 @@ class Table(Source):
         del raw
         sides = self._sides(table)
         if sides is not None and pc.any(pc.not_equal(sides, "")).as_py():
-            mask = pc.equal(sides, split)
-            names = [name for name in table.column_names if name != "split"]
+            here = pc.equal(sides, split)
+            here = here.combine_chunks() if isinstance(here, pa.ChunkedArray) else here
+            names = [name for name in table.column_names if name not in ("split", "path")]
             with ThreadPoolExecutor() as pool:
-                parts = list(pool.map(lambda name: table[name].filter(mask), names))
-            table = pa.table(dict(zip(names, parts, strict=True)))
+                parts = list(pool.map(lambda name: table[name].filter(here), names))
+            paths = self._paths(table["path"], here)
+            table = pa.table(dict(zip(names, parts, strict=True)) | {"path": paths})
             table = table.append_column("split", _same(ROW_SCHEMA.field("split"), len(table), split))
+        else:
+            table = _put(table, "path", self._paths(table["path"], None))
         absent = {"class_label": table["label"]} if "class_label" not in table.column_names else {}
-        for name in ("path", "mask"):
-            if name in table.column_names:
-                table = _put(table, name, self._below(table[name], name))
+        if "mask" in table.column_names and len(table):
+            table = _put(table, "mask", self._masks(table["mask"]))
         for field in ROW_SCHEMA:
             if field.name not in table.column_names:
                 table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))
@@ -120,7 +124,9 @@ class Table(Source):
                     known = self._names(pa.parquet.read_schema(self.file).names)
                     repeating = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
                     columns = list(dict.fromkeys(known.values()))
-                    raw = pa.parquet.read_table(self.file, columns=columns, read_dictionary=repeating)
+                    # not read_table, which cuts dictionaries into many pieces that must be put together again
+                    with pa.parquet.ParquetFile(self.file, read_dictionary=repeating, memory_map=True) as file:
+                        raw = file.read(columns)
                 else:
                     raw = pa.csv.read_csv(self.file)
                     self._names(raw.column_names)
@@ -152,12 +158,24 @@ class Table(Source):
             return split_column(table, self.fractions, self.seed, by=TIES)
         return _by_value(table["split"], self._split, pa.string()) if "split" in table.column_names else None
 
-    def _below(self, paths: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-        """Return paths below the root; no mask stays no mask."""
-        if name == "mask" and pc.any(pc.equal(paths, "")).as_py():
-            return _by_value(paths, lambda mask: below(self.root, mask) if mask else "", pa.string())
-        with ThreadPoolExecutor() as pool:
-            return pa.chunked_array(list(pool.map(lambda part: all_below(self.root, part), paths.chunks)), pa.string())
+    def _paths(self, paths: pa.ChunkedArray, here: pa.Array | None) -> pa.ChunkedArray:
+        """Return paths below the root; of those rows alone where ``here``, bool (n,), is true."""
+        pieces, row = [], 0
+        for chunk in paths.chunks:
+            for at in range(0, len(chunk), STEP):
+                piece = chunk.slice(at, STEP)
+                pieces.append((piece, None if here is None else here.slice(row, len(piece))))
+                row += len(piece)
+        done = (all_below(self.root, piece if kept is None else piece.filter(kept)) for piece, kept in pieces)
+        size = paths.nbytes + len(paths) * (len(str(self.root).encode()) + 1)
+        whole = [one_piece(done, len(paths), size)] if size < 1 << 31 else list(done)
+        return pa.chunked_array(whole, pa.string())
+
+    def _masks(self, masks: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return masks below the root; no mask stays no mask."""
+        if pc.any(pc.equal(masks, "")).as_py():
+            return _by_value(masks, lambda mask: below(self.root, mask) if mask else "", pa.string())
+        return self._paths(masks, None)
 
     def _column(self, names: list[str], name: str) -> str | None:
         if name in self.columns:
@@ -197,8 +215,6 @@ def _same(field: pa.Field, n: int, name: str = "") -> pa.ChunkedArray:
     """Return a column of one name, by default the absent one; -1 for a column of numbers."""
     if not pa.types.is_string(field.type):
         return pa.chunked_array([pa.repeat(pa.scalar(-1, field.type), n)])
-    if field.name in PLAIN:
-        return pa.chunked_array([pa.repeat(name, n)])
     return pa.chunked_array([pa.DictionaryArray.from_arrays(np.zeros(n, np.int8), pa.array([name]))])
 
 

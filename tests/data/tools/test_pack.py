@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +249,59 @@ def test_a_remote_set_is_copied_once_and_checked(
         with pytest.raises(UserError, match=said):
             Packed(bad, cache="cache").prepare()
     assert "secret" not in repr(Packed("s3://key:secret@bucket/set?x=secret", cache="c"))
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A server of what pyarrow's S3 client asks for, over a folder: its address, and the files that were asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            asked.append(self.path.rsplit("/", 1)[-1])
+            self.wfile.write(self.answer())
+
+        def answer(self) -> bytes:
+            file = tmp_path / self.path.removeprefix("/bucket/").partition("?")[0]
+            there = file.is_file() and "Credential=key/" in self.headers["Authorization"]
+            content, status = (file.read_bytes(), 200) if there else (b"", 404)
+            if there and "Range" in self.headers:
+                first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+                content, status = content[first : last + 1], 206
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+            self.end_headers()
+            return content
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"scheme=http&region=us-east-1&endpoint_override=127.0.0.1%3A{server.server_port}", asked
+        server.shutdown()
+
+
+def test_a_set_on_s3(faces: Path, tmp_path: Path, bucket: tuple[str, list[str]]) -> None:
+    options, asked = bucket
+    folder = pack([str(faces)], str(tmp_path / "set"), shard=20, workers=1, progress=False)
+    source = Packed(f"s3://key:secret@bucket/set?{options}", cache=str(tmp_path / "cache"))
+    source.prepare()
+    found, local = (one.load("train")["path"].to_pylist() for one in (source, Packed(str(folder))))
+    assert [path.startswith(str(source.folder)) for path in found] == [True] * 60
+    assert all((load_image(one) == load_image(other)).all() for one, other in zip(found, local, strict=True))
+    assert set(asked) == {file.name for file in folder.iterdir()}
+    asked.clear()
+    source.prepare()
+    assert asked == ["pack.json"], "the copy is there"
+    with pytest.raises(UserError, match="no pack.json at s3://bucket/none; "):
+        Packed(f"s3://key:secret@bucket/none?{options}", cache=str(tmp_path / "cache")).prepare()
 
 
 class Seen(pl.Callback):
