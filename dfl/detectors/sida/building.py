@@ -11,6 +11,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
+from dfl.detectors.sida.families import FAMILIES
 from dfl.errors import UserError
 from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import skips_weights
@@ -34,15 +35,19 @@ def build(
             are skipped.
         dtype: Of its weights.
         vocabulary: Tokens that a random language model knows, where its config does not say.
-        four_bit: Frozen linear layers in 4 bits, through bitsandbytes.
+        four_bit: Linear layers of the language model proper in 4 bits (NF4), through bitsandbytes; vision tower,
+            projector and output layer stay as they are.
         check: Raises for a config that will not do, before gigabytes are made or loaded.
 
     Returns:
         The model and whether its weights came from the name.
 
     Raises:
-        UserError: If it is not there, is none that transformers knows, or its weights do not fit.
+        UserError: If it is not there, is none that transformers knows, or its weights do not fit; if 4 bits are asked
+            for without bitsandbytes, or without weights.
     """
+    if four_bit and name is None:
+        raise UserError("model.four_bit packs pretrained weights, and model.language names none: leave one out")
     auto = AutoModelForImageTextToText if what == "language" else AutoModel
     if name is None or (skips_weights() and config is not None):
         if not config:
@@ -59,19 +64,20 @@ def build(
             return auto.from_config(made, dtype=getattr(torch, dtype), attn_implementation=attention), False
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"model.{what}_config makes no model of type {kind!r}: {_line(error)}") from error
+    if four_bit and not RequirementCache("bitsandbytes>=0.46.1"):
+        raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
     words = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
-    if four_bit:
-        if not RequirementCache("bitsandbytes>=0.46.1"):
-            raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
-        words["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
     try:
         with offline_if_no_network():
-            check(AutoConfig.from_pretrained(name))
+            config = AutoConfig.from_pretrained(name)
+            check(config)
+            if four_bit:
+                words["quantization_config"] = in_four_bits(config)
             loaded: Any = auto.from_pretrained(name, **words)
         model, info = loaded
     except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if four_bit and isinstance(error, ImportError | RuntimeError):
+            raise UserError(f"model.four_bit: bitsandbytes cannot load {name!r} here: {_line(error)}") from error
         raise UserError(
             f"model.{what}: no weights at {name!r}, neither a folder nor on the hub or in its cache ({_line(error)}); "
             "download them, or give a folder with config.json and safetensors"
@@ -82,6 +88,18 @@ def build(
             f"model.{what}: {name} lacks {len(absent)} weights of its {type(model).__name__}, such as {absent[0]}"
         )
     return model, True
+
+
+def in_four_bits(config: Any) -> BitsAndBytesConfig:
+    """Return how bitsandbytes packs a model of this config: NF4, products in bfloat16 (QLoRA, Dettmers et al. 2023)."""
+    family = FAMILIES[config.model_type]
+    kept = [f"model.{family.tower}", f"model.{family.projector}", "lm_head"]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=kept,  # its name, but read for 4 bits as well
+    )
 
 
 def add_rows(model: Any, length: int) -> None:

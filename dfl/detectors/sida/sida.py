@@ -47,6 +47,7 @@ from dfl.losses import sida_bce, sida_dice
 from dfl.networks import SidaFusion, add_lora, merge_lora, whiten_patch_embed
 from dfl.networks.backbone import skips_weights
 from dfl.training.checkpoint import read_checkpoint
+from dfl.training.sharded import FullyShardStrategy
 
 TAMPERED = 2
 #: Logit of a mask that is all real.
@@ -239,14 +240,15 @@ class Sida(Detector):
         """Open the cache, take up the earlier stage, or whiten the patch embedding; a checkpoint's weights come later.
 
         Raises:
-            UserError: If there is a cache and the strategy cuts weights among devices: their hash would be of a part.
+            UserError: If the strategy cuts weights among devices, and there is a cache (their hash would be of a part), or
+                they are in 4 bits.
         """
         super().setup(stage)
+        cuts = isinstance(self.trainer.strategy, FullyShardStrategy)
+        for name in ("cache", "four_bit"):
+            if cuts and self.hparams[name]:
+                raise UserError(f"model.{name} does not go with FullyShardStrategy, which cuts all weights: leave one out")
         if isinstance(self.masks, Sam):
-            strategy = self.trainer.strategy
-            name = type(strategy).__name__
-            if self.cache and (name.startswith(("FSDP", "ModelParallel")) or getattr(strategy, "zero_stage_3", False)):
-                raise UserError(f"model.cache does not go with {name}, which cuts the encoder up: leave one out")
             # not in predict: a checkpoint that was carried elsewhere would fill a folder that nobody asked for there
             self.masks.keep_embeddings(self.cache if stage != "predict" else None)
         if stage != "fit":
@@ -403,16 +405,10 @@ class Sida(Detector):
     # saving
 
     def _named_weights(self) -> list[str]:
-        """Return the frozen weights of the models that are there by name; 4-bit ones with what unpacks them."""
-        named = [p for p, yes in (("language.", self.named_language), ("masks.", self.named_mask)) if yes]
-        if not named:
-            return []
-        frozen = {n for n, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        return [
-            k
-            for k in self.state_dict()
-            if k.startswith(tuple(named)) and (k in frozen or any(k.startswith(f"{n}.") for n in _parents(k, frozen)))
-        ]
+        """Return the frozen weights of the models that are there by name."""
+        named = tuple(p for p, yes in (("language.", self.named_language), ("masks.", self.named_mask)) if yes)
+        every = self.named_parameters(remove_duplicate=False)
+        return [n for n, p in every if not p.requires_grad and n.startswith(named or ("\0",))]
 
     def _backbone_name(self) -> str:
         return " and ".join(str(n) for n in (self.hparams["language"], self.hparams["mask"]) if n and n != "light")
@@ -422,7 +418,15 @@ class Sida(Detector):
 
         ``language`` holds model and tokenizer for transformers, LoRA and new rows added in; ``mask`` a SAM for
         transformers; ``heads.safetensors`` the rest, by the names that the detector has for it.
+
+        Raises:
+            UserError: If the language model is in 4 bits: what LoRA adds would be rounded to them.
         """
+        if self.hparams["four_bit"]:
+            raise UserError(
+                "export adds LoRA to the weights, and with model.four_bit these have 4 bits, so most of it would be rounded "
+                "away: use the checkpoint as it is, or train without four_bit"
+            )
         folder = Path(folder)
         merged: Any = merge_lora(self.language)
         merged.save_pretrained(folder / "language")
@@ -463,7 +467,3 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 def _last(model: nn.Module, module: nn.Module) -> str:
     return next(n for n, m in model.named_modules() if m is module).split(".")[-1]
 
-
-def _parents(key: str, names: set[str]) -> list[str]:
-    parts = key.split(".")
-    return [n for i in range(1, len(parts)) if (n := ".".join(parts[:i])) in names]
