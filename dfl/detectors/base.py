@@ -190,8 +190,8 @@ class Detector(Evaluated, ABC):
         strategy = None if self._trainer is None else self.trainer.strategy
         if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
             raise UserError(
-                f"{type(strategy).__name__} has weights and checkpoints of its own kind, from which dfl could not go on: "
-                "to cut a network among GPUs take --config trainer/fsdp.yaml, and else trainer/ddp.yaml"
+                f"{type(strategy).__name__} has checkpoints of its own kind, from which dfl could not go on: to cut a "
+                "network among GPUs take --config trainer/fsdp.yaml, and else trainer/ddp.yaml"
             )
         if self.channels_last:
             self.to(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """A network that is cut among the ranks, for one that is too large for a GPU: fully sharded data parallelism.
 
-Each rank holds a slice of every weight, of its gradient and of its optimizer's moments (ZeRO-3, Rajbhandari et al. 2020;
-torch's ``fully_shard``, known as FSDP2). A layer is put together when its turn comes, and taken apart after it:
+Each rank holds a slice of every weight, of its gradient and of its optimizer's moments (ZeRO-3, Rajbhandari et al.
+2020; torch's ``fully_shard``, known as FSDP2). A layer is put together when its turn comes, and taken apart after it:
 
     rank 0   W[:n/2]  --+-- all-gather --> W, forward, W freed --> ... all-gather --> W, backward --+--> dW[:n/2], step
     rank 1   W[n/2:]  --+                                           reduce-scatter, the mean        +--> dW[n/2:], step
@@ -29,6 +29,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dfl.errors import UserError
 
+#: Parameters of the smallest layer that is worth a round of messages of its own.
+SMALLEST = 4_000_000
+
 
 class FullyShardStrategy(DDPStrategy):
     """Lightning's strategy for ``fully_shard``: ``Trainer(strategy=FullyShardStrategy())``, see ``trainer/fsdp.yaml``.
@@ -38,9 +41,10 @@ class FullyShardStrategy(DDPStrategy):
             once a step.
     """
 
-    def __init__(self, smallest: int = 4_000_000) -> None:
+    def __init__(self, smallest: int = SMALLEST) -> None:
         super().__init__()
         self.smallest = smallest
+        self._whole: _Whole | None = None
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Cut the network, then make the optimizers of its slices.
@@ -59,15 +63,20 @@ class FullyShardStrategy(DDPStrategy):
             if self._layer_sync:
                 self._layer_sync.apply(module)
         # tensors of inference mode could not be put together again for training
-        for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop, trainer.predict_loop):
+        evaluations = (trainer.validate_loop, trainer.test_loop, trainer.predict_loop)
+        for loop in (trainer.fit_loop.epoch_loop.val_loop, *evaluations):
             loop.inference_mode = False
-        self.model = self._setup_model(module)
+        self.model = self._cut(module)
         if fits:
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
 
-    def _setup_model(self, model: nn.Module) -> nn.Module:
-        """Return the network as the strategy calls it, its weights cut, on the device."""
+    def _cut(self, model: nn.Module) -> nn.Module:
+        """Return the network as the strategy calls it, its weights cut, on the device.
+
+        Raises:
+            UserError: If another strategy has cut it.
+        """
         if not any(isinstance(p, DTensor) for p in model.parameters()):
             mesh = init_device_mesh(self.root_device.type, (self.world_size,))
             for layer in layers(model, self.smallest):
@@ -75,7 +84,10 @@ class FullyShardStrategy(DDPStrategy):
                 fully_shard(layer, mesh=mesh)
             _align(model, self.root_device)
             # taken apart after the step: whoever looks at weights between two steps finds all of them cut
-            self._whole = fully_shard(_Whole(model), mesh=mesh, reshard_after_forward=True)
+            self._whole = _Whole(model)
+            fully_shard(self._whole, mesh=mesh, reshard_after_forward=True)
+        if self._whole is None:
+            raise UserError(f"this {type(model).__name__} is cut already, by another trainer: load its checkpoint anew")
         return self._whole
 
     def model_to_device(self) -> None:
@@ -145,8 +157,8 @@ def _refuse(module: pl.LightningModule) -> None:
         raise UserError(f"FullyShardStrategy cannot cut the single number {single[0]} of {name}: take ddp")
     if len(kinds := {str(p.dtype).removeprefix("torch.") for p in trained.values()}) > 1:
         raise UserError(
-            f"FullyShardStrategy wants all that is trained in one number format, and {name} has {' and '.join(sorted(kinds))}: "
-            "set model.dtype to float32"
+            f"FullyShardStrategy wants all that is trained in one number format, and {name} has "
+            f"{' and '.join(sorted(kinds))}: set model.dtype to float32"
         )
 
 

@@ -467,9 +467,7 @@ def test_four_bits_are_of_the_language_model_and_not_in_the_checkpoint(
         detector.export(tmp_path)
 
 
-def test_four_bits_without_bitsandbytes_or_its_device(
-    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_four_bits_without_bitsandbytes_or_its_device(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     words = {**folders, "lora": LORA, "four_bit": True}
     monkeypatch.setattr(building, "RequirementCache", lambda wanted: False)
     with pytest.raises(UserError, match=r"model\.four_bit needs bitsandbytes: pip install 'dfl\[sida\]'"):

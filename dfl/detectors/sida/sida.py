@@ -240,14 +240,16 @@ class Sida(Detector):
         """Open the cache, take up the earlier stage, or whiten the patch embedding; a checkpoint's weights come later.
 
         Raises:
-            UserError: If the strategy cuts weights among devices, and there is a cache (their hash would be of a part), or
-                they are in 4 bits.
+            UserError: If the strategy cuts weights among devices, and there is a cache (their hash would be of a part),
+                or they are in 4 bits.
         """
         super().setup(stage)
         cuts = isinstance(self.trainer.strategy, FullyShardStrategy)
         for name in ("cache", "four_bit"):
             if cuts and self.hparams[name]:
-                raise UserError(f"model.{name} does not go with FullyShardStrategy, which cuts all weights: leave one out")
+                raise UserError(
+                    f"model.{name} does not go with FullyShardStrategy, which cuts all weights: leave one out"
+                )
         if isinstance(self.masks, Sam):
             # not in predict: a checkpoint that was carried elsewhere would fill a folder that nobody asked for there
             self.masks.keep_embeddings(self.cache if stage != "predict" else None)
@@ -424,8 +426,8 @@ class Sida(Detector):
         """
         if self.hparams["four_bit"]:
             raise UserError(
-                "export adds LoRA to the weights, and with model.four_bit these have 4 bits, so most of it would be rounded "
-                "away: use the checkpoint as it is, or train without four_bit"
+                "export adds LoRA to the weights, and with model.four_bit these have 4 bits, so most of it would be "
+                "rounded away: use the checkpoint as it is, or train without four_bit"
             )
         folder = Path(folder)
         merged: Any = merge_lora(self.language)
@@ -466,4 +468,3 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 def _last(model: nn.Module, module: nn.Module) -> str:
     return next(n for n, m in model.named_modules() if m is module).split(".")[-1]
-
