@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -656,3 +657,39 @@ def test_a_folder_without_needed_weights_is_an_error(folders: dict[str, str], tm
     with pytest.raises(UserError, match=r"model\.language: no"):
         Sida(language=str(tmp_path))
     assert CLASSES[2] == "tampered"
+
+
+def test_a_folder_with_half_of_the_weights_is_an_error(folders: dict[str, str], tmp_path: Path) -> None:
+    for kind in ("language", "mask"):
+        shutil.copytree(folders[kind], tmp_path / kind)
+        file = tmp_path / kind / "model.safetensors"
+        kept = {k: v for k, v in load_file(file).items() if ".layers." not in k}
+        save_file(kept, file, {"format": "pt"})
+        with pytest.raises(
+            UserError, match=rf"model\.{kind}: .* lacks \d+ weights of its .*, such as .*layers"
+        ) as caught:
+            Sida(**folders | {kind: str(tmp_path / kind)}, lora=LORA)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_part_is_an_error() -> None:
+    detector = build()
+    del detector.language.model.vision_tower
+    with pytest.raises(UserError, match="LlavaForConditionalGeneration has no part 'vision_tower'"):
+        detector.family.part(detector.language, "tower")
+
+
+def test_checkpointing_changes_nothing() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        detector = build(lora=LORA, text_weight=1.0, checkpointing=checkpointing)
+        detector.log_losses = lambda *args: None  # type: ignore[method-assign]
+        seen: list[int] = []
+        layer = detector.language.get_submodule("model.language_model.layers.0.mlp")
+        layer.register_forward_hook(lambda *args, seen=seen: seen.append(1))
+        detector.training_step(mixed(detector), 0).backward()
+        assert len(seen) == 1 + checkpointing  # it runs a second time in the backward pass
+        gradients.append({n: p.grad for n, p in detector.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)

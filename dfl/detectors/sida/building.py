@@ -3,7 +3,6 @@
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -116,32 +115,6 @@ def add_rows(model: Any, length: int) -> None:
     tables = {id(t.weight): t.weight for t in (model.get_input_embeddings(), model.get_output_embeddings())}
     for weight in tables.values():
         _fill(weight, old)
-
-
-def train_in_float32(model: Any) -> None:
-    """Hold what is trained of a model in float32, where its frozen weights are in half precision; in place.
-
-    bfloat16 has 8 bits of fraction: an optimizer's step of 1e-4 on a weight of 0.05 would be rounded away. LoRA and
-    rows of tokens take care of the mixture; an embedding that is trained whole gives its output in half precision.
-    """
-    half = (torch.bfloat16, torch.float16)
-    table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    whole = getattr(table, "weight", None)
-    if isinstance(whole, nn.Parameter) and whole.requires_grad and whole.dtype in half:
-        table.register_forward_hook(partial(_give, dtype=whole.dtype))
-        if head.weight is whole:
-            head.register_forward_pre_hook(_take)
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.dtype in half:
-            parameter.data = parameter.data.float()
-
-
-def _give(module: nn.Module, inputs: Any, output: Tensor, dtype: torch.dtype) -> Tensor:
-    return output.to(dtype)
-
-
-def _take(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0].to(module.weight.dtype),)
 
 
 def _fill(weight: nn.Parameter, old: int) -> None:

@@ -15,7 +15,6 @@ One decoded image, brought to the mask side's size, is the language side's too: 
 normalised anew. The losses of a batch are weighed image by image, so batches are mixed as they come.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
-from dfl.detectors.sida.building import add_rows, build, train_in_float32
+from dfl.detectors.sida.building import add_rows, build
 from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
 from dfl.detectors.sida.text import (
@@ -42,9 +41,10 @@ from dfl.detectors.sida.text import (
     named_tokenizer,
     parse,
 )
-from dfl.errors import UserError, near
+from dfl.detectors.sida.trained import choose_trained
+from dfl.errors import UserError
 from dfl.losses import sida_bce, sida_dice
-from dfl.networks import SidaFusion, add_lora, merge_lora, whiten_patch_embed
+from dfl.networks import SidaFusion, merge_lora, whiten_patch_embed
 from dfl.networks.backbone import skips_weights
 from dfl.training.checkpoint import read_checkpoint
 from dfl.training.sharded import FullyShardStrategy
@@ -154,7 +154,9 @@ class Sida(Detector):
         )
         self._fit_vocabulary(tokenizer)
         width = int(text_config.hidden_size)
-        self._choose_trained(lora, train_tower, tokens, text_weight)
+        choose_trained(
+            self.language, family, self.conversation.new, lora, train_tower, tokens == "all", text_weight > 0
+        )
         if checkpointing:
             self.language.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -191,50 +193,6 @@ class Sida(Detector):
         for holder in (text, self.language.generation_config):
             holder.pad_token_id, holder.eos_token_id = self.conversation.pad, tokenizer.eos_token_id
             holder.bos_token_id = tokenizer.bos_token_id
-
-    def _choose_trained(self, lora: dict[str, Any] | None, train_tower: bool, tokens: str, text_weight: float) -> None:
-        model, family = self.language, self.family
-        text, head, table = family.part(model, "text"), model.get_output_embeddings(), model.get_input_embeddings()
-        tied = head.weight is table.weight
-        model.requires_grad_(False)
-        if lora is None:
-            for part in (text, family.part(model, "projector"), table):
-                part.requires_grad_(True)
-            head.weight.requires_grad_(tied or text_weight > 0)
-        else:
-            words: dict[str, Any] = {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": ["q_proj", "v_proj"]} | lora
-            if unknown := sorted(set(words) - {"rank", "alpha", "dropout", "targets"}):
-                raise UserError(f"model.lora has no {unknown[0]!r}{near(unknown[0], ['rank', 'alpha', 'dropout'])}")
-            prefix = next(n for n, m in model.named_modules() if m is text)
-            ends = "|".join(re.escape(t) for t in words["targets"])
-            names = [n for n, _ in text.named_modules() if re.search(rf"(^|\.)({ends})$", n)]
-            if not names:
-                kinds = sorted({n.split(".")[-1] for n, m in text.named_modules() if isinstance(m, nn.Linear)})
-                raise UserError(f"no layer of the language model is a {ends}: there are {', '.join(kinds)}")
-            rows: dict[str, list[int]] = {}
-            if tokens == "rows":
-                rows = {_last(model, table): self.conversation.new}
-                if not tied:  # stage 1 has them too, frozen, so that stage 2 finds the names it looks for
-                    rows[_last(model, head)] = self.conversation.new
-            add_lora(
-                model,
-                words["rank"],
-                words["alpha"],
-                words["dropout"],
-                [f"{prefix}.{n}" for n in names],
-                rows=rows,
-            )
-            if rows and not text_weight and not tied:
-                model.get_output_embeddings().requires_grad_(False)
-            if tokens == "all":
-                table.requires_grad_(True)
-            train_in_float32(model)
-        if train_tower:
-            tower = family.part(model, "tower")
-            tower.requires_grad_(True)
-            for name, parameter in tower.named_parameters():  # what only the pooled output reads
-                if ("post_layernorm" in name and family.types == ("llava",)) or ".head." in name:
-                    parameter.requires_grad_(False)
 
     def setup(self, stage: str) -> None:
         """Open the cache, take up the earlier stage, or whiten the patch embedding; a checkpoint's weights come later.
@@ -464,7 +422,3 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
-
-
-def _last(model: nn.Module, module: nn.Module) -> str:
-    return next(n for n, m in model.named_modules() if m is module).split(".")[-1]
