@@ -672,6 +672,15 @@ def test_a_folder_with_half_of_the_weights_is_an_error(folders: dict[str, str], 
         assert "\n" not in str(caught.value)
 
 
+def test_loaded_models_train_what_is_trained(folders: dict[str, str]) -> None:
+    detector = Sida(**folders, lora=LORA, checkpointing=True)
+    assert isinstance(detector.masks, Sam)
+    assert detector.language.get_submodule("model.language_model").training  # else nothing is checkpointed
+    assert not detector.language.get_submodule("model.vision_tower").training
+    assert detector.masks.sam.mask_decoder.training
+    assert not detector.masks.sam.vision_encoder.training
+
+
 def test_a_model_without_a_part_is_an_error() -> None:
     detector = build()
     del detector.language.model.vision_tower
@@ -686,7 +695,7 @@ def test_checkpointing_changes_nothing() -> None:
         detector.log_losses = lambda *args: None  # type: ignore[method-assign]
         seen: list[int] = []
         layer = detector.language.get_submodule("model.language_model.layers.0.mlp")
-        layer.register_forward_hook(lambda *args, seen=seen: seen.append(1))
+        layer.register_forward_pre_hook(lambda *args, seen=seen: seen.append(1))
         detector.training_step(mixed(detector), 0).backward()
         assert len(seen) == 1 + checkpointing  # it runs a second time in the backward pass
         gradients.append({n: p.grad for n, p in detector.named_parameters() if p.grad is not None})

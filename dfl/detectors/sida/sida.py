@@ -178,6 +178,7 @@ class Sida(Detector):
         self.whiten, self.start, self.generates, self.text_model = whiten, start, generate, text_model
         self.cache = cache
         self.weights = (class_weight, mask_weight, bce_weight, dice_weight, text_weight)
+        self.train()  # what transformers loads is in evaluation, where it would not checkpoint; Lightning keeps modes
 
     # building
 
