@@ -9,12 +9,15 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import pyarrow.compute as pc
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 import dfl
 from dfl.detectors.evaluated import Evaluated
@@ -144,8 +147,9 @@ class Detector(Evaluated, ABC):
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, fused where torch has it, and the scheduler."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        cut = any(isinstance(p, DTensor) for p in self.parameters())  # torch fuses steps of slices for Adam alone
         for group in optimizer.param_groups:
-            if group.get("fused", False) is None and not group.get("foreach"):
+            if group.get("fused", False) is None and not group.get("foreach") and not cut:
                 group["fused"] = True
         if isinstance(optimizer, SAM):
             if self._trainer is not None and self._trainer.accumulate_grad_batches != 1:
@@ -178,7 +182,17 @@ class Detector(Evaluated, ABC):
         return min(steps, most) if most > 0 else steps
 
     def setup(self, stage: str) -> None:
-        """Lay the weights out as the network runs fastest."""
+        """Lay the weights out as the network runs fastest.
+
+        Raises:
+            UserError: If the strategy keeps the weights in its own way: checkpoints would not be those that we promise.
+        """
+        strategy = None if self._trainer is None else self.trainer.strategy
+        if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+            raise UserError(
+                f"{type(strategy).__name__} has checkpoints of its own kind, from which dfl could not go on: to cut a "
+                "network among GPUs take --config trainer/fsdp.yaml, and else trainer/ddp.yaml"
+            )
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -201,8 +215,9 @@ class Detector(Evaluated, ABC):
                 "sha256": self._hash(kept_out),
                 "keys": kept_out,
             }
-            for key in kept_out:
-                checkpoint["state_dict"].pop(key, None)
+            for key in list(checkpoint["state_dict"]):
+                if not set(accumulate(key.split("."), "{}.{}".format)).isdisjoint(kept_out):  # what unpacks 4 bits too
+                    del checkpoint["state_dict"][key]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back the frozen weights that the checkpoint left out, if they are the same ones.

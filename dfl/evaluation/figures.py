@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.data import default_collate
 
 from dfl.errors import UserError
@@ -229,6 +230,11 @@ def by_iou(rows: Rows, k: int) -> list[int]:
     return order if len(order) <= 2 * k else order[:k] + order[len(order) - k :]
 
 
+def is_cut(module: Any) -> bool:
+    """Whether the weights are cut among ranks (`FullyShardStrategy`), so that one rank alone cannot run the network."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
 def ask(module: Any, item: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a detector answers for one sample of a data set, in eval mode and without gradients; N is 1."""
     batch = default_collate([{k: v for k, v in item.items() if k not in ("bad", "training")}])
@@ -243,7 +249,7 @@ def ask(module: Any, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def map_examples(module: Any, dataset: Any, rows: Rows, scores: Rows, k: int) -> list[Example]:
-    """Run a detector again on its k best and k worst maps, best first.
+    """Run a detector again on its k best and k worst maps, best first; none where weights are cut among ranks.
 
     Args:
         module: a detector that gives ``mask_logit``.
@@ -252,6 +258,8 @@ def map_examples(module: Any, dataset: Any, rows: Rows, scores: Rows, k: int) ->
         scores: `Detection.rows()` of the domain.
         k: at most so many of each.
     """
+    if is_cut(module):
+        return []
     score = dict(zip(scores["index"].tolist(), scores["score"].tolist(), strict=True))
     found = []
     for place in by_iou(rows, k):

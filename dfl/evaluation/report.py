@@ -84,7 +84,7 @@ class Report(pl.Callback):
         parts = []
         for domain, metric in getattr(module, "texts", {}).get("test", {}).items():
             index = metric.rows()["index"].tolist() if domain in sets and self.pictures > 0 else []
-            if index:
+            if index and not figures.is_cut(module):
                 shown = of_each(index, sets[domain].rows.class_label[index].tolist(), self.pictures)
                 with trainer.precision_plugin.forward_context():
                     lines = "".join(answer(module, sets[domain][i]) for i in shown)

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 class WeightsHash:
     """sha256 of names and bytes; that of the newest weights is kept until one of them is moved or written to.
 
-    What is written through ``.data`` is not seen.
+    What is written through ``.data`` is not seen. Of weights that are cut among ranks all ranks must ask; they are put
+    together one at a time.
     """
 
     def __init__(self) -> None:
@@ -19,11 +21,13 @@ class WeightsHash:
 
     def __call__(self, weights: Mapping[str, Tensor]) -> str:
         """Return the hash in hexadecimal."""
-        state = [(n, w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for n, w in weights.items()]
+        held = {n: w.to_local() if isinstance(w, DTensor) else w for n, w in weights.items()}
+        state = [(n, w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for n, w in held.items()]
         if state != self._state:
             digest = hashlib.sha256()
             for name, weight in weights.items():
+                whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
                 digest.update(name.encode())
-                digest.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+                digest.update(whole.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
             self._state, self._digest = state, digest.hexdigest()
         return self._digest

@@ -28,8 +28,7 @@ ROTATED = ("last.ckpt",)
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's plugin for checkpoint files: ``Trainer(plugins=[AtomicCheckpointIO()])``.
 
-    It holds for every strategy in which rank zero writes one file: one device, DDP, FSDP with ``state_dict_type=full``.
-    Sharded FSDP and DeepSpeed write folders of their own, without these promises.
+    It holds for every strategy in which rank zero writes one file: one device, DDP, `FullyShardStrategy`.
     """
 
     #: Why the last save failed; None if it did not.

@@ -164,7 +164,7 @@ class TensorBoardInspect(pl.Callback):
 
     def _project(self, trainer: pl.Trainer, module: Any, split: str) -> None:
         logger = tensorboard(trainer)
-        if logger is None or self.projector <= 0:
+        if logger is None or self.projector <= 0 or figures.is_cut(module):
             return
         points, sets = Points(), data_sets(trainer, split)
         with trainer.precision_plugin.forward_context():

@@ -10,8 +10,9 @@ layer. Attention saves what a fused kernel saves (query, key, value, output, log
 Per parameter: frozen 2 bytes (bf16), or 4.5 bits in linear layers of the language model under NF4; frozen 4 bytes
 (float32) in SAM; trainable 4 bytes, its gradient 4, AdamW's two moments 8 (float32). Activations are bf16, as autocast
 has them. With checkpointing a layer keeps its input, and one layer at a time is there whole. On top come the frozen SAM
-encoder's largest attention (bias and scores of its global layers), unsharded layers under FSDP, and 1 GiB for context,
-workspaces and fragmentation.
+encoder's largest attention (bias and scores of its global layers), what FSDP has whole (the layer at work and the next,
+and all that is in none of the layers that `dfl.training.sharded` cuts), and 1 GiB for context, workspaces and
+fragmentation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,8 @@ from transformers import (
 )
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from dfl.training.sharded import SMALLEST, layers
 
 GIB = 2**30
 OVERHEAD = GIB
@@ -122,6 +125,7 @@ class Size:
             frozen_sam=sam_base - decoder,
             layers=text.num_hidden_layers,
             layer=sum(p.numel() for p in _first_layer(model).parameters()),
+            together=2 * _together(model) + 4 * _together(sam),
             largest=max(m.weight.numel() for m in _first_layer(model).modules() if isinstance(m, nn.Linear)),
             of_layer=self._saved(2) - self._saved(1),
             outside=2 * self._saved(1) - self._saved(2) + _saved_by_decoder(sam),
@@ -167,6 +171,7 @@ class Counted:
     frozen_sam: int
     layers: int
     layer: int
+    together: int
     largest: int
     of_layer: int
     outside: int
@@ -187,21 +192,25 @@ class Counted:
         """Return the bytes on one GPU at the peak of a step.
 
         Args:
-            how: ``ddp``, ``zero2``, ``fsdp`` or ``4-bit`` (with DDP).
+            how: ``ddp``, ``fsdp`` or ``4-bit`` (with DDP).
             gpus: How many.
             batch: Images on each.
             checkpointing: Whether layers are run again in the backward pass.
         """
         frozen, trained = float(self.frozen_bytes), float(TRAINABLE * self.trainable)
-        if how == "zero2":  # weights whole, gradients and moments in parts
-            trained = self.trainable * (4 + (TRAINABLE - 4) / gpus)
-        elif how == "fsdp":  # all in parts; the layer at work and the next are there whole
-            frozen, trained = frozen / gpus + 2 * 2 * self.layer, trained / gpus
+        if how == "fsdp":  # all in parts
+            frozen, trained = frozen / gpus + 2 * 2 * self.layer + self.together, trained / gpus
         elif how == "4-bit":  # the linear layer at work is there in bf16
             frozen += self.linear * (NF4 - 2) + 2 * self.largest
         elif how != "ddp":
             raise ValueError(how)
         return frozen + trained + self.activations(batch, checkpointing) + batch * self.sam_attention + OVERHEAD
+
+
+def _together(network: nn.Module) -> int:
+    """Return the parameters that are in none of the layers that are gathered by themselves."""
+    cut = sum(p.numel() for layer in layers(network, SMALLEST) for p in layer.parameters())
+    return sum(p.numel() for p in network.parameters()) - cut
 
 
 def _first_layer(model: nn.Module) -> nn.Module:
@@ -328,8 +337,8 @@ def tables(sizes: Sequence[Size] = SIZES) -> str:
         )
         if size.whole_embedding:
             continue
-        for how in ("ddp", "zero2", "fsdp", "4-bit"):
-            many = GPUS if how in ("zero2", "fsdp") else (1,)
+        for how in ("ddp", "fsdp", "4-bit"):
+            many = GPUS if how == "fsdp" else (1,)
             cells = [f"{one.peak(how, n, size.batch) / GIB:.1f}" if n in many else "as 1" for n in GPUS]
             peaks.append([size.name, how, *cells, f"{one.peak(how, 1, size.batch, False) / GIB:.1f}"])
     first = ["", "parameters, M", "trained, M", "frozen", "trained", "gradients", "moments", "activations"]

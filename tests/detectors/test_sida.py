@@ -2,17 +2,21 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning_utilities.core.imports import RequirementCache
 from safetensors.torch import load_file, save_file
 from test_contract import TINY_LLAVA, batch_for, trainer
 from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from dfl import detectors
 from dfl.detectors import Sida
+from dfl.detectors.sida import building
 from dfl.detectors.sida.families import FAMILIES
 from dfl.detectors.sida.masks import Sam
 from dfl.detectors.sida.sida import NOTHING, classes
@@ -401,6 +405,80 @@ def test_what_is_trained_is_in_float32() -> None:
         assert len(detector.write(seen, 3)) == 3
 
 
+class Packed(torch.nn.Linear):
+    """As bitsandbytes 0.46 has it: weights in bytes, and what unpacks them in the state, which it does not load."""
+
+    def __init__(self, plain: torch.nn.Linear) -> None:
+        super().__init__(plain.in_features, plain.out_features, plain.bias is not None)
+        self.bias, self.plain = plain.bias, plain.weight.data
+        pieces = plain.weight.data.reshape(-1, 1).mul(1000).to(torch.uint8)
+        self.weight = torch.nn.Parameter(pieces, requires_grad=False)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in ("absmax", "quant_state.bitsandbytes__nf4"):
+            destination[f"{prefix}weight.{name}"] = torch.ones(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.plain.to(x.dtype), self.bias)
+
+
+def test_four_bits_are_of_the_language_model_and_not_in_the_checkpoint(
+    folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers is told which layers to pack; here a stand-in packs them by its rule, as there is no GPU."""
+    asked: list[Any] = []
+    load = AutoModelForImageTextToText.from_pretrained
+
+    def packing(name: str, quantization_config: Any = None, **words: Any) -> Any:
+        model, info = load(name, **words)
+        if quantization_config is not None:
+            asked.append(quantization_config)
+            for key, module in list(model.named_modules()):
+                if isinstance(module, torch.nn.Linear) and should_convert_module(
+                    key, quantization_config.llm_int8_skip_modules
+                ):
+                    parent, _, child = key.rpartition(".")
+                    setattr(model.get_submodule(parent), child, Packed(module))
+        return model, info
+
+    monkeypatch.setattr(building, "RequirementCache", lambda wanted: True)
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", packing)
+    words = {**folders, "lora": LORA, "text_weight": 1.0, "longest_answer": 16}
+    detector = Sida(**words, four_bit=True)
+    assert (asked[0].load_in_4bit, asked[0].bnb_4bit_quant_type) == (True, "nf4")
+    packed = {n for n, m in detector.language.named_modules() if isinstance(m, Packed)}
+    layers = detector.language.get_submodule("model.language_model").layers
+    assert len(packed) == 7 * len(layers)
+    assert all(n.startswith("model.language_model.layers.") for n in packed)
+    trained = {n for n, p in detector.named_parameters() if p.requires_grad}
+    assert all(p.dtype == torch.float32 for n, p in detector.named_parameters() if n in trained)
+    for parameter in detector.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    held = torch.load(saved(detector, tmp_path), weights_only=True)
+    assert not [k for k, v in held["state_dict"].items() if v.dtype == torch.uint8 or "absmax" in k or "nf4" in k]
+    assert trained <= set(held["state_dict"])
+    again = detectors.load(tmp_path / "a.ckpt")
+    image = batch_for(detector, 2)["image"]
+    assert torch.equal(again(image)["class_logit"], detector.eval()(image)["class_logit"])
+    with pytest.raises(UserError, match="this backbone is another one"):  # not the same weights in 16 bits
+        detectors.load(tmp_path / "a.ckpt", four_bit=False)
+    with pytest.raises(UserError, match="train without four_bit"):
+        detector.export(tmp_path)
+
+
+def test_four_bits_without_bitsandbytes_or_its_device(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {**folders, "lora": LORA, "four_bit": True}
+    monkeypatch.setattr(building, "RequirementCache", lambda wanted: False)
+    with pytest.raises(UserError, match=r"model\.four_bit needs bitsandbytes: pip install 'dfl\[sida\]'"):
+        Sida(**words)
+    monkeypatch.setattr(building, "RequirementCache", lambda wanted: True)
+    if not RequirementCache("bitsandbytes"):  # transformers' own word
+        with pytest.raises(UserError, match=r"model\.four_bit: bitsandbytes cannot load .* here: .*bitsandbytes"):
+            Sida(**words)
+
+
 def test_export_needs_nothing_of_ours(folders: dict[str, str], tmp_path: Path) -> None:
     detector = Sida(**folders, lora=LORA, text_weight=1.0, longest_answer=16).eval()
     for parameter in detector.parameters():
@@ -557,6 +635,7 @@ def test_cache_through_the_trainer_and_its_errors(tmp_path: Path) -> None:
         ({"lora": {"rnk": 2}}, "no 'rnk'; did you mean 'rank'"),
         ({"lora": {"targets": ["qkv"]}}, "no layer of the language model is a qkv: there are"),
         ({"four_bit": True}, "needs model.lora"),
+        ({"four_bit": True, "lora": LORA}, "four_bit packs pretrained weights, and model.language names none"),
         ({"mask": None, "mask_config": SAM, "input_size": 32}, "this SAM sees images of 64"),
         (
             {
@@ -578,3 +657,48 @@ def test_a_folder_without_needed_weights_is_an_error(folders: dict[str, str], tm
     with pytest.raises(UserError, match=r"model\.language: no"):
         Sida(language=str(tmp_path))
     assert CLASSES[2] == "tampered"
+
+
+def test_a_folder_with_half_of_the_weights_is_an_error(folders: dict[str, str], tmp_path: Path) -> None:
+    for kind in ("language", "mask"):
+        shutil.copytree(folders[kind], tmp_path / kind)
+        file = tmp_path / kind / "model.safetensors"
+        kept = {k: v for k, v in load_file(file).items() if ".layers." not in k}
+        save_file(kept, file, {"format": "pt"})
+        with pytest.raises(
+            UserError, match=rf"model\.{kind}: .* lacks \d+ weights of its .*, such as .*layers"
+        ) as caught:
+            Sida(**folders | {kind: str(tmp_path / kind)}, lora=LORA)
+        assert "\n" not in str(caught.value)
+
+
+def test_loaded_models_train_what_is_trained(folders: dict[str, str]) -> None:
+    detector = Sida(**folders, lora=LORA, checkpointing=True)
+    assert isinstance(detector.masks, Sam)
+    assert detector.language.get_submodule("model.language_model").training  # else nothing is checkpointed
+    assert not detector.language.get_submodule("model.vision_tower").training
+    assert detector.masks.sam.mask_decoder.training
+    assert not detector.masks.sam.vision_encoder.training
+
+
+def test_a_model_without_a_part_is_an_error() -> None:
+    detector = build()
+    del detector.language.model.vision_tower
+    with pytest.raises(UserError, match="LlavaForConditionalGeneration has no part 'vision_tower'"):
+        detector.family.part(detector.language, "tower")
+
+
+def test_checkpointing_changes_nothing() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        detector = build(lora=LORA, text_weight=1.0, checkpointing=checkpointing)
+        detector.log_losses = lambda *args: None  # type: ignore[method-assign]
+        seen: list[int] = []
+        layer = detector.language.get_submodule("model.language_model.layers.0.mlp")
+        layer.register_forward_pre_hook(lambda *args, seen=seen: seen.append(1))
+        detector.training_step(mixed(detector), 0).backward()
+        assert len(seen) == 1 + checkpointing  # it runs a second time in the backward pass
+        gradients.append({n: p.grad for n, p in detector.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)

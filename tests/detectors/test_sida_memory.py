@@ -36,8 +36,11 @@ def test_a_small_model_is_counted_and_the_page_says_the_same() -> None:
     assert one.frozen_bytes == 2 * one.base + 4 * (one.sam - 4_058_340)
     # at least the inputs of a layer's norms and products, at most thirty times its input
     assert 8 * one.layer_input < one.of_layer < 30 * one.layer_input
-    assert one.peak("ddp", 8, 2) == one.peak("ddp", 1, 2) == one.peak("zero2", 1, 2)
-    assert one.peak("fsdp", 8, 2) < one.peak("fsdp", 2, 2) < one.peak("zero2", 2, 2)
+    assert one.peak("ddp", 8, 2) == one.peak("ddp", 1, 2)
+    assert one.peak("fsdp", 8, 2) < one.peak("fsdp", 2, 2)
+    # in no layer: SmolVLM's embedding, output and connector, and less than a tower's or SAM's layer of others
+    outside = 2 * (2 * 49280 * dim + 12288 * dim) + 4 * 4_058_340
+    assert outside < one.together < outside + 2 * 12e6
     assert one.peak("4-bit", 1, 2) < one.peak("ddp", 1, 2) < one.peak("ddp", 1, 2, checkpointing=False)
     with pytest.raises(ValueError, match="zero9"):
         one.peak("zero9", 1, 2)

@@ -3,7 +3,6 @@
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
+from dfl.detectors.sida.families import FAMILIES
 from dfl.errors import UserError
 from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import skips_weights
@@ -34,15 +34,19 @@ def build(
             are skipped.
         dtype: Of its weights.
         vocabulary: Tokens that a random language model knows, where its config does not say.
-        four_bit: Frozen linear layers in 4 bits, through bitsandbytes.
+        four_bit: Linear layers of the language model proper in 4 bits (NF4), through bitsandbytes; vision tower,
+            projector and output layer stay as they are.
         check: Raises for a config that will not do, before gigabytes are made or loaded.
 
     Returns:
         The model and whether its weights came from the name.
 
     Raises:
-        UserError: If it is not there, is none that transformers knows, or its weights do not fit.
+        UserError: If it is not there, is none that transformers knows, or its weights do not fit; if 4 bits are asked
+            for without bitsandbytes, or without weights.
     """
+    if four_bit and name is None:
+        raise UserError("model.four_bit packs pretrained weights, and model.language names none: leave one out")
     auto = AutoModelForImageTextToText if what == "language" else AutoModel
     if name is None or (skips_weights() and config is not None):
         if not config:
@@ -59,19 +63,20 @@ def build(
             return auto.from_config(made, dtype=getattr(torch, dtype), attn_implementation=attention), False
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"model.{what}_config makes no model of type {kind!r}: {_line(error)}") from error
+    if four_bit and not RequirementCache("bitsandbytes>=0.46.1"):
+        raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
     words = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
-    if four_bit:
-        if not RequirementCache("bitsandbytes>=0.46.1"):
-            raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
-        words["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
     try:
         with offline_if_no_network():
-            check(AutoConfig.from_pretrained(name))
+            config = AutoConfig.from_pretrained(name)
+            check(config)
+            if four_bit:
+                words["quantization_config"] = in_four_bits(config)
             loaded: Any = auto.from_pretrained(name, **words)
         model, info = loaded
     except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if four_bit and isinstance(error, ImportError | RuntimeError):
+            raise UserError(f"model.four_bit: bitsandbytes cannot load {name!r} here: {_line(error)}") from error
         raise UserError(
             f"model.{what}: no weights at {name!r}, neither a folder nor on the hub or in its cache ({_line(error)}); "
             "download them, or give a folder with config.json and safetensors"
@@ -82,6 +87,18 @@ def build(
             f"model.{what}: {name} lacks {len(absent)} weights of its {type(model).__name__}, such as {absent[0]}"
         )
     return model, True
+
+
+def in_four_bits(config: Any) -> BitsAndBytesConfig:
+    """Return how bitsandbytes packs a model of this config: NF4, products in bfloat16 (QLoRA, Dettmers et al. 2023)."""
+    family = FAMILIES[config.model_type]
+    kept = [f"model.{family.tower}", f"model.{family.projector}", "lm_head"]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=kept,  # its name, but read for 4 bits as well
+    )
 
 
 def add_rows(model: Any, length: int) -> None:
@@ -98,32 +115,6 @@ def add_rows(model: Any, length: int) -> None:
     tables = {id(t.weight): t.weight for t in (model.get_input_embeddings(), model.get_output_embeddings())}
     for weight in tables.values():
         _fill(weight, old)
-
-
-def train_in_float32(model: Any) -> None:
-    """Hold what is trained of a model in float32, where its frozen weights are in half precision; in place.
-
-    bfloat16 has 8 bits of fraction: an optimizer's step of 1e-4 on a weight of 0.05 would be rounded away. LoRA and
-    rows of tokens take care of the mixture; an embedding that is trained whole gives its output in half precision.
-    """
-    half = (torch.bfloat16, torch.float16)
-    table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    whole = getattr(table, "weight", None)
-    if isinstance(whole, nn.Parameter) and whole.requires_grad and whole.dtype in half:
-        table.register_forward_hook(partial(_give, dtype=whole.dtype))
-        if head.weight is whole:
-            head.register_forward_pre_hook(_take)
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.dtype in half:
-            parameter.data = parameter.data.float()
-
-
-def _give(module: nn.Module, inputs: Any, output: Tensor, dtype: torch.dtype) -> Tensor:
-    return output.to(dtype)
-
-
-def _take(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0].to(module.weight.dtype),)
 
 
 def _fill(weight: nn.Parameter, old: int) -> None:

@@ -15,7 +15,6 @@ One decoded image, brought to the mask side's size, is the language side's too: 
 normalised anew. The losses of a batch are weighed image by image, so batches are mixed as they come.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
-from dfl.detectors.sida.building import add_rows, build, train_in_float32
+from dfl.detectors.sida.building import add_rows, build
 from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
 from dfl.detectors.sida.text import (
@@ -42,11 +41,13 @@ from dfl.detectors.sida.text import (
     named_tokenizer,
     parse,
 )
-from dfl.errors import UserError, near
+from dfl.detectors.sida.trained import choose_trained
+from dfl.errors import UserError
 from dfl.losses import sida_bce, sida_dice
-from dfl.networks import SidaFusion, add_lora, merge_lora, whiten_patch_embed
+from dfl.networks import SidaFusion, merge_lora, whiten_patch_embed
 from dfl.networks.backbone import skips_weights
 from dfl.training.checkpoint import read_checkpoint
+from dfl.training.sharded import FullyShardStrategy
 
 TAMPERED = 2
 #: Logit of a mask that is all real.
@@ -153,7 +154,9 @@ class Sida(Detector):
         )
         self._fit_vocabulary(tokenizer)
         width = int(text_config.hidden_size)
-        self._choose_trained(lora, train_tower, tokens, text_weight)
+        choose_trained(
+            self.language, family, self.conversation.new, lora, train_tower, tokens == "all", text_weight > 0
+        )
         if checkpointing:
             self.language.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -175,6 +178,7 @@ class Sida(Detector):
         self.whiten, self.start, self.generates, self.text_model = whiten, start, generate, text_model
         self.cache = cache
         self.weights = (class_weight, mask_weight, bce_weight, dice_weight, text_weight)
+        self.train()  # what transformers loads is in evaluation, where it would not checkpoint; Lightning keeps modes
 
     # building
 
@@ -191,62 +195,21 @@ class Sida(Detector):
             holder.pad_token_id, holder.eos_token_id = self.conversation.pad, tokenizer.eos_token_id
             holder.bos_token_id = tokenizer.bos_token_id
 
-    def _choose_trained(self, lora: dict[str, Any] | None, train_tower: bool, tokens: str, text_weight: float) -> None:
-        model, family = self.language, self.family
-        text, head, table = family.part(model, "text"), model.get_output_embeddings(), model.get_input_embeddings()
-        tied = head.weight is table.weight
-        model.requires_grad_(False)
-        if lora is None:
-            for part in (text, family.part(model, "projector"), table):
-                part.requires_grad_(True)
-            head.weight.requires_grad_(tied or text_weight > 0)
-        else:
-            words: dict[str, Any] = {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": ["q_proj", "v_proj"]} | lora
-            if unknown := sorted(set(words) - {"rank", "alpha", "dropout", "targets"}):
-                raise UserError(f"model.lora has no {unknown[0]!r}{near(unknown[0], ['rank', 'alpha', 'dropout'])}")
-            prefix = next(n for n, m in model.named_modules() if m is text)
-            ends = "|".join(re.escape(t) for t in words["targets"])
-            names = [n for n, _ in text.named_modules() if re.search(rf"(^|\.)({ends})$", n)]
-            if not names:
-                kinds = sorted({n.split(".")[-1] for n, m in text.named_modules() if isinstance(m, nn.Linear)})
-                raise UserError(f"no layer of the language model is a {ends}: there are {', '.join(kinds)}")
-            rows: dict[str, list[int]] = {}
-            if tokens == "rows":
-                rows = {_last(model, table): self.conversation.new}
-                if not tied:  # stage 1 has them too, frozen, so that stage 2 finds the names it looks for
-                    rows[_last(model, head)] = self.conversation.new
-            add_lora(
-                model,
-                words["rank"],
-                words["alpha"],
-                words["dropout"],
-                [f"{prefix}.{n}" for n in names],
-                rows=rows,
-            )
-            if rows and not text_weight and not tied:
-                model.get_output_embeddings().requires_grad_(False)
-            if tokens == "all":
-                table.requires_grad_(True)
-            train_in_float32(model)
-        if train_tower:
-            tower = family.part(model, "tower")
-            tower.requires_grad_(True)
-            for name, parameter in tower.named_parameters():  # what only the pooled output reads
-                if ("post_layernorm" in name and family.types == ("llava",)) or ".head." in name:
-                    parameter.requires_grad_(False)
-
     def setup(self, stage: str) -> None:
         """Open the cache, take up the earlier stage, or whiten the patch embedding; a checkpoint's weights come later.
 
         Raises:
-            UserError: If there is a cache and the strategy cuts weights among devices: their hash would be of a part.
+            UserError: If the strategy cuts weights among devices, and there is a cache (their hash would be of a part),
+                or they are in 4 bits.
         """
         super().setup(stage)
+        cuts = isinstance(self.trainer.strategy, FullyShardStrategy)
+        for name in ("cache", "four_bit"):
+            if cuts and self.hparams[name]:
+                raise UserError(
+                    f"model.{name} does not go with FullyShardStrategy, which cuts all weights: leave one out"
+                )
         if isinstance(self.masks, Sam):
-            strategy = self.trainer.strategy
-            name = type(strategy).__name__
-            if self.cache and (name.startswith(("FSDP", "ModelParallel")) or getattr(strategy, "zero_stage_3", False)):
-                raise UserError(f"model.cache does not go with {name}, which cuts the encoder up: leave one out")
             # not in predict: a checkpoint that was carried elsewhere would fill a folder that nobody asked for there
             self.masks.keep_embeddings(self.cache if stage != "predict" else None)
         if stage != "fit":
@@ -403,16 +366,10 @@ class Sida(Detector):
     # saving
 
     def _named_weights(self) -> list[str]:
-        """Return the frozen weights of the models that are there by name; 4-bit ones with what unpacks them."""
-        named = [p for p, yes in (("language.", self.named_language), ("masks.", self.named_mask)) if yes]
-        if not named:
-            return []
-        frozen = {n for n, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        return [
-            k
-            for k in self.state_dict()
-            if k.startswith(tuple(named)) and (k in frozen or any(k.startswith(f"{n}.") for n in _parents(k, frozen)))
-        ]
+        """Return the frozen weights of the models that are there by name."""
+        named = tuple(p for p, yes in (("language.", self.named_language), ("masks.", self.named_mask)) if yes)
+        every = self.named_parameters(remove_duplicate=False)
+        return [n for n, p in every if not p.requires_grad and n.startswith(named or ("\0",))]
 
     def _backbone_name(self) -> str:
         return " and ".join(str(n) for n in (self.hparams["language"], self.hparams["mask"]) if n and n != "light")
@@ -422,7 +379,15 @@ class Sida(Detector):
 
         ``language`` holds model and tokenizer for transformers, LoRA and new rows added in; ``mask`` a SAM for
         transformers; ``heads.safetensors`` the rest, by the names that the detector has for it.
+
+        Raises:
+            UserError: If the language model is in 4 bits: what LoRA adds would be rounded to them.
         """
+        if self.hparams["four_bit"]:
+            raise UserError(
+                "export adds LoRA to the weights, and with model.four_bit these have 4 bits, so most of it would be "
+                "rounded away: use the checkpoint as it is, or train without four_bit"
+            )
         folder = Path(folder)
         merged: Any = merge_lora(self.language)
         merged.save_pretrained(folder / "language")
@@ -458,12 +423,3 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
-
-
-def _last(model: nn.Module, module: nn.Module) -> str:
-    return next(n for n, m in model.named_modules() if m is module).split(".")[-1]
-
-
-def _parents(key: str, names: set[str]) -> list[str]:
-    parts = key.split(".")
-    return [n for i in range(1, len(parts)) if (n := ".".join(parts[:i])) in names]
