@@ -49,7 +49,7 @@ def test_without_it_nothing_changes_and_a_share_of_one_is_the_mean() -> None:
 
 
 def test_groups_split_by_class_show_fakes_that_are_missed() -> None:
-    """Four groups of well known reals; the one fake of the last is missed, and its group's CVaR is still the smallest."""
+    """The one fake of the last group is missed, and yet its CVaR is the smallest: it has twelve easy reals."""
     easy, hard = torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, -1.0]])
     logits = torch.cat([hard.repeat(9, 1), easy.repeat(12, 1), torch.tensor([[0.5, -0.5]])]).requires_grad_()
     label = torch.tensor([0] * 21 + [1])
