@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.decoding import MAX_PIXELS, DecodeError, read_image
-from dfl.data.text import prefixed
+from dfl.data.text_columns import prefixed
 
 _WORD = r"row=\d+|column=[^&#]+|key=[^&#]+|frame=\d+|at=\d+/\d+|xywh=\d+,\d+,\d+,\d+"
 _INSIDE = re.compile(rf"#((?:{_WORD})(?:&(?:{_WORD}))*)\Z")

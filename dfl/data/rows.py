@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from dfl.data.locators import odd, replaced
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA
-from dfl.data.text import STEP, prefixed
+from dfl.data.text_columns import STEP, prefixed
 from dfl.errors import UserError
 
 #: Files that no run has used for so many days are removed.

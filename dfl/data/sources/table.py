@@ -14,7 +14,7 @@ import pyarrow.parquet
 from dfl.data.locators import all_below, below
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
 from dfl.data.splits import split_column
-from dfl.data.text import STEP, one_piece
+from dfl.data.text_columns import STEP, one_piece
 from dfl.errors import UserError
 
 #: Other people's names for our columns, lower case, in order of preference.

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfl.data import Table
-from dfl.data.text import one_piece, prefixed
+from dfl.data.text_columns import one_piece, prefixed
 
 TEXTS = ["a/b.png", "", "ö/ü.jpg", "/abs.png", "x" * 300, "./here.png", "z.png"]
 
