@@ -2,6 +2,8 @@
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 #: Ranks on GPUs ask each other only every so many times, since asking makes them wait.
 EVERY = 10
@@ -13,6 +15,11 @@ def largest(trainer: pl.Trainer, value: int) -> int:
         return value
     mine = torch.tensor(value, device=trainer.strategy.root_device)
     return int(trainer.strategy.reduce(mine, reduce_op="max"))
+
+
+def is_cut(module: nn.Module) -> bool:
+    """Return whether weights are cut among ranks (`FullyShardStrategy`), so that one alone cannot run the network."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
 def may_ask(trainer: pl.Trainer, count: int) -> bool:

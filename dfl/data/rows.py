@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from dfl.data.locators import odd, replaced
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA
-from dfl.data.text_columns import STEP, prefixed
+from dfl.data.text_columns import STEP, pieces, prefixed
 from dfl.errors import UserError
 
 #: Files that no run has used for so many days are removed.
@@ -90,16 +90,15 @@ class Rows:
 
     def sha256(self) -> str:
         """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
-        column = self._columns["path"]
-        pieces = [_absolute(column.slice(at, STEP)) for at in range(0, len(column), STEP)]
-        shared = _folder_of([piece[at].as_py() for piece in pieces for at in (0, -1)])
-        if not all(pc.all(pc.starts_with(piece, shared)).as_py() for piece in pieces):
-            ends = [pc.min_max(piece).as_py() for piece in pieces]
+        paths = [_absolute(piece) for piece in pieces(self._columns["path"])]
+        shared = _folder_of([piece[at].as_py() for piece in paths for at in (0, -1)])
+        if not all(pc.all(pc.starts_with(piece, shared)).as_py() for piece in paths):
+            ends = [pc.min_max(piece).as_py() for piece in paths]
             # what the first and the last in the alphabet begin with, all begin with
             shared = _folder_of([end[name] for end in ends for name in ("min", "max")])
         base = len(shared.encode())
         text, length = hashlib.sha256(), hashlib.sha256()
-        for piece in pieces:
+        for piece in paths:
             part = pc.binary_replace_slice(piece.cast(pa.large_binary()), 0, base, b"")
             offsets = np.frombuffer(part.buffers()[1], np.int64)[: len(part) + 1]
             text.update(memoryview(part.buffers()[2])[: offsets[-1]])
@@ -120,17 +119,12 @@ def _folder_of(paths: list[str]) -> str:
 
 def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
     """Return the different paths that are in both columns, sorted."""
-    small, large = sorted((_pieces(c) for c in (one, other)), key=len)
+    texts = (c.cast(pa.large_string()) for c in (one, other))
+    small, large = sorted((pa.chunked_array(list(pieces(c)), c.type) for c in texts), key=len)
     if len(large) > STEP:
         large = _candidates(large, small)
         small = _candidates(small, large)
     return sorted(pc.unique(large.filter(pc.is_in(large, small))).to_pylist())
-
-
-def _pieces(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    column = column.cast(pa.large_string())
-    pieces = [part.slice(at, STEP) for part in column.chunks for at in range(0, len(part), STEP)]
-    return pa.chunked_array(pieces, column.type)
 
 
 def _candidates(column: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:

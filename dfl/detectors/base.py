@@ -17,12 +17,12 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 import dfl
 from dfl.detectors.evaluated import Evaluated
 from dfl.errors import UserError
 from dfl.networks import WeightsHash
+from dfl.ranks import is_cut
 from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
@@ -147,7 +147,7 @@ class Detector(Evaluated, ABC):
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, fused where torch has it, and the scheduler."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        cut = any(isinstance(p, DTensor) for p in self.parameters())  # torch fuses steps of slices for Adam alone
+        cut = is_cut(self)  # torch fuses steps of slices for Adam alone
         for group in optimizer.param_groups:
             if group.get("fused", False) is None and not group.get("foreach") and not cut:
                 group["fused"] = True

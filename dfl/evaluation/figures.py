@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.utils.data import default_collate
 
 from dfl.errors import UserError
 from dfl.metrics import auroc, average_precision, pr_curve, resize_map, roc_curve
+from dfl.ranks import is_cut
 
 MATPLOTLIB = RequirementCache("matplotlib>=3.9")
 if MATPLOTLIB:
@@ -228,11 +228,6 @@ def by_iou(rows: Rows, k: int) -> list[int]:
     known = ((rows["label"] == 1) & ~rows["iou"].isnan()).nonzero().flatten()
     order = known[rows["iou"][known].argsort(descending=True, stable=True)].tolist()
     return order if len(order) <= 2 * k else order[:k] + order[len(order) - k :]
-
-
-def is_cut(module: Any) -> bool:
-    """Whether the weights are cut among ranks (`FullyShardStrategy`), so that one rank alone cannot run the network."""
-    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
 def ask(module: Any, item: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 from torch.utils.tensorboard.summary import hparams
 
 from dfl.evaluation import figures
+from dfl.ranks import is_cut
 
 #: Settings that are not what a run is compared by.
 UNTOLD = ("name.", "checkpoint.", "last.", "data.val.", "data.test.", "data.predict.")
@@ -164,7 +165,7 @@ class TensorBoardInspect(pl.Callback):
 
     def _project(self, trainer: pl.Trainer, module: Any, split: str) -> None:
         logger = tensorboard(trainer)
-        if logger is None or self.projector <= 0 or figures.is_cut(module):
+        if logger is None or self.projector <= 0 or is_cut(module):
             return
         points, sets = Points(), data_sets(trainer, split)
         with trainer.precision_plugin.forward_context():

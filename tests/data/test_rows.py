@@ -126,12 +126,14 @@ def test_the_hash_is_of_the_list_below_its_folder(monkeypatch: pytest.MonkeyPatc
     near = [{"path": path.removeprefix("/a"), "label": 0} for path in ("/a/b/1.png", "/a/c/2.png", "/a/b/3.png")]
     assert told(to_table(far)) == told(to_table(near))
     monkeypatch.setattr("dfl.data.rows.STEP", 7)
+    monkeypatch.setattr("dfl.data.text_columns.STEP", 7)
     assert told(some()) == first
 
 
 @pytest.mark.parametrize("step", [1 << 20, 3])
 def test_repeated_and_shared_paths(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfl.data.rows.STEP", step)
+    monkeypatch.setattr("dfl.data.text_columns.STEP", step)
     long = [some(n, root=f"/data/of some length/{n}") for n in (40, 50)]
     column = pa.concat_tables([*long, some(2), long[0].slice(3, 5)])["path"]
     for table in (long[0], long[0].slice(7), long[1], some(2), some(2).slice(1)):

@@ -29,7 +29,7 @@ def test_one_piece(step: int) -> None:
 
 @pytest.mark.parametrize("step", [3, 1 << 17])
 def test_a_table_read_in_pieces(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dfl.data.sources.table.STEP", step)
+    monkeypatch.setattr("dfl.data.text_columns.STEP", step)
     names = [f"{i}/{text}" if i % 3 else f"/{text}" for i in range(40) for text in ("a.png", "ö.jpg", "./c//d.png")]
     splits = [("train", "val", "test")[i % 7 % 3] for i in range(len(names))]
     table = pa.table({"path": names, "label": [i % 2 for i in range(len(names))], "split": splits})

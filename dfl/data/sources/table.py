@@ -1,6 +1,6 @@
 """A table of images, CSV or Parquet, with named columns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.parquet
 from dfl.data.locators import all_below, below
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
 from dfl.data.splits import split_column
-from dfl.data.text_columns import STEP, one_piece
+from dfl.data.text_columns import one_piece, pieces
 from dfl.errors import UserError
 
 #: Other people's names for our columns, lower case, in order of preference.
@@ -160,15 +160,16 @@ class Table(Source):
 
     def _paths(self, paths: pa.ChunkedArray, here: pa.Array | None) -> pa.ChunkedArray:
         """Return paths below the root; of those rows alone where ``here``, bool (n,), is true."""
-        pieces, row = [], 0
-        for chunk in paths.chunks:
-            for at in range(0, len(chunk), STEP):
-                piece = chunk.slice(at, STEP)
-                pieces.append((piece, None if here is None else here.slice(row, len(piece))))
+
+        def done() -> Iterator[pa.Array]:
+            row = 0
+            for piece in pieces(paths):
+                kept = piece if here is None else piece.filter(here.slice(row, len(piece)))
+                yield all_below(self.root, kept)
                 row += len(piece)
-        done = (all_below(self.root, piece if kept is None else piece.filter(kept)) for piece, kept in pieces)
+
         size = paths.nbytes + len(paths) * (len(str(self.root).encode()) + 1)
-        whole = [one_piece(done, len(paths), size)] if size < 1 << 31 else list(done)
+        whole = [one_piece(done(), len(paths), size)] if size < 1 << 31 else list(done())
         return pa.chunked_array(whole, pa.string())
 
     def _masks(self, masks: pa.ChunkedArray) -> pa.ChunkedArray:
