@@ -9,7 +9,6 @@ A batch carries (N, 1 + T, 4) float64: first (0, y, x, 0), where the image begin
 its kind and three parameters, kind 0 where a step was not drawn.
 """
 
-import io
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -19,11 +18,11 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dfl.data import degradations
 from dfl.data.degradations import gaussian_kernel, mixed
+from dfl.data.jpeg_header import quantization_tables
 
 Row = tuple[float, float, float, float]
 _NOTHING: Row = (0.0, 0.0, 0.0, 0.0)
@@ -194,11 +193,8 @@ def _noise(image: Tensor, values: Tensor, _: Tensor) -> Tensor:
 
 @lru_cache(maxsize=100)
 def _tables(quality: int) -> Tensor:
-    """Quantization tables of luma and chroma, (2, 8, 8) float64, as the codec itself writes them."""
-    data = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(data, "JPEG", quality=quality)
-    found: dict[int, list[int]] = Image.open(data).quantization  # type: ignore[attr-defined]
-    return torch.tensor([found[0], found[1]], dtype=torch.float64).view(2, 8, 8)
+    """Quantization tables of luma and chroma, (2, 8, 8) float64."""
+    return torch.from_numpy(quantization_tables(quality)).double().view(2, 8, 8)
 
 
 # libjpeg's "slow integer" cosine transform (Loeffler, Ligtenberg, Moschytz 1989), times 2^13 and the square root of 8:
