@@ -207,12 +207,12 @@ def _luma(r: Int, g: Int, b: Int) -> Int:
 
 
 @_inlined
-def _blueness(r: Int, g: Int, b: Int) -> Int:
+def _cb(r: Int, g: Int, b: Int) -> Int:
     return _shifted(_sum(_times(r, -11059), _times(g, -21709), _times(b, 32768), 8421375), 16)
 
 
 @_inlined
-def _redness(r: Int, g: Int, b: Int) -> Int:
+def _cr(r: Int, g: Int, b: Int) -> Int:
     return _shifted(_sum(_times(r, 32768), _times(g, -27439), _times(b, -5329), 8421375), 16)
 
 
@@ -230,11 +230,11 @@ def _two_rows_in(first: Ints, second: Ints, y_first: Ints, y_second: Ints, cb: I
         e, f, g, h = _pixels(second[3 * k], second[3 * k + 1], second[3 * k + 2])
         y_first[k] = _word(_luma(*a), _luma(*b), _luma(*c), _luma(*d))
         y_second[k] = _word(_luma(*e), _luma(*f), _luma(*g), _luma(*h))
-        left = _shifted(_sum(_blueness(*a), _blueness(*b), _blueness(*e), _sum(_blueness(*f), 1)), 2)
-        right = _shifted(_sum(_blueness(*c), _blueness(*d), _blueness(*g), _sum(_blueness(*h), 2)), 2)
+        left = _shifted(_sum(_cb(*a), _cb(*b), _cb(*e), _sum(_cb(*f), 1)), 2)
+        right = _shifted(_sum(_cb(*c), _cb(*d), _cb(*g), _sum(_cb(*h), 2)), 2)
         cb[k] = uint16(int32(left | int32(right << 8)))
-        left = _shifted(_sum(_redness(*a), _redness(*b), _redness(*e), _sum(_redness(*f), 1)), 2)
-        right = _shifted(_sum(_redness(*c), _redness(*d), _redness(*g), _sum(_redness(*h), 2)), 2)
+        left = _shifted(_sum(_cr(*a), _cr(*b), _cr(*e), _sum(_cr(*f), 1)), 2)
+        right = _shifted(_sum(_cr(*c), _cr(*d), _cr(*g), _sum(_cr(*h), 2)), 2)
         cr[k] = uint16(int32(left | int32(right << 8)))
 
 
@@ -298,7 +298,8 @@ def _merge(luma: Ints, cb: Ints, cr: Ints, height: int, width: int, out: Ints) -
     blue, red = np.zeros(2 * luma.shape[1] + 2, int32), np.zeros(2 * luma.shape[1] + 2, int32)
     rows, columns = (height + 1) // 2, (width + 1) // 2
     for r in range(height):
-        near, far = r // 2, min(max((r + 1) // 2 * 2 - r // 2 - 1, 0), rows - 1)
+        near = r // 2
+        far = min(max(near + (1 if r % 2 else -1), 0), rows - 1)
         _between(cb[near, :columns], cb[far, :columns], blue)
         _between(cr[near, :columns], cr[far, :columns], red)
         _row_out(luma[r], blue, red, out[r])
@@ -316,7 +317,7 @@ def _round_trip(image: Ints, height: int, width: int, steps: Ints, inverse: Any)
     return out
 
 
-try:
+try:  # kept on disk as a whole, since the parts are in it
     _compiled = njit(nogil=True, boundscheck=False, cache=True)(_round_trip)
 except RuntimeError:  # no folder that numba may write to
     _compiled = _jit(_round_trip)
@@ -342,8 +343,13 @@ def jpeg_round_trip(image: np.ndarray, quality: int) -> np.ndarray:
 
     Returns:
         uint8 RGB (H, W, 3); a view where the sides are not multiples of 16.
+
+    Raises:
+        ValueError: If the image is too narrow.
     """
     height, width = image.shape[:2]
+    if width < NARROWEST:
+        raise ValueError(f"the image is {width} pixels wide, it must be {NARROWEST}")
     tall, wide = -(-height // 16) * 16, max(-(-width // 16) * 16, 16 * LANES)
     if (tall, wide) != (height, width):
         image = cv2.copyMakeBorder(image, 0, tall - height, 0, wide - width, cv2.BORDER_REPLICATE)

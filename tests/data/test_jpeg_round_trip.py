@@ -60,6 +60,14 @@ def test_a_window_of_a_larger_image():
 
 
 @needs_numba
+def test_too_narrow():
+    from dfl.data.jpeg_round_trip import jpeg_round_trip
+
+    with pytest.raises(ValueError, match="4 pixels wide, it must be 5"):
+        jpeg_round_trip(np.zeros((9, 4, 3), np.uint8), 50)
+
+
+@needs_numba
 def test_division_by_multiplication():
     """Every coefficient that a JPEG can have, by every step."""
     from dfl.data.jpeg_round_trip import inverses
