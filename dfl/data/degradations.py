@@ -11,9 +11,9 @@ generators of their chain alone. Their names may stand in an `augment` list besi
 * `GaussianNoise`: the same noise on every device.
 """
 
-import importlib.util
 import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from threading import Timer
@@ -23,9 +23,11 @@ import cv2
 import numpy as np
 import simplejpeg
 from albumentations import ImageOnlyTransform
+from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+_HAS_NUMBA = RequirementCache("numba>=0.63")
 Range = Sequence[float]
 
 
@@ -164,7 +166,7 @@ def compiled_jpeg() -> Callable[[np.ndarray, int], np.ndarray] | None:
 
     The first call on a machine compiles, which later ones, and processes forked after it, find done.
     """
-    if importlib.util.find_spec("numba") is None:
+    if not _HAS_NUMBA:
         return None
     notice = Timer(2, rank_zero_info, ["compiling the JPEG of augmentation for this processor, once; about 15 s"])
     notice.start()
@@ -173,7 +175,7 @@ def compiled_jpeg() -> Callable[[np.ndarray, int], np.ndarray] | None:
 
         jpeg_round_trip(np.zeros((16, 16, 3), np.uint8), 75)
     except Exception as error:  # what only saves time must not stop a training
-        rank_zero_warn(f"numba cannot be used, so that JPEG augmentation takes twice the time: {error}")
+        warnings.warn(f"numba cannot be used, so that JPEG augmentation takes twice the time: {error}", stacklevel=2)
         return None
     finally:
         notice.cancel()
