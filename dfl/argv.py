@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from dfl import checkpoints, config
-from dfl.checkpoints import Held
+from dfl.checkpoints import Trained
 from dfl.errors import UserError, near
 from dfl.training.checkpoint import previous
 
@@ -43,7 +43,7 @@ class Plan:
     mended: set[str] = field(default_factory=set)
     root: Path = Path()
     name: str = "run"
-    held: Held | None = None
+    trained: Trained | None = None
     #: Lines to print once, before the work starts.
     notes: list[str] = field(default_factory=list)
 
@@ -92,32 +92,33 @@ def plan(words: list[str]) -> Plan:
 
 def arrange(made: Plan) -> list[str]:
     """Return the words in the order in which the parser is to read them; each beats those before it."""
-    held = made.held
+    trained = made.trained
     base: dict[str, Any] = {}
     if made.verb == "count":
         base["data"] = {"class_path": "dfl.data.DataModule"}
-    if held and not made.gives("data") and not made.paths and held.run.get("data"):
-        base["data"] = held.run["data"]
-    if held and made.verb == "fit":
-        base |= {key: held.run[key] for key in ("trainer", "checkpoint", "last", "seed_everything") if key in held.run}
+    if trained and not made.gives("data") and not made.paths and trained.run.get("data"):
+        base["data"] = trained.run["data"]
+    if trained and made.verb == "fit":
+        keys = ("trainer", "checkpoint", "last", "seed_everything")
+        base |= {key: trained.run[key] for key in keys if key in trained.run}
     words = [
         f"--config={json.dumps(layer, default=str) if name in made.mended else name}"
         for name, layer in zip(made.configs, made.layers, strict=True)
     ]
     if base:
         words.insert(0, f"--config={json.dumps(base)}")
-    if held:
-        model = {"class_path": held.class_path, "init_args": held.init_args}
+    if trained:
+        model = {"class_path": trained.class_path, "init_args": trained.init_args}
         words.append(f"--config={json.dumps({'model': model})}")
     if made.paths:
         words += _predict_paths(made)
     words += [f"--data={value}" for flag, value in made.typed if flag == "--data"]
-    if transform := _held_transform(made):
+    if transform := _trained_transform(made):
         words.append(f"--data.transform={json.dumps(transform)}")
     dropped = {"--data", "--ckpt_path"}
     words += [flag if value is None else f"{flag}={value}" for flag, value in made.typed if flag not in dropped]
-    if held and made.verb != "count":
-        words.append(f"--ckpt_path={held.path}")
+    if trained and made.verb != "count" and (made.verb != "fit" or trained.in_run):
+        words.append(f"--ckpt_path={trained.path}")
     return [made.verb, *words]
 
 
@@ -264,30 +265,42 @@ def _find_run(made: Plan) -> None:
         made.notes.append(f"no {last} yet: starting afresh")
         return
     path = checkpoints.resolve(str(word), made.root, name)
-    made.held = checkpoints.read(path, frozenset(_packages([made.layers, [value for _, value in made.typed]])))
+    trained = made.trained = checkpoints.read(path, made.root, _named_class(made))
     newest = not name and word in ("best", "last")
-    made.name = name or (path.parent.name if newest else made.held.run.get("name") or path.parent.name)
-    what = {"fit": "resuming", "count": "counting"}.get(made.verb, "scoring with")
-    made.notes.append(f"{what} {made.held}" + (f": the newest run under {made.root / 'checkpoints'}" if newest else ""))
-    _check_class(made, made.held)
+    made.name = name or (path.parent.name if trained.in_run else path.stem)
+    what = {"fit": "resuming" if trained.in_run else "starting from the weights of", "count": "counting"}
+    said = f"{what.get(made.verb, 'scoring with')} {trained}"
+    made.notes.append(said + (f": the newest run under {made.root / 'checkpoints'}" if newest else ""))
+    made.notes += trained.notes
+    _check_class(made, trained)
+    if not trained.run and (wanted := trained.contents.missing(_given_to_model(made))) and made.verb != "count":
+        raise UserError(f"{path} {wanted}")
+    if made.verb in ("fit", "validate", "test") and not trained.run.get("data") and not made.gives("data"):
+        why = trained.notes[-1].removeprefix("note: ") if trained.in_run else f"{path} is not in a run of yours"
+        raise UserError(f"{why}; no data are taken from it: give --data NAME.yaml")
     if made.verb == "predict" and not made.paths and not made.gives("data"):
         raise UserError("nothing to predict: name images or folders, dfl predict PATH..., or give --data NAME.yaml")
 
 
-def _packages(value: Any, key: str = "class_path") -> Iterator[str]:
-    """Yield the packages of all classes that the user names, on the line or in a config."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _packages(inner, str(name))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _packages(inner, key)
-    elif isinstance(value, str) and key in ("class_path", "callbacks", "model", "data") and "." in value:
-        yield value.partition(".")[0]
+def _named_class(made: Plan) -> str | None:
+    """Return the class of the detector that the user names, on the line or in a config, as it is written there."""
+    return _class_path(made.value("--model") or made.value("--model.class_path") or _from_layers(made, "model")) or None
+
+
+def _given_to_model(made: Plan) -> dict[str, Any]:
+    """Return the arguments of the detector that the user gives, on the line or in configs."""
+    typed = {flag.removeprefix("--model.").removeprefix("init_args."): value for flag, value in made.typed}
+    written = [layer.get("model") for layer in made.layers]
+    return {k: v for w in written if isinstance(w, dict) for k, v in (w.get("init_args") or {}).items()} | typed
 
 
 def _class_of(value: Any) -> str:
-    """Return the short class name in the value of ``model`` or ``data``: a name, a path, a mapping or a YAML file."""
+    """Return the short class name in the value of ``model`` or ``data``."""
+    return _class_path(value).rpartition(".")[2]
+
+
+def _class_path(value: Any) -> str:
+    """Return the class in the value of ``model`` or ``data``: a name, a path, a mapping or a YAML file."""
     if isinstance(value, str) and value.endswith(".yaml"):
         try:
             value = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
@@ -297,25 +310,27 @@ def _class_of(value: Any) -> str:
         value = yaml.safe_load(value)
     if isinstance(value, dict):
         value = value.get("class_path", "")
-    return str(value or "").rpartition(".")[2]
+    return str(value or "")
 
 
-def _check_class(made: Plan, held: Held) -> None:
+def _check_class(made: Plan, trained: Trained) -> None:
     """Raise if another detector is typed than the checkpoint holds; say so if a config names another one."""
     typed = _class_of(made.value("--model") or made.value("--model.class_path"))
-    if typed and typed != held.class_name:
-        raise UserError(f"{held.path} holds a {held.class_name}, not a {typed}; leave out --model, or the checkpoint")
+    if typed and typed != trained.class_name:
+        raise UserError(
+            f"{trained.path} holds a {trained.class_name}, not a {typed}; leave out --model, or the checkpoint"
+        )
     written = _class_of(_from_layers(made, "model"))
-    if written and written != held.class_name:
+    if written and written != trained.class_name:
         if made.verb == "fit":
             raise UserError(
-                f"{held.path} holds a {held.class_name}, but {made.configs[0]} trains a {written}; "
+                f"{trained.path} holds a {trained.class_name}, but {made.configs[0]} trains a {written}; "
                 "use the config it was trained with, or none"
             )
-        made.notes.append(f"note: the config's {written} is not used, the checkpoint's {held.class_name} is")
+        made.notes.append(f"note: the config's {written} is not used, the checkpoint's {trained.class_name} is")
     elif written and made.verb == "fit":
         old, new = (
-            dict(_leaves(value)) for value in (held.init_args, _from_layers(made, "model").get("init_args") or {})
+            dict(_leaves(value)) for value in (trained.init_args, _from_layers(made, "model").get("init_args") or {})
         )
         if changed := sorted(key for key in new if key in old and old[key] != new[key]):
             said = ", ".join(f"{key} {old[key]}, not {new[key]}" for key in changed)
@@ -332,20 +347,22 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, list(value) if isinstance(value, tuple) else value
 
 
-def _held_transform(made: Plan) -> dict[str, Any] | None:
-    """Return the checkpoint's transform where it must beat the transform of the data that are given.
+def _trained_transform(made: Plan) -> dict[str, Any] | None:
+    """Return the transform of the run where it must beat the transform of the data that are given.
 
-    It is left alone where the whole transform is typed, and where the data come from a class of another kind.
+    It is left alone where the whole transform is typed, and where the data come from a class of another kind. Training
+    goes on with all of it, what is trained is measured without its augmentation.
     """
-    held = made.held.run.get("data") if made.held else None
-    if not held or made.value("--data.transform") is not None:
+    if made.trained is None or made.value("--data.transform") is not None:
         return None
+    own = made.trained.run.get("data") or {}
     given = made.value("--data")
     if given is None and not made.paths:
         given = _from_layers(made, "data")
-    if given is not None and _class_of(given) != _class_of(held):
+    if given is not None and _class_of(given) != (_class_of(own) or "DataModule"):
         return None
-    transform = (held.get("init_args") or {}).get("transform")
+    whole = (own.get("init_args") or {}).get("transform") if made.verb == "fit" else None
+    transform = whole or (made.trained.transform if made.verb != "fit" else None)
     if transform and isinstance(given, str) and given.endswith(".yaml") and "transform" in (_init_args(given)):
         made.notes.append(
             f"note: the checkpoint's transform is used, not that of {given}; type --data.transform to change it"

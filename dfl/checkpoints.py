@@ -1,22 +1,23 @@
 """Runs by name, and what their checkpoints know of themselves.
 
-A run lives in ``<root>/checkpoints/<name>``. Its checkpoint holds, next to the weights, the detector's class and
-arguments and the run's data and trainer settings, so that ``--ckpt_path best`` needs no config. A checkpoint is
-read without unpickling objects, and it cannot make us import code that the user did not name.
+A run lives in ``<root>/checkpoints/<name>``. Its settings lie beside its checkpoints, in ``config.yaml``
+(`dfl.runs.settings`), so that ``--ckpt_path best`` needs no config. A checkpoint itself is data, wherever it lies: what
+is taken from it is checked one by one (`dfl.detectors.loading.examine`), and it names no code, no data and no place.
 """
 
-import importlib.util
-import re
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dfl.data.transforms import Transform
+from dfl.detectors.base import class_path
+from dfl.detectors.loading import Contents, examine
 from dfl.errors import UserError, near
+from dfl.runs import settings
+from dfl.runs.plain import Misfit, arguments
 from dfl.training.checkpoint import newest_whole, read_checkpoint
 
-#: Packages whose classes a checkpoint may name; others must be imported already, or be typed by the user.
-TRUSTED = frozenset({"dfl", "torch", "pytorch_lightning"})
 #: Settings of the trainer that belong to a run and not to the machine; a resumed run takes them up again.
 RUN_SETTINGS = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "precision", "deterministic", "callbacks"),
@@ -26,23 +27,37 @@ RUN_SETTINGS = (
 
 
 @dataclass
-class Held:
-    """What a checkpoint holds besides weights."""
+class Trained:
+    """What a checkpoint holds besides weights, and the settings of its run."""
 
     path: Path
-    class_path: str
+    contents: Contents
     init_args: dict[str, Any]
     epoch: int
     step: int
-    #: True when no weights have to be fetched before the checkpoint's own are loaded.
-    all_weights: bool
-    #: The settings of the run (model, data, trainer, ...); empty for a detector trained from Python.
+    #: Whether it lies in a run of ``--root``, where training goes on from it; of any other file weights are taken.
+    in_run: bool
+    #: How images were brought to the detector, less the augmentation; None if the file does not say.
+    transform: dict[str, Any] | None
+    #: The settings of the run (model, data, trainer, ...); empty if they are not this user's own.
     run: dict[str, Any] = field(default_factory=dict)
+    #: What to tell the user of it.
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def class_path(self) -> str:
+        """The detector's class, by the path that a config names it by."""
+        return class_path(self.contents.kind)
 
     @property
     def class_name(self) -> str:
         """The detector's class without its module."""
-        return self.class_path.rpartition(".")[2]
+        return self.contents.kind.__name__
+
+    @property
+    def all_weights(self) -> bool:
+        """Whether no weights have to be fetched before the checkpoint's own are loaded."""
+        return not self.contents.left_out
 
     def __str__(self) -> str:
         return f"{self.path} ({self.class_name}, epoch {self.epoch}, step {self.step})"
@@ -89,51 +104,93 @@ def _hint(word: str, runs: Path) -> str:
     return near(word, names).replace("; there are", "; runs there:") if names else ""
 
 
-def read(path: Path, named: frozenset[str] = frozenset()) -> Held:
+def read(path: Path, root: Path, typed: str | None = None) -> Trained:
     """Read what a checkpoint knows of itself; the weights stay on disk and nothing is executed.
 
     Args:
         path: The file.
-        named: Packages that the user named, so that classes in them may be imported.
+        root: Folder that holds ``checkpoints``.
+        typed: Class of the detector, where the user named it.
 
     Raises:
-        UserError: If the file is damaged, is no checkpoint of this project, or names code we do not import.
+        UserError: If the file is damaged, is no checkpoint of this project, or holds what a checkpoint cannot bring.
     """
     content = read_checkpoint(path)
-    about = content.get("dfl")
-    if not isinstance(about, dict) or "class_path" not in about:
-        raise UserError(f"{path} is no checkpoint of dfl: it does not say which detector it holds")
-    run = (about.get("run") or {}).get("config") or {}
-    init_args = {**((run.get("model") or {}).get("init_args") or {}), **(content.get("hyper_parameters") or {})}
-    _refuse_strangers({"class_path": about["class_path"], "model": init_args, "run": run}, TRUSTED | named, path)
-    return Held(
+    contents = examine(content, path, typed)
+    folder = path.resolve().parent
+    in_run = folder.parent == (root / "checkpoints").resolve()
+    run = (settings.read(folder) if in_run else None) or {}
+    own = (run.get("model") or {}).get("init_args") or {}
+    found = Trained(
         path=path,
-        class_path=about["class_path"],
-        init_args=init_args,
-        epoch=content.get("epoch", 0),
-        step=content.get("global_step", 0),
-        all_weights="backbone" not in about,
+        contents=contents,
+        # what was trained is as the checkpoint says; where things lie, and the optimizer, as the run's settings say
+        init_args=own | contents.init_args,
+        epoch=_whole(content, "epoch", path),
+        step=_whole(content, "global_step", path),
+        in_run=in_run,
+        transform=_transform(content, path),
         run=run,
     )
+    _check_vocabulary(content.get("DataModule"), path)
+    if contents.places and not run:
+        named = " and ".join(f"--model.{name}" for name in contents.places)
+        found.notes.append(
+            f"note: {path} names files or models, which are not followed; where it needs them, give {named}"
+        )
+    if in_run and not run:
+        found.notes.append(_stranger(path.parent, content))
+    return found
 
 
-def _refuse_strangers(value: Any, trusted: frozenset[str], path: Path, key: str = "") -> None:
-    """Raise if any text in a checkpoint names code in a package that is neither trusted nor imported already.
-
-    The parser imports whatever reads like ``package.name`` where a class may stand, so every such text counts.
-    """
-    if isinstance(value, str) and _DOTTED.fullmatch(value):
-        package = value.partition(".")[0]
-        # a file name such as best.ckpt reads like code too, but of a package that is nowhere
-        known = package in trusted or package in sys.modules
-        if not known and (key == "class_path" or importlib.util.find_spec(package) is not None):
-            raise UserError(f"{path} names {value}, which is not imported; if you trust it, type --model {value}")
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _refuse_strangers(inner, trusted, path, name)
-    if isinstance(value, list | tuple):
-        for inner in value:
-            _refuse_strangers(inner, trusted, path)
+def _stranger(folder: Path, content: Mapping[str, Any]) -> str:
+    """Return what to say of a run whose settings are not taken; write down what an old checkpoint says of them."""
+    file = folder / settings.FILE
+    record = content["dfl"].get("run")
+    if settings.write_down(folder, record.get("config") if isinstance(record, Mapping) else None):
+        return (
+            f"note: this run is of an earlier dfl; its settings are now in {file}: read them, and give --config {file}"
+        )
+    if file.is_file():
+        return (
+            f"note: {file} was not written here, or was changed since, and is not used; if it is yours: --config {file}"
+        )
+    return f"note: {folder} has no {settings.FILE}, so no settings are taken up"
 
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+def _whole(content: Mapping[str, Any], key: str, path: Path) -> int:
+    value = content.get(key, 0)
+    if not isinstance(value, int) or value < 0:
+        raise UserError(f"{path} is damaged or not to be trusted: its {key} is no count")
+    return value
+
+
+def _transform(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """Return the evaluation transform that a checkpoint names, of known steps; of older files from their record."""
+    data = content.get("DataModule")
+    said = data.get("transform") if isinstance(data, Mapping) else None
+    if said is None:
+        try:
+            said = content["dfl"]["run"]["config"]["data"]["init_args"]["transform"]
+        except (KeyError, TypeError):
+            return None
+    if isinstance(said, Mapping) and "class_path" in said:
+        said = said.get("init_args", {})
+    if said is None:
+        return None
+    try:
+        return arguments(Transform, said, {}, left_out=Transform.TRAINING)
+    except Misfit as error:
+        raise UserError(f"{path} is damaged or not to be trusted: its transform's settings {error}") from None
+
+
+def _check_vocabulary(data: Any, path: Path) -> None:
+    """Raise if the names that a checkpoint numbers are no such table."""
+    vocabulary = data.get("vocab") if isinstance(data, Mapping) else data
+    if vocabulary is None:
+        return
+    tables = vocabulary.values() if isinstance(vocabulary, Mapping) else [vocabulary]
+    if not all(
+        isinstance(t, Mapping) and all(isinstance(k, str) and type(v) is int for k, v in t.items()) for t in tables
+    ):
+        raise UserError(f"{path} is damaged or not to be trusted: its vocabulary is no table of names and numbers")

@@ -22,14 +22,17 @@ from dfl import argv, mistakes
 from dfl.checkpoints import RUN_SETTINGS
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector
+from dfl.detectors.base import class_path
 from dfl.errors import UserError
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
 from dfl.networks import without_weights
+from dfl.runs import settings
 from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Preemption, SameRun
-from dfl.training.faults import explain
+from dfl.training.faults import explain, in_restoring
 from dfl.training.keeper import Keeper
 from dfl.training.preemption import slurm_plugins
+from dfl.training.start import StartFrom
 from dfl.training.tensorboard import TensorBoardInspect
 from dfl.training.trainer import Trainer
 
@@ -63,6 +66,12 @@ def main(words: list[str]) -> "CLI":
     except (RuntimeError, MemoryError) as error:
         if line := explain(error):
             raise UserError(line) from error
+        if in_restoring(error):
+            raise UserError(RESTORING.format(error=error)) from error
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if in_restoring(error):
+            raise UserError(RESTORING.format(error=error)) from error
         raise
 
 
@@ -72,6 +81,13 @@ def _hush() -> None:
         warnings.filterwarnings("ignore", message=message)
     log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     log.addFilter(lambda record: "Tip:" not in record.getMessage())
+
+
+#: Of a checkpoint whose weights are in order and whose other contents are not.
+RESTORING = (
+    "the checkpoint does not hold the state of a run as this dfl writes it ({error}); to take its weights alone, copy "
+    "it out of checkpoints/ and give --ckpt_path FILE"
+)
 
 
 class ParseError(Exception):
@@ -187,8 +203,8 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; weights are fetched only if no checkpoint brings them all."""
-        held = self.plan.held
-        skip = self.subcommand == "count" or (held is not None and held.all_weights)
+        trained = self.plan.trained
+        skip = self.subcommand == "count" or (trained is not None and trained.all_weights)
         context: AbstractContextManager[Any] = without_weights() if skip else nullcontext()
         with context:
             try:
@@ -228,7 +244,7 @@ class CLI(LightningCLI):
         kwargs["enable_model_summary"] = False  # ours is among the callbacks
         brought = given.plugins or []
         brought = brought if isinstance(brought, list) else [brought]
-        kwargs["plugins"] = [*brought, AtomicCheckpointIO(), *slurm_plugins(root)]
+        kwargs["plugins"] = [*brought, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins(root)]
         self.trainer_defaults["callbacks"] = self._callbacks(given)
         try:
             trainer = super().instantiate_trainer(**kwargs)
@@ -246,6 +262,8 @@ class CLI(LightningCLI):
             wanted += [run.checkpoint, run.last]  # idle outside fit, but Lightning puts in others where they lack
         if self.subcommand == "fit":
             wanted += [SameRun(), KeyedRandomness(run.seed_everything), FiniteLoss()]
+            if self.plan.trained is not None and not self.plan.trained.in_run:
+                wanted.append(StartFrom(self.plan.trained.path))
             if given.enable_checkpointing is not False:
                 wanted.append(Preemption(run.last))
             if given.logger is not False and not given.fast_dev_run:
@@ -270,14 +288,27 @@ class CLI(LightningCLI):
         whole = json.loads(self.parser.dump(self.config, format="json", skip_none=False, skip_validation=True))
         run = whole[self.subcommand]
         kept = {key: run[key] for key in ("model", "data", "name", "seed_everything")}
-        # a config names the class as it likes, a checkpoint by its module: in both it is the same model
-        kept["model"]["class_path"] = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
+        # a config names the class as it likes, a checkpoint in one way: in both it is the same model
+        kept["model"]["class_path"] = class_path(type(self.model))
         kept["trainer"] = {key: run["trainer"][key] for key in RUN_SETTINGS if key in run["trainer"]}
         for keeper in ("checkpoint", "last"):
             kept[keeper] = {key: value for key, value in run[keeper].items() if key != "dirpath"}
         return kept
 
-    # after the work
+    # before and after the work
+
+    def before_fit(self) -> None:
+        """Keep the settings of the run beside its checkpoints."""
+        given = self.config_init.fit.trainer
+        if given.fast_dev_run or given.enable_checkpointing is False or not self.trainer.is_global_zero:
+            return
+        folder = self.plan.root / "checkpoints" / self.plan.name
+        try:
+            settings.write(folder, self.trainer.run_config)  # type: ignore[attr-defined]
+        except OSError as error:
+            warnings.warn(
+                f"cannot write {folder / settings.FILE}: {error.strerror}; resume with --config", stacklevel=2
+            )
 
     def after_fit(self) -> None:
         """Say how good the run is, where it lies, and what to type next."""

@@ -1,5 +1,6 @@
 """Fixtures: every test writes in a folder of its own, from a fixed seed, without any network."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,14 @@ from PIL import Image
 torch.set_num_threads(1)  # many small tensors: threads cost more than they bring
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Which runs are this user's own is noted for the tests alone; processes that they start know it too."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

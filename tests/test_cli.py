@@ -71,7 +71,11 @@ def place(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_has_its_files_under_its_name(trained: Path) -> None:
-    assert {p.name for p in (trained / "checkpoints" / "tiny").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (trained / "checkpoints" / "tiny").iterdir()} == {
+        "best.ckpt",
+        "config.yaml",
+        "last.ckpt",
+    }
     assert (trained / "lightning_logs" / "tiny" / "version_0" / "config.yaml").is_file()
 
 
@@ -351,7 +355,7 @@ def test_a_checkpoint_cannot_make_us_import(place: Path, capsys: pytest.CaptureF
     about = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)["dfl"]
     about["run"]["config"]["data"]["init_args"]["test"]["own"]["class_path"] = "stranger.Mine"
     _write({"dfl": about})
-    assert "names stranger.Mine, which is not imported" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
+    assert "no data are taken from it: give --data" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
     assert not Path("executed").exists()
 
 

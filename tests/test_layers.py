@@ -15,6 +15,7 @@ MAY = {
     "hub": set(),
     "orphans": set(),
     "page": set(),
+    "runs": set(),
     "verbs": set(),  # a function as a verb; those of data and the audit
     "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "verbs"},
     "audit": {"argv", "cli", "config", "evaluation", "verbs"},
@@ -23,12 +24,23 @@ MAY = {
     "metrics": set(),
     "data": {"config", "page", "verbs"},  # the data tools look configs up by name and write pages
     "training": {"metrics", "evaluation"},
-    "detectors": {"networks", "losses", "metrics", "training"},
+    "detectors": {"networks", "losses", "metrics", "runs", "training"},
     "evaluation": {"metrics", "data", "detectors", "page"},
     "mistakes": {"config", "data", "detectors"},
-    "checkpoints": {"detectors", "training"},
+    "checkpoints": {"data", "detectors", "runs", "training"},
     "argv": {"config", "checkpoints", "mistakes", "data", "detectors", "training"},
-    "cli": {"argv", "checkpoints", "config", "data", "detectors", "evaluation", "mistakes", "networks", "training"},
+    "cli": {
+        "argv",
+        "checkpoints",
+        "config",
+        "data",
+        "detectors",
+        "evaluation",
+        "mistakes",
+        "networks",
+        "runs",
+        "training",
+    },
 }
 
 

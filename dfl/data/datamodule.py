@@ -213,9 +213,12 @@ class DataModule(pl.LightningDataModule):
         self._unread.settle(self.trainer, split, self.sets[split])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the vocabulary, so that ids mean the same names in every later run, and the images found bad."""
+        """Return the vocabulary, so that ids mean the same names in every later run, the images found bad, and how
+        images are brought to the detector.
+        """
+        transform = {k: v for k, v in self.transform.spec().items() if k not in Transform.TRAINING}
         bad = {split: {d: data.bad for d, data in domains.items()} for split, domains in self.sets.items()}
-        return {"vocab": self.vocab, "bad": bad}
+        return {"vocab": self.vocab, "bad": bad, "transform": transform}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Number names as the checkpoint does; names it does not know come after."""

@@ -68,6 +68,9 @@ class Transform:
         UserError: an unknown policy, class or argument; on_device where no step can move.
     """
 
+    #: Arguments that matter in training alone; evaluation is told by the others.
+    TRAINING = ("augment", "on_device")
+
     def __init__(
         self,
         resize: Literal["shorter", "squash", "none"] = "shorter",

@@ -55,6 +55,8 @@ class AttentionXception(Detector):
 
     channels_last = True
 
+    places = (*Detector.places, "templates")
+
     def __init__(
         self,
         map: Literal["regression", "appearance"] = "regression",

@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.compute as pc
 import torch
@@ -31,6 +31,12 @@ Losses = dict[str, Tensor]
 WRITTEN = ("text", "answer")
 
 
+def class_path(kind: type) -> str:
+    """Return the path by which a checkpoint names a class; ours may move among the files of ``dfl.detectors``."""
+    home = "dfl.detectors" if kind.__module__.startswith("dfl.detectors.") else kind.__module__
+    return f"{home}.{kind.__qualname__}"
+
+
 class Detector(Evaluated, ABC):
     """A detector of fake images.
 
@@ -46,6 +52,10 @@ class Detector(Evaluated, ABC):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     #: Convolutional networks run faster with channels last.
     channels_last: bool = False
+    #: Arguments that name files, folders or models of a hub: the user gives them, a checkpoint cannot.
+    places: ClassVar[tuple[str, ...]] = ("weights",)
+    #: What a checkpoint may give for arguments that are dictionaries: keys, each with its kind (`dfl.runs.plain`).
+    kinds: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -202,7 +212,7 @@ class Detector(Evaluated, ABC):
         """Add what rebuilds this detector; leave out frozen weights that came from a named file."""
         checkpoint["dfl"] = {
             "version": dfl.__version__,
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class_path": class_path(type(self)),
             "input": {"size": self.input_size, "mean": list(self.mean), "std": list(self.std)},
             "threshold": float(self.threshold),
         }

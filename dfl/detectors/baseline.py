@@ -7,7 +7,7 @@ et al., Improving Fairness in Deepfake Detection, WACV 2024).
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import timm
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from dfl.detectors.base import Detector, Losses
 from dfl.losses import SingleCenterLoss, bilevel_cvar, cross_entropy, cvar
 from dfl.losses.cvar import Outer, gather_over_ranks
 from dfl.losses.single_center import Center, EmptyClass
-from dfl.networks import create_backbone, is_convolutional
+from dfl.networks import TIMM, create_backbone, is_convolutional
 
 
 class Baseline(Detector):
@@ -52,6 +52,8 @@ class Baseline(Detector):
         optimizer: Makes the optimizer from the trainable parameters.
         scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch.
     """
+
+    kinds: ClassVar[dict[str, Any]] = {"timm_args": TIMM}
 
     def __init__(
         self,

@@ -1,29 +1,50 @@
-"""Load a detector from a checkpoint, whatever its class, without running anything that the file brings."""
+"""Open a checkpoint as a detector, whatever its class, and take from it only what a detector is made of.
 
+That is: the name of a class, hyper-parameters of plain types, tensors. Which arguments are plain follows from the
+signature of the class (`dfl.runs.plain`); those that name a file, a folder or a model of a hub (`Detector.places`) are
+the user's to give.
+"""
+
+import importlib
 import inspect
+from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from dfl.detectors.base import Detector
 from dfl.errors import UserError, near, subclasses
 from dfl.networks import without_weights
+from dfl.runs.plain import Misfit, arguments, fit, shown
 from dfl.training.checkpoint import read_checkpoint
 
 
-def detector_class(class_path: str) -> type[Detector]:
-    """Return the detector class of a name, among those that are imported; nothing is imported for a file's sake.
+@dataclass
+class Contents:
+    """What a checkpoint says of its detector, checked."""
 
-    Raises:
-        UserError: If there is none.
-    """
-    known = {f"{c.__module__}.{c.__qualname__}": c for c in subclasses(Detector)}  # type: ignore[type-abstract]
-    if class_path not in known:
-        names = [c.__name__ for c in known.values()]
-        raise UserError(
-            f"the checkpoint wants the detector {class_path!r}, which is not imported{near(class_path, names)}"
+    kind: type[Detector]
+    #: Hyper-parameters, without what names places.
+    init_args: dict[str, Any]
+    #: Places that the file names, which are not followed.
+    places: dict[str, Any]
+    #: Frozen weights that the file leaves out: their names, hash, and what they are of; empty where it holds all.
+    left_out: dict[str, Any] = field(default_factory=dict)
+
+    def missing(self, given: Mapping[str, Any]) -> str | None:
+        """Return what to ask the user for, if the file leaves weights out and ``given`` names none."""
+        if not self.left_out or {"pretrained", *self.kind.places} & given.keys():
+            return None
+        flags = [name for name in self.places if name != "weights"] or ["weights"]
+        return (
+            f"holds what was trained on top of {shown(self.left_out['name'])} (sha256 {self.left_out['sha256'][:12]}), "
+            f"not those frozen weights: give --model.{' and --model.'.join(flags)}"
+            + (", or --model.pretrained true to take timm's" if flags == ["weights"] else "")
         )
-    return known[class_path]
 
 
 def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -> Detector:
@@ -33,20 +54,137 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
         path: A local checkpoint.
         kind: Another class than the checkpoint says, with the same network under the same names: a trained `Baseline`
             opens as `GradCam`. Hyper-parameters that it does not take are left out.
-        **changes: Hyper-parameters that are not as the checkpoint says, for example ``weights`` on another machine.
+        **changes: Hyper-parameters that are not as the checkpoint says; those that name places, such as ``weights`` of
+            a frozen backbone, are never taken from it.
 
     Raises:
-        UserError: If the file cannot be read, was not made by ``dfl``, or asks for weights that are not there.
+        UserError: If the file cannot be read, was not made by ``dfl``, does not fit its class, or needs weights that
+            are not given or not there.
     """
-    checkpoint = read_checkpoint(path)
-    about = checkpoint.get("dfl")
-    if about is None:
-        raise UserError(f"{path} was not made by dfl: it does not say which detector it holds")
-    hparams = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")} | changes
-    with nullcontext() if "backbone" in about else without_weights():
-        own = detector_class(about["class_path"])
-        taken = inspect.signature(kind or own).parameters
-        detector = (kind or own)(**{k: v for k, v in hparams.items() if kind is None or k in taken})
-    detector.on_load_checkpoint(checkpoint)
-    detector.load_state_dict(checkpoint["state_dict"])
+    content = read_checkpoint(path)
+    found = examine(content, path)
+    if wanted := found.missing(changes):
+        raise UserError(f"{path} {wanted.replace('--model.', '')} to dfl.detectors.load")
+    hparams = found.init_args | changes
+    with nullcontext() if found.left_out else without_weights():
+        taken = inspect.signature(kind or found.kind).parameters
+        detector = (kind or found.kind)(**{k: v for k, v in hparams.items() if kind is None or k in taken})
+    detector.on_load_checkpoint(content)
+    detector.load_state_dict(content["state_dict"])
     return detector.eval()
+
+
+def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = None) -> Contents:
+    """Return what a checkpoint says of its detector.
+
+    Args:
+        content: Of `dfl.training.checkpoint.read_checkpoint`.
+        path: Its file, for messages.
+        typed: Class that the user named; one that is not of ``dfl`` is taken only if it is this one.
+
+    Raises:
+        UserError: If it says nothing, or anything but plain values that fit the class and the tensors in the file.
+    """
+    about = content.get("dfl")
+    if not isinstance(about, Mapping) or "class_path" not in about:
+        raise UserError(f"{path} is no checkpoint of dfl: it does not say which detector it holds")
+    kind = detector_class(about["class_path"], path, typed)
+    given = {k: v for k, v in _mapping(content.get("hyper_parameters"), path).items() if not str(k).startswith("_")}
+    places = {
+        name: given[name] for name in kind.places if given.get(name) is not None and not _is_plain(kind, given, name)
+    }
+    left_out = about.get("backbone")
+    if left_out is not None:
+        left_out = _left_out(left_out, path)
+    try:
+        init_args = arguments(kind, given, kind.kinds, left_out=tuple(places))
+    except Misfit as error:
+        raise UserError(f"{path} is damaged or not to be trusted: its hyper-parameters {error}") from None
+    found = Contents(kind, init_args, places, left_out or {})
+    if not places:
+        _check_shapes(found, content["state_dict"], path)
+    return found
+
+
+def detector_class(class_path: Any, path: str | Path, typed: str | None = None) -> type[Detector]:
+    """Return the detector class of a name, among those that are imported; nothing is imported for a file's sake.
+
+    A class of ``dfl`` is found by its last name alone, wherever its module lay when the file was written.
+
+    Raises:
+        UserError: If there is none.
+    """
+    name = class_path.rpartition(".")[2] if isinstance(class_path, str) else None
+    if typed and "." in typed and not typed.startswith("dfl.") and name == typed.rpartition(".")[2]:
+        return _import(typed)
+    known = subclasses(Detector)  # type: ignore[type-abstract]
+    ours = {c.__name__: c for c in known if c.__module__.startswith("dfl.") and not inspect.isabstract(c)}
+    if name in ours and class_path.startswith("dfl."):
+        return ours[name]
+    for found in known:
+        if f"{found.__module__}.{found.__qualname__}" == class_path:
+            return found
+    raise UserError(
+        f"{path} wants the detector {shown(class_path)}, which is not imported and none of dfl's; if you trust it, "
+        f"type --model with its path" + near(str(name)[:40], list(ours))
+    )
+
+
+def _import(class_path: str) -> type[Detector]:
+    """Return a class that the user named, not a file."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"--model {class_path} cannot be imported: {error}") from error
+    if not (inspect.isclass(found) and issubclass(found, Detector)):
+        raise UserError(f"--model {class_path} is no detector")
+    return found
+
+
+def _is_plain(kind: type[Detector], given: Mapping[str, Any], name: str) -> bool:
+    """Whether what stands where a place may be named is one of dfl's own words, such as ``light``."""
+    try:
+        return name in kind.kinds and fit(given[name], kind.kinds[name]) is not None
+    except Misfit:
+        return False
+
+
+def _mapping(value: Any, path: str | Path) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping | None):
+        raise UserError(f"{path} is damaged or not to be trusted: its hyper-parameters are {shown(value)}")
+    return value or {}
+
+
+def _left_out(value: Any, path: str | Path) -> dict[str, Any]:
+    """Return what the file says of frozen weights that it leaves out."""
+    fits = isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in ("name", "sha256"))
+    keys = value.get("keys") if fits else None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise UserError(f"{path} is damaged or not to be trusted: it does not say which frozen weights it leaves out")
+    return dict(value)
+
+
+def _check_shapes(found: Contents, state: Mapping[str, Any], path: str | Path) -> None:
+    """Hold the shapes that the hyper-parameters ask for against those in the file, before any memory is taken."""
+    try:
+        with torch.device("meta"), without_weights():
+            own = found.kind(**found.init_args).state_dict()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # odd numbers, whatever the layer that they reach first
+        if not found.kind.__module__.startswith("dfl."):
+            return  # a class of the user's own need not know shapes without memory
+        raise UserError(
+            f"{path} is damaged or not to be trusted: its hyper-parameters build no {found.kind.__name__} ({error})"
+        ) from error
+    left_out = set(found.left_out.get("keys", ()))
+    for name, value in own.items():
+        here = state.get(name)
+        if here is None and set(accumulate(name.split("."), "{}.{}".format)).isdisjoint(left_out):
+            raise UserError(f"{path} does not fit: {found.kind.__name__} has {name}, and the file does not")
+        if here is not None and here.shape != value.shape:
+            raise UserError(
+                f"{path} does not fit: {name} is {tuple(here.shape)} in the file and {tuple(value.shape)} in a "
+                f"{found.kind.__name__} of its hyper-parameters"
+            )

@@ -186,6 +186,9 @@ def rows(
         threshold: Score from which the verdict is fake.
         batch: ``label``, ``group``, ``video`` (N,) integers, -1 for unknown; a column that lacks is unknown.
         names: Name by id of ``group`` and ``video``; an id without one is written as it is.
+
+    Raises:
+        UserError: If a score is NaN, which is no verdict.
     """
     scores = prediction["score"].float().cpu().numpy()
     limit = np.float32(threshold)
@@ -193,6 +196,11 @@ def rows(
     more = _answers(prediction, len(scores))
     columns = zip(scores, prediction["index"].tolist(), prediction["path"], *known, more, strict=True)
     for score, index, path, label, group, video, answer in columns:
+        if index >= 0 and math.isnan(score):
+            raise UserError(
+                f"the score of {path} is no number, and no scores are written: the weights are damaged, or "
+                "trainer.precision is too coarse for them"
+            )
         if index >= 0:
             verdict = "fake" if score >= limit else "real"
             told = label if label == "" else int(label)

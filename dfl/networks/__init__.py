@@ -1,6 +1,7 @@
 """Networks and parts that two detectors or more use."""
 
 from dfl.networks.backbone import (
+    TIMM,
     create_backbone,
     is_convolutional,
     load_named,
@@ -19,6 +20,7 @@ from dfl.networks.xception import TruncatedXception
 from dfl.networks.xception_encoder import BackboneEncoder, XceptionEncoder
 
 __all__ = [
+    "TIMM",
     "BackboneEncoder",
     "ConditionalDecoder",
     "ConvBlock",

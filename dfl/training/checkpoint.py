@@ -7,32 +7,45 @@ the file that is there.
 """
 
 import os
+import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
+from torch import Tensor
 
 from dfl.errors import UserError
 from dfl.ranks import largest
 
 #: Files whose last version but one is kept.
 ROTATED = ("last.ckpt",)
+#: What validation, test and prediction take from a checkpoint.
+EVALUATED = ("state_dict", "dfl", "DataModule", "pytorch-lightning_version", "epoch", "global_step")
 
 
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's plugin for checkpoint files: ``Trainer(plugins=[AtomicCheckpointIO()])``.
 
     It holds for every strategy in which rank zero writes one file: one device, DDP, `FullyShardStrategy`.
+
+    Args:
+        evaluates: Take no more than the weights and what belongs to them: states of callbacks, optimizers and loops are
+            for training.
     """
 
     #: Why the last save failed; None if it did not.
     error: OSError | None = None
+
+    def __init__(self, evaluates: bool = False) -> None:
+        #: Whether weights and names are all that is taken from a checkpoint.
+        self.evaluates = evaluates
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -77,7 +90,8 @@ class AtomicCheckpointIO(CheckpointIO):
         Raises:
             UserError: If it is a URL, is not there, or is torn or holds more than plain values.
         """
-        return read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
+        return {key: checkpoint[key] for key in EVALUATED if key in checkpoint} if self.evaluates else checkpoint
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Delete a checkpoint if it is there."""
@@ -88,7 +102,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint of a local path, mapped into memory; nothing in it runs.
 
     Raises:
-        UserError: If it is a URL, is not there, or is no checkpoint that loads with ``weights_only=True``.
+        UserError: If it is a URL, is not there, is damaged, or holds anything but plain values and the weights of a
+            network: dense tensors, as large as the file says and no larger, without NaN.
     """
     if "://" in str(path):
         raise UserError(f"{path}: checkpoints are read from local files only, since a stranger's file may hold code")
@@ -97,13 +112,48 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"no checkpoint {file.absolute()}")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as e:  # torn files and planted payloads raise many kinds
+    except pickle.UnpicklingError as e:
+        raise UserError(
+            f"{file} is torn, or holds Python objects beside tensors and plain values; those could run code, so it is "
+            "not opened"
+        ) from e
+    except Exception as e:  # torn files raise many kinds
         raise UserError(
             f"{file} is torn or is no checkpoint that is safe to load: {str(e).splitlines()[0][:160]}"
         ) from e
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
+    seen = file.stat()
+    _check_weights(checkpoint["state_dict"], file, seen.st_size)
+    if wrong := _damaged_member(file, seen.st_mtime_ns, seen.st_size):
+        raise UserError(f"{file} is damaged: {wrong} in it does not have its checksum; copy the file again")
     return checkpoint
+
+
+def _check_weights(state: dict[Any, Any], file: Path, size: int) -> None:
+    """Raise for what is no weight, for shapes that the file has no bytes for, and for NaN."""
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UserError(
+                f"{file} is damaged or not to be trusted: {ascii(name)[:60]} in its state_dict is no tensor"
+            )
+        if value.layout != torch.strided or value.is_meta or value.numel() * value.element_size() > size:
+            raise UserError(
+                f"{file} is damaged or not to be trusted: {ascii(name)[:60]} claims {tuple(value.shape)}, for which "
+                "the file has no bytes"
+            )
+        if value.is_floating_point() and name != "threshold" and bool(value.isnan().any()):
+            raise UserError(f"{file} is damaged: {ascii(name)[:60]} holds NaN; take a checkpoint from before")
+
+
+@lru_cache(maxsize=64)
+def _damaged_member(file: Path, changed: int, size: int) -> str | None:
+    """Return the part of a checkpoint whose checksum is wrong; None if all are right. A file is read once a process."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        return str(error)
 
 
 def refused(trainer: pl.Trainer) -> bool:

@@ -1,5 +1,7 @@
 """Failures of the machine, in one line that says what to do."""
 
+from traceback import walk_tb
+
 import torch
 
 
@@ -23,3 +25,11 @@ def explain(error: BaseException) -> str | None:
         where = "a loader process" if "DataLoader worker" in text else "the process"
         return f"memory ran out in {where}: lower data.num_workers or data.max_pixels; go on with --ckpt_path last"
     return None
+
+
+def in_restoring(error: BaseException) -> bool:
+    """Whether an error came up while Lightning took the state of a run from a checkpoint."""
+    frames = (frame.f_code for frame, _ in walk_tb(error.__traceback__))
+    return any(
+        code.co_filename.endswith("checkpoint_connector.py") and code.co_name.startswith("restore") for code in frames
+    )

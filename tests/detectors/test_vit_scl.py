@@ -63,7 +63,9 @@ def test_checkpoint_holds_only_what_was_trained(tmp_path: Path, weights: str) ->
     assert {k for k in held["state_dict"] if k != "threshold"} == {
         n for n, p in detector.named_parameters() if p.requires_grad
     }
-    again = detectors.load(file)
+    with pytest.raises(UserError, match="not those frozen weights: give weights"):
+        detectors.load(file)  # the file names where they lie, and is not followed
+    again = detectors.load(file, weights=weights)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in detector.state_dict().items() if k != "threshold")
 
 

@@ -15,6 +15,34 @@ from dfl.errors import UserError
 from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import skips_weights
 
+_Count, _Counts = int, int | list[int]
+_Rope = {"rope_type": str, "rope_theta": float, "mrope_section": list[int], "mrope_interleaved": bool}
+_Part: dict[str, Any] = {
+    "model_type": str,
+    **dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "depth"), _Count),
+    **dict.fromkeys(("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "num_heads"), _Count),
+    **dict.fromkeys(("num_channels", "in_channels", "projection_dim", "mlp_dim", "output_channels"), _Count),
+    **dict.fromkeys(("num_pos_feats", "iou_head_hidden_dim", "num_multimask_outputs", "out_hidden_size"), _Count),
+    **dict.fromkeys(
+        ("spatial_merge_size", "temporal_patch_size", "num_position_embeddings", "fpn_hidden_size"), _Count
+    ),
+    **dict.fromkeys(("scale_factor", "image_seq_length", "vision_feature_layer", "image_token_id"), _Count),
+    **dict.fromkeys(("image_size", "patch_size", "window_size", "blocks_per_stage", "embed_dim_per_stage"), _Counts),
+    **dict.fromkeys(("num_attention_heads_per_stage", "window_size_per_stage", "global_attention_blocks"), _Counts),
+    **dict.fromkeys(("global_attn_indexes", "fullatt_block_indexes", "deepstack_visual_indexes"), _Counts),
+    **dict.fromkeys(("window_positional_embedding_background_size", "backbone_channel_list"), _Counts),
+    "backbone_feature_sizes": list[list[int]],
+    **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "rope_theta", "attention_dropout", "initializer_range"), float),
+    **dict.fromkeys(("hidden_act", "vision_feature_select_strategy"), str),
+    **dict.fromkeys(("tie_word_embeddings", "attention_bias", "qkv_bias", "use_abs_pos", "use_rel_pos"), bool),
+    "rope_parameters": _Rope,
+}
+#: Entries of a config.json that a checkpoint may give, those of an architecture, each with its kind.
+CONFIG: dict[str, Any] = _Part | {
+    **dict.fromkeys(("text_config", "prompt_encoder_config", "mask_decoder_config"), _Part),
+    "vision_config": _Part | {"backbone_config": _Part},
+}
+
 
 def build(
     what: str,

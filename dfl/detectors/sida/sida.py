@@ -17,7 +17,7 @@ normalised anew. The losses of a batch are weighed image by image, so batches ar
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
-from dfl.detectors.sida.building import add_rows, build
+from dfl.detectors.sida.building import CONFIG, add_rows, build
 from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
 from dfl.detectors.sida.text import (
@@ -46,6 +46,7 @@ from dfl.errors import UserError
 from dfl.losses import sida_bce, sida_dice
 from dfl.networks import SidaFusion, merge_lora, whiten_patch_embed
 from dfl.networks.backbone import skips_weights
+from dfl.runs.plain import Sentences
 from dfl.training.checkpoint import read_checkpoint
 from dfl.training.sharded import FullyShardStrategy
 
@@ -95,6 +96,14 @@ class Sida(Detector):
     """
 
     mean, std = IMAGENET
+    places = ("language", "mask", "cache", "start", "text_model")
+    kinds: ClassVar[dict[str, Any]] = {
+        "language_config": CONFIG,
+        "mask_config": CONFIG | {"hidden": int},
+        "mask": Literal["light"],
+        "corpus": Sentences,
+        "lora": {"rank": int, "alpha": float, "dropout": float, "targets": list[str]},
+    }
 
     def __init__(
         self,

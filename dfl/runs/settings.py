@@ -1,0 +1,82 @@
+"""The settings of a run, ``config.yaml`` beside its checkpoints, and whether they are one's own.
+
+``fit`` writes the file, and notes its hash in the user's own state folder (``$XDG_STATE_HOME``, by default
+``~/.local/state``). Only a file of that hash is read by itself: one that was downloaded, or changed by somebody, is as
+good as any other config, which counts once the user names it with ``--config``.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = "config.yaml"
+
+
+def write(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a run that is trained here, whole or not at all, and note them as one's own.
+
+    A state folder that cannot be written costs only that ``--config`` has to be given later.
+
+    Raises:
+        OSError: If the run's folder cannot be written.
+    """
+    text = f"# Settings of the run {folder.name!r}, written by dfl fit. Resume and test read them here.\n" + _dump(
+        settings
+    )
+    _replace(folder / FILE, text)
+    with suppress(OSError):
+        _known().mkdir(parents=True, exist_ok=True)
+        (_known() / _hash(text)).touch()
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return the settings of a run; None if there are none, or not of this user's own writing."""
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = yaml.safe_load(text) if (_known() / _hash(text)).is_file() else None
+    return found if isinstance(found, dict) else None
+
+
+def write_down(folder: Path, claimed: Any) -> bool:
+    """Write what an old checkpoint says of its run, for the user to read; it is not one's own by that.
+
+    Returns:
+        Whether it was written: not where a file is already, nor where the folder takes none.
+    """
+    if (folder / FILE).exists() or not isinstance(claimed, dict):
+        return False
+    head = "# What a checkpoint of an earlier dfl says of its run. Read it; it counts when you give it with --config.\n"
+    try:
+        _replace(folder / FILE, head + _dump(claimed))
+    except (OSError, yaml.YAMLError, RecursionError):
+        return False
+    return True
+
+
+def _known() -> Path:
+    """Return the folder of empty files named after the hashes of settings that were written for this user."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "dfl" / "runs"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _dump(settings: dict[str, Any]) -> str:
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
