@@ -191,10 +191,15 @@ def test_files_that_a_checkpoint_names_are_the_users_to_give(content: Content) -
     assert "weights" not in found.init_args
     assert "give --model.weights" in found.notes[0]
     left_out = {"name": "test_resnet", "sha256": "0" * 64, "keys": ["network.conv1"]}
+    path = write(content, lambda c: (c["dfl"].update(backbone=left_out), hyper(weights="evil.pth")(c)))
+    with pytest.raises(UserError, match=r"not those frozen weights: give --model\.weights$"):
+        argv.plan(["predict", "a.png", f"--ckpt_path={path}"])
     path = write(content, lambda c: c["dfl"].update(backbone=left_out))
     with pytest.raises(UserError, match=r"give --model\.weights, or --model\.pretrained true"):
         argv.plan(["predict", "a.png", f"--ckpt_path={path}"])
     assert argv.plan(["predict", "a.png", f"--ckpt_path={path}", "--model.weights=w.pth"]).trained
+    Path("mine.yaml").write_text("model: {class_path: Baseline, init_args: {backbone: test_resnet}}\n")
+    assert argv.plan(["predict", "a.png", f"--ckpt_path={path}", "--config=mine.yaml"]).trained
     with pytest.raises(UserError, match="give weights"):
         detectors.load(path)
 

@@ -132,6 +132,25 @@ def test_a_run_that_moved_still_knows_its_best(place: Path, trained: Path) -> No
     assert torch.load(keeper.best_model_path, weights_only=True)["epoch"] == 0
 
 
+def test_a_file_of_no_run_gives_its_weights_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy("checkpoints/tiny/last.ckpt", "theirs.ckpt")
+    before = torch.load("theirs.ckpt", weights_only=True)
+    made = run("fit", "--config=tiny.yaml", "--name=new", "--ckpt_path=theirs.ckpt", "--model.optimizer.lr=0")
+    assert "starting from the weights of theirs.ckpt" in capsys.readouterr().out
+    after = torch.load("checkpoints/new/last.ckpt", weights_only=True)
+    assert before["global_step"] == after["global_step"] == made.trainer.global_step > 0
+    trained = [name for name, p in made.model.named_parameters() if p.requires_grad]
+    assert all(torch.equal(before["state_dict"][name], after["state_dict"][name]) for name in trained)
+
+
+def test_a_state_of_a_run_that_cannot_be_read_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = torch.load("checkpoints/tiny/last.ckpt", weights_only=True)
+    for change in ({"optimizer_states": "x"}, {"loops": {"fit_loop": 7}}, {"lr_schedulers": None}, {"callbacks": [1]}):
+        torch.save(whole | change, "checkpoints/tiny/last.ckpt")
+        said = fails(capsys, "fit", "--name=tiny", "--ckpt_path=last", "--trainer.max_epochs=2", *QUIET)
+        assert "does not hold the state of a run" in said
+
+
 # order: configs < checkpoint < typed
 
 

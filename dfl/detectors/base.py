@@ -54,6 +54,8 @@ class Detector(Evaluated, ABC):
     channels_last: bool = False
     #: Arguments that name files, folders or models of a hub: the user gives them, a checkpoint cannot.
     places: ClassVar[tuple[str, ...]] = ("weights",)
+    #: Those of them that frozen weights come from.
+    bases: ClassVar[tuple[str, ...]] = ("weights",)
     #: What a checkpoint may give for arguments that are dictionaries: keys, each with its kind (`dfl.runs.plain`).
     kinds: ClassVar[dict[str, Any]] = {}
 

@@ -36,14 +36,22 @@ class Contents:
     left_out: dict[str, Any] = field(default_factory=dict)
 
     def missing(self, given: Mapping[str, Any]) -> str | None:
-        """Return what to ask the user for, if the file leaves weights out and ``given`` names none."""
-        if not self.left_out or {"pretrained", *self.kind.places} & given.keys():
+        """Return what to ask the user for, if the file leaves weights out and what the user gives names none."""
+        if not self.left_out:
             return None
-        flags = [name for name in self.places if name != "weights"] or ["weights"]
+        named = [name for name in self.kind.bases if name in self.places]
+        flags = [name for name in named if name not in given]
+        if not named:
+            # timm's own weights for a backbone that the user's config names are the user's word too
+            if {"pretrained", "weights"} & given.keys() or given.get("backbone") == self.init_args.get("backbone", ""):
+                return None
+            flags = ["weights"]
+        if not flags:
+            return None
         return (
             f"holds what was trained on top of {shown(self.left_out['name'])} (sha256 {self.left_out['sha256'][:12]}), "
             f"not those frozen weights: give --model.{' and --model.'.join(flags)}"
-            + (", or --model.pretrained true to take timm's" if flags == ["weights"] else "")
+            + (", or --model.pretrained true to take timm's" if not named else "")
         )
 
 

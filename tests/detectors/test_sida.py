@@ -368,7 +368,9 @@ def test_named_bases_stay_out_of_the_checkpoint(tokens: str, folders: dict[str, 
     assert frozen
     assert not frozen & set(held["state_dict"])
     assert all(n in held["dfl"]["backbone"]["name"] for n in folders.values())
-    again = detectors.load(file)
+    with pytest.raises(UserError, match="give mask to dfl"):
+        detectors.load(file, language=folders["language"])
+    again = detectors.load(file, **folders)
     image = batch_for(detector, 2)["image"]
     for key in ("class_logit", "forced_mask_logit"):
         assert torch.equal(again(image)[key], detector.eval()(image)[key])
@@ -377,7 +379,7 @@ def test_named_bases_stay_out_of_the_checkpoint(tokens: str, folders: dict[str, 
     other.language.save_pretrained(tmp_path / "other")
     other.conversation.tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(UserError, match="this backbone is another one"):
-        detectors.load(file, language=str(tmp_path / "other"))
+        detectors.load(file, language=str(tmp_path / "other"), mask=folders["mask"])
 
 
 def test_what_is_trained_is_in_float32() -> None:
@@ -459,11 +461,11 @@ def test_four_bits_are_of_the_language_model_and_not_in_the_checkpoint(
     held = torch.load(saved(detector, tmp_path), weights_only=True)
     assert not [k for k, v in held["state_dict"].items() if v.dtype == torch.uint8 or "absmax" in k or "nf4" in k]
     assert trained <= set(held["state_dict"])
-    again = detectors.load(tmp_path / "a.ckpt")
+    again = detectors.load(tmp_path / "a.ckpt", **folders)
     image = batch_for(detector, 2)["image"]
     assert torch.equal(again(image)["class_logit"], detector.eval()(image)["class_logit"])
     with pytest.raises(UserError, match="this backbone is another one"):  # not the same weights in 16 bits
-        detectors.load(tmp_path / "a.ckpt", four_bit=False)
+        detectors.load(tmp_path / "a.ckpt", four_bit=False, **folders)
     with pytest.raises(UserError, match="train without four_bit"):
         detector.export(tmp_path)
 

@@ -97,6 +97,7 @@ class Sida(Detector):
 
     mean, std = IMAGENET
     places = ("language", "mask", "cache", "start", "text_model")
+    bases = ("language", "mask")
     kinds: ClassVar[dict[str, Any]] = {
         "language_config": CONFIG,
         "mask_config": CONFIG | {"hidden": int},
