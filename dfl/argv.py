@@ -15,6 +15,7 @@ import yaml
 
 from dfl import checkpoints, config
 from dfl.checkpoints import Trained
+from dfl.data.decoding import escaped
 from dfl.errors import UserError, near
 from dfl.training.checkpoint import previous
 
@@ -388,6 +389,6 @@ def _predict_paths(made: Plan) -> list[str]:
     """Return the words that make the data of ``predict PATH...``; unreadable images are listed, not fatal."""
     if made.gives("data") and made.value("--data") is not None:
         raise UserError("predict takes paths or --data, not both")
-    source = {"class_path": "dfl.data.sources.Paths", "init_args": {"paths": made.paths}}
+    source = {"class_path": "dfl.data.sources.Paths", "init_args": {"paths": list(map(escaped, made.paths))}}
     init_args = {"predict": {"images": source}, "on_bad": "skip", "max_bad": 1.0}
     return [f"--data={json.dumps({'class_path': 'dfl.data.DataModule', 'init_args': init_args})}"]

@@ -132,9 +132,9 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
         with _open("<bytes>", io.BytesIO(source)) as image:
             return _upright_size(image)
     name = str(source)
+    check_regular(name)
     try:
-        _check_file(name, os.stat(name))
-        file = open(name, "rb")  # noqa: SIM115, closed by the next line; only opening may fail here
+        file = open(on_disk(name), "rb")  # noqa: SIM115, closed by the next line; only opening may fail here
     except (OSError, ValueError) as error:
         raise _failed(name, error) from error
     with file, _open(name, file) as image:
@@ -194,16 +194,20 @@ def _load(source: str | Path | bytes, max_pixels: int) -> tuple[str, bytes]:
     else:
         name = str(source)
         # Uncompressed 16-bit RGBA is the largest thing that can hold max_pixels; anything beyond is no image of ours.
-        data = _read(name, limit=8 * max_pixels + (1 << 20))
+        data = read_file(name, limit=8 * max_pixels + (1 << 20))
     if not data:
         raise DecodeError(name, "the file is empty")
     return name, data
 
 
-def _read(name: str, limit: int) -> bytes:
-    """Return the content of a regular file; by system calls, which take a third of the time of Path.read_bytes."""
+def read_file(name: str, limit: int | None = None) -> bytes:
+    """Return the content of a regular file; by system calls, which take a third of the time of Path.read_bytes.
+
+    Raises:
+        DecodeError: If it is not there, is no regular file (a pipe, a device, a folder), or is larger than ``limit``.
+    """
     try:
-        file = os.open(name, _READ)
+        file = os.open(on_disk(name), _READ)
         try:
             size = _check_file(name, os.fstat(file), limit)
             data = os.read(file, size)
@@ -217,6 +221,29 @@ def _read(name: str, limit: int) -> bytes:
 
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # nobody waits for a pipe's writer
+
+
+_ESCAPED = re.compile(r"%[89A-F][0-9A-F]")
+
+
+def escaped(name: str) -> str:
+    """Return a file's name as text that a table can hold: bytes that are not UTF-8 as %FF, which `on_disk` undoes."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+
+
+def on_disk(name: str) -> str:
+    """Return the name that `escaped` was given, unless there is a file of the escaped name."""
+    if not _ESCAPED.search(name) or os.path.lexists(name):
+        return name
+    return _ESCAPED.sub(lambda found: chr(0xDC00 + int(found[0][1:], 16)), name)
+
+
+def check_regular(name: str) -> None:
+    """Raise a DecodeError unless a file is there and is a regular one: others could be waited for without end."""
+    try:
+        _check_file(name, os.stat(on_disk(name)))
+    except (OSError, ValueError) as error:
+        raise _failed(name, error) from error
 
 
 def _failed(name: str, error: Exception) -> DecodeError:

@@ -15,6 +15,7 @@ Pixels inside any of them are manipulated; ``polygon:`` alone says that none is.
 """
 
 import re
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -119,5 +120,33 @@ def _read(mask: str, compare: str, size: tuple[int, int], resize: bool, max_pixe
 def _draw(polygons: str, size: tuple[int, int]) -> np.ndarray:
     canvas = Image.new("L", size)
     for polygon in filter(None, polygons.split(";")):
-        ImageDraw.Draw(canvas).polygon([float(v) for v in polygon.split(",")], fill=255)
+        points = polygon_of(polygon.split(","), size)
+        ImageDraw.Draw(canvas).polygon(points, fill=255)
     return np.array(canvas)
+
+
+def polygon_of(values: Any, size: tuple[int, int] | None = None) -> list[float]:
+    """Return the coordinates x, y, x, y, ... of a polygon.
+
+    Args:
+        values: They, as numbers or as text.
+        size: (width, height) of the image that it must touch; None for any.
+
+    Raises:
+        DecodeError: If they are no polygon.
+    """
+    shown = str(values)[:60]
+    if not isinstance(values, list) or any(isinstance(v, list | dict | bool | None) for v in values):
+        raise DecodeError("polygon", f"expected a list of numbers x, y, x, y, ..., found {shown}")
+    try:
+        points = [float(v) for v in values]
+    except (TypeError, ValueError, OverflowError) as e:
+        raise DecodeError("polygon", f"{shown}: {e}") from e
+    if len(points) < 6 or len(points) % 2:
+        raise DecodeError("polygon", f"{len(points)} numbers are no polygon, which has three points or more: {shown}")
+    if not all(abs(v) < 1e6 for v in points):  # nan too
+        raise DecodeError("polygon", f"coordinates that are no pixels: {shown}")
+    xs, ys = points[::2], points[1::2]
+    if size and (max(xs) < 0 or max(ys) < 0 or min(xs) > size[0] or min(ys) > size[1]):
+        raise DecodeError("polygon", f"it lies outside of the image of {size[0]}x{size[1]} pixels: {shown}")
+    return points

@@ -128,6 +128,7 @@ def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Tabl
     """
     place, places = _places(table)
     same = exact(table["sha256"], place, len(places))
+    hashed = exact(pc.if_else(pc.equal(table["phash"], ""), "", table["sha256"]), place, len(places))
     alike = near(table["phash"], place, len(places), distance)
     names = table["set"].unique().to_pylist()
     scores = {"all": leak(table)}
@@ -150,6 +151,8 @@ def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Tabl
             "distance": distance,
             "exact": same.among.tolist(),
             "near": alike.among.tolist(),
+            # an unreadable file may be the same as another, and is near to none
+            "near, not the same file": (alike.among - hashed.among).tolist(),
             "both labels": _both_labels(table, same),
             "pairs": {"exact": _pairs(table, same, places, place), "near": _pairs(table, alike, places, place)},
             "cut": alike.cut,
@@ -283,8 +286,7 @@ def _of_copies(copies: Mapping[str, Any]) -> Iterable[Problem]:
     places = copies["places"]
     if wrong := copies["both labels"]:
         yield Problem("error", f"{len(wrong):,} rows are of files that are both real and fake, such as {wrong[0]}")
-    others = [[a - b for a, b in zip(*both, strict=True)] for both in zip(copies["near"], copies["exact"], strict=True)]
-    for what, among in (("the same file", copies["exact"]), ("a near copy", others)):
+    for what, among in (("the same file", copies["exact"]), ("a near copy", copies["near, not the same file"])):
         clean = True
         for i, one in enumerate(places):
             for j, other in enumerate(places):

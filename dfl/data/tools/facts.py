@@ -14,7 +14,7 @@ import pyarrow as pa
 from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 
-from dfl.data.decoding import MAX_PIXELS, DecodeError
+from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk
 from dfl.data.locators import load_image, read_bytes, split
 from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
@@ -69,7 +69,7 @@ def need_imagehash() -> None:
 def stamp(path: str) -> tuple[int, int]:
     """Return (bytes, mtime in ns) of the file behind a locator; (-1, -1) if it is not there."""
     try:
-        found = os.stat(split(path)[0])
+        found = os.stat(on_disk(split(path)[0]))
     except (OSError, ValueError):
         return -1, -1
     return found.st_size, found.st_mtime_ns

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 import yaml
 
 from dfl import config
+from dfl.data.decoding import escaped
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
-from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, SPLITS, label_of
+from dfl.data.sources.base import NO_URLS, ROW_SCHEMA, SPLIT_NAMES, SPLITS, is_url, label_of
 from dfl.data.sources.packed import RECORD
 from dfl.data.sources.written import built
 from dfl.errors import UserError
@@ -48,7 +49,9 @@ def open_sources(words: list[str], root: str | None = None) -> list[Given]:
         if path.suffix.lower() in (".csv", ".parquet"):
             found.append(Given(path.stem, Table(str(path))))
         elif path.is_dir():
-            found.append(Given(path.resolve().name, _folder(path)))
+            found.append(Given(escaped(path.resolve().name), _folder(path)))
+        elif is_url(word):
+            raise UserError(f"{word} is an address; {NO_URLS}")
         else:
             found += _of_config(config.find(word), root)
     return found

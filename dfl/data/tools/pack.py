@@ -3,7 +3,7 @@
 A shard is an Arrow IPC file: the columns ``image`` and ``mask`` hold the bytes of files, the others what is known of
 each row. It is memory-mapped, so any row can be read at any time for the cost of its own bytes. That is what makes the
 promise of exact resume hold for packed sets without further code: the sampler asks for (row, epoch) as it does for
-files. ``Packed`` reads the folder, or its copy at a URL.
+files. ``Packed`` reads the folder.
 
 Cut off at any moment, the same command goes on with the next shard. The bytes depend on the images alone, never on the
 number of processes; only the record holds a date.
