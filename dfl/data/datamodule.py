@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
+from dfl.data.mask_sets import decided
 from dfl.data.on_device import augment
 from dfl.data.rows import Rows, shared_paths
 from dfl.data.sampler import (
@@ -243,11 +244,15 @@ class DataModule(pl.LightningDataModule):
             if not self.train_sources:
                 raise UserError("nothing to train on: set data.train to a source")
             alone = len(self.train_sources) == 1  # tables of one type only can be put together
-            return {"train": pa.concat_tables([source.load("train", encoded=alone) for source in self.train_sources])}
+            tables = [(source.load("train", encoded=alone), f"train, {source!r}") for source in self.train_sources]
+            return {"train": pa.concat_tables([decided(*one) for one in tables])}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         side = "test" if split == "predict" else split
-        return {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
+        found = {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
+        if split == "predict":  # which looks at no mask
+            return found
+        return {domain: decided(table, f"{split}/{domain}") for domain, table in found.items()}
 
     def _order(self, data: ImageDataset, batch: int) -> tuple[Order, int]:
         """Return the order of an epoch of global batches, and its length in rows."""

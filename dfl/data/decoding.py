@@ -6,9 +6,10 @@ project passes `read_image`, and Pillow's pixels are the truth. A plain JPEG (8 
 chroma sampling, upright) takes a faster decoder that gives the same pixels bit for bit, and an uncompressed PPM (frames
 of videos, packed sets) is copied as it lies; everything else takes Pillow.
 
-The rules, where decoders differ: EXIF orientation is applied; 16-bit gray is divided by 257; 16-bit colour keeps its
-high byte; alpha is dropped or laid on white; an animation gives its first frame; colour profiles are not applied; float
-and 32-bit pixels are refused, because their range is not known. A file whose header asks for too many pixels is refused
+The rules, where decoders differ: EXIF orientation is applied; 16-bit gray is scaled by the bits that the file says it
+has (BitsPerSample or MaxSampleValue of TIFF, sBIT of PNG, maxval of PGM), else by 16; 16-bit colour keeps its high
+byte; alpha is dropped or laid on white; an animation gives its first frame; colour profiles are not applied; float and
+32-bit pixels are refused, because their range is not known. A file whose header asks for too many pixels is refused
 before any pixel is decoded. Truncated files are errors, never half an image.
 """
 
@@ -17,8 +18,9 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -30,8 +32,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """What Pillow may open. EPS is absent on purpose: it would start another program."""
 
 MAX_PIXELS = 64_000_000
+FILE_LIMIT = 8 * MAX_PIXELS + (1 << 20)  # of bytes: uncompressed 16-bit RGBA is the largest image that is allowed
 MAX_SCANS = 500  # libjpeg-turbo's own advice; a small progressive file with thousands of scans decodes for minutes
 
+T = TypeVar("T")
 _PPM = re.compile(rb"P6\s(\d{1,6})\s(\d{1,6})\s255\s")  # 8 bit, no comments
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -81,37 +85,11 @@ def read_image(
     return _decode(name, data, max_pixels, alpha)
 
 
-def read_mask(
-    source: str | Path | bytes, *, size: tuple[int, int], resize: bool = False, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """Decode a mask of manipulated pixels.
-
-    Of a colour mask the largest channel counts, so a pure red region is 255. A lossless file whose largest value is 1
-    is taken as a 0/1 mask. Inverted masks are the source's matter. The mask's own EXIF orientation is applied.
-
-    Args:
-        source: a file, or the bytes of one.
-        size: (width, height) of the image it belongs to, as `image_size` gives it.
-        resize: bring a mask of another size to `size` by nearest-exact sampling instead of refusing it.
-        max_pixels: refuse a mask with more pixels.
-
-    Returns:
-        uint8 array (H, W), 0 = authentic, 255 = manipulated, values between are soft.
-
-    Raises:
-        DecodeError: as `read_image`, or the size differs and `resize` is false.
-    """
-    name, data = _load(source, max_pixels)
-    rgb = _decode(name, data, max_pixels, "drop")
-    mask = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
-    if not data.startswith(b"\xff\xd8") and mask.max() == 1:
-        mask *= 255
-    height, width = mask.shape
-    if (width, height) != tuple(size):
-        if not resize:
-            raise DecodeError(name, f"the mask is {width}x{height} pixels, but its image is {size[0]}x{size[1]}")
-        mask = resize_nearest(mask, (size[1], size[0]))
-    return mask
+def scaled(values: np.ndarray, white: int) -> np.ndarray:
+    """Return values from 0 to white as uint8 from 0 to 255, rounded."""
+    if values.dtype == np.uint8:
+        return values
+    return ((values.astype(np.int64) * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)
 
 
 def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -159,6 +137,15 @@ def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "whi
 
 
 def _decode_with_pillow(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"]) -> np.ndarray:
+    def rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
+        white = white_of(image, data) if image.mode.startswith("I") else 255
+        return _rgb(name, image if turn is None else image.transpose(turn), str(image.format), alpha, white)
+
+    return with_pillow(name, data, max_pixels, rgb)
+
+
+def with_pillow(name: str, data: bytes, max_pixels: int, make: Callable[[Image.Image, Image.Transpose | None], T]) -> T:
+    """Return what is made of an image that is loaded, and of how it is to be turned."""
     with _open(name, io.BytesIO(data)) as image:
         _check_cost(name, data, image.size, max_pixels)
         try:
@@ -166,26 +153,49 @@ def _decode_with_pillow(name: str, data: bytes, max_pixels: int, alpha: Literal[
                 warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
                 orientation = _orientation(image)
                 image.load()
-                turn = _TURNS.get(orientation)
-                return _rgb(name, image if turn is None else image.transpose(turn), str(image.format), alpha)
+                return make(image, _TURNS.get(orientation))
         except DecodeError:
             raise
         except Exception as error:  # a damaged file makes Pillow raise nearly anything: OSError, SyntaxError, struct...
             raise DecodeError(name, f"damaged or cut off ({error or type(error).__name__})") from error
 
 
-def _rgb(name: str, image: Image.Image, kind: str, alpha: Literal["drop", "white"]) -> np.ndarray:
-    if image.mode == "F" or (image.mode == "I" and kind == "TIFF"):
-        raise DecodeError(
-            name, f"{kind} with float or 32-bit pixels, whose range is not known; save it with 8 or 16 bits"
-        )
+def _rgb(name: str, image: Image.Image, kind: str, alpha: Literal["drop", "white"], white: int) -> np.ndarray:
+    check_range(name, image, kind)
     if image.mode.startswith("I"):
-        gray = ((np.asarray(image).astype(np.int32) + 128) // 257).clip(0, 255).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
+        return np.repeat(scaled(np.asarray(image), white)[..., None], 3, axis=2)
     if alpha == "white" and image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.array(image.convert("RGB"))
+
+
+def check_range(name: str, image: Image.Image, kind: str) -> None:
+    """Raise a DecodeError if nothing tells what white is."""
+    if image.mode == "F" or (image.mode == "I" and kind == "TIFF"):
+        raise DecodeError(
+            name, f"{kind} with float or 32-bit pixels, whose range is not known; save it with 8 or 16 bits"
+        )
+
+
+def white_of(image: Image.Image, data: bytes) -> int:
+    """Return the value of white of a 16-bit gray image, which may hold fewer bits and say so."""
+    bits = 16
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits = min(*tags.get(258, (16,)), 16)
+        if 281 in tags:  # MaxSampleValue: of the format, or of the pixels
+            bits = min(bits, max(8, int(max(np.ravel(tags[281]))).bit_length()))
+    elif image.format == "PNG" and (at := data.find(b"sBIT", 0, data.find(b"IDAT"))) > 0:
+        bits = data[at + 4]
+    if not 8 <= bits < 16:
+        return 65_535
+    values, white = np.asarray(image), (1 << bits) - 1
+    if image.format == "PNG" and (values.max() > white or not (values & ((1 << (16 - bits)) - 1)).any()):
+        return 65_535  # shifted up to 16 bits, as the standard of PNG wants it
+    if values.max() > white:
+        raise DecodeError("<bytes>", f"it says that it has {bits} bits, and holds {values.max()}")
+    return white
 
 
 def _load(source: str | Path | bytes, max_pixels: int) -> tuple[str, bytes]:
@@ -193,7 +203,7 @@ def _load(source: str | Path | bytes, max_pixels: int) -> tuple[str, bytes]:
         name, data = "<bytes>", source
     else:
         name = str(source)
-        # Uncompressed 16-bit RGBA is the largest thing that can hold max_pixels; anything beyond is no image of ours.
+        # as FILE_LIMIT; anything beyond is no image of ours
         data = read_file(name, limit=8 * max_pixels + (1 << 20))
     if not data:
         raise DecodeError(name, "the file is empty")

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk, read_file, read_image
+from dfl.data.decoding import FILE_LIMIT, MAX_PIXELS, DecodeError, on_disk, read_file, read_image
 from dfl.data.text_columns import prefixed
 
 _N = r"\d{1,18}"
@@ -117,12 +117,12 @@ def read_bytes(locator: str) -> bytes:
     """
     file, inside = split(locator)
     if not inside.keys() - {"xywh"}:
-        return read_file(file)
+        return read_file(file, FILE_LIMIT)
     try:
         return _read_inside(on_disk(file), inside)
     except DecodeError:
         if os.path.isfile(on_disk(locator)):  # all of it is a name
-            return read_file(locator)
+            return read_file(locator, FILE_LIMIT)
         raise
 
 

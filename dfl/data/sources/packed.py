@@ -57,6 +57,8 @@ class Packed(Source):
             if name in ("path", "mask"):
                 below = pc.binary_join_element_wise(str(folder), table[name], "/")
                 table = table.set_column(i, name, pc.if_else(pc.equal(table[name], ""), "", below))
+        rule = pc.if_else(pc.equal(table["mask"], ""), "", "max")  # pack wrote them so
+        table = table.set_column(table.column_names.index("mask_rule"), ROW_SCHEMA.field("mask_rule"), rule)
         if self.fractions is not None:
             return part(table, split, self.fractions, self.seed)
         has_split = pc.any(pc.not_equal(table["split"], "")).as_py()

@@ -27,7 +27,7 @@ from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.leak import FOLDS, Score, leak
 from dfl.data.tools.output import atomic
-from dfl.data.tools.scan import scanned
+from dfl.data.tools.scan import scanned, unclear
 from dfl.data.tools.twins import Twins, exact, near
 from dfl.data.tools.work import told
 from dfl.errors import UserError
@@ -140,6 +140,7 @@ def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Tabl
         "places": {name: _of_classes(table, place == i) for i, name in enumerate(places)},
         "unreadable": _named(table, "error"),
         "masks": {
+            "unclear": unclear(table),
             "unusable": _named(table, "mask_error"),
             "with": int(pc.sum(pc.not_equal(table["mask"], "")).as_py() or 0),
             "empty on fakes": _paths(table, (table["label"].to_numpy() == 1) & (_share(table) == 0)),
@@ -271,8 +272,10 @@ def _of_masks(masks: Mapping[str, Any]) -> Iterable[Problem]:
     if bad := masks["unusable"]:
         path, reason = next(iter(bad.items()))
         yield Problem("error", f"{len(bad):,} masks cannot be used, such as that of {path}: {reason}")
+    for name, why in masks["unclear"].items():
+        yield Problem("error", f"masks of {name}: {why} (mask_rule, as an argument of Table or a column)")
     for name, hint in (
-        ("empty on fakes", "is the polarity right?"),
+        ("empty on fakes", "see above" if masks["unclear"] else "is the polarity right, or the mask_rule?"),
         ("full", "nothing is left that is real: is it a synthetic image, or is the polarity wrong?"),
         ("not empty on real images", "is the polarity or the label wrong?"),
     ):

@@ -23,7 +23,7 @@ from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.output import LeftOut, Output, atomic, atomic_table, fingerprint
-from dfl.data.tools.pixels import centre, encoded, encoded_mask, shorter_to
+from dfl.data.tools.pixels import centre, encoded, shorter_to
 from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError
 
@@ -69,7 +69,7 @@ def equalize(
     """
     if size < 16 or not 1 <= quality <= 100:
         raise UserError(f"equalize: size is at least 16 and quality 1 to 100, not {size} and {quality}")
-    table = rows(open_sources(sources, root))
+    table = rows(open_sources(sources, root), decide=True)
     unknown = table.filter(pc.less(table["label"], 0))
     if len(unknown):
         raise UserError(f"equalize needs labels, and {len(unknown)} images have none, such as {unknown['path'][0]}")
@@ -112,7 +112,7 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     kept = table.take(pa.array(keep))
     columns = {name: kept[name] for name in kept.column_names}
     columns |= {"path": pa.array([names[i] + suffix for i in keep]), "mask": pa.array(masks)}
-    columns |= {"mask_rule": pa.array([""] * len(keep)), "origin": kept["path"]}
+    columns |= {"mask_rule": pa.array(["max" * bool(mask) for mask in masks]), "origin": kept["path"]}
     atomic_table(folder.partial / "table.parquet", pa.table(columns, schema=SCHEMA))
     counts: dict[str, Counter[str]] = {}
     for name, label in zip(kept["split"].to_pylist(), kept["label"].to_pylist(), strict=True):
@@ -147,6 +147,6 @@ def _written(folder: str, suffix: str, settings: dict[str, Any], task: tuple[str
     image, area = centre(image, area, size)
     if area is not None:
         Path(folder, cover).parent.mkdir(parents=True, exist_ok=True)
-        atomic(Path(folder, cover), encoded_mask(area))
+        atomic(Path(folder, cover), encoded(area, "png"))
     atomic(file, encoded(image, settings["format"], settings.get("quality", 95), settings.get("subsampling", "4:4:4")))
     return "" if area is None else cover, ""

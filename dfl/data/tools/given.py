@@ -17,6 +17,7 @@ import yaml
 
 from dfl import config
 from dfl.data.decoding import escaped
+from dfl.data.mask_sets import decided
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
 from dfl.data.sources.base import NO_URLS, ROW_SCHEMA, SPLIT_NAMES, SPLITS, is_url, label_of
 from dfl.data.sources.packed import RECORD
@@ -57,15 +58,22 @@ def open_sources(words: list[str], root: str | None = None) -> list[Given]:
     return found
 
 
-def rows(given: list[Given]) -> pa.Table:
+def rows(given: list[Given], decide: bool = False) -> pa.Table:
     """Return the rows of all sources, with a column ``set``; a row that comes twice in a split is kept once.
 
     A split that a source does not have is said; one that has none at all is an error.
 
+    Args:
+        given: The sources.
+        decide: Have every mask's rule, for verbs that read masks.
+
     Raises:
-        UserError: The source's own, if it gives no row.
+        UserError: The source's own, if it gives no row; if a set's masks can be read in more than one way.
     """
-    return pa.concat_tables([_rows_of(one) for one in given])
+    tables = [_rows_of(one) for one in given]
+    if decide:
+        tables = [decided(table, one.name) for one, table in zip(given, tables, strict=True)]
+    return pa.concat_tables(tables)
 
 
 def _rows_of(one: Given) -> pa.Table:

@@ -28,7 +28,7 @@ from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.sources.packed import INDEX, RECORD
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.output import LeftOut, Output, atomic, atomic_table, fingerprint
-from dfl.data.tools.pixels import encoded, encoded_mask, shorter_to
+from dfl.data.tools.pixels import encoded, shorter_to
 from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError
 
@@ -83,7 +83,7 @@ def pack(
         raise UserError(
             f"pack: size is at least 16, quality 1 to 100, shard at least 1, not {size}, {quality}, {shard}"
         )
-    table = rows(open_sources(sources, root))
+    table = rows(open_sources(sources, root), decide=True)
     settings: dict[str, Any] = {"size": size, "encoding": encoding, "keep": keep, "shard": shard}
     settings |= {"quality": quality} if encoding == "jpeg" else {}
     with told("pack", output):
@@ -182,7 +182,7 @@ def _packed(settings: dict[str, Any], task: tuple[str, str, str]) -> tuple[tuple
     if not small:
         image, area = shorter_to(image, area, settings["size"])
     content = content or encoded(image, settings["encoding"], settings.get("quality", 95))
-    return (content, None if area is None else encoded_mask(area), image.shape[1], image.shape[0]), ""
+    return (content, None if area is None else encoded(area, "png"), image.shape[1], image.shape[0]), ""
 
 
 def _index(shard: Path) -> pa.Table:
