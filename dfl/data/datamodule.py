@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
-from dfl.data.mask_sets import decided
+from dfl.data.depths import settled
 from dfl.data.on_device import augment
 from dfl.data.rows import Rows, shared_paths
 from dfl.data.sampler import (
@@ -244,15 +244,14 @@ class DataModule(pl.LightningDataModule):
             if not self.train_sources:
                 raise UserError("nothing to train on: set data.train to a source")
             alone = len(self.train_sources) == 1  # tables of one type only can be put together
-            tables = [(source.load("train", encoded=alone), f"train, {source!r}") for source in self.train_sources]
-            return {"train": pa.concat_tables([decided(*one) for one in tables])}
+            tables = [settled(one.load("train", encoded=alone), f"train, {one!r}") for one in self.train_sources]
+            return {"train": pa.concat_tables(tables)}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         side = "test" if split == "predict" else split
         found = {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
-        if split == "predict":  # which looks at no mask
-            return found
-        return {domain: decided(table, f"{split}/{domain}") for domain, table in found.items()}
+        # a prediction looks at no mask
+        return {name: settled(table, f"{split}/{name}", split != "predict") for name, table in found.items()}
 
     def _order(self, data: ImageDataset, batch: int) -> tuple[Order, int]:
         """Return the order of an epoch of global batches, and its length in rows."""

@@ -149,7 +149,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return self.rows.text("path", row)
 
     def _sample(self, row: int, index: int, epoch: int, out: Tensor | None) -> dict[str, Any]:
-        image = load_image(self.path(row), max_pixels=self.max_pixels)
+        image = load_image(self.path(row), max_pixels=self.max_pixels, bits=int(self.rows.bits[row]))
         file, rule = (self.rows.text(name, row) for name in ("mask", "mask_rule"))
         mask = load_mask(file, rule, (image.shape[1], image.shape[0]), max_pixels=self.max_pixels)
         pixels, area = self.view(image, mask, (self.seed, epoch, row), out)

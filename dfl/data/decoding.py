@@ -7,10 +7,10 @@ chroma sampling, upright) takes a faster decoder that gives the same pixels bit 
 of videos, packed sets) is copied as it lies; everything else takes Pillow.
 
 The rules, where decoders differ: EXIF orientation is applied; 16-bit gray is scaled by the bits that the file says it
-has (BitsPerSample or MaxSampleValue of TIFF, sBIT of PNG, maxval of PGM), else by 16; 16-bit colour keeps its high
-byte; alpha is dropped or laid on white; an animation gives its first frame; colour profiles are not applied; float and
-32-bit pixels are refused, because their range is not known. A file whose header asks for too many pixels is refused
-before any pixel is decoded. Truncated files are errors, never half an image.
+has (BitsPerSample or MaxSampleValue of TIFF, sBIT of PNG, maxval of PGM), else by those of its set
+(`depths.py`); 16-bit colour keeps its high byte; alpha is dropped or laid on white; an animation gives its first frame;
+colour profiles are not applied; float and 32-bit pixels are refused, because their range is not known. A file whose
+header asks for too many pixels is refused before any pixel is decoded. Truncated files are errors, never half an image.
 """
 
 import io
@@ -66,7 +66,11 @@ class DecodeError(Exception):
 
 
 def read_image(
-    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, alpha: Literal["drop", "white"] = "drop"
+    source: str | Path | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    alpha: Literal["drop", "white"] = "drop",
+    bits: int = -1,
 ) -> np.ndarray:
     """Decode an image to RGB.
 
@@ -74,6 +78,7 @@ def read_image(
         source: a file, or the bytes of one.
         max_pixels: refuse an image with more pixels. Pillow's own ceiling of about 179 million stays in force.
         alpha: `drop` shows the stored colours whatever their alpha; `white` lays the image on white.
+        bits: How many bits a 16-bit gray image holds that does not say so itself; -1 for 16.
 
     Returns:
         uint8 array (H, W, 3), C-contiguous, writable, turned upright.
@@ -82,7 +87,7 @@ def read_image(
         DecodeError: the file is missing, empty, no image, truncated, too large, or of a kind that has no clear RGB.
     """
     name, data = _load(source, max_pixels)
-    return _decode(name, data, max_pixels, alpha)
+    return _decode(name, data, max_pixels, alpha, bits)
 
 
 def scaled(values: np.ndarray, white: int) -> np.ndarray:
@@ -119,7 +124,7 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
         return _upright_size(image)
 
 
-def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"]) -> np.ndarray:
+def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"], bits: int) -> np.ndarray:
     size = plain_jpeg(data)
     if size is not None:
         _check_cost(name, data, size, max_pixels)
@@ -133,13 +138,17 @@ def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "whi
         if width and height and len(data) - head.end() == 3 * width * height:
             _check_cost(name, data, (width, height), max_pixels)
             return np.frombuffer(data, np.uint8, offset=head.end()).reshape(height, width, 3).copy()
-    return _decode_with_pillow(name, data, max_pixels, alpha)
+    return _decode_with_pillow(name, data, max_pixels, alpha, bits)
 
 
-def _decode_with_pillow(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"]) -> np.ndarray:
+def _decode_with_pillow(
+    name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"], bits: int = -1
+) -> np.ndarray:
     def rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
-        white = white_of(image, data) if image.mode.startswith("I") else 255
-        return _rgb(name, image if turn is None else image.transpose(turn), str(image.format), alpha, white)
+        check_range(name, image, str(image.format))
+        declared = white_of(image, data) if image.mode.startswith("I") else 255
+        white = declared or (1 << (bits if bits > 0 else 16)) - 1
+        return _rgb(image if turn is None else image.transpose(turn), alpha, white)
 
     return with_pillow(name, data, max_pixels, rgb)
 
@@ -160,8 +169,7 @@ def with_pillow(name: str, data: bytes, max_pixels: int, make: Callable[[Image.I
             raise DecodeError(name, f"damaged or cut off ({error or type(error).__name__})") from error
 
 
-def _rgb(name: str, image: Image.Image, kind: str, alpha: Literal["drop", "white"], white: int) -> np.ndarray:
-    check_range(name, image, kind)
+def _rgb(image: Image.Image, alpha: Literal["drop", "white"], white: int) -> np.ndarray:
     if image.mode.startswith("I"):
         return np.repeat(scaled(np.asarray(image), white)[..., None], 3, axis=2)
     if alpha == "white" and image.has_transparency_data:
@@ -178,18 +186,25 @@ def check_range(name: str, image: Image.Image, kind: str) -> None:
         )
 
 
-def white_of(image: Image.Image, data: bytes) -> int:
-    """Return the value of white of a 16-bit gray image, which may hold fewer bits and say so."""
-    bits = 16
+def white_of(image: Image.Image, data: bytes) -> int | None:
+    """Return the value of white that a 16-bit gray image declares; None where it only fits 16 bits.
+
+    Raises:
+        DecodeError: If it holds more than it declares.
+    """
+    bits = None
+    if image.format == "PPM":
+        return 65_535  # Pillow has scaled it by its maxval
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
-        bits = min(*tags.get(258, (16,)), 16)
-        if 281 in tags:  # MaxSampleValue: of the format, or of the pixels
-            bits = min(bits, max(8, int(max(np.ravel(tags[281]))).bit_length()))
+        held = min(tags.get(258, (16,)))
+        bits = held if held < 16 else None
+        if 281 in tags:  # MaxSampleValue, of the kind of pixels or of these
+            bits = min(held, max(8, int(max(np.ravel(tags[281]))).bit_length()))
     elif image.format == "PNG" and (at := data.find(b"sBIT", 0, data.find(b"IDAT"))) > 0:
         bits = data[at + 4]
-    if not 8 <= bits < 16:
-        return 65_535
+    if bits is None or not 8 <= bits < 16:
+        return None if bits is None else 65_535
     values, white = np.asarray(image), (1 << bits) - 1
     if image.format == "PNG" and (values.max() > white or not (values & ((1 << (16 - bits)) - 1)).any()):
         return 65_535  # shifted up to 16 bits, as the standard of PNG wants it

@@ -141,8 +141,13 @@ def _read_inside(file: str, inside: dict[str, str]) -> bytes:
     return containers.video_frame(file, lambda count: (2 * index + 1) * count // (2 * max(parts, 1)))
 
 
-def load_image(locator: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def load_image(locator: str, *, max_pixels: int = MAX_PIXELS, bits: int = -1) -> np.ndarray:
     """Return the pixels of a locator, as ``read_image`` gives them.
+
+    Args:
+        locator: Where the image is.
+        max_pixels: Images with more pixels are refused.
+        bits: Those of the row: how many a 16-bit gray image holds that does not say so itself.
 
     Returns:
         uint8 (H, W, 3), RGB, C-contiguous.
@@ -152,13 +157,13 @@ def load_image(locator: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     file, inside = split(locator)
     if not inside:
-        return read_image(locator, max_pixels=max_pixels)
+        return read_image(locator, max_pixels=max_pixels, bits=bits)
     try:
         source = read_bytes(locator) if inside.keys() - {"xywh"} else file
-        image = read_image(source, max_pixels=max_pixels)
+        image = read_image(source, max_pixels=max_pixels, bits=bits)
     except DecodeError as e:  # name the place, not the bytes
         if "xywh" in inside and os.path.isfile(on_disk(locator)):  # all of it is a name
-            return read_image(locator, max_pixels=max_pixels)
+            return read_image(locator, max_pixels=max_pixels, bits=bits)
         raise type(e)(locator, e.reason) from e
     if "xywh" not in inside:
         return image

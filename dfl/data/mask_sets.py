@@ -119,6 +119,12 @@ class _Seen:
         self.bottom, self.top = numbers[0] * scale, numbers[-1] * scale
 
 
+def some(rows: np.ndarray) -> np.ndarray:
+    """Return ``RUNS`` runs of ``RUN`` rows at even spacing, or all where there are not more."""
+    starts = np.linspace(0, max(0, len(rows) - RUN), RUNS).astype(int)
+    return rows[np.unique((starts[:, None] + np.arange(RUN)).clip(0, len(rows) - 1))]
+
+
 def undecided(table: pa.Table) -> np.ndarray:
     """Return which rows have a mask file and no rule that says how its values are meant, int64 (n,)."""
     mask, rule = table["mask"], table["mask_rule"]
@@ -141,9 +147,7 @@ def decided(table: pa.Table, where: str) -> pa.Table:
         return table
     fakes = rows[table["label"].to_numpy()[rows] == 1]
     chosen = fakes if len(fakes) else rows
-    starts = np.linspace(0, max(0, len(chosen) - RUN), RUNS).astype(int)
-    sample = chosen[np.unique((starts[:, None] + np.arange(RUN)).clip(0, len(chosen) - 1))]
-    rule = of_masks(table["mask"].take(pa.array(sample)).to_pylist(), where)
+    rule = of_masks((table["mask"][int(row)].as_py() for row in some(chosen)), where)
     if not rule:
         return table
     old = table["mask_rule"].cast(pa.string())

@@ -40,7 +40,7 @@ def _planes(image: Image.Image, turn: Image.Transpose | None, data: bytes) -> tu
             raise DecodeError("<bytes>", f"{kind} of 16-bit colour that cannot be read; save it with 8 bits")
         order = [2, 1, 0, 3] if pixels.shape[2] == 4 else [2, 1, 0]
         return pixels[..., order], 65_535, kind
-    white = white_of(image, data) if image.mode.startswith("I") else 255
+    white = (white_of(image, data) or 65_535) if image.mode.startswith("I") else 255
     upright = image if turn is None else image.transpose(turn)
     if white != 255:
         return np.asarray(upright).clip(0, 65_535).astype(np.uint16)[..., None], white, kind

@@ -47,7 +47,7 @@ class Rows:
         # asking the table for a column costs several times what its cell does
         self._columns = {name: self.table[name].chunk(0) for name in self.table.column_names}
         #: int8 (n,), views of the file.
-        self.label, self.class_label = self.number("label"), self.number("class_label")
+        self.label, self.class_label, self.bits = map(self.number, ("label", "class_label", "bits"))
 
     @classmethod
     def of(cls, table: pa.Table) -> "Rows":

@@ -97,7 +97,7 @@ UNCLEAR: dict[str, tuple[Store, str]] = {
     "full": (saved(lambda ids: ids * 0 + 255), "all 8 are full; if that is right, name the rule: max, or all where"),
     "full of 1": (saved(lambda ids: ids * 0 + 1), "all 8 are full; if that is right, name the rule: max>0"),
     "empty or full": (
-        saved(lambda ids: ids * 0 + 255 * (ids.max() > 1)),
+        saved(lambda ids: np.full_like(ids, 255 * int(ids.max() > 1))),
         r"all 8 are either empty \(4\) or full \(4\)",
     ),
 }

@@ -39,6 +39,7 @@ class Picture:
         mask: File of its given mask or segments; ''.
         rule: How a given mask is read.
         known: What else its row says, for the table.
+        bits: Those of its row (``dfl/data/depths.py``).
     """
 
     path: str
@@ -47,6 +48,7 @@ class Picture:
     mask: str
     rule: str
     known: dict[str, str]
+    bits: int = -1
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def pictures(table: pa.Table, shapes: Kind, masks: str | None, shares: dict[str,
             raise UserError(f"--masks {masks!r} holds two files for {Path(name).stem}: name a folder with one of each")
         known = {key: row[key] for key in ("identity", "video", "group")}
         rule = row["mask_rule"] if files is None else given
-        found.append(Picture(row["path"], name, side, mask or "", rule, known))
+        found.append(Picture(row["path"], name, side, mask or "", rule, known, row["bits"]))
     if shapes == "segments" and files is None:
         raise UserError("--shapes segments needs --masks FOLDER, which holds the segments")
     return found
@@ -164,6 +166,7 @@ def digest(work: list[Job]) -> str:
     for job in work:
         names = [(maker, [donor.name for donor in donors]) for maker, donors in job.fakes]
         known = asdict(job.picture) | {"path": "", "mask": Path(job.picture.mask).name}
+        known.pop("bits")  # follows from the files
         whole.update(json.dumps([known, names, _bytes(job.picture.path), _bytes(job.picture.mask)]).encode())
     return whole.hexdigest()
 

@@ -81,6 +81,7 @@ ROW_SCHEMA = pa.schema(
         ("compression", pa.string()),  # c23, c40, raw, jpeg75, ...
         ("caption", pa.string()),
         ("explanation", pa.string()),
+        ("bits", pa.int8()),  # how many a 16-bit gray image holds that does not say so itself (dfl/data/depths.py)
     ]
 )
 #: Text that hardly repeats; all other text is names, which may be kept once each (Arrow dictionaries).

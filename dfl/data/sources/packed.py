@@ -50,9 +50,12 @@ class Packed(Source):
                 found = f"has {size:,} bytes" if size >= 0 else "is not there"
                 raise UserError(f"Packed: {shard} {found}, expected {one['bytes']:,} bytes; copy the set again")
         try:
-            table = pq.read_table(folder / INDEX, columns=ROW_SCHEMA.names)
+            table = pq.read_table(folder / INDEX)
         except (OSError, pa.ArrowException) as e:
             raise UserError(f"Packed: cannot read {folder / INDEX}: {str(e).splitlines()[0]}; copy it again") from e
+        if "bits" not in table.column_names:  # packed before there were any
+            table = table.append_column("bits", pa.array([-1] * len(table), pa.int8()))
+        table = table.select(ROW_SCHEMA.names)
         for i, name in enumerate(table.column_names):
             if name in ("path", "mask"):
                 below = pc.binary_join_element_wise(str(folder), table[name], "/")

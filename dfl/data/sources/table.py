@@ -37,6 +37,7 @@ ALIASES = {
     "compression": ("compression",),
     "caption": ("caption", "prompt"),
     "explanation": ("explanation",),
+    "bits": ("bits",),
 }
 
 _TEXT = frozenset(field.name for field in ROW_SCHEMA if pa.types.is_string(field.type))
@@ -89,7 +90,7 @@ class Table(Source):
         table = pa.table({name: _texts(column) for name, column in self._columns(raw).items() if name in _TEXT})
         label = self._labels(raw.column(self._column(raw.column_names, "label")))
         table = table.append_column("label", label)
-        for name in ("class_label", "frame"):
+        for name in ("class_label", "frame", "bits"):
             if found := self._column(raw.column_names, name):
                 table = table.append_column(name, self._numbers(raw.column(found), name))
         del raw

@@ -27,7 +27,7 @@ from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.leak import FOLDS, Score, leak
 from dfl.data.tools.output import atomic
-from dfl.data.tools.scan import scanned, unclear
+from dfl.data.tools.scan import read_by, scanned, unclear
 from dfl.data.tools.twins import Twins, exact, near
 from dfl.data.tools.work import told
 from dfl.errors import UserError
@@ -109,7 +109,8 @@ def _facts(sources: list[str], folder: Path, root: str | None, workers: int | No
         table["width"].cast(pa.string()), table["height"].cast(pa.string()), pa.scalar("x")
     )
     size = pc.if_else(pc.less(table["width"], 0), "", size)
-    return table.append_column("size", size)
+    rules = pa.array(read_by(table), pa.string())  # for the page
+    return table.set_column(table.column_names.index("mask_rule"), "mask_rule", rules).append_column("size", size)
 
 
 def _is_scan(path: Path) -> bool:

@@ -98,7 +98,8 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     names = [_name(i, *facts) for i, facts in enumerate(named)]
     for parent in {Path(name).parent for name in names}:
         (folder.partial / parent).mkdir(parents=True, exist_ok=True)
-    tasks = zip(origins, table["mask"].to_pylist(), table["mask_rule"].to_pylist(), names, strict=True)
+    given = (table[column].to_pylist() for column in ("mask", "mask_rule", "bits"))
+    tasks = zip(origins, *given, names, strict=True)
     keep, masks = [], []
     with workers as pool:
         for i, (mask, reason) in enumerate(pool.map(partial(_written, str(folder.partial), suffix, settings), tasks)):
@@ -128,15 +129,17 @@ def _name(i: int, origin: str, part: str, label: int) -> str:
     return "/".join(filter(None, (part, _CLASSES[label], f"{i:07d}_{stem}")))
 
 
-def _written(folder: str, suffix: str, settings: dict[str, Any], task: tuple[str, str, str, str]) -> tuple[str, str]:
+def _written(
+    folder: str, suffix: str, settings: dict[str, Any], task: tuple[str, str, str, int, str]
+) -> tuple[str, str]:
     """Write one image and its mask, unless they are there; return the mask's name, and why nothing could be written."""
-    path, mask, rule, name = task
+    path, mask, rule, bits, name = task
     cover, size = f"masks/{name}.png", settings["size"]
     file = Path(folder, name + suffix)
     if file.is_file() and file.stat().st_size:  # the mask was written first
         return cover if Path(folder, cover).is_file() else "", ""
     try:
-        image = load_image(path)
+        image = load_image(path, bits=bits)
         area = load_mask(mask, rule, (image.shape[1], image.shape[0]))
     except DecodeError as error:
         return "", error.reason

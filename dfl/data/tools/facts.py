@@ -80,7 +80,7 @@ def stamp(path: str) -> tuple[int, int]:
 
 
 def measure(
-    path: str, mask: str = "", rule: str = "", read_by: str | None = None, max_pixels: int = MAX_PIXELS
+    path: str, mask: str = "", rule: str = "", read_by: str | None = None, bits: int = -1, max_pixels: int = MAX_PIXELS
 ) -> dict[str, Any]:
     """Return the facts of one image and its mask, by the names of ``FACTS``; what is wrong goes to ``error``.
 
@@ -89,6 +89,7 @@ def measure(
         mask: That of its mask.
         rule: The rule of its row.
         read_by: The rule of its set (``mask_sets.py``), where that of its row leaves it open.
+        bits: Those of its row.
         max_pixels: Images with more pixels are refused.
     """
     facts = dict(_ABSENT)
@@ -97,7 +98,7 @@ def measure(
         content = read_bytes(path)
         facts |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         facts |= _header(content)
-        pixels = load_image(path, max_pixels=max_pixels)
+        pixels = load_image(path, max_pixels=max_pixels, bits=bits)
     except DecodeError as error:
         return facts | {"error": error.reason}
     height, width = pixels.shape[:2]

@@ -17,6 +17,7 @@ import yaml
 
 from dfl import config
 from dfl.data.decoding import escaped
+from dfl.data.depths import deepened
 from dfl.data.mask_sets import decided
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
 from dfl.data.sources.base import NO_URLS, ROW_SCHEMA, SPLIT_NAMES, SPLITS, is_url, label_of
@@ -97,7 +98,7 @@ def _rows_of(one: Given) -> pa.Table:
         raise lacking[0][1]
     for split, reason in lacking:
         print(f"{one.name}: nothing in {split}: {' '.join(str(reason).split())}")
-    table = _unique(pa.concat_tables(parts))
+    table = deepened(_unique(pa.concat_tables(parts)), one.name)
     return table.append_column("set", pa.array([one.name] * len(table), pa.string()))
 
 

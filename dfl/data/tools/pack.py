@@ -128,7 +128,7 @@ def _shard(
         found = json.loads(note.read_text())
         pool.skip(len(piece))
     else:
-        tasks = zip(*(piece[column].to_pylist() for column in ("path", "mask", "mask_rule")), strict=True)
+        tasks = zip(*(piece[column].to_pylist() for column in ("path", "mask", "mask_rule", "bits")), strict=True)
         bad: list[tuple[str, str]] = []
         partial_file = folder / f".{name}.tmp"
         with pa.OSFile(str(partial_file), "wb") as sink, pa.ipc.new_file(sink, SHARD_SCHEMA) as writer:
@@ -168,11 +168,13 @@ def _batches(piece: pa.Table, answers: Iterator[Any], bad: list[tuple[str, str]]
         yield pa.record_batch(columns, schema=SHARD_SCHEMA)
 
 
-def _packed(settings: dict[str, Any], task: tuple[str, str, str]) -> tuple[tuple[bytes, bytes | None, int, int], str]:
+def _packed(
+    settings: dict[str, Any], task: tuple[str, str, str, int]
+) -> tuple[tuple[bytes, bytes | None, int, int], str]:
     """Return the bytes of an image and its mask with width and height, and why there are none."""
-    path, mask, rule = task
+    path, mask, rule, bits = task
     try:
-        image = load_image(path)
+        image = load_image(path, bits=bits)
         area = load_mask(mask, rule, (image.shape[1], image.shape[0]))
         small = min(image.shape[:2]) <= settings["size"]
         as_it_is = settings["keep"] and small and "xywh" not in split(path)[1]

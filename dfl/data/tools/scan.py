@@ -86,11 +86,11 @@ def scanned(table: pa.Table, file: Path, workers: int | None = None, progress: b
         parts = file.with_name(f".{file.name}.parts")
         parts.mkdir(parents=True, exist_ok=True)
         old = _old(file, parts)
-        starts, read_by = range(0, len(table), PART), _read_by(table)
+        starts, rules = range(0, len(table), PART), read_by(table)
         with Workers(len(table), "scan", workers, progress) as pool:
             for i, start in enumerate(starts):
                 piece = table.slice(start, PART)
-                facts = _facts_of(piece, read_by[start : start + PART], old, pool)
+                facts = _facts_of(piece, rules[start : start + PART], old, pool)
                 atomic_table(parts / f"{i:07d}.parquet", _joined(piece, facts))
         partial = parts / "whole.tmp"
         with pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
@@ -111,11 +111,11 @@ def _old(file: Path, parts: Path) -> pa.Table | None:
         except (pa.ArrowInvalid, OSError):
             continue  # cut while it was written: measured again
         if table is not None and table.schema.names == SCAN_SCHEMA.names:
-            found.append(table.select(["path", "mask", "mask_rule", *FACTS.names]))
+            found.append(table.select(["path", "mask", "mask_rule", "bits", *FACTS.names]))
     return pa.concat_tables(found[::-1]) if found else None
 
 
-def _read_by(table: pa.Table) -> np.ndarray:
+def read_by(table: pa.Table) -> np.ndarray:
     """Return the rule that each row's mask is read by; sets that leave it open are for ``check`` to tell of."""
     rules, sets = (np.array(table[name].to_pylist(), object) for name in ("mask_rule", "set"))
     for name in dict.fromkeys(sets):
@@ -124,26 +124,27 @@ def _read_by(table: pa.Table) -> np.ndarray:
     return rules
 
 
-def _facts_of(piece: pa.Table, read_by: np.ndarray, old: pa.Table | None, pool: Workers) -> list[Any]:
+def _facts_of(piece: pa.Table, rules: np.ndarray, old: pa.Table | None, pool: Workers) -> list[Any]:
     """Return the facts of each row, those of unchanged files from an earlier scan."""
     known: list[dict[str, Any] | None] = [None] * len(piece)
     if old is not None:
         where = pc.index_in(piece["path"], value_set=old["path"])
         known = [row if row["path"] is not None else None for row in old.take(where).to_pylist()]
     tasks = []
-    for row, by, before in zip(piece.select(["path", "mask", "mask_rule"]).to_pylist(), read_by, known, strict=True):
+    asked = piece.select(["path", "mask", "mask_rule", "bits"]).to_pylist()
+    for row, by, before in zip(asked, rules, known, strict=True):
         same = before is not None and all(before[name] == row[name] for name in row)
         stamps = (before["bytes"], before["mtime"]) if before and same else (-1, -1)
-        tasks.append((row["path"], row["mask"], row["mask_rule"], by, *stamps))
+        tasks.append((row["path"], row["mask"], row["mask_rule"], by, row["bits"], *stamps))
     return [before if fact is None else fact for fact, before in zip(pool.map(_measured, tasks), known, strict=True)]
 
 
-def _measured(task: tuple[str, str, str, str, int, int]) -> dict[str, Any] | None:
+def _measured(task: tuple[str, str, str, str, int, int, int]) -> dict[str, Any] | None:
     """Measure an image by path, mask, rules, and the size and time that are known; None for a file as it was."""
-    path, mask, rule, read_by, size, mtime = task
+    path, mask, rule, by, bits, size, mtime = task
     found = stamp(path)
     unchanged = mtime >= 0 and found[1] == mtime and (size == found[0] or split(path)[1])
-    return None if unchanged else measure(path, mask, rule, read_by)
+    return None if unchanged else measure(path, mask, rule, by, bits)
 
 
 def _joined(piece: pa.Table, facts: list[dict[str, Any]]) -> pa.Table:
