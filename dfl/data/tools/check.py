@@ -140,8 +140,8 @@ def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Tabl
         "counts": {name: counts for name in COUNTED if (counts := _counts(table, name))},
         "places": {name: _of_classes(table, place == i) for i, name in enumerate(places)},
         "unreadable": _named(table, "error"),
+        "unclear masks": unclear(table),
         "masks": {
-            "unclear": unclear(table),
             "unusable": _named(table, "mask_error"),
             "with": int(pc.sum(pc.not_equal(table["mask"], "")).as_py() or 0),
             "empty on fakes": _paths(table, (table["label"].to_numpy() == 1) & (_share(table) == 0)),
@@ -260,7 +260,7 @@ def _problems(found: Mapping[str, Any]) -> Iterable[Problem]:
     for name, one in found["places"].items():
         if bool(one["real"]) != bool(one["fake"]):
             yield Problem("note", f"{name} has one class ({'real' if one['real'] else 'fake'}): its AUROC is undefined")
-    yield from _of_masks(found["masks"])
+    yield from _of_masks(found["masks"], found["unclear masks"])
     yield from _of_copies(found["copies"])
     for column, names in found["ties"].items():
         if names:
@@ -269,20 +269,20 @@ def _problems(found: Mapping[str, Any]) -> Iterable[Problem]:
     yield from _of_leak(found["leak"])
 
 
-def _of_masks(masks: Mapping[str, Any]) -> Iterable[Problem]:
+def _of_masks(masks: Mapping[str, Any], unclear: Mapping[str, str]) -> Iterable[Problem]:
     if bad := masks["unusable"]:
         path, reason = next(iter(bad.items()))
         yield Problem("error", f"{len(bad):,} masks cannot be used, such as that of {path}: {reason}")
-    for name, why in masks["unclear"].items():
+    for name, why in unclear.items():
         yield Problem("error", f"masks of {name}: {why} (mask_rule, as an argument of Table or a column)")
     for name, hint in (
-        ("empty on fakes", "see above" if masks["unclear"] else "is the polarity right, or the mask_rule?"),
+        ("empty on fakes", "see above" if unclear else "is the polarity right, or the mask_rule?"),
         ("full", "nothing is left that is real: is it a synthetic image, or is the polarity wrong?"),
         ("not empty on real images", "is the polarity or the label wrong?"),
     ):
         if paths := masks[name]:
             yield Problem("warning", f"{len(paths):,} masks are {name}, such as that of {paths[0]}; {hint}")
-    if masks["with"] and not any(masks[name] for name in masks if name != "with"):
+    if masks["with"] and not unclear and not any(masks[name] for name in masks if name != "with"):
         yield Problem("fine", f"all {masks['with']:,} masks fit their images, and none is empty or full")
 
 

@@ -67,7 +67,7 @@ def test_both_classes_are_written_the_same_way(tmp_path: Path) -> None:
     assert [row["generator"] for row in rows if row["label"]] == ["sd"] * 6
     # masks went through the same crop, and are 255 = manipulated now
     fake = next(row for row in rows if row["label"])
-    assert (fake["mask_rule"], Path(fake["mask"]).parent.parent) == ("", table.parent / "masks/train")
+    assert (fake["mask_rule"], Path(fake["mask"]).parent.parent) == ("max", table.parent / "masks/train")
     area = load_mask(fake["mask"], "", (64, 64))
     assert area is not None
     left = (100 - 64) // 2 // 16 * 16
