@@ -156,7 +156,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     biased(tmp_path, 10)
     script = (
         "import time; import dfl.data.tools.equalize as e; load = e.load_image\n"
-        "def slow(path): time.sleep(.05); return load(path)\n"
+        "def slow(*a, **k): time.sleep(.05); return load(*a, **k)\n"
         "e.load_image = slow; e.equalize(['set.csv'], 'cut', size=64, workers=1, progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
