@@ -250,7 +250,6 @@ class DataModule(pl.LightningDataModule):
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         side = "test" if split == "predict" else split
         found = {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
-        # a prediction looks at no mask
         return {name: settled(table, f"{split}/{name}", split != "predict") for name, table in found.items()}
 
     def _order(self, data: ImageDataset, batch: int) -> tuple[Order, int]:

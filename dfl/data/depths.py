@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from dfl.data.decoding import FORMATS, DecodeError, white_of
+from dfl.data.decoding import FORMATS, white_of
 from dfl.data.locators import read_bytes, split
 from dfl.data.mask_sets import RUN, decided, some
+from dfl.errors import UserError
 
 #: Formats that may hold 16-bit gray and not say how many bits are used.
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -29,8 +30,10 @@ def top(image: str) -> int:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             if opened.mode.startswith("I;16") and white_of(opened, data) is None:
                 return int(np.asarray(opened).max())
-    except (DecodeError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        pass  # it is counted as unreadable when its turn comes
+    except UserError:
+        raise
+    except Exception:  # Pillow raises nearly anything; it is counted as unreadable when its turn comes
+        return -1
     return -1
 
 

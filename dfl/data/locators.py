@@ -119,6 +119,8 @@ def read_bytes(locator: str) -> bytes:
     if not inside.keys() - {"xywh"}:
         return read_file(file, FILE_LIMIT)
     try:
+        if "\0" in file:
+            raise DecodeError(locator, "no file's name holds a zero byte")
         return _read_inside(on_disk(file), inside)
     except DecodeError:
         if os.path.isfile(on_disk(locator)):  # all of it is a name

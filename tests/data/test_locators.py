@@ -78,7 +78,15 @@ def test_nothing_but_files_is_opened(name: str, inside: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "place", ["a_lmdb#key=" + "k" * 600, "v.mp4#at=0/0", f"a.png#xywh={'9' * 18},0,1,1", "a.parquet#row=0"]
+    "place",
+    [
+        "a_lmdb#key=" + "k" * 600,
+        "v.mp4#at=0/0",
+        f"a.png#xywh={'9' * 18},0,1,1",
+        "a.parquet#row=0",
+        "\0#key=a",
+        "\0.png",
+    ],
 )
 def test_places_that_are_none(place: str, tmp_path: Path) -> None:
     lmdb = pytest.importorskip("lmdb")

@@ -211,6 +211,7 @@ def test_table_reads_back_every_column(tmp_path: Path) -> None:
         "compression": "c23",
         "caption": "c",
         "explanation": "e",
+        "bits": 12,
     }
     table = to_table([full, {"path": "/x/b.png", "label": 0, "split": "test"}])
     pq.write_table(table, tmp_path / "t.parquet")
