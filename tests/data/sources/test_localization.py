@@ -251,6 +251,14 @@ def test_dolos_masks_are_inverted(tmp_path: Path) -> None:
         ),
     ]
     assert tampered_half(lama) == "left"
+    gray = np.tile(np.array([0, 100, 127, 128, 200, 254, 255], np.uint8), (4, 1))  # as its code reads what is between
+    for folder in ("valid", "test"):
+        Image.fromarray(gray).save(tmp_path / f"celebahq/fake/lama/masks/{folder}/1.png")
+    for split, fake in (("val", 3), ("test", 6)):
+        row = lama.load(split).to_pylist()[1]
+        area = load_mask(row["mask"], row["mask_rule"], (7, 4))
+        assert area is not None
+        assert (area > 0).sum(0).tolist() == [4] * fake + [0] * (7 - fake)
     p2 = Dolos(str(tmp_path), generators=["p2"]).load("test")
     assert rows(p2, tmp_path, "path", "class_label", "method", "mask")[1] == (
         "celebahq/fake/p2/test/00001.png",
