@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from dfl.detectors.base import WRITTEN
 from dfl.errors import UserError
-from dfl.evaluation.figures import overlay
+from dfl.evaluation.figures import overlay, without_padding
 from dfl.metrics import resize_map
 
 COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
@@ -44,7 +44,8 @@ class PredictionWriter(BasePredictionWriter):
         output: A ``.csv`` or ``.jsonl`` file; by default ``predictions.csv`` in the log folder of the run.
         maps: Folder for the maps of detectors that give ``mask_logit``: for each image ``<domain>/<index>_<name>.png``,
             16 bits, 65535 = surely manipulated, as large as the detector's maps, and an overlay (JPEG) of the image as
-            the network saw it. The table then has a column ``map``.
+            the network saw it. Where images were padded, both are of the image alone, as large as it was seen. The
+            table then has a column ``map``.
         map_format: ``png``, or ``npz`` with float32 ``map`` (h, w).
     """
 
@@ -115,14 +116,20 @@ class PredictionWriter(BasePredictionWriter):
         for i, index in enumerate(prediction["index"].tolist()):
             if index < 0:
                 continue
-            prob = prediction["map"][i].float().cpu()
+            prob, extent = prediction["map"][i].float().cpu(), None
+            if "extent" in prediction:  # back from the padded square to the image, as large as it was seen
+                extent = prediction["extent"][i]
+                prob = without_padding(
+                    resize_map(prob[None], (images.shape[2], images.shape[3]))[0].clamp(0, 1), extent
+                )
             file = folder / f"{index:06d}_{Path(prediction['path'][i]).stem}.{self.map_format}"
             if self.map_format == "npz":
                 np.savez_compressed(file, map=prob.numpy())
             else:
                 Image.fromarray((prob.numpy() * 65535).round().astype(np.uint16)).save(file)
-            over = resize_map(prob[None], (images.shape[2], images.shape[3]))[0]
-            laid = overlay(images[i], over).permute(1, 2, 0).contiguous().numpy()
+            image = without_padding(images[i], extent)
+            over = resize_map(prob[None], (image.shape[1], image.shape[2]))[0]
+            laid = overlay(image, over).permute(1, 2, 0).contiguous().numpy()
             Image.fromarray(laid).save(file.with_name(f"{file.stem}_overlay.jpg"), quality=92)
             files.append(str(file))
         return iter(files)
