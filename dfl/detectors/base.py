@@ -8,7 +8,7 @@ import inspect
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -166,7 +166,7 @@ class Detector(Evaluated, ABC):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, fused where torch has it, and the scheduler."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = _built("model.optimizer", self.optimizer, [p for p in self.parameters() if p.requires_grad])
         cut = is_cut(self)  # torch fuses steps of slices for Adam alone
         for group in optimizer.param_groups:
             if group.get("fused", False) is None and not group.get("foreach") and not cut:
@@ -177,7 +177,7 @@ class Detector(Evaluated, ABC):
             optimizer.prepare(self)
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer)
+        scheduler = _built("model.scheduler", self.scheduler, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
         if not isinstance(scheduler, WarmupCosine):
@@ -272,3 +272,11 @@ class Detector(Evaluated, ABC):
     def _hash(self, keys: list[str]) -> str:
         own = self.state_dict()
         return self._weights_hash({key: own[key] for key in keys})
+
+
+def _built(flag: str, make: Callable[[Any], Any], of: Any) -> Any:
+    """Return what a callable of the user's settings makes; it sees their values only now."""
+    try:
+        return make(of)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{flag}: {error}") from error

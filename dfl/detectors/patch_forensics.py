@@ -82,6 +82,7 @@ class PatchForensics(Detector):
             whole = create_backbone("legacy_xception", num_classes=2).state_dict()
             own = self.network.state_dict()
             self.network.load_state_dict({k: v for k, v in whole.items() if k in own}, strict=False)
+            self.network.at_random = tuple(k for k in own if k not in whole)  # type: ignore[assignment]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return ``logit`` (N,) float32 and ``mask_logit`` (N, h, w)."""

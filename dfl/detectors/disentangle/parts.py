@@ -95,6 +95,7 @@ class Disentangling(Detector, ABC):
         state = {k: v for k, v in state.items() if k in own or not any(part in k for part in UNUSED)}
         fit_names(own, state, weights)
         self.load_state_dict(state, strict=False)
+        self.at_random = tuple(name for name, _ in self.named_parameters() if name not in own)
 
     def setup(self, stage: str) -> None:
         """Check that the head of methods holds those of the training data; say of how many fakes none is known."""
