@@ -24,6 +24,7 @@ TEXTS: dict[str, Mode] = {"rouge_l": "max", "css": "max"}
 OFFICIAL: dict[str, Mode] = dict.fromkeys(("f1", "auc", "pixel_accuracy"), "max")
 #: All of them by the name that they have in a domain; those of a single class come as ``class_f1_<class>``.
 DIRECTIONS: dict[str, Mode] = DETECTION | {
+    "loss": "min",
     f"{prefix}_{name}": mode
     for prefix, table in (
         ("mask", MAPS),
