@@ -23,18 +23,21 @@ CLASSES: dict[str, Mode] = dict.fromkeys(("acc", "bacc", *classes.MEASURES), "ma
 TEXTS: dict[str, Mode] = {"rouge_l": "max", "css": "max"}
 OFFICIAL: dict[str, Mode] = dict.fromkeys(("f1", "auc", "pixel_accuracy"), "max")
 #: All of them by the name that they have in a domain; those of a single class come as ``class_f1_<class>``.
-DIRECTIONS: dict[str, Mode] = DETECTION | {
-    "loss": "min",
-    f"{prefix}_{name}": mode
-    for prefix, table in (
-        ("mask", MAPS),
-        ("forced_mask", MAPS),
-        ("class", CLASSES),
-        ("text", TEXTS),
-        ("official", OFFICIAL),
-    )
-    for name, mode in table.items()
-}
+DIRECTIONS: dict[str, Mode] = (
+    {"loss": "min"}
+    | DETECTION
+    | {
+        f"{prefix}_{name}": mode
+        for prefix, table in (
+            ("mask", MAPS),
+            ("forced_mask", MAPS),
+            ("class", CLASSES),
+            ("text", TEXTS),
+            ("official", OFFICIAL),
+        )
+        for name, mode in table.items()
+    }
+)
 
 
 def direction(name: str) -> Mode | None:
