@@ -143,13 +143,15 @@ def _load(file: Path) -> pa.Table:
         raise UserError(f"no file {file}; give the scores of `dfl predict`, or --ckpt_path and --data")
     try:
         if file.suffix.lower() == ".jsonl":
-            rows: list[dict[str, Any]] = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line]
+            rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError('each line must hold an object such as {"path": "a.png", "score": 0.9}')
             names = list(dict.fromkeys(name for row in rows for name in row))
             return pa.table({name: pa.array([_word(row.get(name)) for row in rows], pa.string()) for name in names})
         if file.suffix.lower() == ".parquet":
             return pa.parquet.read_table(file)
         return csv_files.read(file)
-    except (pa.ArrowException, OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {file}: {str(error).splitlines()[0]}") from error
 
 

@@ -11,8 +11,9 @@ says both readings, and the user says which holds. Agreement is silent. What cou
   and 1 in ``is_real``) speaks only if it has both classes (or one, and names of generators for the other) and *all* of
   its rows differ. What a detector answered (``verdict``, ``pred``) is no label.
 * **Folders of the paths**, below the folder that all paths share. Where one folder holds some of both classes (``real``
-  beside ``fake``), one row that differs is a contradiction; elsewhere all must differ. A path with folders of both
-  classes (``original/fake``) says nothing. The first word of the files' names (``fake_001.png``) counts if all differ.
+  beside ``fake``), one row that differs is a contradiction; elsewhere, and of words that mean other things too (``ai``,
+  ``nature``), all must differ. A path with folders of both classes (``original/fake``) says nothing. The first word of
+  the files' names (``fake_001.png``) counts if all differ.
 * **The name of the label's column**: ``is_real`` says what 1 is.
 * **Names of classes in the file's schema**, as Hugging Face writes them.
 
@@ -28,12 +29,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.sources.names import FAKE_PARTS, REAL_PARTS, name_says, parts, said
-from dfl.data.text_columns import STEP
+from dfl.data.sources.names import FAKE_PARTS, REAL_PARTS, WEAK, name_says, parts, said
 from dfl.errors import UserError
 
 #: Rows that are looked at.
-MOST = STEP
+MOST = 1 << 14
+#: A column with more different texts names no classes.
+MOST_WORDS = 256
 #: A column whose name has no other parts is one of labels.
 _LABELS = {"label", "labels", "class", "target", "ground", "truth", "gt", "name", "str", "string"}
 _LABELS |= {"text", "word", "image", "img", "binary", "is", "or", "vs"} | REAL_PARTS | FAKE_PARTS
@@ -133,6 +135,8 @@ def _classes(class_label: np.ndarray) -> _Reading:
 def _column(name: str, column: pa.ChunkedArray) -> _Reading:
     """Read a column of words, or of 0 and 1 under a name that says what they are."""
     codes, values = _encoded(column)
+    if len(values) > MOST_WORDS:
+        values, codes = [""], np.zeros(len(codes), np.int64)
     one = name_says(name)
     flags = {} if one is None else {"0": 1 - one, "false": 1 - one, "1": one, "true": one}
     meaning = [flags.get(value.lower(), said(value)) if value.strip() else -1 for value in values]
@@ -156,13 +160,14 @@ def _folders(paths: pa.ChunkedArray) -> _Reading:
     value, words, parent = [], [], []
     classes: dict[str, set[int]] = {}
     for one in split:
-        told = [(i, label) for i, part in enumerate(one) if i >= shared and (label := said(part)) is not None]
+        told = [(i, label) for i in range(shared, len(one)) if (label := said(one[i])) is not None]
         at, label = told[-1] if len({label for _, label in told}) == 1 else (0, -1)
         value.append(label)
         words.append(one[at])
         parent.append("/".join(one[:at]) if label >= 0 else None)
         classes.setdefault(str(parent[-1]), set()).add(label)
     strict = np.array([one is not None and len(classes[one]) == 2 for one in parent], bool)
+    strict &= np.array([word.lower() not in WEAK for word in words], bool)
     return _Reading(np.array(value, np.int8)[codes], strict[codes], _Taken(words, codes))
 
 

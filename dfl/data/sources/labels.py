@@ -11,6 +11,9 @@ from dfl.data.sources.contradictions import Contradiction
 from dfl.data.sources.names import label_of, name_says
 from dfl.errors import UserError
 
+#: The value that means fake, or several of them; None where values say it themselves.
+Fakes = str | int | list[str] | None
+
 
 def class_names(schema: pa.Schema, column: str) -> list[str] | None:
     """Return the names behind the integers of a column, where a schema has them as Hugging Face writes them."""
@@ -37,13 +40,13 @@ def check_names(file: Path, names: Sequence[str]) -> None:
 
 
 def label_meaning(
-    values: set[str], label_of_fake: str | int | None, file: Path, column: str = "", names: Sequence[str] | None = None
+    values: set[str], label_of_fake: Fakes, file: Path, column: str = "", names: Sequence[str] | None = None
 ) -> dict[str, int]:
     """Return 0 (real) or 1 (fake) by value.
 
     Args:
         values: 0 and 1, true and false, or class names the field agrees on.
-        label_of_fake: The value that means fake, where it is neither; then one other value is real.
+        label_of_fake: The value that means fake, or a list of them, where they are neither; one other value is real.
         file: Where they stand.
         column: The name of theirs, which must not say the opposite of 0 and 1.
         names: What 0, 1, ... are called in the file's schema.
@@ -56,12 +59,14 @@ def label_meaning(
     number = {v: _number(v) for v in known}
     word = {v: names[int(n)] if names and n.isdecimal() and int(n) < len(names) else n for v, n in number.items()}
     if label_of_fake is not None:
-        fake = _number(str(label_of_fake))
-        found = {v: int(fake in (number[v], word[v])) for v in known}
+        told = label_of_fake if isinstance(label_of_fake, list) else [label_of_fake]
+        fakes = {_number(str(one)) for one in told}
+        found = {v: int(bool(fakes & {number[v], word[v]})) for v in known}
         others = {word[v] for v in known if not found[v]}
         if len(others) > 1 and any(label_of(one) is None for one in others):
             raise UserError(
-                f"{file}: labels are {', '.join(known)}; with label_of_fake={fake} one other value must be left"
+                f"{file}: labels are {', '.join(word[v] for v in known)}; with label_of_fake={label_of_fake} one other "
+                "value must be left"
             )
         return {v: 1 if found[v] else 0 if len(others) == 1 else int(label_of(word[v]) or 0) for v in known}
     by_number = {v: {"0": 0, "1": 1}.get(number[v]) for v in known}
@@ -76,13 +81,13 @@ def label_meaning(
         else:
             return {v: int(n or 0) for v, n in by_number.items()}
         raise Contradiction(f"{file}: labels contradict themselves: 0 would be real and 1 fake, and {said}; {ways}")
-    told = {
+    sure = {
         v: label for v in known if (label := by_number[v] if by_word[v] is None and not names else by_word[v]) in (0, 1)
     }
-    if len(told) < len(known):
-        shown = ", ".join([word[v] for v in known][:10])
+    if len(sure) < len(known):
+        shown = ", ".join([word[v] or "''" for v in known][:10])
         raise UserError(f"{file}: cannot tell real from fake by the labels {shown}; set label_of_fake")
-    return told
+    return sure
 
 
 def _number(value: str) -> str:

@@ -14,6 +14,9 @@ FAKE_NAMES |= {"celeb-synthesis", "training_fake"}
 REAL_WORDS = {"reals", "real_image", "real_images", "genuine", "bona_fide", "bonafide", "natural"}
 FAKE_WORDS = {"fakes", "fake_image", "fake_images", "deepfake", "deepfakes", "generated", "ai_generated", "forged"}
 FAKE_WORDS |= {"spoof"}
+_MEANING = {**dict.fromkeys(REAL_NAMES | REAL_WORDS, 0), **dict.fromkeys(FAKE_NAMES | FAKE_WORDS, 1)}
+#: Of all these, those that name other things too: pictures of nature, a country, full size.
+WEAK = {"nature", "natural", "original", "ai", "au", "tp"}
 #: Parts of a column's name that say what its 1 is.
 REAL_PARTS = {"real", "genuine", "authentic", "authenticity", "pristine", "original", "bonafide", "live", "human"}
 FAKE_PARTS = {"fake", "synthetic", "generated", "ai", "manipulated", "tampered", "forged", "spoof", "deepfake"}
@@ -40,8 +43,8 @@ def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> i
 def said(word: str) -> int | None:
     """Return 0 for a word that means real, 1 for one that means fake, None for any other."""
     plain = word.strip().lower()
-    joined = re.sub(r"[\s-]+", "_", plain)
-    return label_of(plain, *((plain,) if joined in words else () for words in (REAL_WORDS, FAKE_WORDS)))
+    known = _MEANING.get(plain)
+    return _MEANING.get(re.sub(r"[\s-]+", "_", plain)) if known is None and ("-" in plain or " " in plain) else known
 
 
 def parts(name: str) -> set[str]:

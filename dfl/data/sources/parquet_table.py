@@ -4,7 +4,7 @@ Hugging Face writes an image as a struct ``{bytes, path}``, others as a column o
 the row gets a locator, and the image is read when a batch asks for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +23,18 @@ IMAGES = ("path", "mask")
 _FEW = 64
 
 
-def read(file: Path, known: Mapping[str, str], repeating: list[str]) -> pa.Table:
+def read(file: Path, known: Mapping[str, str], repeating: list[str], told: Collection[str] = ()) -> pa.Table:
     """Return the columns that say something to us, under the file's names.
 
     Args:
         file: The file.
         known: Its columns by our names.
         repeating: Its columns that are read as dictionaries.
+        told: Those of our names whose column the user named.
 
     Returns:
-        The known columns, with locators in place of bytes; and others that may say what is real.
+        The known columns, with locators in place of bytes; and others that may say what is real. An image where text
+        belongs (a picture called ``original``) is left out unless the user named it.
 
     Raises:
         UserError: If a column of images holds neither text nor images.
@@ -41,7 +43,12 @@ def read(file: Path, known: Mapping[str, str], repeating: list[str]) -> pa.Table
     with pq.ParquetFile(file, read_dictionary=repeating, memory_map=True) as content:
         schema = content.schema_arrow
         inside = {known[name] for name in IMAGES if name in known and _is_inside(content, file, known[name])}
-        flat = [name for name in dict.fromkeys(known.values()) if name not in inside]
+        pictures = {
+            column
+            for name, column in known.items()
+            if name not in (*IMAGES, "label", *told) and _holds_images(content, schema.field(column))
+        }
+        flat = [name for name in dict.fromkeys(known.values()) if name not in inside | pictures]
         flat += [
             f.name for f in schema if f.name not in known.values() and speaks(f.name, f.type) and _small(content, f)
         ]
@@ -64,16 +71,26 @@ def _is_inside(content: pq.ParquetFile, file: Path, column: str) -> bool:
     """Whether a column of images holds the images themselves, not their paths."""
     kind = content.schema_arrow.field(column).type
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if _holds_images(content, content.schema_arrow.field(column)):
+        return True
     if pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_null(plain):
         return False
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type):
-        return True
-    if not pa.types.is_nested(plain) and holds_bytes(plain):
-        return not _is_path(
-            next((batch.column(0)[0].as_py() for batch in content.iter_batches(1, columns=[column])), b"")
-        )
+    if holds_bytes(plain) and not pa.types.is_nested(plain):
+        return False
     raise UserError(
         f"{file}: column {column!r} holds {kind}, where paths, bytes of image files or structs {{bytes, path}} belong"
+    )
+
+
+def _holds_images(content: pq.ParquetFile, field: pa.Field) -> bool:
+    """Whether a column holds bytes that are no text, or structs with such a field ``bytes``."""
+    kind = field.type
+    if pa.types.is_nested(kind):
+        return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
+    if not holds_bytes(kind):
+        return False
+    return not _is_path(
+        next((batch.column(0)[0].as_py() for batch in content.iter_batches(1, columns=[field.name])), b"")
     )
 
 

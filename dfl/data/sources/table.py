@@ -16,7 +16,7 @@ from dfl.data.locators import all_below, below
 from dfl.data.masks import check_rule
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source
 from dfl.data.sources.contradictions import Found, against, contradiction, speaking
-from dfl.data.sources.labels import cell, class_names, ends, label_meaning
+from dfl.data.sources.labels import Fakes, cell, class_names, ends, label_meaning
 from dfl.data.sources.parquet_table import holds_bytes
 from dfl.data.sources.parquet_table import read as read_parquet
 from dfl.data.sources.trees import from_windows
@@ -64,7 +64,7 @@ class Table(Source):
         root: Folder that relative paths start from; by default the file's own.
         columns: Column of the file by our name, for example ``{path: photo, label: is_real}`` (with ``label_of_fake:
             0``); only where the name is not one of the usual ones.
-        label_of_fake: The value that means fake. None: 1, or a name such as fake.
+        label_of_fake: The value that means fake, or a list of them. None: 1, or a name such as fake.
         mask_rule: How masks are read that have no rule in the table (``dfl/data/masks.py``), such as ``max>0``; by
             default the set's masks are looked at together.
         fractions: Share of train, val and test where the file has no split column; None puts all images in
@@ -80,7 +80,7 @@ class Table(Source):
         file: str,
         root: str | None = None,
         columns: dict[str, str] | None = None,
-        label_of_fake: str | int | None = None,
+        label_of_fake: Fakes = None,
         mask_rule: str = "",
         fractions: dict[str, float] | None = None,
         seed: int = 0,
@@ -138,6 +138,9 @@ class Table(Source):
                 table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))
         return table.select(ROW_SCHEMA.names)
 
+    def __repr__(self) -> str:
+        return f"Table({self.file})"
+
     def release(self) -> None:
         """Let go of the file's content, which is held between the splits that are read of it."""
         self._held = None
@@ -153,7 +156,7 @@ class Table(Source):
                 try:
                     known = self._names(pa.parquet.read_schema(self.file).names)
                     repeating = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
-                    raw = read_parquet(self.file, known, repeating)
+                    raw = read_parquet(self.file, known, repeating, self.columns)
                 except (pa.ArrowException, OSError) as e:
                     raise UserError(f"cannot read the table {self.file}: {str(e).splitlines()[0]}") from e
             else:
@@ -251,6 +254,8 @@ class Table(Source):
 
     def _numbers(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         kind = ROW_SCHEMA.field(name).type
+        if pa.types.is_nested(column.type):
+            raise UserError(f"{self._where(name)} holds {column.type}, where whole numbers belong")
         try:
             if pa.types.is_integer(column.type):
                 return column.cast(kind).fill_null(-1)

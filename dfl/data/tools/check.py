@@ -112,7 +112,10 @@ def _facts(sources: list[str], folder: Path, root: str | None, workers: int | No
 
 
 def _is_scan(path: Path) -> bool:
-    return path.suffix.lower() == ".parquet" and path.is_file() and pq.read_schema(path).names == SCAN_SCHEMA.names
+    try:
+        return path.suffix.lower() == ".parquet" and path.is_file() and pq.read_schema(path).names == SCAN_SCHEMA.names
+    except (OSError, pa.ArrowException):  # the source that reads it says what is wrong
+        return False
 
 
 def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Table]:
