@@ -138,7 +138,7 @@ def _header(content: pa.Buffer) -> tuple[list[str], str, int]:
     skipped += told.end() if told else 0
     found = [(*_first(head[skipped:], separator), separator) for separator in ((told[1],) if told else ",;\t|")]
     names, length, separator = max(found, key=lambda one: len(one[0]))  # the first of equals
-    text = [name.encode("latin-1").decode(errors="replace").strip() for name in names]
+    text = [_plain(name.encode("latin-1").decode(errors="replace")).strip() for name in names]
     return ([] if text in ([], [""]) else text), separator, skipped + length
 
 
@@ -153,6 +153,10 @@ def _first(text: str, separator: str) -> tuple[list[str], int]:
             yield one
 
     return next(csv.reader(lines(), delimiter=separator), []), length
+
+
+def _plain(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _unquoted(column: pa.ChunkedArray) -> pa.ChunkedArray:

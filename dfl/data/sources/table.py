@@ -154,8 +154,10 @@ class Table(Source):
         if self._held is None or self._held[0] != version:
             if self.file.suffix.lower() == ".parquet":
                 try:
-                    known = self._names(pa.parquet.read_schema(self.file).names)
-                    repeating = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
+                    schema = pa.parquet.read_schema(self.file)
+                    known = self._names(schema.names)
+                    names = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
+                    repeating = [column for column in names if not pa.types.is_nested(schema.field(column).type)]
                     raw = read_parquet(self.file, known, repeating, self.columns)
                 except (pa.ArrowException, OSError) as e:
                     raise UserError(f"cannot read the table {self.file}: {str(e).splitlines()[0]}") from e

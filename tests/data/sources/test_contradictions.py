@@ -1,4 +1,4 @@
-"""Labels that contradict themselves are an error that shows both readings; agreement, and what is no evidence, is silent."""
+"""Labels that contradict themselves are an error that shows both readings; agreement is silent."""
 
 import json
 from pathlib import Path
@@ -154,5 +154,5 @@ def test_a_large_table_is_looked_at_evenly(tmp_path: Path) -> None:
     label = [i % 2 if i < 3 * n // 4 else 1 - i % 2 for i in range(n)]
     paths = [f"{'A' if i < 3 * n // 4 else 'B'}/{('real', 'fake')[i % 2]}/{i}.png" for i in range(n)]
     pq.write_table(pa.table({"path": paths, "label": label}), tmp_path / "t.parquet")
-    with pytest.raises(Contradiction, match="B/real"):
+    with pytest.raises(Contradiction, match="makes .*/B/"):
         Table(str(tmp_path / "t.parquet")).load("test")
