@@ -1,4 +1,4 @@
-"""A name is text wherever it is shown: no colour, no emoji, no command of the terminal, no formula, no line of its own."""
+"""A name is text wherever it is shown: no colour, no emoji, no command of the terminal, no line of its own."""
 
 from pathlib import Path
 
@@ -24,17 +24,17 @@ def test_tables_print_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_the_check_prints_odd_names_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for kind in ("real", "fake"):
-        (tmp_path / "[red]set[/]" / kind).mkdir(parents=True)
-        Image.new("RGB", (16, 16)).save(tmp_path / "[red]set[/]" / kind / "<b>[/]x.png")
-    (tmp_path / "[red]set[/]" / "real" / "\x1b[2J\n[/].png").write_bytes(b"no image")
-    check([str(tmp_path / "[red]set[/]")], str(tmp_path / "out"), workers=1, progress=False)
+        (tmp_path / "[red]set[bold]" / kind).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "[red]set[bold]" / kind / "<b>[red]x.png")
+    (tmp_path / "[red]set[bold]" / "real" / "\x1b[2J\n[red].png").write_bytes(b"no image")
+    check([str(tmp_path / "[red]set[bold]")], str(tmp_path / "out"), workers=1, progress=False)
     said = capsys.readouterr().out
-    assert "[red]set[/]" in said
+    assert "[red]set[bold]" in said
     assert "\x1b" not in said
-    assert r"\x1b[2J\n[/].png" in said
+    assert r"\x1b[2J\n[red].png" in said
     page = (tmp_path / "out" / "check.html").read_text()
-    assert "<b>[/]x" not in page
-    assert "&lt;b&gt;[/]x.png" in page
+    assert "<b>[red]x" not in page
+    assert "&lt;b&gt;[red]x.png" in page
 
 
 def test_one_line_has_no_control_character() -> None:
