@@ -61,7 +61,7 @@ def read(file: Path, encoding: str | None = None) -> pa.Table:
         UserError: If the file cannot be read, is empty, or is in another encoding.
     """
     try:
-        content = _as_utf8(_mapped(file), file, encoding)
+        content = _as_utf8(file.read_bytes(), file, encoding)
         names, separator, start = _header(content)
         if not names:
             raise UserError(f"{file} is empty: a table begins with a line of names of columns")
@@ -92,30 +92,20 @@ def once(file: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
             raise UserError(f"{file} has {names.count(name)} columns named {name!r}: rename or remove all but one")
 
 
-def _mapped(file: Path) -> pa.Buffer:
-    if not file.stat().st_size:
-        return pa.py_buffer(b"")
-    with pa.memory_map(str(file)) as content:
-        return content.read_buffer()
-
-
-def _as_utf8(content: pa.Buffer | bytes, file: Path, encoding: str | None) -> pa.Buffer:
+def _as_utf8(content: bytes, file: Path, encoding: str | None) -> pa.Buffer:
     """Return the file's text as UTF-8, without a mark at its start."""
-    content = pa.py_buffer(content)
-    start = content.slice(0, min(4, len(content))).to_pybytes()
-    if encoding is None and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if encoding is None and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     if encoding is not None:
         try:
-            content = pa.py_buffer(content.to_pybytes().decode(encoding).encode())
+            content = content.decode(encoding).encode()
         except LookupError as error:
             raise UserError(
                 f"no encoding {encoding!r}; names are utf-8, gbk, shift_jis, cp1252, latin-1, ..."
             ) from error
         except ValueError as error:
             raise UserError(f"{file} is not in the encoding {encoding}: {error}") from error
-        start = content.slice(0, min(4, len(content))).to_pybytes()
-    return content.slice(3) if start.startswith(codecs.BOM_UTF8) else content
+    return pa.py_buffer(content.removeprefix(codecs.BOM_UTF8))
 
 
 def _not_utf8(file: Path, content: bytes) -> UserError:

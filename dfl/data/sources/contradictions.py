@@ -52,7 +52,7 @@ class Contradiction(UserError):
 class Found:
     """What speaks against the labels."""
 
-    what: str  # "column 'label_str'", "folders of their paths"
+    what: str  # "column 'label_str'", "its folder"
     column: str  # its name, if it is one
     word: str  # what it says of the first of these rows
     label: int  # what that row's label says

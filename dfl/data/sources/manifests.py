@@ -138,7 +138,7 @@ class Spai(_List):
         for image, name, split in entries:
             label = {"0": 0, "1": 1}.get(name, label_of(name))
             if label is None or (split and split.lower() not in SPLIT_NAMES):
-                raise UserError(f"{self.file}: cannot read the class {name!r} or split {split!r} of {image}")
+                raise UserError(f"{self.file}: cannot read the class or split of {image}: {name!r}, {split!r}")
             rows.append(
                 {"path": image, "label": label, "class_label": label, "split": SPLIT_NAMES.get(split.lower(), "")}
             )

@@ -195,6 +195,8 @@ def read_boxes(file: Path) -> Boxes:
     Raises:
         UserError: If it is not there, or has not the columns of a box.
     """
+    if not file.is_file():
+        raise UserError(f"no boxes in {file.absolute()}: there is no such file")
     try:
         table = pq.read_table(file) if file.suffix.lower() == ".parquet" else csv_files.read(file)
     except (OSError, pa.ArrowException) as error:
