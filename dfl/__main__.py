@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from dfl import __version__, config
-from dfl.errors import UserError, near
+from dfl.errors import UserError, near, visible
 
 #: Verbs that train and evaluate; they start Lightning.
 MODEL_VERBS = {
@@ -120,7 +120,7 @@ def one_line(message: str) -> str:
     """Fold a message into one line; of an error that crossed from a loader process, keep what it says."""
     if "Original Traceback" in message:
         message = message.rpartition("UserError: ")[2]
-    return " ".join(message.split())
+    return visible(" ".join(message.split()))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,11 @@ class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where it looked, what to change."""
 
 
+def visible(text: str) -> str:
+    """Return text with its control characters written out: a name must not move the cursor or end the line."""
+    return "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text)
+
+
 def near(word: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?`, or the whole list where nothing comes near."""
     close = get_close_matches(word, known, n=1)

@@ -16,16 +16,17 @@ MAY = {
     "orphans": set(),
     "page": set(),
     "runs": set(),
+    "terminal": set(),
     "verbs": set(),  # a function as a verb; those of data and the audit
     "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "verbs"},
     "audit": {"argv", "cli", "config", "evaluation", "verbs"},
     "losses": set(),
     "networks": set(),
     "metrics": set(),
-    "data": {"config", "page", "verbs"},  # the data tools look configs up by name and write pages
-    "training": {"metrics", "evaluation"},
+    "data": {"config", "page", "terminal", "verbs"},  # the data tools look configs up by name and write pages
+    "training": {"metrics", "evaluation", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
-    "evaluation": {"metrics", "data", "detectors", "page"},
+    "evaluation": {"metrics", "data", "detectors", "page", "terminal"},
     "mistakes": {"config", "data", "detectors"},
     "checkpoints": {"data", "detectors", "runs", "training"},
     "argv": {"config", "checkpoints", "mistakes", "data", "detectors", "training"},

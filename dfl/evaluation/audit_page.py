@@ -1,17 +1,16 @@
 """The audit for the eye: one page that needs nothing else, and the tables of the terminal."""
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from dfl import page as html
 from dfl.evaluation.results import FAIRNESS
 from dfl.metrics.fairness import TOGETHER
+from dfl.terminal import console
 
 NAMES = {"fpr": "FPR", "tpr": "TPR", "acc": "accuracy", "positive": "called fake", "auroc": "AUROC"}
 MEASURES = FAIRNESS | {
@@ -99,8 +98,7 @@ def _figures(by: Mapping[str, Any], threshold: float) -> Iterator[str]:
 
 def show(found: Mapping[str, Any]) -> None:
     """Print a table for each attribute of each domain, then the findings."""
-    # in a log file nothing says how wide it is, and numbers must not be cut
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    out = console(160)
     for domain, one in found["domains"].items():
         for attribute, by in one["attributes"].items():
             table = Table("group", "real", "fake", "FPR", "TPR", "AUROC", title=f"{domain}, by {attribute}")
@@ -111,10 +109,10 @@ def show(found: Mapping[str, Any]) -> None:
                     table.add_section()
                 cells = [_interval(own[rate]) for rate in ("fpr", "tpr", "auroc")]
                 table.add_row(name, f"{own['real']:,}", f"{own['fake']:,}", *cells)
-            console.print(table)
+            out.print(table)
     for finding in found["findings"]:
         mark = {"error": "error: ", "warning": "! "}.get(finding["severity"], "  ")
-        console.print(f"{mark}{finding['text']}", soft_wrap=True)
+        out.print(f"{mark}{finding['text']}", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

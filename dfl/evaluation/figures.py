@@ -37,6 +37,11 @@ INK = "#444444"
 Rows = Mapping[str, Tensor]
 
 
+def _plain(name: str) -> str:
+    """Return a name that matplotlib draws as it is: between two dollars it would read formulas, and hide ``_name``."""
+    return " " * name.startswith("_") + name.replace("$", r"\$")
+
+
 def _figure(width: float, height: float) -> "Figure":
     """Return an empty figure of this size in inches, with a canvas that can draw it."""
     if not MATPLOTLIB:
@@ -48,7 +53,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 def _style(axes: "Axes", title: str, x: str, y: str) -> None:
     """Give one plot its small fonts, light grid and quiet frame."""
-    axes.set_title(title, fontsize=9, loc="left", color="black")
+    axes.set_title(_plain(title), fontsize=9, loc="left", color="black")
     axes.set_xlabel(x, fontsize=8, color=INK)
     axes.set_ylabel(y, fontsize=8, color=INK)
     axes.tick_params(labelsize=7, colors=INK, length=2)
@@ -74,7 +79,7 @@ def _curves(domains: Mapping[str, Rows], title: str, x: str, y: str, pr: bool) -
             linestyle=STYLES[place // len(COLOURS) % len(STYLES)],
             linewidth=1.4,
             drawstyle="steps-pre" if pr else "default",
-            label=f"{domain}  " + ("one class only" if math.isnan(area) else f"{area:.3f}"),
+            label=f"{_plain(domain)}  " + ("one class only" if math.isnan(area) else f"{area:.3f}"),
         )
     if not pr:
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=(0, (4, 4)))
@@ -145,14 +150,15 @@ def confusion(domains: Mapping[str, Tensor], names: Sequence[str]) -> "Figure":
         domains: counts (K, K) per domain, a row for each class, a column for what it is called.
         names: of the classes.
     """
+    shown = [_plain(name) for name in names]
     figure, plots = _panels(len(domains), 2.9, 2.8)
     for axes, (domain, counts) in zip(plots, domains.items(), strict=False):
         _style(axes, domain, "called", "is")
         share = (counts.double() / counts.sum(1, keepdim=True)).nan_to_num(0.0).numpy()
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axes.grid(False)
-        axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+        axes.set_xticks(range(len(names)), shown)
+        axes.set_yticks(range(len(names)), shown, rotation=90, va="center")
         for (i, j), part in np.ndenumerate(share):
             said = f"{int(counts[i, j]):,}" + (f"\n{part:.0%}" if counts[i].sum() else "")  # no share of no image
             ink = "white" if part > 0.5 else "black"
@@ -175,7 +181,7 @@ def image_grid(images: Sequence[Tensor], titles: Sequence[str], columns: int = 8
         axes.set_axis_off()
     for axes, image, title in zip(plots, images, titles, strict=False):
         axes.imshow(image.permute(1, 2, 0).numpy())
-        axes.set_title(title, fontsize=6.5, pad=3)
+        axes.set_title(_plain(title), fontsize=6.5, pad=3)
     return figure
 
 

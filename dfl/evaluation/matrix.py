@@ -4,23 +4,22 @@ A row is a training, a column a test domain. The value where both are the same s
 all others say what of that holds elsewhere, which is what counts in use.
 """
 
-import csv
-import io
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from dfl.data import csv_files
 from dfl.errors import UserError
 from dfl.evaluation import results
 from dfl.page import alone, document, heat_map, text
 from dfl.page import table as html_table
+from dfl.terminal import console
 
 #: The row of what a map that calls every pixel fake would get, where a metric has that.
 ALL_FAKE = "all fake"
@@ -111,18 +110,16 @@ def _write(
 
 def to_csv(matrix: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequence[str]) -> str:
     """Return the tables of all metrics, one after the other, as CSV; an undefined value is ``nan``."""
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["metric", "trained_on", *columns, "mean_seen", "mean_unseen"])
-    writer.writerows([metric, label, *values] for metric, one in matrix.items() for label, values in one.items())
-    return file.getvalue()
+    rows = [[metric, label, *values] for metric, one in matrix.items() for label, values in one.items()]
+    head = csv_files.line(["metric", "trained_on", *columns, "mean_seen", "mean_unseen"])
+    return head + "".join(map(csv_files.line, rows))
 
 
 def show(metric: str, one: Mapping[str, Sequence[float]], columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Print the table of a metric; what was trained on is bold."""
     trained = {row.label: row.trained for row in rows}
     head = [f"{_name(metric)}: trained on", *columns, "seen", "unseen"]
-    shown = Table(*(text_of.replace("[", r"\[") for text_of in head))
+    shown = Table(*head)
     for place, column in enumerate(shown.columns):
         column.no_wrap, column.justify = True, "right" if place else "left"
     several = False
@@ -130,13 +127,12 @@ def show(metric: str, one: Mapping[str, Sequence[float]], columns: Sequence[str]
         if label == ALL_FAKE or (len(trained[label]) > 1 and not several):
             shown.add_section()
             several = True
-        cells = [_number(v) for v in values]
+        cells = [Text(_number(v)) for v in values]
         for place, name in enumerate(columns):
             if name in trained.get(label, ()):
-                cells[place] = f"[bold]{cells[place]}[/]"
-        shown.add_row(label.replace("[", r"\["), *cells)
-    # in a log file nothing says how wide it is, and numbers must not be cut
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)
+                cells[place].stylize("bold")
+        shown.add_row(label, *cells)
+    console(200).print(shown)
 
 
 def drawing(one: Mapping[str, Sequence[float]], metric: str, columns: Sequence[str], rows: Sequence[Row]) -> str:

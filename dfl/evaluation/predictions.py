@@ -4,7 +4,6 @@ Rows go to a temporary file as they come, so memory does not grow with the numbe
 when it is complete. With several processes each writes its own part, and the parts are joined at the end.
 """
 
-import csv
 import json
 import math
 import os
@@ -18,8 +17,9 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
+from dfl.data import csv_files
 from dfl.detectors.base import WRITTEN
-from dfl.errors import UserError
+from dfl.errors import UserError, visible
 from dfl.evaluation.figures import overlay, without_padding
 from dfl.metrics import resize_map
 
@@ -152,7 +152,7 @@ class PredictionWriter(BasePredictionWriter):
         if lost := sorted({item for part in bad for item in part}):
             names = ", ".join(f"{path} ({reason})" for path, reason in lost[:MOST_NAMES])
             more = f" and {len(lost) - MOST_NAMES} more" if len(lost) > MOST_NAMES else ""
-            print(f"{len(lost)} images could not be read and have no score: {names}{more}")
+            print(f"{len(lost)} images could not be read and have no score: {visible(names)}{more}")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave no half-written file behind."""
@@ -170,7 +170,7 @@ class PredictionWriter(BasePredictionWriter):
         whole = self.path.with_name(f".{self.path.name}.whole")
         with whole.open("w", newline="", encoding="utf-8") as out:
             if self.path.suffix == ".csv":
-                csv.writer(out).writerow(columns)
+                out.write(csv_files.line(columns))
             for rank in range(parts):
                 with self._part(rank).open(newline="", encoding="utf-8") as part:
                     out.writelines(part)
@@ -262,11 +262,7 @@ def encode(row: tuple[Any, ...], name: str, columns: tuple[str, ...] = COLUMNS) 
     if name.endswith(".jsonl"):
         told = {column: cell for column, cell in zip(columns, row, strict=True) if cell != ""}
         return json.dumps(told, ensure_ascii=False) + "\n"
-    return ",".join(_quoted(str(cell)) for cell in row) + "\r\n"
-
-
-def _quoted(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
+    return csv_files.line(row)
 
 
 def unreadable(trainer: pl.Trainer) -> list[tuple[str, str]]:

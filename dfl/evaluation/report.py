@@ -174,7 +174,7 @@ def _columns(title: str, rows: Sequence[results.Row], names: Sequence[str]) -> s
     """Return some metrics of a table under a title."""
     known = [results.METRICS.get(name, (name, "")) for name in names]
     head = "".join(
-        f'<th title="{text(help)}">{text(label)}</th>' if help else f"<th>{label}</th>" for label, help in known
+        f'<th title="{text(help)}">{text(label)}</th>' if help else f"<th>{text(label)}</th>" for label, help in known
     )
     lines = "".join(_line(row, names) for row in rows)
     start = f"<h2>{title}</h2><div class=wide><table><tr><th>domain</th><th>real</th><th>fake</th>"

@@ -5,14 +5,11 @@ A number without its circumstances cannot be compared. So ``results.json`` holds
 same table for a spreadsheet. Numbers keep all their digits; rounding is for the eye only.
 """
 
-import csv
-import io
 import json
 import math
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,10 +18,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from rich.console import Console
 from rich.table import Table
 
 import dfl
+from dfl.data import csv_files
+from dfl.terminal import console
 
 #: Packages whose versions can change a number.
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "peft", "numpy", "pillow", "simplejpeg")
@@ -155,16 +153,12 @@ def print_fairness(rows: Sequence[Row]) -> None:
     for domain, attribute, values in lines:
         shown.add_row(domain, attribute, *(f"{values[name]:.4f}" for name in names))
     if lines:
-        Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+        console(160).print(shown)
 
 
 def to_csv(rows: Sequence[Row]) -> str:
     """Return a table as CSV: an undefined metric is ``nan``, one that a domain does not have is empty."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return csv_files.whole(list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
 def to_json(content: Any) -> str:
@@ -208,8 +202,7 @@ def _print_columns(rows: Sequence[Row], names: Sequence[str]) -> None:
         counts = ["" if row[name] is None else f"{row[name]:,}" for name in ("n_real", "n_fake")]
         numbers = [f"{row[name]:.4f}" if name in row else "" for name in names]
         shown.add_row(row["domain"], *counts, *numbers)
-    # in a log file nothing says how wide it is, and numbers must not be cut
-    Console(width=None if sys.stdout.isatty() else 220, highlight=False).print(shown)
+    console(220).print(shown)
 
 
 def run_info(trainer: pl.Trainer, module: Any) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
+from dfl.data import csv_files
 from dfl.data.sources import table as tables
+from dfl.data.sources.contradictions import against, contradiction, speaking
+from dfl.data.sources.labels import cell, ends, label_meaning
 from dfl.errors import UserError
 
 #: Names of the columns, lower case, in order of preference.
@@ -24,6 +26,8 @@ ALIASES = {
     "domain": ("domain", "dataset"),
     "threshold": ("threshold",),
 }
+#: How other programs write that there is nothing.
+_NOTHING = ("", "na", "n/a", "#n/a", "nan", "null", "none")
 
 
 @dataclass
@@ -55,11 +59,11 @@ def read(file: Path, attributes: str | None = None, label_of_fake: str | None = 
         UserError: If the file or a column is not there, or a value makes no sense.
     """
     raw = _load(file)
-    columns = {
-        name: [tables.cell(v) for v in raw[found].to_pylist()]
-        for name, found in ((name, _find(raw.column_names, names)) for name, names in ALIASES.items())
-        if found
-    }
+    if not len(raw):
+        raise UserError(f"{file} is empty: there is no score in it")
+    found = {name: column for name, names in ALIASES.items() if (column := _find(raw.column_names, names))}
+    csv_files.once(file, raw.column_names, found.values())
+    columns = {name: _cells(file, name, column, raw[column]) for name, column in found.items()}
     for name in ("label", "score"):
         if name not in columns and not (name == "score" and "logit" in columns):
             raise UserError(_lacks(file, name, raw.column_names))
@@ -85,14 +89,14 @@ def read(file: Path, attributes: str | None = None, label_of_fake: str | None = 
     lost["no group"] = ~has_group & has_label & ~np.isnan(score)
     kept = np.flatnonzero(has_label & has_group & ~np.isnan(score))
     if not len(kept):
-        why = max(lost, key=lambda reason: int(lost[reason].sum())) if n else "it is empty"
+        why = max(lost, key=lambda reason: int(lost[reason].sum()))
         raise UserError(f"{file}: no image has a score, a label and a group ({why}), so there is nothing to compare")
-    label = tables.read_labels([columns["label"][i] for i in kept], label_of_fake, file)
+    label = _labels(file, raw, found, kept, [columns["label"][i] for i in kept], label_of_fake)
     text = {name: np.array(columns.get(name, [""] * n), object)[kept] for name in ("group", "video", "domain", "path")}
     paths = Counter(zip(text["domain"], text["path"], strict=True))
     return Scores(
         score[kept],
-        np.array(label, np.int64),
+        label,
         text["group"],
         text["video"],
         np.array([d or "all images" for d in text["domain"]], object),
@@ -102,23 +106,57 @@ def read(file: Path, attributes: str | None = None, label_of_fake: str | None = 
     )
 
 
+def _labels(
+    file: Path, raw: pa.Table, found: dict[str, str], kept: np.ndarray, values: list[str], label_of_fake: str | None
+) -> np.ndarray:
+    """Return 0 or 1 for each row that is kept, int64; what else speaks of real and fake must not say the opposite.
+
+    Raises:
+        UserError: If the values do not say which is fake.
+        Contradiction: If another column, the folders or the column's own name say the opposite.
+    """
+    column = found["label"]
+    meaning = label_meaning(set(values), label_of_fake, file, column)
+    label = np.array([meaning[value] for value in values], np.int64)
+    if label_of_fake is None:
+        words = {name: one.take(pa.array(kept)) for name, one in speaking(raw, {column}).items()}
+        paths = words.pop(found["path"], None) if "path" in found else None
+        if one := against(pa.chunked_array([label]), paths, words):
+            path = f"row {kept[one.row] + 1}" if paths is None else str(paths[one.row])
+            real, fake = ends(meaning)
+            ways = f"set --label_of_fake {real} if that is right, or --label_of_fake {fake} if the labels are"
+            raise contradiction(str(file), f"column {column!r}", one, path, ways)
+    return label
+
+
+def _cells(file: Path, ours: str, name: str, column: pa.ChunkedArray) -> list[str]:
+    """Return a column as text; labels and numbers that say that there is nothing as ''."""
+    if tables.holds_bytes(column.type):
+        raise UserError(f"{file}: column {name!r} holds {column.type}, where text or numbers belong")
+    text = [cell(value) for value in column.to_pylist()]
+    absent = _NOTHING if ours in ("label", "score", "logit", "threshold") else ()
+    return ["" if one.strip().lower() in absent else one for one in text]
+
+
 def _load(file: Path) -> pa.Table:
     if not file.is_file():
         raise UserError(f"no file {file}; give the scores of `dfl predict`, or --ckpt_path and --data")
     try:
         if file.suffix.lower() == ".jsonl":
-            rows: list[dict[str, Any]] = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line]
+            rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError('each line must hold an object such as {"path": "a.png", "score": 0.9}')
             names = list(dict.fromkeys(name for row in rows for name in row))
             return pa.table({name: pa.array([_word(row.get(name)) for row in rows], pa.string()) for name in names})
         if file.suffix.lower() == ".parquet":
             return pa.parquet.read_table(file)
-        return pa.csv.read_csv(file)
-    except (pa.ArrowInvalid, OSError, ValueError, AttributeError) as error:
+        return csv_files.read(file)
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {file}: {str(error).splitlines()[0]}") from error
 
 
 def _word(value: Any) -> str | None:
-    return None if value is None else tables.cell(value)
+    return None if value is None else cell(value)
 
 
 def _find(columns: list[str], names: tuple[str, ...]) -> str | None:
@@ -138,7 +176,8 @@ def _joined(file: Path, raw: pa.Table, attributes: str) -> list[str]:
     for name, column in zip(names, found, strict=True):
         if column is None:
             raise UserError(f"{file} has no column {name!r} (--attributes); it has {', '.join(raw.column_names)}")
-    parts = [[tables.cell(v).replace(",", ";") for v in raw[c].to_pylist()] for c in found]
+    csv_files.once(file, raw.column_names, filter(None, found))
+    parts = [[v.replace(",", ";") for v in _cells(file, "group", c, raw[c])] for c in found if c]
     return [
         ",".join(f"{n}={v}" for n, v in zip(names, row, strict=True)) if all(row) else ""
         for row in zip(*parts, strict=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.tensorboard.summary import hparams
 
+from dfl.errors import visible
 from dfl.evaluation import figures
 from dfl.ranks import is_cut
 
@@ -225,7 +226,9 @@ class Points:
     def add(self, feature: Tensor, item: Mapping[str, Any], domain: str, score: float) -> None:
         """Add an image with its feature (D,)."""
         self.features.append(feature.float().flatten().cpu())
-        self._notes.append([domain, ("real", "fake")[int(item["label"])], f"{score:.4f}", Path(item["path"]).name])
+        self._notes.append(
+            [domain, ("real", "fake")[int(item["label"])], f"{score:.4f}", visible(Path(item["path"]).name)]
+        )
         self._images.append(interpolate(item["image"][None].float() / 255, (SPRITE, SPRITE), mode="area")[0])
 
     def write(self, logger: TensorBoardLogger, split: str, global_step: int) -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from dfl.terminal import console
 
 #: Names of a detector's children that are no part of the network.
 LOSS, METRICS = "criterion", "metrics"
@@ -98,10 +99,8 @@ class Trainer(pl.Trainer):
             column.justify = "right"
         for name, part in counted.parts.items():
             table.add_row(name, f"{part.trainable:,}", f"{part.total:,}")
-        console = Console()
-        console.print(table)
-        console.print(f"network  {counted.network}", highlight=False)
-        console.print(f"loss     {counted.loss}", highlight=False)
-        console.print(
-            f"forward  {count_gmacs(model, side):.2f} GMACs for one image of {side} x {side}", highlight=False
-        )
+        out = console()
+        out.print(table)
+        out.print(f"network  {counted.network}")
+        out.print(f"loss     {counted.loss}")
+        out.print(f"forward  {count_gmacs(model, side):.2f} GMACs for one image of {side} x {side}")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy import stats
@@ -15,6 +17,7 @@ from scipy import stats
 from dfl import audit as verb
 from dfl import cli, page
 from dfl.__main__ import main
+from dfl.data import csv_files
 from dfl.errors import UserError
 from dfl.evaluation import resample
 from dfl.evaluation.audit import examine, interval
@@ -220,6 +223,61 @@ def test_bad_input_is_one_line(tmp_path: Path, row: dict[str, Any], words: list[
     with pytest.raises(UserError, match=said):
         verb.main([str(file), *words])
     assert not Path("audit").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("s.csv", "", "is empty: a table begins with a line of names"),
+        ("s.csv", "\n\n", "is empty: a table begins"),
+        ("s.csv", "path,score,label,group\n", "is empty: there is no score in it"),
+        ("s.csv", "path,score,score,label,group\na,.1,.2,1,g\n", "has 2 columns named 'score'"),
+        (
+            "s.csv",
+            "path,score,label,group\nx/real/a,.1,1,g\nx/fake/b,.9,0,g\n",
+            "its folder says 'real'.*--label_of_fake 0",
+        ),
+        (
+            "s.csv",
+            "score,label,label_str,group\n.1,1,real,g\n.9,0,fake,g\n",
+            "makes row 1 fake, and column 'label_str'",
+        ),
+        ("s.jsonl", "", "is empty: there is no score in it"),
+        ("s.jsonl", " \n{}\n", "is empty: there is no score in it"),
+        ("s.jsonl", "[]\n", "each line must hold an object"),
+        ("s.jsonl", '"word"\n', "each line must hold an object"),
+        ("s.jsonl", "[" * 100_000, "cannot read"),
+        ("s.parquet", "", "cannot read"),
+    ],
+)
+def test_empty_and_odd_files_are_one_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=said):
+        read(tmp_path / name)
+
+
+def test_scores_without_rows_or_with_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "s.parquet"
+    columns = {"score": [0.5], "label": [1], "group": [b"\xff\xd8"]}
+    pq.write_table(pa.table(columns), file)
+    with pytest.raises(UserError, match=r"column 'group' holds binary, where text or numbers belong$"):
+        read(file)
+    pq.write_table(pa.table(columns).slice(0, 0), file)
+    with pytest.raises(UserError, match="is empty: there is no score in it"):
+        read(file)
+
+
+def test_what_a_detector_answered_is_no_second_label(tmp_path: Path) -> None:
+    content = "path,score,verdict,class,label,group\na,.1,real,real,1,g\nb,.9,fake,synthetic,0,g\n"
+    (tmp_path / "s.csv").write_text(content)
+    assert read(tmp_path / "s.csv").label.tolist() == [1, 0]
+
+
+def test_names_that_a_spreadsheet_would_run_come_back(tmp_path: Path) -> None:
+    names = ["=1+1", "-g", "@x", "'=y"]
+    lines = [{"path": f"={i}", "score": 0.1, "label": i % 2, "group": name} for i, name in enumerate(names)]
+    (tmp_path / "s.csv").write_text(csv_files.whole(["path", "score", "label", "group"], lines))
+    assert read(tmp_path / "s.csv").group.tolist() == names
 
 
 def saved(file: Path, given: Scores) -> Path:

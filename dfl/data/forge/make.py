@@ -9,7 +9,6 @@ step. Cut off at any moment, the same command goes on. Each picture is a functio
 set does not depend on the number of processes.
 """
 
-import csv
 import io
 import json
 import os
@@ -25,6 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from dfl.data import csv_files
 from dfl.data.decoding import DecodeError
 from dfl.data.forge import plan
 from dfl.data.forge.makers import Scene, blended, find, named
@@ -212,10 +212,7 @@ def _fill(
             f"{skipped[-1]['reason']}; --max_missing allows {max_missing:.0%}"
         )
     made = [row for answer in done for row in answer["rows"]]
-    with open(hidden / "table.csv", "w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        table.writerows(made)
+    (hidden / "table.csv").write_text(csv_files.whole(COLUMNS, made), encoding="utf-8", newline="")
     contact_sheet(hidden, made).save(hidden / "sheet.jpg", quality=90)
     log.unlink()
     _tell(work, made, skipped)

@@ -20,41 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.decoding import escaped
+from dfl.data.sources.contradictions import Found, against, contradiction
 from dfl.data.splits import split_column
 from dfl.errors import UserError, near
 
 SPLITS = ("train", "val", "test")
 #: Names that other people give to our splits.
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-#: Folder and class names whose meaning the field agrees on, lower case.
-REAL_NAMES = frozenset(
-    [
-        "real",
-        "0_real",
-        "nature",
-        "original",
-        "authentic",
-        "au",
-        "celeb-real",
-        "youtube-real",
-        "training_real",
-        "pristine",
-    ]
-)
-FAKE_NAMES = frozenset(
-    [
-        "fake",
-        "1_fake",
-        "ai",
-        "full_synthetic",
-        "synthetic",
-        "tampered",
-        "tp",
-        "manipulated",
-        "celeb-synthesis",
-        "training_fake",
-    ]
-)
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif"])
 
 #: What to tell of an address in place of a folder; Path makes one slash of two.
@@ -107,16 +79,6 @@ def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     except UnicodeEncodeError:
         texts = {name: list(map(escaped, column)) for name, column in columns.items() if _DEFAULTS[name] == ""}
         return pa.table(columns | texts, schema=ROW_SCHEMA)
-
-
-def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> int | None:
-    """Return 0 or 1 for a class name, by explicit names only and never by sort order; None if unknown."""
-    word = name.lower()
-    if word in REAL_NAMES | {n.lower() for n in real}:
-        return 0
-    if word in FAKE_NAMES | {n.lower() for n in fake}:
-        return 1
-    return None
 
 
 def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -181,6 +143,8 @@ class Source(ABC):
     mask_convention: str = "no masks"
     #: What of the layout was written from memory and not yet seen on a real copy; '' for nothing.
     recalled: str = ""
+    #: Whether the user said which label means fake: then nothing else is held against it.
+    label_told: bool = False
 
     def __init__(self, limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
         unknown = set(limit) - set(SPLITS) if isinstance(limit, dict) else set()
@@ -214,6 +178,7 @@ class Source(ABC):
 
         Raises:
             UserError: If the split is unknown or holds no image.
+            Contradiction: If folders or classes say the opposite of the labels (``contradictions.py``).
         """
         if split not in SPLITS:
             raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
@@ -222,6 +187,8 @@ class Source(ABC):
         table = table.cast(pa.schema([a if k else b for a, b, k in zip(table.schema, ROW_SCHEMA, kept, strict=True)]))
         if not len(table):
             raise UserError(f"{self!r} has no image in split {split!r}")
+        if not self.label_told and (found := against(table["label"], table["path"], {}, table["class_label"])):
+            raise contradiction(repr(self), "its label", found, table["path"][found.row].as_py(), self._ways(found))
         limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit
         if limit is not None and limit < len(table):
             keep = np.random.default_rng([self.limit_seed, SPLITS.index(split)]).choice(
@@ -231,6 +198,10 @@ class Source(ABC):
             chosen[keep] = True
             table = table.filter(pa.array(chosen))
         return table
+
+    def _ways(self, found: Found) -> str:
+        """Return what to do about labels that something else contradicts."""
+        return "mend the list or the folders, or write them as a CSV for Table, whose label_of_fake settles it"
 
     def missing(self, what: str, where: str | Path) -> UserError:
         """Return the one error for data that are not there: what was looked for, where, and how to get it."""

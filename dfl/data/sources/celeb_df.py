@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dfl.data.containers import need_video
-from dfl.data.sources.base import Carved, label_of
+from dfl.data.sources.base import Carved
 from dfl.data.sources.generators import made_by
+from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import Row, first_folder, subfolders, video_rows, videos_in
 from dfl.errors import UserError
 

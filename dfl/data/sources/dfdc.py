@@ -1,13 +1,14 @@
 """The Deepfake Detection Challenge (Dolhansky et al., 2020) and its preview DFDCP (2019)."""
 
-import csv
 import re
 from pathlib import Path
 from typing import Any
 
+from dfl.data import csv_files
 from dfl.data.containers import need_video
-from dfl.data.sources.base import Carved, label_of
+from dfl.data.sources.base import Carved
 from dfl.data.sources.generators import made_by
+from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import Missing, Row, first_folder, present, read_json, subfolders, video_rows
 from dfl.errors import UserError
 
@@ -81,13 +82,12 @@ class Dfdc(_Listed):
             raise self.expected("labels.csv", base)
         videos = first_folder(base / "videos") or base
         rows: list[Row] = []
-        with table.open(newline="") as lines:
-            reader = csv.DictReader(lines)
-            if not {"filename", "label"} <= set(reader.fieldnames or []):
-                raise UserError(f"{table} needs the columns filename and label; it has {reader.fieldnames}")
-            for entry in reader:
-                name, label = entry["filename"], {"0": 0, "1": 1}.get(entry["label"])
-                rows += self._row(videos / name, f"dfdc/{Path(name).stem}", label, table)
+        listed = csv_files.read(table)
+        if not {"filename", "label"} <= set(listed.column_names):
+            raise UserError(f"{table} needs the columns filename and label; it has {', '.join(listed.column_names)}")
+        csv_files.once(table, listed.column_names, ("filename", "label"))
+        for name, label in zip(listed["filename"].to_pylist(), listed["label"].to_pylist(), strict=True):
+            rows += self._row(videos / name, f"dfdc/{Path(name).stem}", {"0": 0, "1": 1}.get(label), table)
         return self._there(rows, table)
 
 

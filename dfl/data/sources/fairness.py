@@ -4,7 +4,6 @@ Their columns changed name and place between releases, so they are read by name.
 ``male,asian``, so that gender and race can be told apart again.
 """
 
-import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dfl.data import csv_files
 from dfl.data.sources.base import Carved, Source, to_table
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Missing, Row, present, relocate
@@ -52,16 +52,17 @@ def read_people(source: Source, file: Path, women: str) -> list[dict[str, str]]:
     """
     if not file.is_file():
         raise source.expected(file.name, file.parent)
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        names = {str(n).strip().lower().replace(" ", "_"): str(n) for n in reader.fieldnames or []}
-        columns = {k: names[a] for k, aliases in COLUMNS.items() for a in reversed(aliases) if a in names}
-        for needed in ("path", "label"):
-            if needed not in columns:
-                raise UserError(
-                    f"{file} has none of the columns {', '.join(COLUMNS[needed])}; it has {', '.join(names.values())}"
-                )
-        rows = [{k: str(entry[c] or "").strip() for k, c in columns.items()} for entry in reader]
+    table = csv_files.read(file)
+    names = {name.lower().replace(" ", "_"): name for name in table.column_names}
+    columns = {k: names[a] for k, aliases in COLUMNS.items() for a in reversed(aliases) if a in names}
+    for needed in ("path", "label"):
+        if needed not in columns:
+            raise UserError(
+                f"{file} has none of the columns {', '.join(COLUMNS[needed])}; it has {', '.join(names.values())}"
+            )
+    csv_files.once(file, table.column_names, columns.values())
+    cells = zip(*(table[name].to_pylist() for name in columns.values()), strict=True)
+    rows = [dict(zip(columns, map(str.strip, row), strict=True)) for row in cells]
     toned = any("skin" in n for n in names)
     for row in rows:
         if row["label"] not in ("0", "1", "0.0", "1.0"):

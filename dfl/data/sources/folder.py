@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dfl.data.sources.base import SPLIT_NAMES, Source, images_in, label_of, part, to_table
+from dfl.data.sources.base import SPLIT_NAMES, Source, images_in, part, to_table
+from dfl.data.sources.names import label_of
 from dfl.errors import UserError
 
 
@@ -42,6 +43,7 @@ class Folder(Source):
         super().__init__(limit, limit_seed)
         self.root = Path(root).expanduser()
         self.real, self.fake = real or [], fake or []
+        self.label_told = bool(self.real or self.fake)
         self.fractions, self.seed, self.generator, self.family = fractions, seed, generator, family
 
     def items(self, split: str) -> pa.Table:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
 
-from dfl.data.sources.base import Source, images_in, label_of, to_table
+from dfl.data import csv_files
+from dfl.data.sources.base import Source, images_in, to_table
+from dfl.data.sources.contradictions import Contradiction
+from dfl.data.sources.names import label_of
 from dfl.errors import UserError
 
 #: The set's own names of our splits.
@@ -58,13 +60,14 @@ class Kaggle140k(Source):
         return to_table(rows)
 
     def _listed(self, file: Path, base: Path) -> list[Path]:
-        table = pa.csv.read_csv(file)
+        table = csv_files.read(file)
         if not {"path", "label_str"} <= set(table.column_names):
             raise UserError(f"{file} needs the columns path and label_str; it has {', '.join(table.column_names)}")
-        paths = [base / p for p in table["path"].to_pylist()]
+        csv_files.once(file, table.column_names, ("path", "label_str"))
+        paths = [base / p.replace("\\", "/") for p in table["path"].to_pylist()]
         for path, word in zip(paths, table["label_str"].to_pylist(), strict=True):
             if label_of(path.parent.name) != label_of(word):
-                raise UserError(
+                raise Contradiction(
                     f"{file} calls {path.parent.name}/{path.name} {word!r}: "
                     "the table and the folders do not belong together"
                 )

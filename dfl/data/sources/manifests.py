@@ -1,12 +1,13 @@
 """Lists in the form of other frameworks: IMDL-BenCo and ForensicHub JSON, SPAI CSV."""
 
-import csv
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.sources.base import SPLIT_NAMES, Source, images_in, label_of, part, to_table
+from dfl.data import csv_files
+from dfl.data.sources.base import SPLIT_NAMES, Source, images_in, part, to_table
+from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import Missing, Row, masked, present, read_json, relocate
 from dfl.errors import UserError
 
@@ -127,15 +128,18 @@ class Spai(_List):
     def rows(self) -> list[Row]:
         """Return all rows of the list."""
         rows: list[Row] = []
-        with self.file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            if not {"image", "class"} <= set(reader.fieldnames or []):
-                raise UserError(f"{self.file} needs the columns image, class and split; it has {reader.fieldnames}")
-            for entry in reader:
-                label = {"0": 0, "1": 1}.get(entry["class"], label_of(entry["class"]))
-                split = entry.get("split") or ""
-                if label is None or (split and split.lower() not in SPLIT_NAMES):
-                    raise UserError(f"{self.file}: cannot read the class or split of {entry['image']}: {dict(entry)}")
-                known = {"label": label, "class_label": label, "split": SPLIT_NAMES.get(split.lower(), "")}
-                rows.append({"path": entry["image"], **known})
+        table = csv_files.read(self.file)
+        names = table.column_names
+        if not {"image", "class"} <= set(names):
+            raise UserError(f"{self.file} needs the columns image, class and split; it has {', '.join(names)}")
+        csv_files.once(self.file, names, ("image", "class", "split"))
+        splits = table["split"].to_pylist() if "split" in names else [""] * len(table)
+        entries = zip(table["image"].to_pylist(), table["class"].to_pylist(), splits, strict=True)
+        for image, name, split in entries:
+            label = {"0": 0, "1": 1}.get(name, label_of(name))
+            if label is None or (split and split.lower() not in SPLIT_NAMES):
+                raise UserError(f"{self.file}: cannot read the class or split of {image}: {name!r}, {split!r}")
+            rows.append(
+                {"path": image, "label": label, "class_label": label, "split": SPLIT_NAMES.get(split.lower(), "")}
+            )
         return rows

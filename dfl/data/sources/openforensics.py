@@ -8,8 +8,9 @@ import pyarrow as pa
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import locate
 from dfl.data.masks import polygon_of
-from dfl.data.sources.base import Source, label_of, to_table
+from dfl.data.sources.base import Source, to_table
 from dfl.data.sources.generators import made_by
+from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import Missing, Row, first_folder, present, read_json
 from dfl.errors import UserError
 

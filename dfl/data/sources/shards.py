@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from dfl.data.locators import locate
 from dfl.data.sources.base import Carved
 from dfl.data.sources.generators import family_of, made_by
+from dfl.data.sources.labels import check_names, class_names
 from dfl.data.sources.trees import Row, chosen, class_folders, first_folder, plain_rows, subfolders
 from dfl.errors import UserError
 
@@ -33,12 +34,15 @@ def cells(file: Path, columns: list[str], images: list[str]) -> list[dict[str, A
 
     Raises:
         UserError: If the shard cannot be read or lacks a column.
+        Contradiction: If its schema names the integers of ``label`` other than 0 real, all others fake.
     """
     with opened(file) as shard:
         names = shard.schema_arrow.names
         for name in [*columns, *images]:
             if name not in names:
                 raise UserError(f"{file} has no column {name!r}; it has {', '.join(names)}")
+        if "label" in columns:
+            check_names(file, class_names(shard.schema_arrow, "label") or [])
         return list(shard.read(columns=columns).to_pylist())
 
 

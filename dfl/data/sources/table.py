@@ -1,6 +1,7 @@
 """A table of images, CSV or Parquet, with named columns."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet
 
+from dfl.data import csv_files
 from dfl.data.locators import all_below, below
 from dfl.data.masks import check_rule
-from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
+from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source
+from dfl.data.sources.contradictions import Found, against, contradiction, speaking
+from dfl.data.sources.labels import Fakes, cell, class_names, ends, label_meaning
+from dfl.data.sources.parquet_table import holds_bytes
+from dfl.data.sources.parquet_table import read as read_parquet
+from dfl.data.sources.trees import from_windows
 from dfl.data.splits import split_column
 from dfl.data.text_columns import one_piece, pieces
 from dfl.errors import UserError
@@ -46,15 +52,19 @@ _TEXT = frozenset(field.name for field in ROW_SCHEMA if pa.types.is_string(field
 class Table(Source):
     """Rows of a CSV or Parquet file. Paths in it are relative to ``root``, or to the file's folder.
 
-    Labels may be 0 and 1, or class names the field agrees on (real, fake, ...). Where a set counts the other way
-    round, say ``label_of_fake: "0"``; then the one other value is real.
+    Labels may be 0 and 1, or class names the field agrees on (real, fake, ...), in the cells or, as Hugging Face has
+    them, in the schema. Where a set counts the other way round, say ``label_of_fake: 0``; then the one other value is
+    real. Without it, whatever in the table says the opposite of a label is an error (``contradictions.py``).
+
+    All of a CSV file is text, so 007 stays 007. Paths may have backslashes, and the drive of another machine before
+    them. In Parquet, images and masks may be cells: bytes of a file, or structs ``{bytes, path}``.
 
     Args:
         file: The CSV or Parquet file.
         root: Folder that relative paths start from; by default the file's own.
-        columns: Column of the file by our name, for example ``{path: img, label: is_real}``; only where the
-            name is not one of the usual ones.
-        label_of_fake: The value that means fake. None: 1, or a name such as fake.
+        columns: Column of the file by our name, for example ``{path: photo, label: is_real}`` (with ``label_of_fake:
+            0``); only where the name is not one of the usual ones.
+        label_of_fake: The value that means fake, or a list of them. None: 1, or a name such as fake.
         mask_rule: How masks are read that have no rule in the table (``dfl/data/masks.py``), such as ``max>0``; by
             default the set's masks are looked at together.
         fractions: Share of train, val and test where the file has no split column; None puts all images in
@@ -62,6 +72,7 @@ class Table(Source):
         seed: Seed of the split by fraction.
         limit: At most so many images, in all splits or by split.
         limit_seed: Seed of that draw.
+        encoding: Of a CSV file, such as gbk or cp1252; by default UTF-8.
     """
 
     def __init__(
@@ -69,30 +80,37 @@ class Table(Source):
         file: str,
         root: str | None = None,
         columns: dict[str, str] | None = None,
-        label_of_fake: str | int | None = None,
+        label_of_fake: Fakes = None,
         mask_rule: str = "",
         fractions: dict[str, float] | None = None,
         seed: int = 0,
         limit: int | dict[str, int] | None = None,
         limit_seed: int = 0,
+        encoding: str | None = None,
     ) -> None:
         super().__init__(limit, limit_seed)
-        self.file = Path(file).expanduser()
+        self.file, self.encoding = Path(file).expanduser(), encoding
         self.root = Path(root).expanduser() if root else self.file.parent
         self.columns, self.label_of_fake, self.fractions, self.seed = columns or {}, label_of_fake, fractions, seed
+        self.label_told = label_of_fake is not None
 
         self.mask_rule = check_rule(mask_rule)
         self._held: tuple[tuple[int, int], pa.Table] | None = None
+        self._ends = ("0", "1")  # values of the label column that mean real and fake
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
         raw = self._read()
-        table = pa.table({name: _texts(column) for name, column in self._columns(raw).items() if name in _TEXT})
-        label = self._labels(raw.column(self._column(raw.column_names, "label")))
-        table = table.append_column("label", label)
+        known = self._names(raw.column_names)
+        text = {name: _texts(raw[known[name]], self._where(known[name])) for name in known if name in _TEXT}
+        table = pa.table({name: column.cast(pa.string()) if name in PLAIN else column for name, column in text.items()})
+        if len(table) and not pc.min(pc.binary_length(table["path"])).as_py():
+            row = pc.index(table["path"], "").as_py() + 1
+            raise UserError(f"{self._where(known['path'])}: row {row} names no image; mend it or take it out")
+        table = table.append_column("label", self._labels(raw, known))
         for name in ("class_label", "frame", "bits"):
-            if found := self._column(raw.column_names, name):
-                table = table.append_column(name, self._numbers(raw.column(found), name))
+            if name in known:
+                table = table.append_column(name, self._numbers(raw[known[name]], name))
         del raw
         sides = self._sides(table)
         if sides is not None and pc.any(pc.not_equal(sides, "")).as_py():
@@ -120,6 +138,9 @@ class Table(Source):
                 table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))
         return table.select(ROW_SCHEMA.names)
 
+    def __repr__(self) -> str:
+        return f"Table({self.file})"
+
     def release(self) -> None:
         """Let go of the file's content, which is held between the splits that are read of it."""
         self._held = None
@@ -131,19 +152,18 @@ class Table(Source):
         stat = self.file.stat()
         version = (stat.st_mtime_ns, stat.st_size)
         if self._held is None or self._held[0] != version:
-            try:
-                if self.file.suffix.lower() == ".parquet":
-                    known = self._names(pa.parquet.read_schema(self.file).names)
-                    repeating = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
-                    columns = list(dict.fromkeys(known.values()))
-                    # not read_table, which cuts dictionaries into many pieces that must be put together again
-                    with pa.parquet.ParquetFile(self.file, read_dictionary=repeating, memory_map=True) as file:
-                        raw = file.read(columns)
-                else:
-                    raw = pa.csv.read_csv(self.file)
-                    self._names(raw.column_names)
-            except (pa.ArrowInvalid, OSError) as e:
-                raise UserError(f"cannot read the table {self.file}: {str(e).splitlines()[0]}") from e
+            if self.file.suffix.lower() == ".parquet":
+                try:
+                    schema = pa.parquet.read_schema(self.file)
+                    known = self._names(schema.names)
+                    names = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
+                    repeating = [column for column in names if not pa.types.is_nested(schema.field(column).type)]
+                    raw = read_parquet(self.file, known, repeating, self.columns)
+                except (pa.ArrowException, OSError) as e:
+                    raise UserError(f"cannot read the table {self.file}: {str(e).splitlines()[0]}") from e
+            else:
+                raw = csv_files.read(self.file, self.encoding)
+                self._names(raw.column_names)
             self._held = version, raw
         return self._held[1]
 
@@ -156,10 +176,11 @@ class Table(Source):
                     f"{self.file} has no column for {name!r}: it has {', '.join(names)}; "
                     f"name it with columns: {{{name}: ...}}"
                 )
+        csv_files.once(self.file, names, found.values())
         return found
 
-    def _columns(self, raw: pa.Table) -> dict[str, pa.ChunkedArray]:
-        return {name: raw.column(column) for name, column in self._names(raw.column_names).items()}
+    def _where(self, column: str) -> str:
+        return f"{self.file}: column {column!r}"
 
     def _sides(self, table: pa.Table) -> pa.ChunkedArray | pa.Array | None:
         """Return the split of each row in our words; None if the file knows none."""
@@ -172,6 +193,8 @@ class Table(Source):
 
     def _paths(self, paths: pa.ChunkedArray, here: pa.Array | None) -> pa.ChunkedArray:
         """Return paths below the root; of those rows alone where ``here``, bool (n,), is true."""
+
+        paths = from_windows(paths, self.root, self.file)
 
         def done() -> Iterator[pa.Array]:
             row = 0
@@ -186,6 +209,7 @@ class Table(Source):
 
     def _masks(self, masks: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return masks below the root; no mask stays no mask."""
+        masks = from_windows(masks, self.root, self.file)
         if pc.any(pc.equal(masks, "")).as_py():
             return _by_value(masks, lambda mask: below(self.root, mask) if mask else "", pa.string())
         return self._paths(masks, None)
@@ -199,23 +223,53 @@ class Table(Source):
         found = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
         return None if name == "method" and found == self._column(names, "generator") else found
 
-    def _labels(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
-        meaning = _meaning({cell(v) for v in pc.unique(values).to_pylist()}, self.label_of_fake, self.file)
-        return _by_value(values, lambda v: meaning[cell(v)], pa.int8())
+    def _labels(self, raw: pa.Table, known: Mapping[str, str]) -> pa.ChunkedArray:
+        """Return 0 or 1 for each row.
+
+        Raises:
+            Contradiction: If another column, the column's own name or the schema says the opposite.
+        """
+        column, values = known["label"], raw[known["label"]]
+        if pa.types.is_nested(values.type) or holds_bytes(values.type):
+            values = _texts(values, self._where(column))
+        names = class_names(raw.schema, column)
+        told = {cell(value) for value in pc.unique(values).to_pylist()}
+        meaning = label_meaning(told, self.label_of_fake, self.file, column, names)
+        labels = _by_value(values, lambda v: meaning[cell(v)], pa.int8())
+        self._ends = ends(meaning)
+        if self.label_told:
+            return labels
+        own = {column, *(known[name] for name in PLAIN if name in known)}
+        if found := against(labels, None, speaking(raw, own)):
+            path = str(raw[known["path"]][found.row].as_py())
+            raise contradiction(str(self.file), f"column {column!r}", found, path, self._ways(found))
+        return labels
+
+    def _ways(self, found: Found) -> str:
+        real, fake = self._ends
+        keep = f"label_of_fake: {fake} if the labels are right"
+        if not found.all:
+            return f"mend these rows, or set {keep}"
+        if found.column:
+            return f"set columns: {{label: {found.column}}} if that is right, or {keep}"
+        return f"set label_of_fake: {real} if that is right, or {keep}"
 
     def _numbers(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         kind = ROW_SCHEMA.field(name).type
+        if pa.types.is_nested(column.type):
+            raise UserError(f"{self._where(name)} holds {column.type}, where whole numbers belong")
         try:
             if pa.types.is_integer(column.type):
                 return column.cast(kind).fill_null(-1)
-            return _by_value(column, lambda v: -1 if v is None else int(v), kind)
-        except (ValueError, OverflowError) as e:  # Arrow's errors are ValueErrors
-            raise UserError(f"{self.file}: column {name!r} must hold whole numbers: {str(e).splitlines()[0]}") from e
+            return _by_value(column, _whole, kind)
+        except (ValueError, TypeError, OverflowError, pa.ArrowException) as e:
+            raise UserError(f"{self._where(name)} must hold whole numbers: {str(e).splitlines()[0]}") from e
 
     def _split(self, name: str) -> str:
-        if name and name.lower() not in SPLIT_NAMES:
+        name = name.strip().lower()
+        if name and name not in SPLIT_NAMES:
             raise UserError(f"{self.file}: unknown split {name!r}; there are {', '.join(SPLIT_NAMES)}")
-        return SPLIT_NAMES.get(name.lower(), "")
+        return SPLIT_NAMES.get(name, "")
 
 
 def _put(table: pa.Table, name: str, column: pa.ChunkedArray | pa.Array) -> pa.Table:
@@ -241,57 +295,29 @@ def _by_value(column: pa.ChunkedArray, function: Callable[[Any], Any], kind: pa.
     return found.fill_null(function(None)) if column.null_count else found
 
 
-def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return ``cell`` of each cell, as text or as a dictionary of text."""
+def _whole(value: Any) -> int:
+    """Return a number, whole though it may be written as 3.0; -1 for none."""
+    number = float(value) if value not in (None, "") else math.nan
+    if not math.isnan(number) and not number.is_integer():
+        raise ValueError(f"found {value!r}")
+    return -1 if math.isnan(number) else int(number)
+
+
+def _texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """Return ``cell`` of each cell, as text or as a dictionary of text; ``where`` begins an error."""
     kind = column.type
     if kind == pa.dictionary(pa.int32(), pa.string()) and not column.null_count:
         return column
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
+    if holds_bytes(kind):
+        try:
+            column, kind = column.cast(pa.string()), pa.string()
+        except pa.ArrowException as e:
+            raise UserError(f"{where} holds {kind}, where text belongs") from e
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
         column = column.cast(pa.string())
         return column.fill_null("") if column.null_count else column
     if pa.types.is_nested(kind) or pa.types.is_null(kind):
         return pa.chunked_array([[cell(value) for value in column.to_pylist()]], pa.string())
     return _by_value(column, cell, pa.string())
-
-
-def read_labels(values: list[str], label_of_fake: str | int | None, file: Path) -> list[int]:
-    """Return 0 (real) or 1 (fake) for each value.
-
-    Args:
-        values: 0 and 1, or class names the field agrees on.
-        label_of_fake: The value that means fake, where it is neither; then one other value is real.
-        file: Where they stand.
-
-    Raises:
-        UserError: If the values do not say which is fake.
-    """
-    meaning = _meaning(set(values), label_of_fake, file)
-    return [meaning[value] for value in values]
-
-
-def _meaning(values: set[str], label_of_fake: str | int | None, file: Path) -> dict[str, int]:
-    """Return the label by value; see ``read_labels``."""
-    known = sorted(values)
-    if label_of_fake is not None:
-        fake = str(label_of_fake)
-        if len([v for v in known if v != fake]) > 1:
-            raise UserError(
-                f"{file}: labels are {', '.join(known)}; with label_of_fake={fake} one other value must be left"
-            )
-        return {v: int(v == fake) for v in known}
-    meaning = {v: {"0": 0, "1": 1}.get(v, label_of(v)) for v in known}
-    told = {v: label for v, label in meaning.items() if label is not None}
-    if len(told) < len(known):
-        raise UserError(f"{file}: cannot tell real from fake by the labels {', '.join(known[:10])}; set label_of_fake")
-    return told
-
-
-def cell(value: object) -> str:
-    """Return a cell as text: whole floats as integers (a column with gaps is read as float), None as ''."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,9 +1,9 @@
 """Realistic tampering with masks: NIST16, IMD2020, Korus."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
+from dfl.data import csv_files
 from dfl.data.masks import check_rule
 from dfl.data.sources.base import Unsplit
 from dfl.data.sources.generators import made_by
@@ -55,14 +55,15 @@ class Nist16(Unsplit):
             table = base / "reference" / task / f"NC2016-{task}-ref.csv"
             if not table.is_file():
                 raise self.expected(f"reference/{task}/{table.name}", base, "unpack it, or set tasks or root")
-            with table.open(newline="") as lines:
-                reader = csv.DictReader(lines, delimiter="|")
-                if not {"ProbeFileName", "ProbeMaskFileName", "IsTarget"} <= set(reader.fieldnames or []):
-                    raise UserError(f"{table} needs ProbeFileName, ProbeMaskFileName and IsTarget between '|'")
-                for entry in reader:
-                    row = self._row(base, task, entry)
-                    if row["label"] or row["path"] not in found:
-                        found[row["path"]] = row
+            listed = csv_files.read(table)
+            needed = {"ProbeFileName", "ProbeMaskFileName", "IsTarget"}
+            if not needed <= set(listed.column_names):
+                raise UserError(f"{table} needs ProbeFileName, ProbeMaskFileName and IsTarget between '|'")
+            csv_files.once(table, listed.column_names, {*needed, "BaseFileName"})
+            for entry in listed.to_pylist():
+                row = self._row(base, task, entry)
+                if row["label"] or row["path"] not in found:
+                    found[row["path"]] = row
         change = "unpack the rest, or set missing: skip"
         return present(self, list(found.values()), base / "reference", change, self.missing_images)
 

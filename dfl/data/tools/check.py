@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.table import Table as RichTable
 
+from dfl.data import csv_files
 from dfl.data.sources.base import TIES
 from dfl.data.tools.check_page import page
 from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
@@ -30,7 +29,8 @@ from dfl.data.tools.output import atomic
 from dfl.data.tools.scan import read_by, scanned, unclear
 from dfl.data.tools.twins import Twins, exact, near
 from dfl.data.tools.work import told
-from dfl.errors import UserError
+from dfl.errors import UserError, visible
+from dfl.terminal import console
 
 #: Columns whose values are counted by class.
 COUNTED = ("set", "split", "generator", "family", "method", "group", "compression", "format", "mode", "quality", "size")
@@ -82,9 +82,7 @@ def check(
         table = _facts(sources, folder, root, workers, progress)
         found, copies = examine(table, distance)
         atomic(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False).encode())
-        sink = pa.BufferOutputStream()
-        pacsv.write_csv(copies, sink)
-        atomic(folder / "copies.csv", sink.getvalue().to_pybytes())
+        atomic(folder / "copies.csv", csv_files.whole(copies.column_names, copies.to_pylist()).encode())
         atomic(folder / "check.html", page(table, found).encode())
     _print(found, folder)
     errors = [p for p in found["problems"] if p.severity == "error"]
@@ -114,7 +112,10 @@ def _facts(sources: list[str], folder: Path, root: str | None, workers: int | No
 
 
 def _is_scan(path: Path) -> bool:
-    return path.suffix.lower() == ".parquet" and path.is_file() and pq.read_schema(path).names == SCAN_SCHEMA.names
+    try:
+        return path.suffix.lower() == ".parquet" and path.is_file() and pq.read_schema(path).names == SCAN_SCHEMA.names
+    except (OSError, pa.ArrowException):  # the source that reads it says what is wrong
+        return False
 
 
 def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Table]:
@@ -348,21 +349,23 @@ def _worded(score: Score) -> str:
 
 
 def _print(found: Mapping[str, Any], folder: Path) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    out = console()
     table = RichTable("images", "real", "fake", "unlabelled")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, one in found["places"].items():
-        table.add_row(name, *(f"{one[kind]:,}" for kind in ("real", "fake", "unlabelled")))
-    console.print(table)
+        table.add_row(visible(name), *(f"{one[kind]:,}" for kind in ("real", "fake", "unlabelled")))
+    out.print(table)
     scores = RichTable("leak score (AUROC)", *next(iter(found["leak"].values())))
     for name, one in found["leak"].items():
         cells = ["undefined" if score.undefined else f"{score.auroc:.3f}" for score in one.values()]
-        scores.add_row(name, *cells)
-    console.print(scores)
+        scores.add_row(visible(name), *cells)
+    out.print(scores)
     for problem in found["problems"]:
-        console.print(f"{MARKS[problem.severity]} {problem.text}", markup=False)
-    console.print(f"\n{folder / 'check.html'} shows it with pictures; check.json and copies.csv lie beside it")
+        out.print(f"{MARKS[problem.severity]} {visible(problem.text)}", soft_wrap=True)
+    out.print(
+        f"\n{folder / 'check.html'} shows it with pictures; check.json and copies.csv lie beside it", soft_wrap=True
+    )
 
 
 def _plain(value: Any) -> Any:

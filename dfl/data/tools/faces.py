@@ -15,16 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from lightning_utilities.core.imports import RequirementCache
 
+from dfl.data import csv_files
 from dfl.data.containers import frame_count
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic_table
+from dfl.data.tools.output import atomic, atomic_table
 from dfl.data.tools.work import Workers, told
 from dfl.errors import UserError, near
 
@@ -195,27 +195,30 @@ def read_boxes(file: Path) -> Boxes:
     Raises:
         UserError: If it is not there, or has not the columns of a box.
     """
+    if not file.is_file():
+        raise UserError(f"no boxes in {file.absolute()}: there is no such file")
     try:
-        table = pq.read_table(file) if file.suffix.lower() == ".parquet" else pacsv.read_csv(file)
-    except (OSError, pa.ArrowInvalid) as error:
+        table = pq.read_table(file) if file.suffix.lower() == ".parquet" else csv_files.read(file)
+    except (OSError, pa.ArrowException) as error:
         raise UserError(f"no boxes in {file.absolute()}: {str(error).splitlines()[0]}") from error
     names = table.column_names
     if "path" not in names:
         raise UserError(f"{file} has no column path{near('path', names)}; it has {', '.join(names)}")
+    csv_files.once(file, names, ("path", "frame", "landmarks", *CORNER_SIZE, *CORNERS))
     found: Boxes = {}
-    frames = table["frame"].to_pylist() if "frame" in names else [-1] * len(table)
+    frames = _numbers(table, "frame", file) if "frame" in names else [-1] * len(table)
     for path, frame, box in zip(table["path"].to_pylist(), frames, _boxes(table, file), strict=True):
         absolute = os.path.abspath(file.parent / path)
-        found.setdefault(absolute, {}).setdefault(-1 if frame is None else int(frame), []).append(box)
+        found.setdefault(absolute, {}).setdefault(int(frame), []).append(box)
     return found
 
 
 def _boxes(table: pa.Table, file: Path) -> Iterable[Box]:
     names = set(table.column_names)
     if names >= set(CORNER_SIZE):
-        return list(zip(*(table[n].to_pylist() for n in CORNER_SIZE), strict=True))
+        return list(zip(*(_numbers(table, n, file) for n in CORNER_SIZE), strict=True))
     if names >= set(CORNERS):
-        corners = zip(*(table[n].to_pylist() for n in CORNERS), strict=True)
+        corners = zip(*(_numbers(table, n, file) for n in CORNERS), strict=True)
         return [(a, b, c - a, d - b) for a, b, c, d in corners]
     if "landmarks" in names:
         points = [np.array(json.loads(text), np.float64) for text in table["landmarks"].to_pylist()]
@@ -226,6 +229,14 @@ def _boxes(table: pa.Table, file: Path) -> Iterable[Box]:
     )
 
 
+def _numbers(table: pa.Table, name: str, file: Path) -> list[float]:
+    """Return a column of numbers; -1 where it is empty."""
+    try:
+        return [-1.0 if value in (None, "") else float(value) for value in table[name].to_pylist()]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file}: column {name!r} must hold numbers: {error}") from error
+
+
 def _tell(missing: dict[str, str], n: int, file: Path, most: float) -> None:
     """List the images without a face beside the table; too many are an error."""
     beside = file.with_suffix(".missing.csv")
@@ -233,7 +244,8 @@ def _tell(missing: dict[str, str], n: int, file: Path, most: float) -> None:
         beside.unlink(missing_ok=True)
         return
     beside.parent.mkdir(parents=True, exist_ok=True)
-    pacsv.write_csv(pa.table({"path": list(missing), "reason": list(missing.values())}), beside)
+    lost = ({"path": path, "reason": reason} for path, reason in missing.items())
+    atomic(beside, csv_files.whole(["path", "reason"], lost).encode())
     why = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing.values()).most_common(3))
     said = f"{len(missing):,} of {n:,} images gave no face ({why}), listed in {beside}"
     if len(missing) > most * n:

@@ -20,7 +20,9 @@ from dfl.data.decoding import escaped
 from dfl.data.depths import deepened
 from dfl.data.mask_sets import decided
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
-from dfl.data.sources.base import NO_URLS, ROW_SCHEMA, SPLIT_NAMES, SPLITS, is_url, label_of
+from dfl.data.sources.base import NO_URLS, ROW_SCHEMA, SPLIT_NAMES, SPLITS, is_url
+from dfl.data.sources.contradictions import Contradiction
+from dfl.data.sources.names import label_of
 from dfl.data.sources.packed import RECORD
 from dfl.data.sources.written import built
 from dfl.errors import UserError
@@ -84,6 +86,8 @@ def _rows_of(one: Given) -> pa.Table:
     for split in one.splits:
         try:
             table = one.source.load(split)
+        except Contradiction:
+            raise
         except UserError as error:
             lacking.append((split, error))
             continue

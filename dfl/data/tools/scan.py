@@ -22,7 +22,7 @@ from dfl.data.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, st
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.output import atomic_table
 from dfl.data.tools.work import Workers, told
-from dfl.errors import UserError
+from dfl.errors import UserError, visible
 
 #: Rows of a part: what is lost at most when the scan is cut off.
 PART = 2048
@@ -60,7 +60,7 @@ def scan(
     for column, what in (("error", "cannot be read"), ("mask_error", "have a mask that cannot be used")):
         bad = errors.filter(pc.not_equal(errors[column], ""))
         if len(bad):
-            print(f"{len(bad):,} {what}, such as {bad['path'][0]}: {bad[column][0]}")
+            print(visible(f"{len(bad):,} {what}, such as {bad['path'][0]}: {bad[column][0]}"))
     for name, why in unclear(pq.read_table(file, columns=["set", "label", "mask_values"])).items():
         print(f"masks of {name}: {why}")
     return file

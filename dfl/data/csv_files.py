@@ -1,0 +1,156 @@
+"""CSV files: written so that no spreadsheet runs a cell, and read as text, whoever wrote them.
+
+A spreadsheet runs a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end as a formula. OWASP (CSV
+Injection) advises a single quote before it. Text that we write gets one, and reading takes it away again; so does text
+that begins with quotes and such a character, so that every name comes back as it was. Numbers stay numbers.
+"""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from dfl.errors import UserError
+
+#: Characters that make a cell a formula where they come first; the wide ones are taken for the others in Japanese.
+FORMULA = "=+\\-@\t\r\n＝＋－＠"
+_FORMULA = re.compile(f"'*[{FORMULA}]")
+_HEAD = 1 << 16  # bytes in which the line of names ends
+
+
+def safe(value: Any) -> str:
+    """Return the text of a cell; None is empty, and text that a spreadsheet would run begins with a single quote."""
+    if isinstance(value, str):
+        return f"'{value}" if _FORMULA.match(value) else value
+    return "" if value is None else str(value)
+
+
+def line(cells: Iterable[Any]) -> str:
+    """Return one line of a CSV file, with its end."""
+    return ",".join(_quoted(safe(cell)) for cell in cells) + "\r\n"
+
+
+def whole(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the content of a CSV file; what a row does not have is empty."""
+    return line(columns) + "".join(line(row.get(name) for name in columns) for row in rows)
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
+
+
+def read(file: Path, encoding: str | None = None) -> pa.Table:
+    """Read a CSV file; its separator may also be a semicolon, a tab or a bar, as the line of names tells.
+
+    Args:
+        file: The file.
+        encoding: Of its text; by default UTF-8, or UTF-16 where its first bytes say so.
+
+    Returns:
+        All columns as text (``pa.string()``), without nulls: 007 stays 007, and an empty cell is ''. Names are stripped
+        of blanks; one may stand more than once.
+
+    Raises:
+        UserError: If the file cannot be read, is empty, or is in another encoding.
+    """
+    try:
+        content = _as_utf8(file.read_bytes(), file, encoding)
+        names, separator, start = _header(content)
+        if not names:
+            raise UserError(f"{file} is empty: a table begins with a line of names of columns")
+        columns = [str(i) for i in range(len(names))]  # names may come twice
+        rest = content.slice(start)
+        empty = not rest.to_pybytes().strip() if len(rest) < _HEAD else False
+        table = (
+            pa.table({name: pa.array([], pa.string()) for name in columns})
+            if empty
+            else pa.csv.read_csv(
+                pa.BufferReader(rest),
+                pa.csv.ReadOptions(column_names=columns),
+                pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+                pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False),
+            )
+        )
+    except (pa.ArrowInvalid, OSError) as error:
+        if "invalid UTF8" in str(error):
+            raise _not_utf8(file, content.to_pybytes()) from error
+        raise UserError(f"cannot read the table {file}: {str(error).splitlines()[0][:200]}") from error
+    return pa.table([_unquoted(column) for column in table.columns], names)
+
+
+def once(file: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
+    """Raise a UserError if one of the wanted columns stands twice in a file."""
+    for name in wanted:
+        if names.count(name) > 1:
+            raise UserError(f"{file} has {names.count(name)} columns named {name!r}: rename or remove all but one")
+
+
+def _as_utf8(content: bytes, file: Path, encoding: str | None) -> pa.Buffer:
+    """Return the file's text as UTF-8, without a mark at its start."""
+    if encoding is None and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    if encoding is not None:
+        try:
+            content = content.decode(encoding).encode()
+        except LookupError as error:
+            raise UserError(
+                f"no encoding {encoding!r}; names are utf-8, gbk, shift_jis, cp1252, latin-1, ..."
+            ) from error
+        except ValueError as error:
+            raise UserError(f"{file} is not in the encoding {encoding}: {error}") from error
+    return pa.py_buffer(content.removeprefix(codecs.BOM_UTF8))
+
+
+def _not_utf8(file: Path, content: bytes) -> UserError:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        row = content[: error.start].count(b"\n") + 1
+        found = f"line {row} holds the byte 0x{content[error.start]:02x}"
+    return UserError(
+        f"{file} is not UTF-8: {found}; save it as UTF-8 (in Excel: CSV UTF-8), or give Table its encoding "
+        "(encoding: gbk, cp1252, ...)"
+    )
+
+
+def _header(content: pa.Buffer) -> tuple[list[str], str, int]:
+    """Return the names of the columns, what separates them, and where the rest begins; no names of an empty file."""
+    head = content.slice(0, min(_HEAD, len(content))).to_pybytes().decode("latin-1")  # a character for each byte
+    skipped = len(head) - len(head.lstrip("\r\n"))
+    told = re.match(r"sep=(.)\r?\n", head[skipped:])  # what Excel writes for itself
+    skipped += told.end() if told else 0
+    found = [(*_first(head[skipped:], separator), separator) for separator in ((told[1],) if told else ",;\t|")]
+    names, length, separator = max(found, key=lambda one: len(one[0]))  # the first of equals
+    text = [_plain(name.encode("latin-1").decode(errors="replace")).strip() for name in names]
+    return ([] if text in ([], [""]) else text), separator, skipped + length
+
+
+def _first(text: str, separator: str) -> tuple[list[str], int]:
+    """Return the cells of the first line, and how long it is; a quoted cell may hold the end of a line."""
+    length = 0
+
+    def lines() -> Iterable[str]:
+        nonlocal length
+        for one in io.StringIO(text, newline=""):
+            length += len(one)
+            yield one
+
+    return next(csv.reader(lines(), delimiter=separator), []), length
+
+
+def _plain(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _unquoted(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Take away the quote that `safe` puts before a formula."""
+    if not pc.any(pc.starts_with(column, "'")).as_py():
+        return column
+    return pc.replace_substring_regex(column, f"\\A'('*[{FORMULA}])", "\\1")

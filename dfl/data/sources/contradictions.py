@@ -1,0 +1,227 @@
+"""Labels that contradict themselves: a number says fake where words about the same image say real.
+
+Half of the public sets count 1 = real. A set that is read the wrong way round trains without any sign of it, so
+whatever speaks of real and fake beside the labels is held against them. A contradiction is an error, never a guess: it
+says both readings, and the user says which holds. Agreement is silent. What counts, and from where on:
+
+* **Words.** Names of classes, as a whole (``real``, ``1_fake``, ``deepfake``): never as a part of another word, so
+  ``real-vs-fake``, ``realistic`` and ``Real-ESRGAN`` say nothing.
+* **Columns of text.** One that holds nothing but names of classes, and whose own name is that of a label
+  (``label_str``), is a second label: one row that differs is a contradiction. Any other (``audio_label``, ``source``, 0
+  and 1 in ``is_real``) speaks only if it has both classes (or one, and names of generators for the other) and *all* of
+  its rows differ. What a detector answered (``verdict``, ``pred``) is no label.
+* **Folders of the paths**, below the folder that all paths share. Where one folder holds some of both classes (``real``
+  beside ``fake``), one row that differs is a contradiction; elsewhere, and of words that mean other things too (``ai``,
+  ``nature``), all must differ. A path with folders of both classes (``original/fake``) says nothing. The first word of
+  the files' names (``fake_001.png``) counts if all differ.
+* **The name of the label's column**: ``is_real`` says what 1 is.
+* **Names of classes in the file's schema**, as Hugging Face writes them.
+
+Of more than ``MOST`` rows, so many are looked at, evenly spread.
+"""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfl.data.sources.names import FAKE_PARTS, REAL_PARTS, WEAK, name_says, parts, said
+from dfl.errors import UserError
+
+#: Rows that are looked at.
+MOST = 1 << 14
+#: A column with more different texts names no classes.
+MOST_WORDS = 256
+#: A column whose name has no other parts is one of labels.
+_LABELS = {"label", "labels", "class", "target", "ground", "truth", "gt", "name", "str", "string"}
+_LABELS |= {"text", "word", "image", "img", "binary", "is", "or", "vs"} | REAL_PARTS | FAKE_PARTS
+#: Parts of the names of columns that hold what a detector answered.
+_ANSWERS = {"verdict", "answer", "pred", "prediction", "predicted", "detected", "output", "score", "logit", "prob"}
+CLASSES = ("real", "fake")
+
+
+class Contradiction(UserError):
+    """Labels, and words about the same images, that say the opposite of each other."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What speaks against the labels."""
+
+    what: str  # "column 'label_str'", "its folder"
+    column: str  # its name, if it is one
+    word: str  # what it says of the first of these rows
+    label: int  # what that row's label says
+    row: int  # of the table
+    count: int  # rows that differ
+    known: int  # rows that it speaks of
+    all: bool  # whether it differs wherever it speaks
+
+
+def against(
+    label: pa.ChunkedArray,
+    paths: pa.ChunkedArray | None = None,
+    words: Mapping[str, pa.ChunkedArray] | None = None,
+    class_label: pa.ChunkedArray | None = None,
+) -> Found | None:
+    """Return the first thing that speaks against labels; None if there is none.
+
+    Args:
+        label: 0 real, 1 fake, -1 unknown, (n,).
+        paths: Of the images, text (n,).
+        words: Other columns of text by name, (n,) each, as text or dictionaries of it.
+        class_label: 0 real, more for fakes, -1 unknown, (n,).
+    """
+    n = len(label)
+    if not n or pc.max(label).as_py() < 0:
+        return None
+    rows = np.arange(n) if n <= MOST else np.linspace(0, n - 1, MOST).astype(np.int64)
+    labels = _at(label, rows).to_numpy()
+    readings = [(f"column {name!r}", name, _column(name, _at(one, rows))) for name, one in (words or {}).items()]
+    if class_label is not None:
+        readings.append(("class_label", "", _classes(_at(class_label, rows).to_numpy())))
+    if paths is not None:
+        picked = _at(paths, rows)
+        readings += [("its folder", "", _folders(picked)), ("the name of its file", "", _names(picked))]
+    return next((found for one in readings if (found := _opposed(labels, rows, *one))), None)
+
+
+def contradiction(where: str, label: str, found: Found, path: str, ways: str) -> Contradiction:
+    """Return the error for what was found.
+
+    Args:
+        where: The source, or the file.
+        label: What the labels are called.
+        found: What speaks against them.
+        path: Of the image in its row.
+        ways: Out of it.
+    """
+    return Contradiction(
+        f"{where}: labels contradict themselves: {label} makes {path} {CLASSES[found.label]}, and {found.what} says "
+        f"{found.word!r} ({found.count:,} of {found.known:,} images); {ways}"
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    value: np.ndarray  # int8 (n,): 0, 1, -1 for nothing
+    strict: np.ndarray  # bool (n,): one row that differs is enough
+    words: Sequence[str]  # (n,) what is read
+
+
+def _opposed(label: np.ndarray, rows: np.ndarray, what: str, column: str, reading: _Reading) -> Found | None:
+    known = (reading.value >= 0) & (label >= 0)
+    differ = known & (reading.value != label)
+    both = len(np.unique(reading.value[known])) == 2
+    sure = differ & reading.strict
+    count, of = int(differ.sum()), int(known.sum())
+    if not sure.any() and not (both and count == of):
+        return None
+    first = int(np.flatnonzero(sure if sure.any() else differ)[0])
+    word, row = reading.words[first], int(rows[first])
+    return Found(what, column, word, int(label[first]), row, count, of, count == of)
+
+
+def _classes(class_label: np.ndarray) -> _Reading:
+    """Read numbers of classes, where real is 0."""
+    value = np.minimum(class_label, 1).astype(np.int8)
+    return _Reading(value, np.ones(len(value), bool), _Taken(CLASSES, value))
+
+
+def _column(name: str, column: pa.ChunkedArray) -> _Reading:
+    """Read a column of words, or of 0 and 1 under a name that says what they are."""
+    codes, values = _encoded(column)
+    if len(values) > MOST_WORDS:
+        values, codes = [""], np.zeros(len(codes), np.int64)
+    one = name_says(name)
+    flags = {} if one is None else {"0": 1 - one, "false": 1 - one, "1": one, "true": one}
+    meaning = [flags.get(value.lower(), said(value)) if value.strip() else -1 for value in values]
+    told = {m for m in meaning if m in (0, 1)}
+    whole = None not in meaning and bool(told)
+    rest = 1 - told.pop() if len(told) == 1 else -1  # real images, and names of generators
+    read = np.array([rest if m is None else m for m in meaning], np.int8)
+    label = whole and one is None and parts(name) <= _LABELS
+    return _Reading(
+        read[codes] if len(values) else np.full(len(codes), -1, np.int8),
+        np.full(len(codes), label),
+        _Taken(values, codes),
+    )
+
+
+def _folders(paths: pa.ChunkedArray) -> _Reading:
+    """Read the folders of paths that differ."""
+    codes, folders = _encoded(pc.replace_substring_regex(paths, r"(^|/)[^/]*\z", ""))
+    split = [folder.split("/") for folder in folders]
+    shared = len(os.path.commonprefix(split))  # noqa: RUF071  (lists, not texts)
+    value, words, parent = [], [], []
+    classes: dict[str, set[int]] = {}
+    for one in split:
+        told = [(i, label) for i in range(shared, len(one)) if (label := said(one[i])) is not None]
+        at, label = told[-1] if len({label for _, label in told}) == 1 else (0, -1)
+        value.append(label)
+        words.append(one[at])
+        parent.append("/".join(one[:at]) if label >= 0 else None)
+        classes.setdefault(str(parent[-1]), set()).add(label)
+    strict = np.array([one is not None and len(classes[one]) == 2 for one in parent], bool)
+    strict &= np.array([word.lower() not in WEAK for word in words], bool)
+    return _Reading(np.array(value, np.int8)[codes], strict[codes], _Taken(words, codes))
+
+
+def _names(paths: pa.ChunkedArray) -> _Reading:
+    """Read the first word of files' names."""
+    first = pc.extract_regex(paths, r"(?:^|/)(?P<word>[A-Za-z]+)[^A-Za-z/][^/]*\z")
+    codes, words = _encoded(pc.fill_null(pc.struct_field(first, "word"), ""))
+    value = np.array([-1 if (label := said(word)) is None else label for word in words], np.int8)
+    return _Reading(value[codes], np.zeros(len(codes), bool), _Taken(words, codes))
+
+
+class _Taken(Sequence[str]):
+    """Words by the code of each row."""
+
+    def __init__(self, words: Sequence[str], codes: np.ndarray) -> None:
+        self.words, self.codes = words, codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.words[self.codes[row]]
+
+
+def _at(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    """Return some rows of a column, rising; dictionaries as what they hold."""
+    picked, start = [], 0
+    for chunk in column.chunks:
+        own = chunk.take(pa.array(rows[slice(*np.searchsorted(rows, (start, start + len(chunk))))] - start))
+        picked.append(own.dictionary_decode() if pa.types.is_dictionary(chunk.type) else own)
+        start += len(chunk)
+    return pa.chunked_array(picked)
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Return the code of each row, int (n,), and the different texts."""
+    found = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
+    return found.indices.to_numpy(zero_copy_only=False), found.dictionary.to_pylist()
+
+
+def speaks(name: str, kind: pa.DataType) -> bool:
+    """Whether a column of this name and type may say what is real: text, or 0 and 1 under a name such as is_real."""
+    if name_says(name) is not None and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        return True
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not parts(name) & _ANSWERS
+
+
+def speaking(table: pa.Table, own: Collection[str]) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of a table that may say what is real, but for some that are read otherwise.
+
+    Beside a detector's scores or verdicts, ``class`` is its answer too.
+    """
+    if any(parts(name) & _ANSWERS for name in table.column_names):
+        own = {*own, "class"}
+    fields = zip(table.schema, table.columns, strict=True)
+    return {field.name: column for field, column in fields if field.name not in own and speaks(field.name, field.type)}

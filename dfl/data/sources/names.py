@@ -1,0 +1,59 @@
+"""What real and fake are called."""
+
+import re
+from collections.abc import Iterable
+
+from dfl.errors import UserError
+
+#: Folder and class names whose meaning the field agrees on, lower case.
+REAL_NAMES = {"real", "0_real", "nature", "original", "authentic", "au", "pristine"}
+REAL_NAMES |= {"celeb-real", "youtube-real", "training_real"}
+FAKE_NAMES = {"fake", "1_fake", "ai", "full_synthetic", "synthetic", "tampered", "tp", "manipulated"}
+FAKE_NAMES |= {"celeb-synthesis", "training_fake"}
+#: Words that say what an image is, though no known layout has them as names of folders.
+REAL_WORDS = {"reals", "real_image", "real_images", "genuine", "bona_fide", "bonafide", "natural"}
+FAKE_WORDS = {"fakes", "fake_image", "fake_images", "deepfake", "deepfakes", "generated", "ai_generated", "forged"}
+FAKE_WORDS |= {"spoof"}
+_MEANING = {**dict.fromkeys(REAL_NAMES | REAL_WORDS, 0), **dict.fromkeys(FAKE_NAMES | FAKE_WORDS, 1)}
+#: Of all these, those that name other things too: pictures of nature, a country, full size.
+WEAK = {"nature", "natural", "original", "ai", "au", "tp"}
+#: Parts of a column's name that say what its 1 is.
+REAL_PARTS = {"real", "genuine", "authentic", "authenticity", "pristine", "original", "bonafide", "live", "human"}
+FAKE_PARTS = {"fake", "synthetic", "generated", "ai", "manipulated", "tampered", "forged", "spoof", "deepfake"}
+FAKE_PARTS |= {"edited"}
+
+
+def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> int | None:
+    """Return 0 or 1 for a class name, by explicit names only and never by sort order; None if unknown.
+
+    What the caller calls real or fake goes before what the field does.
+
+    Raises:
+        UserError: If the caller calls it both.
+    """
+    word = name.lower()
+    told = [word in {n.lower() for n in names} for names in (real, fake)]
+    if all(told):
+        raise UserError(f"{name!r} is named among the real and among the fake ones: take it out of one")
+    if any(told):
+        return int(told[1])
+    return 0 if word in REAL_NAMES else 1 if word in FAKE_NAMES else None
+
+
+def said(word: str) -> int | None:
+    """Return 0 for a word that means real, 1 for one that means fake, None for any other."""
+    plain = word.strip().lower()
+    known = _MEANING.get(plain)
+    return _MEANING.get(re.sub(r"[\s-]+", "_", plain)) if known is None and ("-" in plain or " " in plain) else known
+
+
+def parts(name: str) -> set[str]:
+    """Return the words of a column's name, lower case: those of ``isReal`` and ``is_real`` are the same."""
+    return set(filter(None, re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())))
+
+
+def name_says(column: str) -> int | None:
+    """Return what a 1 means by its column's name: 0 in ``is_real``, 1 in ``isFake``; None where it does not say."""
+    words = parts(column)
+    real, fake = bool(words & REAL_PARTS), bool(words & FAKE_PARTS)
+    return None if real == fake or words & {"not", "non", "no"} else int(fake)

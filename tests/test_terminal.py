@@ -1,0 +1,51 @@
+"""A name is text wherever it is shown: no colour, no emoji, no command of the terminal, no line of its own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dfl.__main__ import one_line
+from dfl.data.tools.check import check
+from dfl.evaluation import figures, matrix, results
+
+ODD = ["[red]x", "[/]", "[link=http://x]y[/link]", ":smile:", "[bold", "a\\[b]"]
+
+
+def test_tables_print_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"domain": name, "n_real": 1, "n_fake": 1, "auroc": 0.5} for name in ODD]
+    results.print_table(rows)
+    one = {name: [0.5] * (len(ODD) + 2) for name in ODD}
+    matrix.show("auroc", one, ODD, [matrix.Row(name, (name,), {}) for name in ODD])
+    said = capsys.readouterr().out
+    assert all(said.count(name) >= 3 for name in ODD)
+
+
+def test_the_check_prints_odd_names_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("real", "fake"):
+        (tmp_path / "[red]set[bold]" / kind).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "[red]set[bold]" / kind / "<b>[red]x.png")
+    (tmp_path / "[red]set[bold]" / "real" / "\x1b[2J\n[red].png").write_bytes(b"no image")
+    check([str(tmp_path / "[red]set[bold]")], str(tmp_path / "out"), workers=1, progress=False)
+    said = capsys.readouterr().out
+    assert "[red]set[bold]" in said
+    assert "\x1b" not in said
+    assert r"\x1b[2J\n[red].png" in said
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert "<b>[red]x" not in page
+    assert "&lt;b&gt;[red]x.png" in page
+
+
+def test_one_line_has_no_control_character() -> None:
+    assert one_line("no file 'a\x1b[31m\nb\x07'; \u202e") == r"no file 'a\x1b[31m b\x07'; \u202e"
+
+
+@pytest.mark.parametrize("name", ["$x$", r"$\\frac$ and $", "_hidden", "a$b"])
+def test_figures_draw_names_as_they_are(name: str) -> None:
+    rows = {"score": torch.tensor([0.1, 0.9]), "label": torch.tensor([0, 1])}
+    figure = figures.roc({name: rows})
+    assert len(figure.legends[0].get_texts()) == 1
+    for drawn in (figure, figures.histogram({name: rows}), figures.confusion({name: torch.eye(2)}, [name, "b"])):
+        assert figures.to_png(drawn)
+    figures.to_png(figures.image_grid([torch.zeros(3, 8, 8, dtype=torch.uint8)], [name]))
