@@ -21,7 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import save_image
-from killing import Forked, Process, Setting, command, finish, importing, outcome, start
+from forking import importing
+from killing import Forked, Process, Setting, command, finish, outcome, start
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 

@@ -116,7 +116,7 @@ def test_an_overlay_is_the_image_where_nothing_is_found() -> None:
     laid = figures.overlay(image, prob)
     assert torch.equal(laid[:, 1:], image[:, 1:])
     expected = (0.35 * image[:, 0, 0] + 0.65 * torch.tensor([0xD5, 0x5E, 0x00])).round()
-    assert torch.equal(laid[:, 0, 0].float(), expected)
+    assert (laid[:, 0, 0].float() - expected).abs().max() <= 1  # a half may be rounded either way
 
 
 def test_best_and_worst_are_by_iou_and_none_twice() -> None:
