@@ -32,7 +32,7 @@ class Witness(pl.Callback):
     Args:
         folder: Where to write.
         pause: Seconds that a step is made longer, so that there is time to kill.
-        hold: Step at which to wait for a file ``go`` in the folder: it comes after the signal, however busy the machine.
+        hold: Step at which to wait for a file ``go`` in the folder; it comes after the signal, on a busy machine too.
     """
 
     def __init__(self, folder: str, pause: float = 0.1, hold: int | None = None) -> None:

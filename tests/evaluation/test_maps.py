@@ -15,6 +15,8 @@ from dfl.__main__ import main
 from dfl.detectors import PatchForensics
 from dfl.evaluation import figures
 
+LOOKS_AT_FIGURES = True
+
 
 @pytest.fixture(scope="module")
 def spliced(tmp_path_factory: pytest.TempPathFactory) -> Path:

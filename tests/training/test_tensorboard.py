@@ -19,6 +19,7 @@ from dfl.training import tensorboard
 from dfl.training.tensorboard import Speed, TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:validation AUROC")
+LOOKS_AT_FIGURES = True
 
 
 def fit(faces: Path, folder: Path, inspect: TensorBoardInspect, test: bool = False, **words) -> EventAccumulator:
