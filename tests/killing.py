@@ -115,8 +115,8 @@ class Forked:
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        self._process.join(timeout)
+    def communicate(self) -> tuple[str, None]:
+        self._process.join()
         return self._said.read_text(), None
 
 
@@ -127,7 +127,9 @@ def _run(words: list[str], said: str) -> None:
     os.dup2(file, 2)
     multiprocessing.set_start_method("fork", force=True)  # of its loader workers, as ever on Linux
     import dfl.__main__
+    from dfl.training.tensorboard import TensorBoardInspect
 
+    TensorBoardInspect._draw = lambda *_: None  # type: ignore[method-assign]  # nobody looks at the figures
     sys.argv = words[2:]  # Lightning starts a second rank with the words of the first
     sys.modules["__main__"] = dfl.__main__
     dfl.__main__.main(words[3:])
@@ -146,7 +148,7 @@ Process = subprocess.Popen[str] | Forked
 
 def finish(process: Process) -> str:
     """Wait for the end of a process that must succeed, and return what it printed."""
-    said, _ = process.communicate(timeout=600)
+    said, _ = process.communicate()
     assert process.returncode == 0, said
     return said
 
@@ -168,7 +170,7 @@ def kill(process: Process, root: Path, number: signal.Signals, when: Callable[[]
     else:
         process.send_signal(number)
     (root / "go").touch()
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate()
     return said
 
 

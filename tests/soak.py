@@ -104,7 +104,7 @@ def cut_run(
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        process.communicate(timeout=300)
+        process.communicate()
         made.append(number.name)
     finish(begin(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut"), fork))
     return made, took
