@@ -188,34 +188,28 @@ def test_runs_in_bf16_with_float32_scores(name: str, tmp_path: Path, faces: Path
     assert torch.isfinite(torch.tensor(detector.results["val"]["same"]["log_loss"]))
 
 
-def tested(name: str, limit: int, faces: Path, folder: Path, **words: Any) -> Detector:
-    """Test a small detector on so many images of the folder."""
-    detector, test = build(name), {"a": Folder(str(faces), fractions=PARTS, limit=limit)}
-    trainer(folder, **words).test(detector, data(faces, test=test), verbose=False)
+def scored(name: str, batch_size: int, faces: Path, folder: Path, **words: Any) -> Detector:
+    """Test a small detector on 11 images of the folder."""
+    detector, test = build(name), {"a": Folder(str(faces), fractions=PARTS, limit=11)}
+    trainer(folder, **words).test(detector, data(faces, test=test, eval_batch_size=batch_size), verbose=False)
     return detector
 
 
 def test_two_ranks_train_resume_and_equal_one_in_evaluation(tmp_path: Path, faces: Path) -> None:
-    """One pair of processes for all detectors: 12 test images in batches of 4, then 11, which 2 ranks cannot share."""
+    """One pair of processes for all detectors, and 11 test images, which two ranks cannot share."""
     on_two_ranks(two_ranks.work, faces, tmp_path)
     ranks = [json.loads((tmp_path / f"trained{rank}.json").read_text()) for rank in (0, 1)]
     for name in SMALL:
         assert ranks[0][name]["parameters"] == ranks[1][name]["parameters"] != ranks[0][name]["start"], name
         for rank in ranks:
             assert rank[name]["resumed"] == rank[name]["whole"], name
-    for name in SMALL:
-        for limit in (12, 11):
-            detector = tested(name, limit, faces, tmp_path)
-            two = torch.load(tmp_path / f"{name} {limit}.pt", weights_only=True)
-            rows = detector.metrics["test"]["a"].rows()
-            for column in ("index", "label"):
-                assert rows[column].tolist() == two["rows"][column].tolist()
-            # a batch of 4 may be rounded otherwise than two of 2; scores lie much further apart
-            torch.testing.assert_close(rows["score"], two["rows"]["score"], rtol=1e-4, atol=1e-6)
-            assert rows["score"].diff().abs().median() > 1e-4
-            assert detector.results["test"].keys() == two["results"].keys()
-            for domain, figures in detector.results["test"].items():
-                assert figures == pytest.approx(two["results"][domain], rel=1e-4, abs=1e-6, nan_ok=True)
+        results = scored(name, 1, faces, tmp_path).results["test"]
+        assert json.dumps(results) == (tmp_path / f"{name}.json").read_text(), name
+        # other images share a batch of 4 there, which a processor may round otherwise; the scores lie further apart
+        rows = scored(name, 4, faces, tmp_path).metrics["test"]["a"].rows()
+        theirs = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        assert all(torch.equal(rows[column], theirs[column]) for column in ("index", "label"))
+        assert (rows["score"] - theirs["score"]).abs().max() < 0.1 * rows["score"].std(), name
 
 
 SHRINK = {

@@ -18,11 +18,10 @@ def work(rank: int, faces: Path, out: Path) -> None:
     """Train and test each, and write what this rank found."""
     states = {}
     for name in contract.SMALL:
-        for limit in (12, 11):
-            detector = contract.tested(name, limit, faces, out, **RANKS)
-            found = {"results": detector.results["test"], "rows": detector.metrics["test"]["a"].rows()}
-            if rank == 0:
-                torch.save(found, out / f"{name} {limit}.pt")
+        alone, together = (contract.scored(name, size, faces, out, **RANKS) for size in (1, 4))
+        if rank == 0:
+            (out / f"{name}.json").write_text(json.dumps(alone.results["test"]))
+            torch.save(together.metrics["test"]["a"].rows(), out / f"{name}.pt")
         start = sha256(parameters(contract.build(name)))
         whole = trained(name, faces, out)
         resumed = trained(name, faces, out, str(out / name / "step=2.ckpt"))
