@@ -267,17 +267,6 @@ def test_an_unreadable_image_ends_the_run_which_goes_on_when_it_is_mended(
     assert_same(weights(), uncut)
 
 
-class Do(pl.Callback):
-    """Do something once, after a step."""
-
-    def __init__(self, what: Any, step: int) -> None:
-        self.what, self.step = what, step
-
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            self.what()
-
-
 class Fail(pl.Callback):
     """Raise at one place of one step: a hook, or within the optimizer, when it has changed the weights."""
 
@@ -329,20 +318,25 @@ def test_an_exception_saves_the_step_before_it(
 def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     faces: Path, uncut: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def shoot() -> None:
-        for child in multiprocessing.active_children():
-            os.kill(child.pid or 0, signal.SIGKILL)
-
     real, fetched = dataset.load_image, itertools.count()
 
     def load(*args: Any, **words: Any) -> Any:
-        if next(fetched) == 20:  # all images of so small a set are fetched ahead, unless fetching waits for the shot
+        if next(fetched) == 20:
+            Path("waits").touch()
             signal.pause()
         return real(*args, **words)
 
-    callbacks = cli.CLI._callbacks
+    def fetch(loader: Any, *timeout: float) -> Any:
+        """Shoot when this process waits for the next batch; elsewhere a step may be half done, and is not saved."""
+        if Path("waits").exists() and loader._data_queue.empty():
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGKILL)
+        return get(loader, *timeout)
+
+    iterator = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    get = iterator._try_get_data
     with monkeypatch.context() as patch:
-        patch.setattr(cli.CLI, "_callbacks", lambda self, given: [*callbacks(self, given), Do(shoot, 2)])
+        patch.setattr(iterator, "_try_get_data", fetch)
         patch.setattr(dataset, "load_image", load)
         assert "a loader process was killed" in fails(capsys, "--data.num_workers=1")
     assert 2 <= weights()["global_step"] < 9
