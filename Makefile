@@ -21,7 +21,7 @@ demo: $(READY) ## toy data, training, test on every domain, report: about 8 minu
 	@$(RUN) -m dfl test --name demo --ckpt_path best
 
 test: $(READY) ## the whole test suite
-	@$(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(READY) ## ruff and mypy
 	@$(RUN) -m ruff check dfl tests && $(RUN) -m ruff format --check dfl tests && $(RUN) -m mypy

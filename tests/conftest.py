@@ -1,12 +1,16 @@
 """Fixtures: every test writes in a folder of its own, from a fixed seed, without any network."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from dfl.evaluation import figures
+from dfl.training.tensorboard import TensorBoardInspect
 
 torch.set_num_threads(1)  # many small tensors: threads cost more than they bring
 
@@ -23,6 +27,16 @@ def _own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw figures, half of the time of a small run, only for the files of tests that look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "LOOKS_AT_FIGURES", False):
+            patch.setattr(TensorBoardInspect, "_draw", lambda *_: None)
+            patch.setattr(figures, "to_png", lambda _: b"")
+        yield
 
 
 def save_image(path: Path, seed: int, dark: bool, size: int = 40) -> None:

@@ -10,15 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from forking import ENVIRONMENT, forked
 from torch import Tensor
 
-HERE = Path(__file__).parent
 SMALL = {
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2, "dropout": 0.3},
     "Baseline": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
@@ -33,10 +32,11 @@ class Witness(pl.Callback):
     Args:
         folder: Where to write.
         pause: Seconds that a step is made longer, so that there is time to kill.
+        hold: Step at which to wait for a file ``go`` in the folder; it comes after the signal, on a busy machine too.
     """
 
-    def __init__(self, folder: str, pause: float = 0.1) -> None:
-        self.folder, self.pause = folder, pause
+    def __init__(self, folder: str, pause: float = 0.1, hold: int | None = None) -> None:
+        self.folder, self.pause, self.hold = folder, pause, hold
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         row = {
@@ -48,6 +48,8 @@ class Witness(pl.Callback):
         with open(f"{self.folder}/{trainer.global_rank}.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
         time.sleep(self.pause)
+        while trainer.global_step == self.hold and not Path(self.folder, "go").exists():
+            time.sleep(0.002)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Setting:
         return f"{self.detector}, {self.workers} workers, {self.ranks} rank{'s' if self.ranks > 1 else ''}"
 
 
-def command(setting: Setting, faces: Path, root: Path) -> list[str]:
+def command(setting: Setting, faces: Path, root: Path, **witness: Any) -> list[str]:
     """The one command of the first part and of each resume."""
     source = {
         "class_path": "Folder",
@@ -79,7 +81,7 @@ def command(setting: Setting, faces: Path, root: Path) -> list[str]:
             "log_every_n_steps": 1,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "callbacks": [{"class_path": "killing.Witness", "init_args": {"folder": str(root)}}],
+            "callbacks": [{"class_path": "killing.Witness", "init_args": {"folder": str(root), **witness}}],
         },
         "last": {"every_n_steps": 2},
     }
@@ -89,17 +91,15 @@ def command(setting: Setting, faces: Path, root: Path) -> list[str]:
 
 
 class Forked:
-    """A command in a process forked from one that has imported everything; spares the import, most of its time.
+    """A command in a `forked` process.
 
     The same program otherwise: own session, own randomness, killed and waited for like a ``Popen``. A second rank is
-    started as ever, as a command of its own. Needs `importing`.
+    started as ever, as a command of its own.
     """
 
     def __init__(self, words: list[str], said: Path) -> None:
         self._said = said
-        context = multiprocessing.get_context("forkserver")
-        self._process = context.Process(target=_run, args=(words, str(said)))  # not a daemon: it starts loader workers
-        self._process.start()
+        self._process = forked(_run, words, str(said))
 
     @property
     def pid(self) -> int:
@@ -115,19 +115,9 @@ class Forked:
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        self._process.join(timeout)
+    def communicate(self) -> tuple[str, None]:
+        self._process.join()
         return self._said.read_text(), None
-
-
-def importing() -> None:
-    """Start the process that imports, once, what every `Forked` process needs."""
-    forkserver.set_forkserver_preload(["dfl.cli", "killing"])
-    before = dict(os.environ)
-    os.environ.update(ENVIRONMENT)  # it keeps the environment of its start
-    forkserver.ensure_running()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def _run(words: list[str], said: str) -> None:
@@ -137,17 +127,12 @@ def _run(words: list[str], said: str) -> None:
     os.dup2(file, 2)
     multiprocessing.set_start_method("fork", force=True)  # of its loader workers, as ever on Linux
     import dfl.__main__
+    from dfl.training.tensorboard import TensorBoardInspect
 
+    TensorBoardInspect._draw = lambda *_: None  # type: ignore[method-assign]  # nobody looks at the figures
     sys.argv = words[2:]  # Lightning starts a second rank with the words of the first
     sys.modules["__main__"] = dfl.__main__
     dfl.__main__.main(words[3:])
-
-
-ENVIRONMENT = {
-    "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONWARNINGS": "ignore::FutureWarning",
-}
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:
@@ -163,7 +148,7 @@ Process = subprocess.Popen[str] | Forked
 
 def finish(process: Process) -> str:
     """Wait for the end of a process that must succeed, and return what it printed."""
-    said, _ = process.communicate(timeout=600)
+    said, _ = process.communicate()
     assert process.returncode == 0, said
     return said
 
@@ -184,7 +169,8 @@ def kill(process: Process, root: Path, number: signal.Signals, when: Callable[[]
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    said, _ = process.communicate(timeout=300)
+    (root / "go").touch()
+    said, _ = process.communicate()
     return said
 
 

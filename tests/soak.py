@@ -21,7 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import save_image
-from killing import Forked, Process, Setting, command, finish, importing, outcome, start
+from forking import importing
+from killing import Forked, Process, Setting, command, finish, outcome, start
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -103,7 +104,7 @@ def cut_run(
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        process.communicate(timeout=300)
+        process.communicate()
         made.append(number.name)
     finish(begin(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut"), fork))
     return made, took

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import STEPS, Forked, Setting, command, finish, importing, kill, outcome, steps
+from forking import importing
+from killing import STEPS, Forked, Setting, command, finish, kill, outcome, steps
 
 from dfl.__main__ import main
 
@@ -56,7 +57,7 @@ def test_a_killed_run_ends_as_the_uncut_one(outcomes: Outcomes, pair: Pair) -> N
 
 
 def let_run(faces: Path, root: Path, setting: Setting) -> Outcome:
-    finish(Forked(command(setting, faces, root), root / "said"))
+    finish(Forked(command(setting, faces, root, pause=0), root / "said"))
     return outcome(root)
 
 
@@ -64,13 +65,13 @@ def run_here(faces: Path, root: Path, setting: Setting) -> Outcome:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PL_GLOBAL_SEED", "")
         patch.delenv("PL_GLOBAL_SEED")  # what a run sets is taken back
-        main(command(setting, faces, root)[3:])
+        main(command(setting, faces, root, pause=0)[3:])
     return outcome(root)
 
 
 def cut_and_resume(faces: Path, root: Path, setting: Setting, number: signal.Signals, at: int) -> Outcome:
     """Cut a run at a step, and let the same command end it."""
-    words = command(setting, faces, root)
+    words = command(setting, faces, root, pause=0, hold=at)
     part = Forked(words, root / "said")
     said = kill(part, root, number, lambda: any(row["step"] >= at for row in steps(root)))
     assert part.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL), said

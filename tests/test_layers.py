@@ -1,6 +1,7 @@
 """The direction of dependence: who may import whom, and no circles."""
 
 import ast
+import functools
 from pathlib import Path
 
 import dfl
@@ -45,6 +46,7 @@ MAY = {
 }
 
 
+@functools.cache
 def modules() -> dict[str, tuple[Path, set[str]]]:
     """Return the dfl modules that each file imports when it is imported, by its dotted name."""
     found = {}

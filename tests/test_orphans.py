@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -15,14 +14,15 @@ import time
 from dfl.orphans import end_with_rank_zero
 end_with_rank_zero()
 print("up", flush=True)
-time.sleep(60)
+time.sleep(600)
+print("left over", flush=True)
 """
 ZERO = f"""
 import os, subprocess, sys, time
 from dfl.orphans import end_with_rank_zero
 end_with_rank_zero()
 subprocess.Popen([sys.executable, "-c", {RANK!r}], env={{**os.environ, "LOCAL_RANK": "1"}})
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -32,18 +32,14 @@ def test_a_rank_ends_when_rank_zero_is_killed():
     with subprocess.Popen([sys.executable, "-c", ZERO], stdout=subprocess.PIPE, env=environment, text=True) as zero:
         assert zero.stdout.readline() == "up\n"
         zero.send_signal(signal.SIGKILL)
-        began = time.monotonic()
         assert zero.stdout.read() == ""  # the end of the pipe, which the rank held open
-        assert time.monotonic() - began < 20
 
 
 def test_a_rank_that_comes_too_late_ends_at_once():
     with subprocess.Popen(["true"]) as gone:
         pass
     environment = {**os.environ, "LOCAL_RANK": "1", orphans.ZERO: str(gone.pid)}
-    assert (
-        subprocess.run([sys.executable, "-c", RANK], env=environment, capture_output=True, timeout=20).returncode == 1
-    )
+    assert subprocess.run([sys.executable, "-c", RANK], env=environment, capture_output=True).returncode == 1
 
 
 def test_ranks_of_torchrun_are_left_to_it(monkeypatch):

@@ -42,7 +42,8 @@ def test_a_preempted_job_is_queued_again_and_a_failed_one_is_not(script: str, tm
     """With a `srun` that ends with 75 when it is told to stop, and one that fails by itself."""
     for name, text in {
         "srun": 'trap "exit 75" USR1 TERM; [ "$FAIL" ] && exit 3\n'
-        "sleep 1; kill -USR1 $PPID; while :; do sleep 0.1; done",
+        "while grep -qs '^State:.[RD]' /proc/$PPID/status; do sleep 0.01; done\n"  # until the script waits for it
+        "kill -USR1 $PPID; while :; do sleep 0.01; done",
         "scontrol": 'echo scontrol "$@"',
     }.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -50,9 +51,7 @@ def test_a_preempted_job_is_queued_again_and_a_failed_one_is_not(script: str, tm
     slurm = {"JOB_ID": "7", "SUBMIT_DIR": ".", "NTASKS_PER_NODE": "1", "JOB_NUM_NODES": "1", "JOB_NODELIST": "a"}
     base = {"PATH": f"{tmp_path}:/usr/bin:/bin"} | {f"SLURM_{key}": value for key, value in slurm.items()}
     stopped, failed = (
-        subprocess.run(
-            ["bash", RECIPES / script], env=base | more, capture_output=True, text=True, timeout=120, check=False
-        )
+        subprocess.run(["bash", RECIPES / script], env=base | more, capture_output=True, text=True, check=False)
         for more in ({}, {"FAIL": "1"})
     )
     assert (stopped.returncode, failed.returncode) == (75, 3)

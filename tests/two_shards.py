@@ -1,18 +1,13 @@
-"""Run by training/test_sharded.py in two processes of one import: small detectors, cut in two and under DDP."""
+"""Run by training/test_sharded.py in two processes: small detectors, cut in two and under DDP."""
 
 import json
-import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from killing import sha256
+from pytorch_lightning.callbacks import ModelCheckpoint
 from test_contract import PARTS, trainer
 from test_contract import build as small
 
@@ -39,7 +34,7 @@ def data(name: str, models: dict[str, Any], faces: str, **words: Any) -> DataMod
     return DataModule(source, batch_size=2, eval_batch_size=4, num_workers=0, transform=plain, **words)
 
 
-def work(faces: str, out: Path, models: dict[str, Any], names: list[str]) -> None:
+def work(rank: int, faces: str, out: Path, models: dict[str, Any], names: list[str]) -> None:
     """Train each for four steps, under DDP, cut, and cut from the second step's checkpoint; test it cut."""
 
     def fit(name: str, how: str, strategy: Any, start: str | None = None) -> Detector:
@@ -67,19 +62,9 @@ def work(faces: str, out: Path, models: dict[str, Any], names: list[str]) -> Non
             "held": sum(p.to_local().numel() for p in whole.parameters()),
             "test": tested.results["test"],
         }
-        (out / f"cut{run.global_rank}.json").write_text(json.dumps(done))
+        (out / f"cut{rank}.json").write_text(json.dumps(done))
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
     """What NumPy can take of any number format."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-
-
-if __name__ == "__main__":
-    other = os.fork()
-    rank = str(int(other == 0))
-    os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", GROUP_RANK="0")
-    os.environ.update(MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="dfl")
-    work(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4:])
-    if other:
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))

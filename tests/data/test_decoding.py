@@ -1,9 +1,9 @@
 """Every kind of file a data set may hold, made here, against Pillow's pixels or a plain error."""
 
+import contextlib
 import io
 import pickle
 import struct
-import time
 import tracemalloc
 import zlib
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from dfl.data import decoding
 from dfl.data.decoding import DecodeError, image_size, read_image, resize_nearest
@@ -200,7 +200,24 @@ def test_truncated_at_every_tenth(kind):
             read_image(data[: len(data) * tenth // 10])
 
 
-def test_bombs_are_refused_before_decoding():
+@pytest.fixture
+def undecoded(monkeypatch):
+    """Return a context in which nothing may be decoded."""
+
+    def decoded(*args, **words):
+        pytest.fail("it was decoded")
+
+    @contextlib.contextmanager
+    def context():
+        with monkeypatch.context() as patch:
+            patch.setattr(decoding.simplejpeg, "decode_jpeg", decoded)
+            patch.setattr(ImageFile.ImageFile, "load", decoded)
+            yield
+
+    return context
+
+
+def test_bombs_are_refused_before_decoding(undecoded):
     zeros = zlib.compressobj(9)
     body = b"".join(zeros.compress(bytes(10_000 // 8 + 1)) for _ in range(10_000)) + zeros.flush()
     head = struct.pack(">IIBBBBB", 10_000, 10_000, 1, 0, 0, 0, 0)
@@ -208,11 +225,9 @@ def test_bombs_are_refused_before_decoding():
     jpeg = encode(photo(), "JPEG").replace(struct.pack(">HH", 61, 47), struct.pack(">HH", 60_000, 60_000))
     assert len(bomb) < 15_000
     tracemalloc.start()
-    start = time.perf_counter()
     for data in (bomb, jpeg, png(100_000, 100_000, 8, 2, b"")):
-        with pytest.raises(DecodeError, match="pixels"):
+        with undecoded(), pytest.raises(DecodeError, match="pixels"):
             read_image(data)
-    assert time.perf_counter() - start < 0.5
     assert tracemalloc.get_traced_memory()[1] < 2e6
     tracemalloc.stop()
     assert image_size(bomb) == (10_000, 10_000)
@@ -222,16 +237,14 @@ def test_bombs_are_refused_before_decoding():
 
 
 @pytest.mark.parametrize("fill", [b"", b"\xff"], ids=["fast", "slow"])
-def test_thousands_of_scans_are_refused(fill):
+def test_thousands_of_scans_are_refused(fill, undecoded):
     data = encode(photo(2000, 2000), "JPEG", progressive=True, quality=5)
     data = data[:2] + fill + data[2:]
     last = data.rindex(b"\xff\xda")
     many = data[:last] + data[last : last + 12] * 2000 + data[-2:]
     assert plain(many) == (not fill)
-    start = time.perf_counter()
-    with pytest.raises(DecodeError, match="2009 scans"):
+    with undecoded(), pytest.raises(DecodeError, match="2009 scans"):
         read_image(many)
-    assert time.perf_counter() - start < 0.5
 
 
 def test_error_survives_a_data_worker():

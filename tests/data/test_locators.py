@@ -1,15 +1,15 @@
 """Places inside files: their grammar, frames of videos, boxes, masks by rule, and reading in forked workers."""
 
 import io
+import multiprocessing
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from forking import exit_code
 from PIL import Image
 
 from dfl.data import containers
@@ -274,15 +274,11 @@ def test_samples_of_places(tmp_path: Path) -> None:
     assert samples[0]["path"] == place
 
 
-FORKED = """
-import multiprocessing, sys
-from dfl.data.locators import read_bytes
-places = sys.argv[1:]
-assert read_bytes(places[3]) == bytes([3])  # open in this process when the workers start
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    assert pool.map(read_bytes, places) == [bytes([i]) for i in range(8)]
-assert read_bytes(places[4]) == bytes([4])
-"""
+def _read_in_forks(places: list[str]) -> None:
+    assert read_bytes(places[3]) == bytes([3])  # open in this process when the workers start
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(read_bytes, places) == [bytes([i]) for i in range(8)]
+    assert read_bytes(places[4]) == bytes([4])
 
 
 def test_lmdb_in_forked_workers(tmp_path: Path) -> None:
@@ -293,7 +289,7 @@ def test_lmdb_in_forked_workers(tmp_path: Path) -> None:
             entries.put(f"a/{i}".encode(), bytes([i]))
     places = [locate(folder, key=f"a/{i}") for i in range(8)]
     # in a process without threads of other tests: a fork of one with threads may hang
-    subprocess.run([sys.executable, "-c", FORKED, *places], check=True, timeout=120)
+    assert exit_code(_read_in_forks, places) == 0
     for place, text in (
         (locate(folder, key="b"), "no such key"),
         (f"{tmp_path}/no_lmdb#key=a", "cannot be opened as LMDB"),

@@ -25,6 +25,7 @@ from dfl.training.tensorboard import TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:text_css", "ignore:.*video")
 NAMES = ("real", "synthetic", "tampered")
+LOOKS_AT_FIGURES = True
 
 
 class Talker(Detector):

@@ -14,6 +14,7 @@ def rows(score: list[float], label: list[int]) -> dict[str, torch.Tensor]:
     return {"score": torch.tensor(score), "label": torch.tensor(label, dtype=torch.long), "index": index}
 
 
+LOOKS_AT_FIGURES = True
 GOOD = rows([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
 DOMAINS = {"good": GOOD, "one": rows([0.2, 0.3], [0, 0]), "none": rows([], []), "nan": rows([math.nan, 0.5], [0, 1])}
 

@@ -15,6 +15,8 @@ from dfl.__main__ import main
 from dfl.detectors import PatchForensics
 from dfl.evaluation import figures
 
+LOOKS_AT_FIGURES = True
+
 
 @pytest.fixture(scope="module")
 def spliced(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -116,7 +118,7 @@ def test_an_overlay_is_the_image_where_nothing_is_found() -> None:
     laid = figures.overlay(image, prob)
     assert torch.equal(laid[:, 1:], image[:, 1:])
     expected = (0.35 * image[:, 0, 0] + 0.65 * torch.tensor([0xD5, 0x5E, 0x00])).round()
-    assert torch.equal(laid[:, 0, 0].float(), expected)
+    assert (laid[:, 0, 0].float() - expected).abs().max() <= 1  # a half may be rounded either way
 
 
 def test_best_and_worst_are_by_iou_and_none_twice() -> None:

@@ -22,6 +22,7 @@ from dfl.evaluation import figures, results
 from dfl.evaluation.report import Report
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ")
+LOOKS_AT_FIGURES = True
 
 
 class Page(HTMLParser):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from forking import on_two_ranks
 
 from dfl.errors import UserError
 from dfl.losses import bilevel_cvar, cvar
@@ -152,7 +152,7 @@ def _problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x, torch.tensor([0, 1, 2, 0, 0, 1, 2, -1, 1]), w
 
 
-def _rank(rank: int, path: str, queue: mp.Queue) -> None:
+def _rank(rank: int, path: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
     x, groups, w = _problem()
     mine = slice(0, 4) if rank == 0 else slice(4, 9)  # uneven on purpose
@@ -160,17 +160,15 @@ def _rank(rank: int, path: str, queue: mp.Queue) -> None:
     (value / 2).backward()  # DDP divides by the number of ranks
     dist.all_reduce(w.grad)
     if rank == 0:
-        queue.put([value.item(), w.grad.tolist()])
+        torch.save([value.item(), w.grad], f"{path}.told")
     dist.destroy_process_group()
 
 
 def test_groups_that_span_ranks_give_the_gradient_of_one(tmp_path: Path) -> None:
-    context = mp.get_context("spawn")
-    queue = context.SimpleQueue()
-    mp.start_processes(_rank, (str(tmp_path / "store"), queue), nprocs=2, start_method="spawn")
-    value, grad = queue.get()
+    on_two_ranks(_rank, str(tmp_path / "store"))
+    value, grad = torch.load(tmp_path / "store.told", weights_only=True)
     x, groups, w = _problem()
     whole = bilevel_cvar(x @ w, groups)
     whole.backward()
     assert value == pytest.approx(whole.item())
-    torch.testing.assert_close(torch.tensor(grad), w.grad)
+    torch.testing.assert_close(grad, w.grad)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forking import on_two_ranks
 from sklearn import metrics as sk
 
 from dfl import metrics as m
@@ -134,7 +134,7 @@ def on_rank(rank: int, store: str, results: str) -> None:
 
 
 def test_two_ranks_equal_one_to_the_last_bit(tmp_path: Path) -> None:
-    mp.spawn(on_rank, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    on_two_ranks(on_rank, str(tmp_path / "store"), str(tmp_path))
     alone = measured(*draw(41))
     for rank in (0, 1):
         *classes, texts = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forking import on_two_ranks
 from sklearn import metrics as sk
 
 from dfl import metrics as m
@@ -216,7 +216,7 @@ def on_rank(rank: int, store: str, results: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*real and fake frames")
 def test_two_ranks_equal_one_to_the_last_bit(tmp_path):
-    mp.spawn(on_rank, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    on_two_ranks(on_rank, str(tmp_path / "store"), str(tmp_path))
     score, label = draw("tied", 41)
     index = torch.arange(41)
     one, without_video = m.Detection(), m.Detection()

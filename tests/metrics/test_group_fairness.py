@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forking import on_two_ranks
 
 from dfl.metrics import GroupFairness, attributes, auroc, eer
 from dfl.metrics.fairness import TOGETHER, WHOLE, compare, confusion, flat, verdict_gaps
@@ -206,7 +206,7 @@ def on_rank(rank: int, store: str, results: str) -> None:
 
 @QUIET
 def test_two_ranks_equal_one_to_the_last_bit(tmp_path):
-    mp.spawn(on_rank, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    on_two_ranks(on_rank, str(tmp_path / "store"), str(tmp_path))
     score, label, group, groups, n = golden("full8")
     one = GroupFairness(groups[WHOLE], n, 0.4)
     one.update(score, label, group)

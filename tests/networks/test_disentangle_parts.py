@@ -29,11 +29,11 @@ def test_adain_equals_the_official_code(case: str) -> None:
 
 
 def test_the_mean_after_adain_is_that_of_y_whatever_x_is() -> None:
-    x, y = torch.randn(3, 16, 8, 8, requires_grad=True), torch.randn(3, 16, 8, 8)
+    x, y = (torch.randn(3, 16, 8, 8, requires_grad=True) for _ in range(2))
     pooled = adain(x, y).mean((2, 3))
     torch.testing.assert_close(pooled, y.mean((2, 3)), atol=1e-6, rtol=0)
     pooled.pow(2).sum().backward()
-    assert x.grad.abs().max() < 1e-6
+    assert x.grad.abs().max() < 1e-4 * y.grad.abs().max()
 
 
 def test_adain_is_float32_under_autocast() -> None:

@@ -1,5 +1,6 @@
 """What goes wrong around a run costs one line, and leaves a run that can go on."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from forking import on_two_ranks
 
 from dfl import cli
 from dfl.__main__ import main
@@ -62,12 +64,21 @@ def weights(path: str | Path = "checkpoints/run/last.ckpt") -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
-@pytest.fixture
-def uncut(faces: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the checkpoint of a run in which nothing went wrong."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("uncut"))
+        write_config(faces)
+        fit()
+        return weights()
+
+
+@pytest.fixture
+def uncut(faces: Path, trained: dict[str, Any]) -> dict[str, Any]:
+    """Return the checkpoint of a run in which nothing went wrong, with the config of that run in the working folder."""
     write_config(faces)
-    fit("--name=uncut")
-    return weights("checkpoints/uncut/last.ckpt")
+    return trained
 
 
 def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -256,17 +267,6 @@ def test_an_unreadable_image_ends_the_run_which_goes_on_when_it_is_mended(
     assert_same(weights(), uncut)
 
 
-class Do(pl.Callback):
-    """Do something once, after a step."""
-
-    def __init__(self, what: Any, step: int) -> None:
-        self.what, self.step = what, step
-
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            self.what()
-
-
 class Fail(pl.Callback):
     """Raise at one place of one step: a hook, or within the optimizer, when it has changed the weights."""
 
@@ -318,16 +318,26 @@ def test_an_exception_saves_the_step_before_it(
 def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     faces: Path, uncut: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def shoot() -> None:
-        for child in multiprocessing.active_children():
-            os.kill(child.pid or 0, signal.SIGKILL)
+    real, fetched = dataset.load_image, itertools.count()
 
-    slow = dataset.load_image
-    callbacks = cli.CLI._callbacks
+    def load(*args: Any, **words: Any) -> Any:
+        if next(fetched) == 20:
+            Path("waits").touch()
+            signal.pause()
+        return real(*args, **words)
+
+    def fetch(loader: Any, *timeout: float) -> Any:
+        """Shoot when this process waits for the next batch; elsewhere a step may be half done, and is not saved."""
+        if Path("waits").exists() and loader._data_queue.empty():
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGKILL)
+        return get(loader, *timeout)
+
+    iterator = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    get = iterator._try_get_data
     with monkeypatch.context() as patch:
-        patch.setattr(cli.CLI, "_callbacks", lambda self, given: [*callbacks(self, given), Do(shoot, 2)])
-        # all images of so small a set are fetched ahead, unless fetching is slow
-        patch.setattr(dataset, "load_image", lambda *a, **k: (signal.sigtimedwait([], 0.05), slow(*a, **k))[1])
+        patch.setattr(iterator, "_try_get_data", fetch)
+        patch.setattr(dataset, "load_image", load)
         assert "a loader process was killed" in fails(capsys, "--data.num_workers=1")
     assert 2 <= weights()["global_step"] < 9
     fit("--data.num_workers=1")
@@ -405,9 +415,8 @@ def test_weights_that_are_no_numbers_are_not_saved() -> None:
 # ranks and clusters
 
 
-def _rank(rank: int, port: int, said: Any) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+def _rank(rank: int, path: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
 
     def reduce(value: torch.Tensor, reduce_op: str) -> torch.Tensor:
         torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
@@ -420,22 +429,16 @@ def _rank(rank: int, port: int, said: Any) -> None:
         for at in range(9):
             bad = [(f"{rank}-{at}", "torn")] if at in ((1, 6), (4, 6))[rank] else []
             books.book(SimpleNamespace(world_size=2, strategy=strategy), "val", sets, "a", bad)  # type: ignore[arg-type]
-        said.put((rank, at, "went on", {}))
+        told = (at, "went on", {})
     except UserError as error:
-        said.put((rank, at, str(error)[:40], dict(sets["a"].bad)))
+        told = (at, str(error)[:40], dict(sets["a"].bad))
+    torch.save(told, f"{path}.{rank}")
 
 
-def test_ranks_stop_at_the_same_batch_when_too_much_is_unreadable() -> None:
+def test_ranks_stop_at_the_same_batch_when_too_much_is_unreadable(tmp_path: Path) -> None:
     """Two and two bad images are more than 3 of 100, though no rank met more than two."""
-    context = multiprocessing.get_context("fork")
-    said: Any = context.Queue()
-    port = 20000 + os.getpid() % 20000
-    both = [context.Process(target=_rank, args=(rank, port, said)) for rank in (0, 1)]
-    for process in both:
-        process.start()
-    (_, at, line, bad), (_, also, same, too) = sorted(said.get(timeout=60) for _ in both)
-    for process in both:
-        process.join()
+    on_two_ranks(_rank, str(tmp_path / "store"))
+    (at, line, bad), (also, same, too) = (torch.load(tmp_path / f"store.{rank}") for rank in (0, 1))
     assert (at, also) == (6, 6)
     assert line == same == "4 of 100 images of val/a cannot be read,"[:40]
     assert set(bad) == set(too) == {"0-1", "0-6", "1-4", "1-6"}

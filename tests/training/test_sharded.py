@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from detectors.test_sida import LORA, MODELS, SAM, build
+from forking import on_two_ranks
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from test_contract import trainer
 from torch import nn
 from two_shards import build as again
-from two_shards import data
+from two_shards import data, work
 
 from dfl import detectors
 from dfl.data.toy import make
@@ -44,11 +42,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_two_ranks_hold_halves_and_do_what_ddp_does(tmp_path: Path, faces: Path, models: dict[str, Any]) -> None:
-    words = [sys.executable, str(Path(__file__).parents[1] / "two_shards.py"), str(faces), str(tmp_path)]
-    environment = {**os.environ, "MASTER_PORT": "29573", "OMP_NUM_THREADS": "1"}
     names = ["sida"]
-    run = subprocess.run([*words, json.dumps(models), *names], env=environment, capture_output=True, timeout=300)
-    assert run.returncode == 0, run.stderr.decode()
+    on_two_ranks(work, str(faces), tmp_path, models, names)
     ranks = [json.loads((tmp_path / f"cut{rank}.json").read_text()) for rank in (0, 1)]
     for name in names:
         for rank in ranks:

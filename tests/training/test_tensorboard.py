@@ -19,6 +19,7 @@ from dfl.training import tensorboard
 from dfl.training.tensorboard import Speed, TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:validation AUROC")
+LOOKS_AT_FIGURES = True
 
 
 def fit(faces: Path, folder: Path, inspect: TensorBoardInspect, test: bool = False, **words) -> EventAccumulator:
@@ -33,6 +34,12 @@ def fit(faces: Path, folder: Path, inspect: TensorBoardInspect, test: bool = Fal
     logger.experiment.close()
     events = EventAccumulator(logger.log_dir, size_guidance={"images": 0, "scalars": 0})
     return events.Reload()
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is logged beside the figures."""
+    monkeypatch.setattr(TensorBoardInspect, "_draw", lambda *_: None)
 
 
 def test_every_domain_is_drawn_at_every_validation_and_test(faces: Path, tmp_path: Path) -> None:
@@ -55,6 +62,7 @@ def test_pictures_can_be_rarer(faces: Path, tmp_path: Path) -> None:
     assert "val/own/most_wrong" not in events.Tags()["images"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_settings_are_a_session_whose_metrics_tensorboard_finds_itself(faces: Path, tmp_path: Path) -> None:
     events = fit(faces, tmp_path, TensorBoardInspect())
     held = events.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content
@@ -83,6 +91,7 @@ def test_images_per_second_are_of_the_training_steps_alone(monkeypatch: pytest.M
     assert speed.take() is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images_per_second_are_logged_by_window(faces: Path, tmp_path: Path) -> None:
     events = fit(faces, tmp_path, TensorBoardInspect(window=3))
     logged = events.Scalars("train/images_per_second")
@@ -91,6 +100,7 @@ def test_images_per_second_are_logged_by_window(faces: Path, tmp_path: Path) -> 
     assert all(event.value > 0 for event in logged)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_projector_stores_features_with_what_is_known(faces: Path, tmp_path: Path) -> None:
     fit(faces, tmp_path, TensorBoardInspect(projector=8))
     (notes,) = tmp_path.rglob("metadata.tsv")

@@ -1,22 +1,19 @@
 """Writing both classes anew: what the files then have in common, what is left out, what survives a kill."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from forking import exit_code, killed_at
 from PIL import Image
 
 from dfl.__main__ import main
 from dfl.data import Folder, Table, Transform
 from dfl.data.decoding import read_image
 from dfl.data.masks import load_mask
+from dfl.data.tools import equalize as module
 from dfl.data.tools.equalize import equalize
 from dfl.data.tools.facts import measure
 from dfl.data.tools.given import open_sources
@@ -152,21 +149,17 @@ def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path) -> None:
     assert one == two
 
 
+def _cut_equalize() -> None:
+    module.load_image = killed_at(6, module.load_image)
+    equalize(["set.csv"], "cut", size=64, workers=1, progress=False)
+
+
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     biased(tmp_path, 10)
-    script = (
-        "import time; import dfl.data.tools.equalize as e; load = e.load_image\n"
-        "def slow(*a, **k): time.sleep(.05); return load(*a, **k)\n"
-        "e.load_image = slow; e.equalize(['set.csv'], 'cut', size=64, workers=1, progress=False)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script])
-    while len(list(Path(".cut.partial").rglob("*.jpg"))) < 5:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert exit_code(_cut_equalize) == -9
     assert not Path("cut").exists()
     done = {p: p.stat().st_mtime_ns for p in Path(".cut.partial").rglob("[0-9]*.jpg")}
+    assert len(done) == 5
     cut = equalize(["set.csv"], "cut", size=64, workers=1, progress=False).parent
     assert {p: (cut / p.relative_to(".cut.partial")).stat().st_mtime_ns for p in done} == done
     whole = equalize(["set.csv"], "whole", size=64, workers=1, progress=False).parent

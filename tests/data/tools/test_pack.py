@@ -1,12 +1,7 @@
 """Shards: true bytes, any row at any time, what survives a kill, and exact resume."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
+from forking import exit_code, killed_at
 from PIL import Image
 
 from dfl.__main__ import main
@@ -180,18 +176,14 @@ def test_left_out_and_foreign_folders(faces: Path, tmp_path: Path) -> None:
         Packed("mine").load("train")
 
 
+def _cut_pack(folder: str) -> None:
+    module.load_image = killed_at(25, module.load_image)
+    pack([folder], "cut", shard=10, workers=1, progress=False)
+
+
 def test_a_killed_pack_goes_on(faces: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys, time; import dfl.data.tools.pack as p; load = p.load_image\n"
-        "def slow(*a, **k): time.sleep(.02); return load(*a, **k)\n"
-        "p.load_image = slow; p.pack([sys.argv[1]], 'cut', shard=10, workers=1, progress=False)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(faces)])
-    while len(list(Path(".cut.partial").glob("*.arrow.json"))) < 2:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert exit_code(_cut_pack, str(faces)) == -9
+    assert len(list(Path(".cut.partial").glob("*.arrow.json"))) == 2
     assert not Path("cut").exists()
     with pytest.raises(UserError, match="no record of a finished packed set"):
         Packed(".cut.partial").load("train")

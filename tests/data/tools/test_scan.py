@@ -1,20 +1,17 @@
 """Scanning and splitting: what is measured, what is left out the second time, what survives a kill."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from forking import exit_code, killed_at
 from PIL import Image
 
 from dfl.__main__ import main
 from dfl.data import Table
 from dfl.data.tools import facts
+from dfl.data.tools import scan as module
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.scan import scan
 from dfl.data.tools.split import split
@@ -70,19 +67,15 @@ def test_a_scan_reads_only_what_changed_and_does_not_depend_on_processes(
     assert len(Table("1.parquet", fractions={"train": 0.5, "test": 0.5}).load("train")) == 30
 
 
+def _cut_scan(folder: str) -> None:
+    module.PART, module.measure = 10, killed_at(25, module.measure)
+    scan([folder], "cut.parquet", workers=1, progress=False)
+
+
 def test_a_killed_scan_goes_on(faces: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys, time; import dfl.data.tools.scan as s; s.PART = 10; m = s.measure\n"
-        "def slow(*a): time.sleep(.05); return m(*a)\n"
-        "s.measure = slow; s.scan([sys.argv[1]], 'cut.parquet', workers=1, progress=False)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(faces)])
+    assert exit_code(_cut_scan, str(faces)) == -9
     parts = tmp_path / ".cut.parquet.parts"
-    while len(list(parts.glob("*.parquet"))) < 2:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert len(list(parts.glob("*.parquet"))) == 2
     assert not (tmp_path / "cut.parquet").exists()
     cut = scan([str(faces)], "cut.parquet", progress=False)
     assert cut.read_bytes() == scan([str(faces)], "whole.parquet", progress=False).read_bytes()
