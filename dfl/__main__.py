@@ -1,7 +1,7 @@
 """Entry point of ``python -m dfl`` and ``dfl``: cheap questions are answered here, without torch.
 
 Each verb that needs more is imported only when it is asked for. What the user can mend is one line on stderr and
-exit code 2; ``--debug``, anywhere on the line, shows the traceback instead.
+exit code 2 (1 where nothing could be scored); ``--debug``, anywhere on the line, shows the traceback instead.
 """
 
 import os
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> Any:
         argv: The words after ``dfl``; by default those of the process.
 
     Raises:
-        SystemExit: With 2 for what the user can mend, with 130 after Ctrl-C. Never on success.
+        SystemExit: With 2 for what the user can mend, 1 where nothing was scored, 130 after Ctrl-C. Never on success.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> Any:
         if debug:
             raise
         print(f"dfl: {one_line(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(error.code) from None
     except KeyboardInterrupt:
         if debug:
             raise

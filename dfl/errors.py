@@ -1,4 +1,4 @@
-"""The one error that speaks to users: the command line prints it as a single line and exits with 2."""
+"""The one error that speaks to users: the command line prints it as a single line and exits with its code."""
 
 from difflib import get_close_matches
 from typing import TypeVar
@@ -8,6 +8,15 @@ T = TypeVar("T")
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where it looked, what to change."""
+
+    #: What the command line exits with.
+    code = 2
+
+
+class NothingDone(UserError):
+    """The command made sense, and there was nothing that it could be done to: no image was scored."""
+
+    code = 1
 
 
 def visible(text: str) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -284,6 +285,35 @@ def test_predict_scores_files_and_folders(place: Path, faces: Path, capsys: pyte
     with open(Path(made.trainer.log_dir) / "predictions.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["score"]) == pytest.approx(rows[0]["score"], abs=1e-6)
+
+
+def test_predict_counts_what_it_did_not_look_at(place: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = place / "phone"
+    folder.mkdir()
+    shutil.copy(faces / "real" / "00.png", folder / "download")
+    shutil.copy(faces / "real" / "01.png", folder / "a.jp2")
+    for name in ("phone/clip.MOV", "phone/clip2.mov", "all.zip", "phone/notes"):
+        (place / name).write_text("no image")
+    (folder / "b.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    run("predict", "phone", "all.zip", "--output=s.csv")
+    out = capsys.readouterr().out
+    assert "wrote 2 scores to s.csv" in out
+    assert "1 images could not be read and have no score: phone/b.heic (HEIC" in out
+    assert "4 files were left out: 2 .mov (phone/clip.MOV, phone/clip2.mov; video: " in out
+    (place / "l.csv").write_text(f"path\nphone/download\n{faces}/fake/00.png\n")
+    run("predict", "l.csv", "--output=s.csv")
+    assert "wrote 2 scores" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.heif", "c.mp4"])
+def test_predict_that_scored_nothing_ends_with_1(place: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / name).write_text("<html>")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", name, "--output=s.csv", *QUIET])
+    assert stop.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dfl: ")]
+    assert re.match(rf"dfl: no image (was scored; 1 images could not be read.*|in ){name}", line)
+    assert not [p for p in place.iterdir() if "s.csv" in p.name], "nothing half-written"
 
 
 def test_count_gives_the_numbers_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,12 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from dfl.data.batch import collate
+from dfl.data.checks import check
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
 from dfl.data.depths import settled
 from dfl.data.epoch import Balance, Epoch
 from dfl.data.on_device import augment
+from dfl.data.overlap import Videos
 from dfl.data.rows import Rows, shared_paths
 from dfl.data.sampler import EvalSampler, TrainSampler, steps_of_epoch
 from dfl.data.sources.base import Source
@@ -102,6 +104,8 @@ class DataModule(pl.LightningDataModule):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self._epoch = Epoch(balance, batch_size, epoch_batches, originals, generators_per_batch, self.seed)
         self._unread = Unread(max_bad)
+        #: Videos that are trained on.
+        self.videos = Videos()
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}
         #: Data sets by split and domain, after ``setup``.
@@ -116,8 +120,7 @@ class DataModule(pl.LightningDataModule):
         """Read the tables of the stage's splits and make their data sets."""
         for split in STAGES[stage]:
             self.sets[split] = dict(self.datasets(split))
-        if stage in ("fit", "test") and not self.allow_overlap:
-            self._check_overlap("val" if stage == "fit" else "test")
+        check(self, STAGES[stage])
         for source in self._all_sources():
             source.release()
 
@@ -227,6 +230,10 @@ class DataModule(pl.LightningDataModule):
                     here = shared_paths(found.table["path"], pa.chunked_array([list(bad)], pa.string()))
                     found.bad.update({path: bad[path] for path in bad if path in here})
 
+    def sources_of(self, split: str) -> list[Source]:
+        """Return the sources of a split."""
+        return self.train_sources if split == "train" else list(self.sources[split].values())
+
     def _all_sources(self) -> list[Source]:
         return [*self.train_sources, *(s for domains in self.sources.values() for s in domains.values())]
 
@@ -236,11 +243,15 @@ class DataModule(pl.LightningDataModule):
                 raise UserError("nothing to train on: set data.train to a source")
             alone = len(self.train_sources) == 1  # tables of one type only can be put together
             tables = [settled(one.load("train", encoded=alone), f"train, {one!r}") for one in self.train_sources]
+            for source, table in zip(self.train_sources, tables, strict=True):
+                self.videos.note(source, table)
             return {"train": pa.concat_tables(tables)}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         side = "test" if split == "predict" else split
         found = {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
+        for domain, table in found.items() if split == "val" and not self.allow_overlap else ():
+            self.videos.hold(f"val/{domain}", self.sources["val"][domain], table)
         return {name: settled(table, f"{split}/{name}", split != "predict") for name, table in found.items()}
 
     def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
@@ -281,22 +292,6 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         state = self.trainer
         return "train" if state.training else "test" if state.testing else "predict" if state.predicting else "val"
-
-    def _check_overlap(self, split: str) -> None:
-        """Raise if images are both trained on and evaluated on: sources without splits give all images to each."""
-        if split == "test":  # the training data need not be on the machine that tests; without splits they are the same
-            tested = self.sources["test"].values()
-            whole = [s for s in self.train_sources if getattr(s, "fractions", 1) is None and s in tested]
-            trained = [source.load("train")["path"] for source in whole]
-        else:
-            trained = [self.sets["train"]["train"].table["path"]]
-        for domain, data in self.sets[split].items():
-            both = sorted({path for paths in trained for path in shared_paths(paths, data.table["path"])})
-            if both:
-                raise UserError(
-                    f"{len(both)} images of {split}/{domain} are trained on too, such as {both[0]}; "
-                    "set fractions to split the set, or allow_overlap"
-                )
 
 
 def _outlive_signals(worker: int) -> None:

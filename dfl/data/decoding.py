@@ -24,12 +24,14 @@ from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
+from dfl.data.formats import FORMATS, START, kind_of
+from dfl.data.heif import open_heif
 from dfl.data.jpeg_header import plain_jpeg
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-"""What Pillow may open. EPS is absent on purpose: it would start another program."""
+PILLOWS = tuple(name for name in FORMATS if name != "HEIF")
+"""What Pillow may open by itself. EPS is absent on purpose: it would start another program."""
 
 MAX_PIXELS = 64_000_000
 FILE_LIMIT = 8 * MAX_PIXELS + (1 << 20)  # of bytes: uncompressed 16-bit RGBA is the largest image that is allowed
@@ -37,6 +39,8 @@ MAX_SCANS = 500  # libjpeg-turbo's own advice; a small progressive file with tho
 
 T = TypeVar("T")
 _PPM = re.compile(rb"P6\s(\d{1,6})\s(\d{1,6})\s255\s")  # 8 bit, no comments
+#: Pillow's name of the library that a format needs.
+_BUILT_IN = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -112,7 +116,7 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
         DecodeError: the file is missing, empty, or its header is not that of a known image.
     """
     if isinstance(source, bytes):
-        with _open("<bytes>", io.BytesIO(source)) as image:
+        with open_header("<bytes>", io.BytesIO(source)) as image:
             return _upright_size(image)
     name = str(source)
     check_regular(name)
@@ -120,7 +124,7 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
         file = open(on_disk(name), "rb")  # noqa: SIM115, closed by the next line; only opening may fail here
     except (OSError, ValueError) as error:
         raise _failed(name, error) from error
-    with file, _open(name, file) as image:
+    with file, open_header(name, file) as image:
         return _upright_size(image)
 
 
@@ -155,7 +159,7 @@ def _decode_with_pillow(
 
 def with_pillow(name: str, data: bytes, max_pixels: int, make: Callable[[Image.Image, Image.Transpose | None], T]) -> T:
     """Return what is made of an image that is loaded, and of how it is to be turned."""
-    with _open(name, io.BytesIO(data)) as image:
+    with open_header(name, io.BytesIO(data)) as image:
         _check_cost(name, data, image.size, max_pixels)
         try:
             with warnings.catch_warnings():
@@ -297,22 +301,33 @@ def _check_cost(name: str, data: bytes, size: tuple[int, int], max_pixels: int) 
             raise DecodeError(name, f"a JPEG of {scans} scans, which would take minutes to decode")
 
 
-def _open(name: str, file: BinaryIO) -> Image.Image:
-    """Read the header only."""
+def open_header(name: str, file: BinaryIO) -> Image.Image:
+    """Return an image of which only the header was read.
+
+    Raises:
+        DecodeError: If it is none that we know, and what is needed to read it.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own cap is stricter than the size Pillow warns at
-            return Image.open(file, formats=FORMATS)
+            return Image.open(file, formats=PILLOWS)
     except Image.DecompressionBombError as error:
         raise DecodeError(name, f"too many pixels: {error}") from error
     except UnidentifiedImageError as error:
         file.seek(0)
-        start = file.read(12)
+        start = file.read(START)
+        kind = kind_of(start)
+        if kind == "HEIF":
+            try:
+                return open_heif(file)
+            except ValueError as reason:
+                raise DecodeError(name, str(reason)) from reason
+        if kind in _BUILT_IN and not features.check(_BUILT_IN[kind]):
+            raise DecodeError(name, f"{kind}, which this Pillow was built without: pip install -U pillow") from error
         if not start:
             raise DecodeError(name, "the file is empty") from error
-        raise DecodeError(
-            name, f"no known image or a damaged header; it starts with {start!r}, known are {', '.join(FORMATS)}"
-        ) from error
+        known = f"it starts with {start[:12]!r}, known are {', '.join(FORMATS)}"
+        raise DecodeError(name, f"no known image or a damaged header; {known}") from error
     except Exception as error:  # as in _decode_with_pillow
         raise DecodeError(name, f"damaged header ({error or type(error).__name__})") from error
 

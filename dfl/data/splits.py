@@ -68,7 +68,8 @@ def split_column(
     """Give every row a split by fraction, class by class, with no identity or video in two splits.
 
     Components of rows (see :func:`components`) are shuffled within the class that most of their rows have and
-    dealt out in order until a split has its share, so fractions are met up to the size of one component.
+    dealt out in order until a split has its share, so fractions are met up to the size of one component. A split that
+    would go without a class is given a component of it, the smallest of the split that has most, where that has two.
 
     Args:
         table: Rows of a source.
@@ -99,4 +100,13 @@ def split_column(
         middle = np.cumsum(size[members]) - size[members] / 2
         share = middle / max(size[members].sum(), 1)
         chosen[members] = np.minimum(np.searchsorted(edges, share, side="right"), len(names) - 1)
+    for c, side in ((c, i) for c in (0, 1) for i, name in enumerate(names) if fractions[name] > 0):
+        if (label[chosen[inverse] == side] == c).any():
+            continue
+        members = np.flatnonzero(mostly == c)
+        held, most = (np.bincount(chosen[members], weights=w, minlength=len(names)) for w in (None, size[members]))
+        giver = int(np.where(held > 1, most, 0).argmax())
+        if held[giver] > 1:
+            given = members[chosen[members] == giver]
+            chosen[given[size[given].argmin()]] = side
     return pa.DictionaryArray.from_arrays(chosen[inverse], pa.array(names)).cast(pa.string())

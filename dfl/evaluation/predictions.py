@@ -18,8 +18,9 @@ from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from dfl.data import csv_files
+from dfl.data.formats import LeftOut
 from dfl.detectors.base import WRITTEN
-from dfl.errors import UserError, visible
+from dfl.errors import NothingDone, UserError, visible
 from dfl.evaluation.figures import overlay, without_padding
 from dfl.metrics import resize_map
 
@@ -38,7 +39,8 @@ class PredictionWriter(BasePredictionWriter):
     that is a part of it.
 
     The verdict is ``fake`` at the threshold and above. The threshold is the one chosen on validation, or 0.5 when there
-    is none. Padding rows (index -1) are left out; unreadable images are named on the terminal.
+    is none. Padding rows (index -1) are left out; unreadable images, and files that were not taken for images, are
+    named on the terminal. Where nothing at all was scored, no file is written.
 
     Args:
         output: A ``.csv`` or ``.jsonl`` file; by default ``predictions.csv`` in the log folder of the run.
@@ -135,7 +137,11 @@ class PredictionWriter(BasePredictionWriter):
         return iter(files)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Join the parts under the final name, and say where the scores are and what could not be read."""
+        """Join the parts under the final name, and say where the scores are and what has none.
+
+        Raises:
+            NothingDone: If no image was scored.
+        """
         assert self._file is not None
         assert self.path is not None
         self._file.close()
@@ -147,12 +153,15 @@ class PredictionWriter(BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         counts, columns, bad = zip(*every, strict=True)
+        unscored = list(_unscored(trainer, sorted({item for part in bad for item in part})))
+        if not sum(counts):
+            for rank in range(trainer.world_size):
+                self._part(rank).unlink(missing_ok=True)
+            raise NothingDone("; ".join(["no image was scored", *unscored]))
         self._join(trainer.world_size, max(columns, key=len))  # a rank without an image knows only those of all
         print(f"wrote {sum(counts)} scores to {self.path}" + ("" if self.maps is None else f", maps to {self.maps}"))
-        if lost := sorted({item for part in bad for item in part}):
-            names = ", ".join(f"{path} ({reason})" for path, reason in lost[:MOST_NAMES])
-            more = f" and {len(lost) - MOST_NAMES} more" if len(lost) > MOST_NAMES else ""
-            print(f"{len(lost)} images could not be read and have no score: {visible(names)}{more}")
+        for line in unscored:
+            print(visible(line))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave no half-written file behind."""
@@ -263,6 +272,19 @@ def encode(row: tuple[Any, ...], name: str, columns: tuple[str, ...] = COLUMNS) 
         told = {column: cell for column, cell in zip(columns, row, strict=True) if cell != ""}
         return json.dumps(told, ensure_ascii=False) + "\n"
     return csv_files.line(row)
+
+
+def _unscored(trainer: pl.Trainer, lost: list[tuple[str, str]]) -> Iterator[str]:
+    """Yield what is to be said of the images that could not be read, and of the files that were not taken for any."""
+    if lost:
+        names = ", ".join(f"{path} ({reason})" for path, reason in lost[:MOST_NAMES])
+        more = f" and {len(lost) - MOST_NAMES} more" if len(lost) > MOST_NAMES else ""
+        yield f"{len(lost)} images could not be read and have no score: {names}{more}"
+    left_out = LeftOut()
+    for source in getattr(getattr(trainer, "datamodule", None), "sources", {}).get("predict", {}).values():
+        left_out.update(source.left_out)
+    if left_out:
+        yield str(left_out)
 
 
 def unreadable(trainer: pl.Trainer) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from dfl.data.rows import Rows
 from dfl.data.sources import Cifake, ForensicHub, GenImage, ImdlBenco, Packed, Spai, to_table
 from dfl.data.sources.trees import class_folders
 from dfl.data.tools.facts import measure, stamp
-from dfl.errors import UserError
+from dfl.errors import NothingDone, UserError
 
 
 def touch(root: Path, *names: str) -> None:
@@ -142,6 +142,36 @@ def test_limit_draws_with_its_seed(tmp_path: Path) -> None:
         Folder(str(tmp_path), limit={"valid": 3})
 
 
+def test_folder_counts_what_it_did_not_take(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{c}/{i}.png" for c in ("real", "fake") for i in range(3)), "real/a.mov", "real/b.psd", "c.jpg")
+    touch(tmp_path, "notes.txt", "labels.csv", ".hidden.jpg")
+    source = Folder(str(tmp_path))
+    for split in ("train", "val", "test"):
+        assert len(source.load(split)) == 6
+    assert str(source.left_out).startswith("3 files were left out: ")
+    for name in ("real/a.mov", "real/b.psd", "c.jpg"):
+        assert f"{tmp_path}/{name}" in str(source.left_out)
+    touch(tmp_path, "train/real/a.png", "train/fake/a.png", "train/fake/b.HIF", "extra/d.png")
+    source = Folder(str(tmp_path))
+    assert len(source.load("train")) == 3
+    assert f"3 folders ({tmp_path}/extra/, {tmp_path}/fake/, {tmp_path}/real/)" in str(source.left_out)
+
+
+def test_an_empty_class_is_an_error_that_says_what_its_folder_holds(tmp_path: Path) -> None:
+    touch(tmp_path, "train/real/a.png", "train/fake/a.webm", "train/fake/x/b.CR3", "test/real/a.png")
+    with pytest.raises(UserError, match=r"train/fake holds no image; 2 files .* 1 .cr3 .*develop it.*1 .webm .*video"):
+        Folder(str(tmp_path)).load("train")
+    assert len(Folder(str(tmp_path)).load("test")) == 1, "a set to test on may have one class"
+    touch(tmp_path, "train/1_fake/a.png")
+    assert len(Folder(str(tmp_path)).load("train")) == 2, "another folder holds the class"
+
+
+def test_two_folders_of_one_split_are_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "val/real/a.png", "Validation/real/b.png")
+    with pytest.raises(UserError, match="two folders of val, Validation and val"):
+        Folder(str(tmp_path)).load("val")
+
+
 def kaggle(root: Path, fake: str = "fake") -> None:
     touch(
         root,
@@ -247,3 +277,44 @@ def test_paths_keep_their_order(tmp_path: Path) -> None:
     assert set(found["label"].to_pylist()) == {-1}
     with pytest.raises(UserError, match="no file or folder 'none.png'"):
         Paths(["none.png"]).load("test")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "txt"])
+def test_a_list_names_images(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "lists" / f"l.{kind.upper()}"
+    touch(tmp_path, "lists/a b.png", "c.jpg")
+    paths = ["a b.png", str(tmp_path / "c.jpg")]
+    if kind == "parquet":
+        pq.write_table(pa.table({"img": paths, "class": ["cat", "dog"]}), file)
+    else:
+        head = "filename,class\n" if kind == "csv" else "\n"
+        file.write_text(head + "\n".join(path + ",cat" * (kind == "csv") for path in paths))
+    found = Paths([str(file)]).load("test")
+    assert rows(found, "path", "label") == [(f"{tmp_path}/lists/a b.png", -1), (f"{tmp_path}/c.jpg", -1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("n.txt", "Dear all,\nhello", r"n.txt is no list of images: none of its 2 lines names a file, .*Dear all"),
+        ("n.txt", "", "n.txt is no list of images: it is empty"),
+        ("n.txt", "caf\xe9", "cannot read the list .*n.txt"),
+        ("n.jsonl", "{}", "n.jsonl is no image; a list of images is a .csv or .parquet with a column path"),
+        ("n.yaml", "a: 1", "a data config goes with --data"),
+        ("n.csv", "a,b\n1,2\n", "no column for 'path': it has a, b"),
+        ("n.7z", "x", "no image in .*n.7z; 1 file was left out: 1 .7z .*; archive: unpack it"),
+        ("n.MOV", "x", "1 .mov .*; video: extract frames, or name them: FILE#frame=0"),
+    ],
+)
+def test_what_is_no_list_and_no_image_says_what_to_do(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=said) as error:
+        Paths([str(tmp_path / name)]).load("test")
+    assert isinstance(error.value, NothingDone) == ("left out" in said or "video" in said)
+
+
+def test_named_videos_are_left_out_beside_images_and_their_frames_are_taken(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "v.mp4", "w.zip", "d/b.tif", "d/x.webm")
+    source = Paths([str(tmp_path / name) for name in ("v.mp4", "a.png", "v.mp4#at=1/2", "d", "w.zip")])
+    assert [Path(p).name for p in source.load("test")["path"].to_pylist()] == ["a.png", "2", "b.tif"]
+    assert len(source.left_out) == 3

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.decoding import escaped
+from dfl.data.formats import IMAGE_SUFFIXES, LeftOut, taken
 from dfl.data.sources.contradictions import Found, against, contradiction
 from dfl.data.splits import split_column
 from dfl.errors import UserError, near
@@ -27,7 +28,6 @@ from dfl.errors import UserError, near
 SPLITS = ("train", "val", "test")
 #: Names that other people give to our splits.
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif"])
 
 #: What to tell of an address in place of a folder; Path makes one slash of two.
 NO_URLS = "data are read from this machine alone: mount the bucket, or copy it, with your own tool (docs/data.md, Pack)"
@@ -84,8 +84,8 @@ def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Return all image files under a folder, sorted by path, whatever the case of their suffix.
 
-    Links are followed, and each real folder is taken once. Names that start with a dot are left out: macOS writes such
-    a twin beside every file.
+    Links are followed, and each real folder is taken once. Names that start with a dot are passed over; a source counts
+    what else is no image (``Source.left_out``).
     """
     return [Path(name) for name in names_in(folder, suffixes)]
 
@@ -104,11 +104,7 @@ def names_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[st
             seen.add(real)
             folders[:] = [f for f in folders if not f.startswith(".")]
             waiting += sorted(link for f in folders if os.path.islink(link := os.path.join(top, f)))
-            found += [
-                os.path.join(top, f)
-                for f in files
-                if not f.startswith(".") and os.path.splitext(f)[1].lower() in suffixes
-            ]
+            found += [os.path.join(top, f) for f in taken(top, files, suffixes)]
     return sorted(found, key=lambda name: name.split(os.sep))
 
 
@@ -151,6 +147,8 @@ class Source(ABC):
         if unknown:
             raise UserError(f"limit names no split {unknown.pop()!r}; there are {', '.join(SPLITS)}")
         self.limit, self.limit_seed = limit, limit_seed
+        #: Files that the walks of ``load`` met and did not take.
+        self.left_out = LeftOut()
 
     @abstractmethod
     def items(self, split: str) -> pa.Table:
@@ -165,6 +163,10 @@ class Source(ABC):
 
     def release(self) -> None:  # noqa: B027  (optional)
         """Let go of what is held between the splits that are read; called when a stage has its tables."""
+
+    def videos(self, table: pa.Table) -> list[str]:
+        """Return the video of each row of this source, n names, '' for none; what no column tells may be a guess."""
+        return list(table["video"].to_pylist())
 
     def load(self, split: str, encoded: bool = False) -> pa.Table:
         """Return ``items(split)``, checked and cut to ``limit``.
@@ -182,11 +184,12 @@ class Source(ABC):
         """
         if split not in SPLITS:
             raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
-        table = self.items(split).select(ROW_SCHEMA.names)
+        with self.left_out.listening():
+            table = self.items(split).select(ROW_SCHEMA.names)
         kept = [pa.types.is_dictionary(f.type) and encoded for f in table.schema]
         table = table.cast(pa.schema([a if k else b for a, b, k in zip(table.schema, ROW_SCHEMA, kept, strict=True)]))
         if not len(table):
-            raise UserError(f"{self!r} has no image in split {split!r}")
+            raise UserError("; ".join(filter(None, (f"{self!r} has no image in split {split!r}", str(self.left_out)))))
         if not self.label_told and (found := against(table["label"], table["path"], {}, table["class_label"])):
             raise contradiction(repr(self), "its label", found, table["path"][found.row].as_py(), self._ways(found))
         limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit

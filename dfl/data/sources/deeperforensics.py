@@ -6,9 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from dfl.data.containers import need_video
+from dfl.data.formats import VIDEO_SUFFIXES
 from dfl.data.sources.base import Source, part, to_table
 from dfl.data.sources.generators import made_by
-from dfl.data.sources.trees import VIDEO_SUFFIXES, Missing, Row, chosen, images_in, present, subfolders, video_rows
+from dfl.data.sources.trees import Missing, Row, chosen, images_in, present, subfolders, video_rows
 
 
 class DeeperForensics(Source):

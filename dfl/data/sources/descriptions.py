@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dfl.data.sources.base import IMAGE_SUFFIXES, SPLIT_NAMES, Source
+from dfl.data.formats import IMAGE_SUFFIXES
+from dfl.data.sources.base import SPLIT_NAMES, Source
 from dfl.data.sources.shards import cells, opened
 from dfl.data.sources.trees import Row, read_json, subfolders
 from dfl.errors import UserError

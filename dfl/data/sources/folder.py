@@ -1,11 +1,18 @@
 """Plain folders of images: class folders with explicit names, with or without split folders above them."""
 
+import os
+import warnings
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from dfl.data.sources.base import SPLIT_NAMES, Source, images_in, part, to_table
+from dfl.data.formats import advice_on, is_image, leave_out
+from dfl.data.frames import Telling, videos_of_classes
+from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, TIES, Source, images_in, to_table
 from dfl.data.sources.names import label_of
+from dfl.data.splits import split_column
 from dfl.errors import UserError
 
 
@@ -13,7 +20,8 @@ class Folder(Source):
     """Images in ``root/{train,val,test}/{real,fake}/**`` or in ``root/{real,fake}/**``.
 
     Class folders are known by name, whatever their case (real, 0_real, nature, ... and fake, 1_fake, ai, ...);
-    an unknown folder is an error, never a guess. Without split folders, ``fractions`` makes the splits.
+    an unknown folder is an error, never a guess, and so is a class whose folder holds no image. Without split folders,
+    ``fractions`` makes the splits; it keeps what seems to be one video on one side.
 
     Args:
         root: The folder.
@@ -26,6 +34,10 @@ class Folder(Source):
         family: Its family, for example gan or diffusion.
         limit: At most so many images, in all splits or by split.
         limit_seed: Seed of that draw.
+        videos: What tells the frames of one video: ``folders`` below the class folders, or ``names`` that are equal but
+            for their last number; rows then carry it in the column ``video``. ``none``: every image stands alone. By
+            default, what folders and names seem to tell (``dfl/data/frames.py``) ties images in the split by fraction
+            alone, and this is said.
     """
 
     def __init__(
@@ -39,31 +51,59 @@ class Folder(Source):
         family: str = "",
         limit: int | dict[str, int] | None = None,
         limit_seed: int = 0,
+        videos: Telling | None = None,
     ) -> None:
         super().__init__(limit, limit_seed)
         self.root = Path(root).expanduser()
         self.real, self.fake = real or [], fake or []
         self.label_told = bool(self.real or self.fake)
         self.fractions, self.seed, self.generator, self.family = fractions, seed, generator, family
+        self.telling = videos
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
         if not self.root.is_dir():
             raise self.missing("folder", self.root)
-        folders = sorted(p for p in self.root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        splits = {SPLIT_NAMES[p.name.lower()]: p for p in folders if p.name.lower() in SPLIT_NAMES}
+        splits: dict[str, Path] = {}
+        for folder in _folders(self.root):
+            if (name := SPLIT_NAMES.get(folder.name.lower())) is not None:
+                if name in splits:
+                    raise UserError(f"{self.root} holds two folders of {name}, {splits[name].name} and {folder.name}")
+                splits[name] = folder
         if splits:
             if split not in splits:
                 raise UserError(f"{self.root} has the splits {', '.join(sorted(splits))}, and none for {split!r}")
-            return to_table(self._rows(splits[split], split))
-        table = to_table(self._rows(self.root, ""))
-        return part(table, split, self.fractions, self.seed)
+            self._beside(self.root, list(splits.values()))
+            table = self._rows(splits[split], split)
+        else:
+            table = self._rows(self.root, "")
+        if self.telling in ("folders", "names"):
+            table = _put(table, "video", self.videos(table))
+        return table if splits or self.fractions is None else self._part(table, split, self.fractions)
 
-    def _rows(self, folder: Path, split: str) -> list[dict[str, object]]:
+    def videos(self, table: pa.Table) -> list[str]:
+        """Return the video of each row by its folder and name, '' for none; see ``videos`` of the class."""
+        tops, names = self._below(table)
+        return videos_of_classes(names, tops, self.telling)
+
+    def _below(self, table: pa.Table) -> tuple[list[str], list[str]]:
+        """Return the class folder of each row, whatever split it is in, and the rest of its path."""
+        cut = len(str(self.root / "x")) - 1
+        tops, names = [], []
+        for path in table["path"].to_pylist():
+            top, _, name = path[cut:].partition(os.sep)
+            if top.lower() in SPLIT_NAMES:
+                top, _, name = name.partition(os.sep)
+            tops.append(top)
+            names.append(name)
+        return tops, names
+
+    def _rows(self, folder: Path, split: str) -> pa.Table:
         rows: list[dict[str, object]] = []
-        classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        classes = _folders(folder)
         if not classes:
             raise UserError(f"{folder} has no class folders; expected names such as real and fake")
+        empty: dict[int, Path] = {}
         for sub in classes:
             label = label_of(sub.name, self.real, self.fake)
             if label is None:
@@ -71,7 +111,71 @@ class Folder(Source):
                     f"{folder} holds {', '.join(p.name for p in classes)}: {sub.name!r} is neither real nor fake; "
                     f"say which with real: [{sub.name}] or fake: [{sub.name}]"
                 )
-            for path in images_in(sub):
-                made_by = {"generator": self.generator, "family": self.family} if label else {}
-                rows.append({"path": str(path), "label": label, "split": split, "class_label": label, **made_by})
-        return rows
+            made_by = {"generator": self.generator, "family": self.family} if label else {}
+            found = images_in(sub)
+            rows += [{"path": str(p), "label": label, "split": split, "class_label": label, **made_by} for p in found]
+            if not found:
+                empty[label] = sub
+        self._beside(folder, classes)
+        for label, sub in empty.items():
+            if rows and not any(row["label"] == label for row in rows):
+                raise UserError("; ".join(filter(None, (f"{sub} holds no image", str(self.left_out)))))
+        return to_table(rows)
+
+    def _beside(self, folder: Path, known: list[Path]) -> None:
+        """Count the pictures and folders that lie in a folder beside its folders of splits or classes."""
+        files = [entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
+        pictures = [name for name in files if advice_on(name) or is_image(str(folder / name))]
+        leave_out(str(folder), [*pictures, *(f"{p.name}/" for p in _folders(folder) if p not in known)])
+
+    def _part(self, table: pa.Table, split: str, fractions: dict[str, float]) -> pa.Table:
+        """Return the rows of one split by fraction.
+
+        Raises:
+            UserError: If a class has too few videos for the splits that are asked for.
+        """
+        videos = self.videos(table)
+        column = split_column(_put(table, "video", videos), fractions, self.seed, by=TIES)
+        sides, labels = column.to_pylist(), table["label"].to_pylist()
+        there = set(zip(labels, sides, strict=True))
+        for label, name in ((label, name) for label in (0, 1) for name, share in fractions.items() if share):
+            tied = sorted({video for video, one in zip(videos, labels, strict=True) if video and one == label})
+            if tied and (label, name) not in there:
+                raise UserError(
+                    f"{self!r}: no {'fake' if label else 'real'} image is left for {name}: a video stays whole, and "
+                    f"{', '.join(tied[:3])}{', ...' if len(tied) > 3 else ''} are taken for videos; where their images "
+                    "have nothing to do with each other, set videos: none"
+                )
+        if self.telling is None:
+            shares = ", ".join(f"{name} {sides.count(name) / len(sides):.1%}" for name in fractions)
+            self._say(table, videos, shares)
+        return _put(table, "split", column).filter(pc.equal(column, split))
+
+    def _say(self, table: pa.Table, videos: list[str], shares: str) -> None:
+        """Say which images were kept together by folders and names alone, and where these do not tell."""
+        count = Counter(filter(None, videos))
+        if count:
+            warnings.warn(
+                f"{self!r}: {count.total():,} images are taken for frames of {len(count):,} videos by their folders "
+                f"and numbered names, such as {min(count)}; each is kept whole ({shares}); videos: none turns it off",
+                stacklevel=2,
+            )
+        tops, names = self._below(table)
+        for top in sorted(set(tops)):
+            rows = [i for i, one in enumerate(tops) if one == top]
+            within = {os.path.dirname(names[i]) for i in rows}
+            if len(within) == 1 and "" not in within and not any(videos[i] for i in rows):
+                warnings.warn(
+                    f"{self!r}: all {len(rows):,} images of {top} lie in {within.pop()}; if they are frames of one "
+                    "video, frames of it are on all sides of the split; if they are not, set videos: none",
+                    stacklevel=2,
+                )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _put(table: pa.Table, name: str, column: pa.Array | list[str]) -> pa.Table:
+    """Return a table with one column of text replaced."""
+    return table.set_column(table.column_names.index(name), ROW_SCHEMA.field(name), pa.array(column, pa.string()))

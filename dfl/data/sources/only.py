@@ -45,6 +45,10 @@ class Only(Source):
         """Let the source go of what it holds."""
         self.source.release()
 
+    def videos(self, table: pa.Table) -> list[str]:
+        """Return the video of each row, as the source tells them."""
+        return self.source.videos(table)
+
     def items(self, split: str) -> pa.Table:
         """Return the chosen rows of a split."""
         table = self.source.load(split, encoded=True)

@@ -1,19 +1,30 @@
 """Files and folders named by hand, without labels: what `predict` scores."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from dfl.data.decoding import on_disk
+from dfl.data.formats import advice_on, leave_out
+from dfl.data.locators import below, split
 from dfl.data.sources.base import NO_URLS, Source, images_in, is_url, to_table
-from dfl.errors import UserError
+from dfl.data.sources.table import Table, texts
+from dfl.errors import NothingDone, UserError
+
+#: How a list of images is written.
+_LISTS = "a list of images is a .csv or .parquet with a column path, or a .txt with a path in each line"
+_LIKE_LISTS = frozenset([".tsv", ".json", ".jsonl", ".xlsx", ".ods", ".yaml", ".yml"])
 
 
 class Paths(Source):
-    """Images and folders of images; the label of every row is -1 (unknown).
+    """Images, folders of images and lists of them; the label of every row is -1 (unknown).
 
     Args:
-        paths: Image files, and folders that are searched with all their subfolders.
+        paths: Image files; places inside files (``clip.mp4#frame=7``); folders, which are searched with all their
+            subfolders; lists: a ``.csv`` or ``.parquet`` with a column ``path``, or a ``.txt`` with a path in each
+            line, relative to the list's folder. Other columns of a list are not read. Videos, archives and other files
+            that hold pictures in a way that is not read are counted in ``left_out``.
     """
 
     def __init__(self, paths: list[str]) -> None:
@@ -21,17 +32,65 @@ class Paths(Source):
         self.paths = [Path(on_disk(p)).expanduser() for p in paths]
 
     def items(self, split: str) -> pa.Table:
-        """Return one row for each image, in the order given; the split does not matter."""
-        files: list[Path] = []
-        for path in self.paths:
-            if not path.exists():
-                if is_url(path):
-                    raise UserError(f"{path} is an address; {NO_URLS}")
-                raise UserError(f"no file or folder {str(path)!r} in {Path.cwd()}")
-            files += images_in(path) if path.is_dir() else [path]
+        """Return one row for each image, in the order given; the split does not matter.
+
+        Raises:
+            NothingDone: If there is no image.
+        """
+        others = {str(path) for path in self.paths if advice_on(str(path)) and path.is_file()}
+        files = [file for path in self.paths if str(path) not in others for file in _images(path)]
+        leave_out("", others)
         if not files:
-            raise UserError(f"no image in {', '.join(map(str, self.paths))}")
-        return to_table({"path": str(f), "label": -1} for f in files)
+            named = ", ".join(map(str, self.paths))
+            raise NothingDone("; ".join(filter(None, (f"no image in {named}", str(self.left_out)))))
+        return to_table({"path": file, "label": -1} for file in files)
 
     def __repr__(self) -> str:
         return f"Paths({', '.join(map(str, self.paths))})"
+
+
+def _images(path: Path) -> Iterator[str]:
+    """Yield the images that a word means."""
+    file, inside = split(str(path))
+    suffix = Path(file).suffix.lower()
+    if not Path(on_disk(file)).exists():
+        if is_url(path):
+            raise UserError(f"{path} is an address; {NO_URLS}")
+        raise UserError(f"no file or folder {file!r} in {Path.cwd()}")
+    if path.is_dir():
+        yield from map(str, images_in(path))
+    elif inside:
+        yield str(path)
+    elif suffix in (".csv", ".parquet"):
+        yield from _List(str(path)).paths()
+    elif suffix == ".txt":
+        yield from _lines(path)
+    elif suffix in _LIKE_LISTS:
+        raise UserError(f"{path} is no image; {_LISTS}; a data config goes with --data")
+    else:
+        yield str(path)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the paths in a text file; relative ones start from its folder."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(f"cannot read the list {path}: {error}") from error
+    files = [below(path.parent, line) for line in lines if line]
+    if not any(Path(split(file)[0]).exists() for file in files):
+        said = f"none of its {len(files):,} lines names a file, the first {files[0]!r}" if files else "it is empty"
+        raise UserError(f"{path} is no list of images: {said}; {_LISTS}")
+    yield from files
+
+
+class _List(Table):
+    """A table that says of images only where they are."""
+
+    needed = ("path",)
+
+    def paths(self) -> list[str]:
+        """Return the paths of all rows."""
+        raw = self._read()
+        column = self._names(raw.column_names)["path"]
+        return list(self._paths(texts(raw[column], f"{self.file}: column {column!r}"), None).to_pylist())

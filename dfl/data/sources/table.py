@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from dfl.data import csv_files
+from dfl.data.frames import by_paths
 from dfl.data.locators import all_below, below
 from dfl.data.masks import check_rule
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source
@@ -75,6 +76,9 @@ class Table(Source):
         encoding: Of a CSV file, such as gbk or cp1252; by default UTF-8.
     """
 
+    #: Columns that there must be.
+    needed: tuple[str, ...] = ("path", "label")
+
     def __init__(
         self,
         file: str,
@@ -102,7 +106,7 @@ class Table(Source):
         """Return the rows of a split."""
         raw = self._read()
         known = self._names(raw.column_names)
-        text = {name: _texts(raw[known[name]], self._where(known[name])) for name in known if name in _TEXT}
+        text = {name: texts(raw[known[name]], self._where(known[name])) for name in known if name in _TEXT}
         table = pa.table({name: column.cast(pa.string()) if name in PLAIN else column for name, column in text.items()})
         if len(table) and not pc.min(pc.binary_length(table["path"])).as_py():
             row = pc.index(table["path"], "").as_py() + 1
@@ -141,6 +145,11 @@ class Table(Source):
     def __repr__(self) -> str:
         return f"Table({self.file})"
 
+    def videos(self, table: pa.Table) -> list[str]:
+        """Return the video of each row; by folders and names of files where no column ties rows."""
+        known = any(set(pc.unique(table[name]).to_pylist()) - {""} for name in TIES)
+        return super().videos(table) if known else by_paths(table)
+
     def release(self) -> None:
         """Let go of the file's content, which is held between the splits that are read of it."""
         self._held = None
@@ -170,7 +179,7 @@ class Table(Source):
     def _names(self, names: list[str]) -> dict[str, str]:
         """Return the file's column by our name, where it has one."""
         found = {name: column for name in ROW_SCHEMA.names if (column := self._column(names, name)) is not None}
-        for name in ("path", "label"):
+        for name in self.needed:
             if name not in found:
                 raise UserError(
                     f"{self.file} has no column for {name!r}: it has {', '.join(names)}; "
@@ -231,7 +240,7 @@ class Table(Source):
         """
         column, values = known["label"], raw[known["label"]]
         if pa.types.is_nested(values.type) or holds_bytes(values.type):
-            values = _texts(values, self._where(column))
+            values = texts(values, self._where(column))
         names = class_names(raw.schema, column)
         told = {cell(value) for value in pc.unique(values).to_pylist()}
         meaning = label_meaning(told, self.label_of_fake, self.file, column, names)
@@ -303,7 +312,7 @@ def _whole(value: Any) -> int:
     return -1 if math.isnan(number) else int(number)
 
 
-def _texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+def texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     """Return ``cell`` of each cell, as text or as a dictionary of text; ``where`` begins an error."""
     kind = column.type
     if kind == pa.dictionary(pa.int32(), pa.string()) and not column.null_count:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.decoding import DecodeError, read_file
+from dfl.data.formats import VIDEO_SUFFIXES, taken
 from dfl.data.locators import locate, split
-from dfl.data.sources.base import IMAGE_SUFFIXES, Source, images_in, names_in
+from dfl.data.sources.base import Source, images_in, names_in
 from dfl.data.sources.names import label_of
 from dfl.data.text_columns import pieces
 from dfl.errors import UserError, near
@@ -22,7 +23,6 @@ from dfl.errors import UserError, near
 #: What a path of Windows begins with that is not relative: a drive, or a share.
 _DRIVE = re.compile(r"^([A-Za-z]:[\\/]|[\\/]{2})")
 Missing = Literal["raise", "skip"]
-VIDEO_SUFFIXES = frozenset([".mp4", ".avi", ".mov", ".mkv", ".webm"])
 Row = dict[str, Any]
 T = TypeVar("T")
 J = TypeVar("J", list[Any], dict[str, Any])
@@ -52,8 +52,8 @@ def subfolders(folder: Path) -> dict[str, Path]:
 
 def images_right_in(folder: Path) -> list[Path]:
     """Return the image files right in a folder, none of its subfolders, sorted."""
-    names = (p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(p for p in names if p.is_file())
+    names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+    return sorted(folder / name for name in taken(str(folder), names))
 
 
 def first_folder(*folders: Path) -> Path | None:

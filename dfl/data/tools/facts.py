@@ -16,7 +16,7 @@ from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 
 from dfl.data.containers import AbsentCell
-from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk
+from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk, open_header
 from dfl.data.locators import load_image, read_bytes, split
 from dfl.data.mask_sets import look
 from dfl.data.masks import load_mask, says
@@ -125,7 +125,7 @@ def perceptual_hash(pixels: np.ndarray) -> str:
 def _header(content: bytes) -> dict[str, Any]:
     """Return what the header says; nothing where Pillow cannot read it, since decoding will say why."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_header("<bytes>", io.BytesIO(content)) as image:
             facts: dict[str, Any] = {"format": str(image.format), "mode": image.mode}
             tables = getattr(image, "quantization", None)
             if image.format == "JPEG" and tables:

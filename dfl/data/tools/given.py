@@ -102,6 +102,8 @@ def _rows_of(one: Given) -> pa.Table:
         raise lacking[0][1]
     for split, reason in lacking:
         print(f"{one.name}: nothing in {split}: {' '.join(str(reason).split())}")
+    if one.source.left_out:
+        print(f"{one.name}: {one.source.left_out}")
     table = deepened(_unique(pa.concat_tables(parts)), one.name)
     return table.append_column("set", pa.array([one.name] * len(table), pa.string()))
 

@@ -26,6 +26,8 @@ def split(
 ) -> Path:
     """Share images out to train, val and test, class by class; rows tied by identity, video or source stay together.
 
+    Where a source knows no videos, folders and numbered names below the class folders tell them; this is said.
+
     Args:
         sources: Data configs, folders, tables. Splits they have are replaced.
         output: The table, a Parquet file, read by ``Table``.
@@ -42,18 +44,33 @@ def split(
     Raises:
         UserError: If the shares do not add up to 1, or a column is unknown.
     """
-    table = rows(open_sources(sources, root))
+    given = open_sources(sources, root)
+    tables = [rows([one]) for one in given]
+    table = pa.concat_tables(tables)
     for name in by:
         if name not in table.column_names:
             raise UserError(f"--by names no column {name!r}{near(name, table.column_names)}")
     file = Path(output).expanduser()
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
-    column = assign(table, shares, seed, by=tuple(by))
-    table = table.set_column(table.column_names.index("split"), "split", pa.array(column, pa.string()))
+    videos = [video for one, part in zip(given, tables, strict=True) for video in one.source.videos(part)]
+    tied = _put(table, "video", videos) if "video" in by else table
+    column = assign(tied, shares, seed, by=tuple(by))
     with told("the split", file.absolute()):
-        atomic_table(file, table)
-    _tell(table, column, shares, by, file)
+        atomic_table(file, _put(table, "split", column))
+    guessed = {video for video, known in zip(videos, table["video"].to_pylist(), strict=True) if video and not known}
+    if guessed and "video" in by:
+        rest = ",".join(name for name in by if name != "video")
+        print(
+            f"{len(guessed):,} videos are told by folders and numbered names alone, such as {min(guessed)}; "
+            f"--by '[{rest}]' tears them apart"
+        )
+    _tell(tied, column, shares, by, file)
     return file
+
+
+def _put(table: pa.Table, name: str, column: list[str]) -> pa.Table:
+    """Return a table with one column of text replaced."""
+    return table.set_column(table.column_names.index(name), name, pa.array(column, pa.string()))
 
 
 def _tell(table: pa.Table, column: list[str], shares: dict[str, float], by: list[str], file: Path) -> None:
