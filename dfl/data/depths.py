@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from dfl.data.decoding import FORMATS, white_of
+from dfl.data.decoding import PILLOWS, white_of
 from dfl.data.locators import read_bytes, split
 from dfl.data.mask_sets import RUN, decided, some
 from dfl.errors import UserError
@@ -27,7 +27,7 @@ def top(image: str) -> int:
     """Return the largest value of a 16-bit gray image that does not say how many bits it holds; -1 for any other."""
     try:
         data = read_bytes(image)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        with Image.open(io.BytesIO(data), formats=PILLOWS) as opened:
             if opened.mode.startswith("I;16") and white_of(opened, data) is None:
                 return int(np.asarray(opened).max())
     except UserError:
