@@ -22,6 +22,7 @@ MAPS: dict[str, Mode] = {
 CLASSES: dict[str, Mode] = dict.fromkeys(("acc", "bacc", *classes.MEASURES), "max")
 TEXTS: dict[str, Mode] = {"rouge_l": "max", "css": "max"}
 OFFICIAL: dict[str, Mode] = dict.fromkeys(("f1", "auc", "pixel_accuracy"), "max")
+LOSS: dict[str, Mode] = {"loss": "min"}
 #: All of them by the name that they have in a domain; those of a single class come as ``class_f1_<class>``.
 DIRECTIONS: dict[str, Mode] = (
     {"loss": "min"}
