@@ -1,16 +1,20 @@
 """Entry point of ``python -m dfl`` and ``dfl``: cheap questions are answered here, without torch.
 
 Each verb that needs more is imported only when it is asked for. What the user can mend is one line on stderr and
-exit code 2; ``--debug``, anywhere on the line, shows the traceback instead.
+exit code 2, what the file system refuses too; ``--debug``, anywhere on the line, shows the traceback instead.
 """
 
+import io
 import os
+import select
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from dfl import __version__, config
-from dfl.errors import UserError, near
+from dfl.errors import UserError, near, of_files, refused
 
+#: Exit codes that shells give for Ctrl-C, and for a program whose reader has left (SIGPIPE).
+INTERRUPTED, UNREAD = 130, 141
 #: Verbs that train and evaluate; they start Lightning.
 MODEL_VERBS = {
     "fit": "train a detector, or go on with --ckpt_path last",
@@ -52,29 +56,69 @@ def main(argv: list[str] | None = None) -> Any:
         SystemExit: With 2 for what the user can mend, with 130 after Ctrl-C. Never on success.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    if "--debug" in words:
+        return dispatch([word for word in words if word != "--debug"])
     try:
         return dispatch(words)
     except UserError as error:
-        if debug:
+        end(str(error))
+    except OSError as error:
+        if not of_files(error):
             raise
-        print(f"dfl: {one_line(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
+        end(str(refused(error)))
+    except RecursionError:
+        end("something that was given is nested too deeply to be read (--debug shows where)")
     except KeyboardInterrupt:
-        if debug:
-            raise
-        raise SystemExit(130) from None
+        end("stopped by Ctrl-C", INTERRUPTED)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into exit(1) after its clean-up
         if isinstance(stop.__context__, KeyboardInterrupt):
-            raise SystemExit(130) from None
+            end("stopped by Ctrl-C", INTERRUPTED)
         raise
 
 
+def end(message: str, code: int = 2) -> NoReturn:
+    """Say one line on stderr and leave."""
+    print(f"dfl: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(code) from None
+
+
 def script() -> None:
-    """Run the command of this process; what ``main`` returns would be its exit status."""
-    main()
+    """Run the command of this process, whatever its terminal can show and however long somebody reads.
+
+    What the terminal cannot show, such as a path in an ASCII one, is printed as ``\\xe9``. A reader that leaves, as
+    ``head`` does, ends the command without a word.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            main()
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():  # a pipe between processes of our own
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # what is still in the buffers would be an error at the very end
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        raise SystemExit(UNREAD) from None
+    except OSError as error:
+        if not of_files(error):
+            raise
+        end(str(refused(error, "standard output", "write")))
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of standard output or standard error has left."""
+    if not hasattr(select, "poll"):
+        return True
+    streams = select.poll()
+    for number in (1, 2):
+        streams.register(number, 0)  # errors are told without being asked for
+    return any(told & select.POLLERR for _, told in streams.poll(0))
 
 
 def dispatch(words: list[str]) -> Any:

@@ -61,9 +61,11 @@ def main(words: list[str]) -> "CLI":
     _hush()
     try:
         return CLI(words)
+    except UserError:
+        raise
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         if line := explain(error):
             raise UserError(line) from error
         if in_restoring(error):

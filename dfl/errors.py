@@ -1,5 +1,7 @@
 """The one error that speaks to users: the command line prints it as a single line and exits with 2."""
 
+import errno
+import os
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -22,3 +24,27 @@ def subclasses(cls: type[T]) -> list[type[T]]:
     """Return all that is derived from a class and imported, what names can mean; parents before children."""
     direct: list[type[T]] = type.__subclasses__(cls)
     return [found for sub in direct for found in (sub, *subclasses(sub))]
+
+
+#: Errors of the system that say enough without the name of a file: no room, no right to write, too many open files.
+FULL = frozenset(
+    getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EMFILE", "ENFILE", "ENOMEM")
+)
+
+
+def refused(error: OSError, place: object = "", doing: str = "read or write") -> UserError:
+    """Return the one line for what the file system refused.
+
+    Args:
+        error: What it said; a file that it names is the one that is told.
+        place: What was read or written, where the error names no file, as those of a full disk do not.
+        doing: What was done to it.
+    """
+    named = error.filename if isinstance(error.filename, (str, bytes)) else ""
+    where = os.fsdecode(named) or str(place)
+    return UserError(f"cannot {doing}{where and f' {where}'}: {os.strerror(error.errno) if error.errno else error}")
+
+
+def of_files(error: OSError) -> bool:
+    """Whether an error is about a file or a full disk, and not about a network or another process."""
+    return error.errno in FULL or isinstance(error.filename, (str, bytes))

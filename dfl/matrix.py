@@ -31,6 +31,7 @@ import yaml
 from dfl import argv, config
 from dfl.data.sources.written import built
 from dfl.errors import UserError, near
+from dfl.runs import files
 from dfl.verbs import call
 
 #: Options of the matrix itself; all others are those of ``fit`` and ``test``.
@@ -192,7 +193,7 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
     data = _data(sweep, one)
     file = _data_file(sweep, one)
     state_file = folder / "matrix.json"
-    write = rank_zero_only(results.write)
+    write = rank_zero_only(files.write)
     say = rank_zero_only(print)
 
     def keep(state: dict[str, Any]) -> None:
@@ -202,7 +203,7 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
     begin += [f"--root={sweep.root}", *words]
     trained = _digest(_learned(begin), {key: data["init_args"][key] for key in ("train", "val")})
     tested = _digest(data["init_args"]["test"])
-    state = json.loads(state_file.read_text()) if state_file.is_file() else {}
+    state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
     if state.get("trained", trained) != trained or (not state and any(folder.glob("*.ckpt"))):
         raise UserError(
             f"{folder} holds a run with other settings than this sweep has; remove it, or give the sweep another --name"
@@ -229,17 +230,11 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
 
 def _write_data(sweep: Sweep, runs: Sequence[Run]) -> None:
     """Write the data configs of all runs, before any starts: other ranks, which it starts, read them at once."""
-    from dfl.evaluation import results
-
-    try:
-        for one in runs:
-            file, content = _data_file(sweep, one), yaml.safe_dump(_data(sweep, one), sort_keys=False)
-            for place in (file.parent, sweep.root / "checkpoints" / one.name):
-                place.mkdir(parents=True, exist_ok=True)
-            if not file.is_file() or file.read_text(encoding="utf-8") != content:
-                results.write(file, content)
-    except OSError as error:
-        raise UserError(f"cannot write to {error.filename}: {error.strerror}; set --output or --root") from error
+    for one in runs:
+        file, content = _data_file(sweep, one), yaml.safe_dump(_data(sweep, one), sort_keys=False)
+        (sweep.root / "checkpoints" / one.name).mkdir(parents=True, exist_ok=True)
+        if not file.is_file() or file.read_text(encoding="utf-8") != content:
+            files.write(file, content)
 
 
 def _data_file(sweep: Sweep, one: Run) -> Path:
@@ -368,10 +363,7 @@ def _plain(name: Any) -> str:
 
 def _content(file: Path) -> Spec:
     """Return what a sweep config holds."""
-    try:
-        told = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    told = config.read(str(file))
     if not isinstance(told, dict) or "config" not in told:
         raise UserError(f"{file} is no sweep: it needs config (of a run), and source or domains; dfl matrix --help")
     for key in told:

@@ -15,17 +15,17 @@ MAY = {
     "hub": set(),
     "orphans": set(),
     "page": set(),
-    "runs": set(),
     "verbs": set(),  # a function as a verb; those of data and the audit
-    "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "verbs"},
-    "audit": {"argv", "cli", "config", "evaluation", "verbs"},
+    "runs": set(),  # what a run leaves behind
+    "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "runs", "verbs"},
+    "audit": {"argv", "cli", "config", "evaluation", "runs", "verbs"},
     "losses": set(),
     "networks": set(),
     "metrics": set(),
-    "data": {"config", "page", "verbs"},  # the data tools look configs up by name and write pages
-    "training": {"metrics", "evaluation"},
+    "data": {"config", "page", "runs", "verbs"},  # the data tools look configs up by name and write pages
+    "training": {"metrics", "evaluation", "runs"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
-    "evaluation": {"metrics", "data", "detectors", "page"},
+    "evaluation": {"metrics", "data", "detectors", "page", "runs"},
     "mistakes": {"config", "data", "detectors"},
     "checkpoints": {"data", "detectors", "runs", "training"},
     "argv": {"config", "checkpoints", "mistakes", "data", "detectors", "training"},

@@ -19,6 +19,7 @@ from dfl.metrics.classes import MEASURES
 from dfl.page import document, image, text, thumbnail
 from dfl.page import table as html_table
 from dfl.ranks import is_cut
+from dfl.runs.files import write
 
 #: The longest lists of file names on the page; results.json has them whole.
 MOST_NAMES = 20
@@ -51,15 +52,14 @@ class Report(pl.Callback):
             return
         sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("test", {})
         run, images = results.run_info(trainer, pl_module), image_notes(sets, rows)
-        folder.mkdir(parents=True, exist_ok=True)
-        results.write(folder / "results.csv", results.to_csv(table))
+        write(folder / "results.csv", results.to_csv(table))
         numbers = {str(row["domain"]): {k: v for k, v in row.items() if k != "domain"} for row in table}
         content = {"results": numbers, "groups": group_rates(compared), "images": images, "run": run}
-        results.write(folder / "results.json", results.to_json(content))
+        write(folder / "results.json", results.to_json(content))
         parts = [_table(table), _classes(pl_module), _fairness(table, content["groups"])]
         parts += [_figures(rows, run["threshold"]), *self._answers(trainer, pl_module, sets)]
         parts += [*self._wrong(rows, sets), *self._maps(trainer, pl_module, rows, sets), _notes(images)]
-        results.write(folder / "report.html", page(run, parts))
+        write(folder / "report.html", page(run, parts))
 
     def _wrong(self, rows: Mapping[str, figures.Rows], sets: Mapping[str, Any]) -> list[str]:
         """Return the pictures of each domain; none of loaders that came without a data module."""

@@ -26,11 +26,11 @@ from dfl.data.tools.check_page import page
 from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.leak import FOLDS, Score, leak
-from dfl.data.tools.output import atomic
 from dfl.data.tools.scan import scanned
 from dfl.data.tools.twins import Twins, exact, near
-from dfl.data.tools.work import told
+from dfl.data.tools.work import making
 from dfl.errors import UserError
+from dfl.runs.files import whole, write
 
 #: Columns whose values are counted by class.
 COUNTED = ("set", "split", "generator", "family", "method", "group", "compression", "format", "mode", "quality", "size")
@@ -77,15 +77,14 @@ def check(
         raise UserError(f"--distance is {distance}; perceptual hashes have 64 bits: take 0 to 16")
     need_imagehash()
     folder = Path(output).expanduser()
-    with told("the check", folder.absolute()):
+    with making("the check", folder):
         folder.mkdir(parents=True, exist_ok=True)
         table = _facts(sources, folder, root, workers, progress)
         found, copies = examine(table, distance)
-        atomic(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False).encode())
-        sink = pa.BufferOutputStream()
-        pacsv.write_csv(copies, sink)
-        atomic(folder / "copies.csv", sink.getvalue().to_pybytes())
-        atomic(folder / "check.html", page(table, found).encode())
+        write(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False))
+        with whole(folder / "copies.csv") as partial:
+            pacsv.write_csv(copies, partial)
+        write(folder / "check.html", page(table, found))
     _print(found, folder)
     errors = [p for p in found["problems"] if p.severity == "error"]
     if strict and errors:

@@ -24,9 +24,9 @@ from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic_table
-from dfl.data.tools.work import Workers, told
+from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError, near
+from dfl.runs.files import whole
 
 _HAS_YUNET = RequirementCache("opencv-python-headless>=4.8") or RequirementCache("opencv-python>=4.8")
 #: Longest side of what the face detector looks at, in pixels: YuNet was made for faces of 10 to 300.
@@ -91,7 +91,7 @@ def faces(
     ]
     out: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
-    with told("the face detector", file.absolute()), Workers(len(tasks), "faces", workers, progress) as pool:
+    with making("the face detector", file), Workers(len(tasks), "faces", workers, progress) as pool:
         for row, answer in zip(table.to_pylist(), pool.map(_look, tasks), strict=True):
             if isinstance(answer, str):
                 missing[row["path"]] = answer
@@ -101,7 +101,8 @@ def faces(
             out += [cut(row, grown(box, size, margin, square)) for box in found]
         _tell(missing, len(table), file, max_missing)
         schema = pa.schema([*ROW_SCHEMA, ("set", pa.string())])
-        atomic_table(file, pa.Table.from_pylist(out, schema=schema))
+        with whole(file) as partial:
+            pq.write_table(pa.Table.from_pylist(out, schema=schema), partial)
     print(f"{len(out):,} faces of {len(table) - len(missing):,} images in {file}")
     return file
 
@@ -232,8 +233,8 @@ def _tell(missing: dict[str, str], n: int, file: Path, most: float) -> None:
     if not missing:
         beside.unlink(missing_ok=True)
         return
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    pacsv.write_csv(pa.table({"path": list(missing), "reason": list(missing.values())}), beside)
+    with whole(beside) as partial:
+        pacsv.write_csv(pa.table({"path": list(missing), "reason": list(missing.values())}), partial)
     why = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing.values()).most_common(3))
     said = f"{len(missing):,} of {n:,} images gave no face ({why}), listed in {beside}"
     if len(missing) > most * n:

@@ -5,7 +5,6 @@ it in one step. Run again later, only files whose size or time changed are read.
 the rows alone, never on the number of processes.
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ import pyarrow.parquet as pq
 from dfl.data.locators import split
 from dfl.data.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic_table
-from dfl.data.tools.work import Workers, told
+from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
+from dfl.runs.files import whole
 
 #: Rows of a part: what is lost at most when the scan is cut off.
 PART = 2048
@@ -63,7 +62,7 @@ def scan(
 
 def scanned(table: pa.Table, file: Path, workers: int | None = None, progress: bool = True) -> None:
     """Measure the images of a table of rows and write the table of ``SCAN_SCHEMA``; see ``scan``."""
-    with told("the scan", file.absolute()):
+    with making("the scan", file):
         parts = file.with_name(f".{file.name}.parts")
         parts.mkdir(parents=True, exist_ok=True)
         old = _old(file, parts)
@@ -71,14 +70,11 @@ def scanned(table: pa.Table, file: Path, workers: int | None = None, progress: b
         with Workers(len(table), "scan", workers, progress) as pool:
             for i, start in enumerate(starts):
                 piece = table.slice(start, PART)
-                atomic_table(parts / f"{i:07d}.parquet", _joined(piece, _facts_of(piece, old, pool)))
-        partial = parts / "whole.tmp"
-        with pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
+                with whole(parts / f"{i:07d}.parquet", sync=False) as partial:
+                    pq.write_table(_joined(piece, _facts_of(piece, old, pool)), partial)
+        with whole(file) as partial, pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
             for i in range(len(starts)):
                 writer.write_table(pq.read_table(parts / f"{i:07d}.parquet"))
-        with open(partial, "rb") as whole:
-            os.fsync(whole.fileno())
-        os.replace(partial, file)
         shutil.rmtree(parts)
 
 

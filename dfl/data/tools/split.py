@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dfl.data.sources.base import TIES
 from dfl.data.splits import assign, components
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic_table
-from dfl.data.tools.work import told
+from dfl.data.tools.work import making
 from dfl.errors import UserError, near
+from dfl.runs.files import whole
 
 
 def split(
@@ -50,8 +51,8 @@ def split(
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
     column = assign(table, shares, seed, by=tuple(by))
     table = table.set_column(table.column_names.index("split"), "split", pa.array(column, pa.string()))
-    with told("the split", file.absolute()):
-        atomic_table(file, table)
+    with making("the split", file), whole(file) as partial:
+        pq.write_table(table, partial)
     _tell(table, column, shares, by, file)
     return file
 
