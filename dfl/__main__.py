@@ -15,6 +15,8 @@ from dfl.errors import UserError, near, of_files, refused
 
 #: Exit codes that shells give for Ctrl-C, and for a program whose reader has left (SIGPIPE).
 INTERRUPTED, UNREAD = 130, 141
+#: Characters of the line that tells an error; a name or a value in it may be of any length.
+LONGEST = 1200
 #: Verbs that train and evaluate; they start Lightning.
 MODEL_VERBS = {
     "fit": "train a detector, or go on with --ckpt_path last",
@@ -96,19 +98,31 @@ def script() -> None:
         try:
             main()
         finally:
-            if sys.stdout:
-                sys.stdout.flush()
+            _flush()
     except BrokenPipeError:
         if not _nobody_reads():  # a pipe between processes of our own
             raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)  # what is still in the buffers would be an error at the very end
-        for number in (1, 2):
-            os.dup2(nowhere, number)
+        _discard(1, 2)
         raise SystemExit(UNREAD) from None
+
+
+def _flush() -> None:
+    """Write what was printed; left to the end of Python, a full disk would be a traceback."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if not of_files(error):
-            raise
+        _discard(1)
         end(str(refused(error, "standard output", "write")))
+
+
+def _discard(*streams: int) -> None:
+    """Let what is still in the buffers go nowhere: it would be an error at the very end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in streams:
+        os.dup2(nowhere, number)
 
 
 def _nobody_reads() -> bool:
@@ -161,10 +175,11 @@ def show_list() -> None:
 
 
 def one_line(message: str) -> str:
-    """Fold a message into one line; of an error that crossed from a loader process, keep what it says."""
+    """Fold a message into one line of bearable length; of an error from a loader process, keep what it says."""
     if "Original Traceback" in message:
         message = message.rpartition("UserError: ")[2]
-    return " ".join(message.split())
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} ... {line[-LONGEST // 3 :]}"
 
 
 if __name__ == "__main__":

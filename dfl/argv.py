@@ -233,7 +233,7 @@ def _leave_sources_out(made: Plan) -> None:
             held = config.read(held)
         if SOURCES & mapping(mapping(held).get("init_args")).keys():
             kept = {key: value for key, value in held["init_args"].items() if key not in SOURCES}
-            layer["data"] = held | {"init_args": kept}
+            layer["data"] = mapping(held) | {"init_args": kept}
             made.mended.add(name)
 
 

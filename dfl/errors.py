@@ -42,7 +42,10 @@ def refused(error: OSError, place: object = "", doing: str = "read or write") ->
     """
     named = error.filename if isinstance(error.filename, (str, bytes)) else ""
     where = os.fsdecode(named) or str(place)
-    return UserError(f"cannot {doing}{where and f' {where}'}: {os.strerror(error.errno) if error.errno else error}")
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.EEXIST:
+        reason = "it is there, and is no folder"
+    return UserError(f"cannot {doing}{where and f' {where}'}: {reason}")
 
 
 def of_files(error: OSError) -> bool:

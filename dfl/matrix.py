@@ -36,8 +36,12 @@ from dfl.verbs import call
 
 #: Options of the matrix itself; all others are those of ``fit`` and ``test``.
 OWN = ("output", "metric", "leave_one_out", "name", "root")
-#: Keys of a sweep config.
-KEYS = ("config", "source", "generators", "domains", "test", "reals", "leave_one_out", "metric", "name")
+#: Keys of a sweep config, and what they hold.
+KEYS: dict[str, tuple[type, ...]] = {
+    **{"config": (str, list), "source": (dict,), "generators": (list,), "domains": (dict,), "test": (dict,)},
+    **{"reals": (bool,), "leave_one_out": (bool,), "metric": (str, list), "name": (str, int)},
+}
+KINDS = {str: "word", list: "list", dict: "mapping", bool: "yes or no", int: "number"}
 WHAT = "Train on each domain, test on all, and write the table and its heat map; see the top of this help."
 #: Settings that say how a run is computed and not what it learns; a change of them does not make it another run.
 MACHINE = ("num_workers", "eval_batch_size")
@@ -125,7 +129,7 @@ def read(
         raise UserError(f"{file} names no config of a run: config: patches_c.yaml, or a list of such")
     beside = [file.parent / one for one in configs]
     wanted = metric.split(",") if metric else told.get("metric") or []
-    folder, called = Path(root).expanduser(), name or told.get("name") or file.stem
+    folder, called = Path(root).expanduser(), str(name or told.get("name") or file.stem)
     found = Sweep(
         configs=[str(path) if path.is_file() else config.find(one) for path, one in zip(beside, configs, strict=True)],
         domains=_domains(told, file),
@@ -366,7 +370,10 @@ def _content(file: Path) -> Spec:
     told = config.read(str(file))
     if not isinstance(told, dict) or "config" not in told:
         raise UserError(f"{file} is no sweep: it needs config (of a run), and source or domains; dfl matrix --help")
-    for key in told:
+    for key, value in told.items():
         if key not in KEYS:
             raise UserError(f"{file} has an unknown key {str(key)!r}" + near(str(key), list(KEYS)))
+        if value is not None and not isinstance(value, KEYS[key]):
+            kinds = " or a ".join(KINDS[kind] for kind in KEYS[key])
+            raise UserError(f"{file}: {key} takes a {kinds}, not {value!r}")
     return told

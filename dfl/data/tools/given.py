@@ -126,7 +126,10 @@ def _of_config(file: str, root: str | None) -> list[Given]:
         splits = own if len(own) < len(SPLITS) else SPLITS
         found.append(Given("train" if len(trained) == 1 else f"train{i}", _build(one, root, file), splits))
     for split in ("val", "test"):
-        for name, one in config.mapping(held.get(split)).items():
+        domains = held.get(split) or {}
+        if not isinstance(domains, Mapping):
+            raise UserError(f"{file}: {split} takes sources by the name of their domain, not {domains!r}")
+        for name, one in domains.items():
             found.append(Given(str(name), _build(one, root, file), (split,)))
     if not found:
         raise UserError(f"{file} names no source: a data config has `train`, `val` or `test` under `init_args`")
