@@ -173,8 +173,10 @@ def _read_yaml(name: str) -> dict[str, Any]:
 
 def _with_includes(name: str, made: Plan, outer: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what a config holds, put over what it includes: one file or several, each beating those before it."""
-    if name in outer or len(outer) > config.DEEPEST:
-        raise UserError(f"{outer[0]} includes itself, or too many others, by way of {' and '.join(outer[1:4])}")
+    if name in outer:
+        raise UserError(f"{name} includes itself, by way of {' and '.join(outer)}")
+    if len(outer) > config.DEEPEST:
+        raise UserError(f"{outer[0]} includes more than {config.DEEPEST} configs, each of which includes the next")
     if name in made.read:
         return made.read[name]
     content = made.read[name] = _read_yaml(name)

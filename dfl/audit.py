@@ -70,7 +70,7 @@ def audit(
         raise UserError(f"--threshold {threshold} must be a score in [0, 1]")
     file, folder = Path(scores).expanduser(), Path(output).expanduser()
     known = read(file, attributes, label_of_fake)
-    with claimed(folder):
+    with claimed(folder, inside=True):
         found = examine(known, math.nan if threshold is None else threshold, resamples, seed)
         write(folder / "audit.json", results.to_json(found))
         write(folder / "audit.html", page(found, str(file)))

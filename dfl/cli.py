@@ -14,7 +14,6 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -33,7 +32,7 @@ from dfl.training.faults import explain, in_restoring
 from dfl.training.keeper import Keeper
 from dfl.training.preemption import slurm_plugins
 from dfl.training.start import StartFrom
-from dfl.training.tensorboard import TensorBoardInspect
+from dfl.training.tensorboard import OwnVersion, TensorBoardInspect
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
@@ -68,10 +67,6 @@ def main(words: list[str]) -> "CLI":
     except Exception as error:
         if line := explain(error):
             raise UserError(line) from error
-        if in_restoring(error):
-            raise UserError(RESTORING.format(error=error)) from error
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
         if in_restoring(error):
             raise UserError(RESTORING.format(error=error)) from error
         raise
@@ -238,7 +233,7 @@ class CLI(LightningCLI):
         given = self.config_init[self.subcommand].trainer
         root = self.plan.root
         if given.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(root / "lightning_logs", self.plan.name, default_hp_metric=False)
+            kwargs["logger"] = OwnVersion(root / "lightning_logs", self.plan.name, default_hp_metric=False)
         if given.logger is False:
             self.save_config_callback = None  # it would write into the root
         kwargs["default_root_dir"] = given.default_root_dir or str(root)

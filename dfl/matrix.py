@@ -41,7 +41,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     **{"config": (str, list), "source": (dict,), "generators": (list,), "domains": (dict,), "test": (dict,)},
     **{"reals": (bool,), "leave_one_out": (bool,), "metric": (str, list), "name": (str, int)},
 }
-KINDS = {str: "word", list: "list", dict: "mapping", bool: "yes or no", int: "number"}
+KINDS = {str: "word", list: "list", dict: "mapping", bool: "true or false", int: "number"}
 WHAT = "Train on each domain, test on all, and write the table and its heat map; see the top of this help."
 #: Settings that say how a run is computed and not what it learns; a change of them does not make it another run.
 MACHINE = ("num_workers", "eval_batch_size")

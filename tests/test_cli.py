@@ -316,6 +316,8 @@ FILES: list[tuple[str, str]] = [
     ("data: data/fodler.yaml\n", "did you mean 'data/folder.yaml'?"),
     ("class_path: DataModule\n", "give it to the option it is for: --data bad.yaml"),
     ("model: {class_path: VitScl}\n", "fit lacks --data"),
+    ("model: [1, 2]\n", "model takes a class, written as class_path and init_args, not '[1, 2]' (line 1 of bad.yaml)"),
+    ("trainer: {7: 2}\n", "names of options are words, and 7 is none (line 1 of bad.yaml)"),
 ]
 
 

@@ -79,8 +79,9 @@ class PredictionWriter(BasePredictionWriter):
         self.path = Path(self.output).expanduser() if self.output else Path(trainer.log_dir or ".") / "predictions.csv"
         self.path = Path(trainer.strategy.broadcast(str(self.path)))
         if trainer.is_global_zero:
-            for place in filter(None, (self.path, self.maps)):
-                self._held.enter_context(claimed(place))
+            self._held.enter_context(claimed(self.path))
+            if self.maps is not None:
+                self._held.enter_context(claimed(self.maps, inside=True))
         trainer.strategy.barrier()
         self._rows = 0
         self._names = {column: names_of(trainer, column) for column in ("group", "video")}

@@ -30,8 +30,8 @@ def told(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # the hidden file beside the place is not what the user knows
-        if os.path.basename(str(error.filename or "")).startswith(f".{place.name}."):
+        name = os.path.basename(str(error.filename or ""))
+        if name.startswith(".") and name.endswith((".tmp", ".lock")):  # is not what the user knows
             error.filename = None
         raise refused(error, place, "write") from error
 
@@ -78,18 +78,20 @@ def write(path: Path, content: str | bytes, sync: bool = True) -> None:
 
 
 @contextmanager
-def claimed(place: Path) -> Iterator[None]:
+def claimed(place: Path, inside: bool = False) -> Iterator[None]:
     """Hold a file or folder that is being made; errors of the file system inside the block are `told`.
 
-    Folders above it are made.
+    Args:
+        place: What appears under its name when it is whole; folders above it are made.
+        inside: It is a folder that files are written into, such as the working directory; it is made.
 
     Raises:
         UserError: If another process holds it, or the file system refuses something.
     """
     place = Path(os.path.abspath(place.expanduser()))
-    lock = place.with_name(f".{_named(place)}.lock")
+    lock = place / ".lock" if inside else place.with_name(f".{_named(place)}.lock")
     with told(place), ExitStack() as held:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             held.enter_context(_locked(lock, wait=False))
         except BlockingIOError as error:

@@ -114,7 +114,7 @@ def test_a_second_run_with_the_same_table_or_maps_is_told(faces: Path, monkeypat
         patch.setattr(predictions, "rows", never)
         with pytest.raises(UserError, match="another process is writing .*s.csv"):
             predict(faces, output="s.csv")
-        with claimed(Path("maps")), pytest.raises(UserError, match="another process is writing .*maps"):
+        with claimed(Path("maps"), inside=True), pytest.raises(UserError, match="another process is writing .*maps"):
             predict(faces, output="other.csv", maps="maps")
     predict(faces, output="s.csv", maps="maps")
     assert len(everything()) == 61

@@ -97,6 +97,17 @@ def test_the_second_is_told_and_the_first_loses_nothing(tmp_path: Path) -> None:
     assert names(tmp_path / "deep") == {"out"}
 
 
+def test_a_folder_that_files_are_written_into_is_held_from_inside(tmp_path: Path) -> None:
+    with claimed(tmp_path / "out", inside=True):
+        assert names(tmp_path) == {"out"}  # what is above may be another's
+        with pytest.raises(UserError, match=rf"another process is writing {tmp_path}/out: wait"):
+            claimed(tmp_path / "out" / ".", inside=True).__enter__()
+    assert names(tmp_path / "out") == set()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: it is there, and is no folder"):
+        claimed(tmp_path / "file", inside=True).__enter__()
+
+
 def test_a_claim_ends_with_its_process_however_it_ends(tmp_path: Path) -> None:
     read, ready = os.pipe()
     child = os.fork()

@@ -77,8 +77,7 @@ def check(
         raise UserError(f"--distance is {distance}; perceptual hashes have 64 bits: take 0 to 16")
     need_imagehash()
     folder = Path(output).expanduser()
-    with making("the check", folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with making("the check", folder, inside=True):
         table = _facts(sources, folder, root, workers, progress)
         found, copies = examine(table, distance)
         write(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False))

@@ -43,6 +43,8 @@ def open_sources(words: list[str], root: str | None = None) -> list[Given]:
     """
     found: list[Given] = []
     for word in words:
+        if not word:
+            raise UserError("a source is an empty word: name a data config, a folder or a table")
         path = Path(word).expanduser()
         if path.suffix.lower() in (".csv", ".parquet"):
             found.append(Given(path.stem, Table(str(path))))

@@ -93,14 +93,14 @@ def deaf() -> Iterator[None]:
 
 
 @contextmanager
-def making(what: str, place: Path) -> Iterator[None]:
-    """Hold a file or folder that a verb makes; a full disk, a forbidden folder or a killed process is one line.
+def making(what: str, place: Path, inside: bool = False) -> Iterator[None]:
+    """Hold what a verb makes, as `claimed` does; a full disk, a forbidden folder or a killed process is one line.
 
     Raises:
         UserError: For those, and if another process is making the same.
     """
     try:
-        with claimed(place):
+        with claimed(place, inside):
             yield
     except BrokenProcessPool as error:
         raise UserError(

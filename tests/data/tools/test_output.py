@@ -51,10 +51,10 @@ def place(verb: tuple[str, ...]) -> Path:
 def test_a_second_process_with_the_same_output_is_told(
     verb: tuple[str, ...], faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with claimed(place(verb)):
+    inside = verb[:2] == ("data", "check") or verb[0] == "audit"
+    with claimed(place(verb), inside):
         assert f"another process is writing {place(verb).absolute()}" in fails(verb, faces, capsys)
-    assert not list(Path().glob("out*"))
-    assert not list(Path().glob(".*"))
+    assert not any("out" in path.name for path in Path().rglob("*") if path.is_file() or not inside)
 
 
 @each_verb
