@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> Any:
             raise
         end(str(refused(error)))
     except UnicodeEncodeError as error:  # a name that is no UTF-8 is in the way of the libraries that write it
-        end(f"{error.object[:LONGEST]!r} cannot be written as {error.encoding}: rename it")
+        setting = "" if sys.getfilesystemencoding() == "utf-8" else ", or set PYTHONUTF8=1"
+        end(f"{error.object[:LONGEST]!r} cannot be written as {error.encoding}: rename it{setting}")
     except RecursionError:
         end("something that was given is nested too deeply to be read (--debug shows where)")
     except KeyboardInterrupt:

@@ -245,7 +245,7 @@ class CLI(LightningCLI):
         self.trainer_defaults["callbacks"] = self._callbacks(given)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except ValueError as error:  # such as an accelerator of unknown name
+        except (ValueError, TypeError) as error:  # such as an accelerator of unknown name, or no number of devices
             raise UserError(str(error)) from error
         assert isinstance(trainer, Trainer)
         trainer.run_config = self._run_config()

@@ -245,6 +245,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--trainer.max_epochs=x"], "trainer.max_epochs takes int, not 'x'"),
     (["--trainer.precision=bf17"], "did you mean 'bf16'?"),
     (["--trainer.accelerator=gpuu"], "gpuu"),
+    (["--trainer.accelerator=cpu", "--trainer.devices=no"], "`devices` selected with `CPUAccelerator` should be"),
     (["--trainer.callbacks+=EarlyStoping"], "did you mean 'EarlyStopping'?"),
     (["--checkpoint.monitr=x"], "did you mean --checkpoint.monitor?"),
     (["--ckpt_pth=best"], "did you mean --ckpt_path?"),

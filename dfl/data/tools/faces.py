@@ -24,6 +24,7 @@ from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
+from dfl.data.tools.output import parquet_file
 from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError, near
 from dfl.runs.files import whole
@@ -77,14 +78,14 @@ def faces(
     """
     if (boxes is None) == (weights is None):
         raise UserError("faces come from --boxes (a file of boxes or landmarks) or --weights (YuNet as ONNX): give one")
-    known = read_boxes(Path(boxes).expanduser()) if boxes else None
-    if weights:
+    known = None if boxes is None else read_boxes(Path(boxes).expanduser())
+    if weights is not None:
         if not _HAS_YUNET:
             raise UserError("faces are found by OpenCV: pip install 'dfl[faces]'")
         if not Path(weights).expanduser().is_file():
             raise UserError(f"no weights file {weights!r}: download YuNet's ONNX file (OpenCV Zoo) and give its path")
     table = rows(open_sources(sources, root))
-    file = Path(output).expanduser()
+    file = parquet_file(output)
     tasks = [
         (path, known.get(os.path.abspath(split(path)[0]), {}) if known is not None else str(weights), min_score)
         for path in table["path"].to_pylist()

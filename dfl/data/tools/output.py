@@ -107,6 +107,18 @@ class LeftOut:
         return f"; {len(self.images):,} left out, such as {path}: {reason}"
 
 
+def parquet_file(output: str) -> Path:
+    """Return the path of a table that a verb writes.
+
+    Raises:
+        UserError: If it does not end in .parquet: no source would read it.
+    """
+    file = Path(output).expanduser()
+    if file.suffix.lower() != ".parquet":
+        raise UserError(f"--output is {output!r}; the table is a Parquet file: give it a name that ends in .parquet")
+    return file
+
+
 def fingerprint(table: pa.Table) -> str:
     """Return the SHA-256 of all cells of a table, whatever its chunks."""
     digest = hashlib.sha256("\x1f".join(table.column_names).encode())

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from dfl.data.locators import split
 from dfl.data.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
 from dfl.data.tools.given import open_sources, rows
+from dfl.data.tools.output import parquet_file
 from dfl.data.tools.work import Workers, making
-from dfl.errors import UserError
 from dfl.runs.files import whole
 
 #: Rows of a part: what is lost at most when the scan is cut off.
@@ -47,9 +47,7 @@ def scan(
         UserError: If a source gives no row, or the output cannot be written.
     """
     need_imagehash()
-    file = Path(output).expanduser()
-    if file.suffix.lower() != ".parquet":
-        raise UserError(f"--output is {output!r}; the table is a Parquet file: give it a name that ends in .parquet")
+    file = parquet_file(output)
     scanned(rows(open_sources(sources, root)), file, workers, progress)
     errors = pq.read_table(file, columns=["path", "error", "mask_error"])
     print(f"{len(errors):,} images in {file}")

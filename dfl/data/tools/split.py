@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from dfl.data.sources.base import TIES
 from dfl.data.splits import assign, components
 from dfl.data.tools.given import open_sources, rows
+from dfl.data.tools.output import parquet_file
 from dfl.data.tools.work import making
 from dfl.errors import UserError, near
 from dfl.runs.files import whole
@@ -47,7 +48,7 @@ def split(
     for name in by:
         if name not in table.column_names:
             raise UserError(f"--by names no column {name!r}{near(name, table.column_names)}")
-    file = Path(output).expanduser()
+    file = parquet_file(output)
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
     column = assign(table, shares, seed, by=tuple(by))
     table = table.set_column(table.column_names.index("split"), "split", pa.array(column, pa.string()))

@@ -86,6 +86,8 @@ def make(
     root = Path(root)
     if n < 80 or size < 32 or size % 2:
         raise UserError(f"the toy set needs n of at least 80 and an even size of at least 32, not n={n}, size={size}")
+    if seed < 0:
+        raise UserError(f"--seed {seed} must not be negative")
     settings: dict[str, Any] = {"n": n, "size": size, "seed": seed, "version": VERSION}
     if unfair_group is not None:
         check_group(unfair_group)

@@ -80,6 +80,32 @@ def test_a_full_disk_leaves_no_output(
     assert [path for path in Path().rglob("*") if path.is_file() and "out" in str(path)] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("data", "split", "FACES", "--output=out"), "a name that ends in .parquet"),
+        (("data", "faces", "FACES", "--output=", "--boxes=boxes.csv"), "a name that ends in .parquet"),
+        (("data", "faces", "FACES", "--output=out.parquet", "--boxes="), "no boxes in"),
+        (("data", "pack", "FACES", "--output=/"), "it names no file or folder of its own"),
+        (("data", "pack", "FACES", "--output="), "holds something else"),
+        (("data", "scan", "", "--output=out.parquet"), "a source is an empty word"),
+        (("data", "split", "FACES", "--output=out.parquet", "--seed=-1"), "--seed -1 must not be negative"),
+        (("audit", "scores.csv", "--output=out", "--seed=-7"), "--seed -7 must not be negative"),
+        (("toy", "--root=out", "--seed=-1"), "--seed -1 must not be negative"),
+        (("toy", "--root="), "is not empty and is no toy set"),
+        (("forge", "FACES", "--output=boxes.csv"), "boxes.csv is not empty and is no set of dfl forge"),
+        (("data", "equalize", "FACES", "--output=boxes.csv"), "boxes.csv holds something else"),
+        (("data", "check", "FACES", "--output=boxes.csv"), "boxes.csv: it is there, and is no folder"),
+        (("audit", "scores.csv", "--output=boxes.csv"), "boxes.csv: it is there, and is no folder"),
+    ],
+)
+def test_an_odd_output_is_one_line(
+    words: tuple[str, ...], says: str, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert says in fails(words, faces, capsys)
+    assert {path.name for path in Path().iterdir()} == {"boxes.csv", "masks.csv", "scores.csv"}
+
+
 def test_processes_do_not_hear_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     blocked: list[Any] = []
 
