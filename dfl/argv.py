@@ -233,8 +233,9 @@ def _leave_sources_out(made: Plan) -> None:
         held = layer.get("data")
         if isinstance(held, str) and held.endswith(".yaml"):
             held = config.read(held)
-        if SOURCES & mapping(mapping(held).get("init_args")).keys():
-            kept = {key: value for key, value in held["init_args"].items() if key not in SOURCES}
+        arguments = mapping(mapping(held).get("init_args"))
+        if SOURCES & arguments.keys():
+            kept = {key: value for key, value in arguments.items() if key not in SOURCES}
             layer["data"] = mapping(held) | {"init_args": kept}
             made.mended.add(name)
 
@@ -338,8 +339,7 @@ def _check_class(made: Plan, trained: Trained) -> None:
         made.notes.append(f"note: the config's {written} is not used, the checkpoint's {trained.class_name} is")
     elif written and made.verb == "fit":
         old, new = (
-            dict(_leaves(value))
-            for value in (trained.init_args, mapping(_from_layers(made, "model")).get("init_args"))
+            dict(_leaves(value)) for value in (trained.init_args, mapping(_from_layers(made, "model")).get("init_args"))
         )
         if changed := sorted(key for key in new if key and key in old and old[key] != new[key]):
             said = ", ".join(f"{key} {old[key]}, not {new[key]}" for key in changed)

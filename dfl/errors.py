@@ -42,7 +42,7 @@ def refused(error: OSError, place: object = "", doing: str = "read or write") ->
     """
     named = error.filename if isinstance(error.filename, (str, bytes)) else ""
     where = os.fsdecode(named) or str(place)
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    reason = os.strerror(error.errno) if named or error.errno in FULL else error.strerror or str(error)
     if error.errno == errno.EEXIST:
         reason = "it is there, and is no folder"
     return UserError(f"cannot {doing}{where and f' {where}'}: {reason}")
@@ -50,4 +50,5 @@ def refused(error: OSError, place: object = "", doing: str = "read or write") ->
 
 def of_files(error: OSError) -> bool:
     """Whether an error is about a file or a full disk, and not about a network or another process."""
-    return error.errno in FULL or isinstance(error.filename, (str, bytes))
+    # Python finds no folder for temporary files where all disks are full
+    return error.errno in FULL or isinstance(error.filename, (str, bytes)) or "temporary directory" in str(error)

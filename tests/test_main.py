@@ -81,6 +81,7 @@ def test_an_unknown_config_says_where_it_looked_and_what_comes_near(tmp_path: Pa
         (NotADirectoryError(errno.ENOTDIR, "", b"a/b"), 2, "cannot read or write a/b: Not a directory"),
         (OSError(errno.ENAMETOOLONG, "", "a"), 2, "cannot read or write a: File name too long"),
         (UnicodeEncodeError("utf-8", "a/\udcff", 2, 3, ""), 2, r"'a/\udcff' cannot be written as utf-8: rename it"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), 2, "No usable temporary directory"),
         (RecursionError(), 2, "nested too deeply"),
         (UserError("x" * 99_999 + " (line 3 of a.yaml)"), 2, "x (line 3 of a.yaml)"),
     ],

@@ -23,7 +23,7 @@ from dfl.detectors.base import WRITTEN
 from dfl.errors import UserError
 from dfl.evaluation.figures import overlay
 from dfl.metrics import resize_map
-from dfl.runs.files import claimed, told, whole, write
+from dfl.runs.files import claimed, may_be_file, told, whole, write
 
 COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
 Row = tuple[Any, ...]
@@ -79,6 +79,7 @@ class PredictionWriter(BasePredictionWriter):
         self.path = Path(self.output).expanduser() if self.output else Path(trainer.log_dir or ".") / "predictions.csv"
         self.path = Path(trainer.strategy.broadcast(str(self.path)))
         if trainer.is_global_zero:
+            may_be_file(self.path)
             self._held.enter_context(claimed(self.path))
             if self.maps is not None:
                 self._held.enter_context(claimed(self.maps, inside=True))

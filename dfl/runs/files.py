@@ -52,8 +52,7 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
     path = path.expanduser()
     partial = path.with_name(f".{_named(path)}.tmp")
     with told(path):
-        if path.exists() and not path.is_file():
-            raise UserError(f"cannot write {path}: it is there and is no file; give another name")
+        may_be_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(partial, wait=True) as handle:
             try:
@@ -66,6 +65,16 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
                 raise
         if sync:
             sync_folder(path.parent)
+
+
+def may_be_file(path: Path) -> None:
+    """Say so at once if something that is no file has the name of a file that is to be written.
+
+    Raises:
+        UserError: If it has.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot write {path}: it is there and is no file; give another name")
 
 
 def write(path: Path, content: str | bytes, sync: bool = True) -> None:

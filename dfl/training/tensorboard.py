@@ -35,15 +35,15 @@ class OwnVersion(TensorBoardLogger):
 
     def _get_next_version(self) -> int:
         number, folder = int(super()._get_next_version()), Path(self.root_dir)
-        if rank_zero_only.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-        while rank_zero_only.rank == 0:  # the other processes are told by it
+        if getattr(rank_zero_only, "rank", 0):  # is told by the first
+            return number
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
             try:
                 (folder / f"version_{number}").mkdir()
-                break
+                return number
             except FileExistsError:
                 number += 1
-        return number
 
 
 class TensorBoardInspect(pl.Callback):

@@ -106,12 +106,17 @@ def test_a_disk_that_refuses_a_name_leaves_nothing(
     assert everything() == set()
 
 
-def test_a_second_run_with_the_same_table_or_maps_is_told(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_cannot_be_is_told_before_a_batch_is_scored(
+    faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*args: Any) -> None:
         raise AssertionError("a batch was scored")
 
+    Path("folder.csv").mkdir()
     with claimed(Path("s.csv")), monkeypatch.context() as patch:
         patch.setattr(predictions, "rows", never)
+        with pytest.raises(UserError, match="folder.csv: it is there and is no file"):
+            predict(faces, output="folder.csv")
         with pytest.raises(UserError, match="another process is writing .*s.csv"):
             predict(faces, output="s.csv")
         with claimed(Path("maps"), inside=True), pytest.raises(UserError, match="another process is writing .*maps"):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 import dfl
 from dfl.errors import UserError
-from dfl.runs.files import write
+from dfl.runs.files import may_be_file, write
 
 #: Packages whose version changes the bytes that are written.
 WRITERS = ("pillow", "simplejpeg", "torch", "pyarrow", "numpy")
@@ -111,11 +111,12 @@ def parquet_file(output: str) -> Path:
     """Return the path of a table that a verb writes.
 
     Raises:
-        UserError: If it does not end in .parquet: no source would read it.
+        UserError: If it does not end in .parquet, which no source would read, or is something else already.
     """
     file = Path(output).expanduser()
     if file.suffix.lower() != ".parquet":
         raise UserError(f"--output is {output!r}; the table is a Parquet file: give it a name that ends in .parquet")
+    may_be_file(file)
     return file
 
 
