@@ -8,6 +8,7 @@ import io
 import os
 import select
 import sys
+import threading
 from typing import Any, NoReturn
 
 from dfl import __version__, config
@@ -97,6 +98,7 @@ def script() -> None:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    threading.excepthook = _in_thread
     try:
         try:
             main()
@@ -107,6 +109,12 @@ def script() -> None:
             raise
         _discard(1, 2)
         raise SystemExit(UNREAD) from None
+
+
+def _in_thread(failure: threading.ExceptHookArgs) -> None:
+    """Say nothing of a full disk in a thread, such as TensorBoard's, which hands the error on to who writes next."""
+    if not (isinstance(failure.exc_value, OSError) and of_files(failure.exc_value)):
+        threading.__excepthook__(failure)
 
 
 def _flush() -> None:

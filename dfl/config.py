@@ -77,6 +77,11 @@ def plain(text: str, name: str) -> Any:
     """
     import yaml
 
+    depth = 0
+    for letter in text:  # the parser's time grows with the square of the depth
+        depth += (letter in "[{") - (letter in "]}")
+        if depth > 10 * DEEPEST:
+            raise UserError(f"{name} is nested too deeply to be a config")
     try:
         found = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:

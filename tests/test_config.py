@@ -14,9 +14,9 @@ WEB = "".join(
     f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefg", "bcdefgh", strict=True)
 )
 TEXTS = [
-    ("[" * 3000, "nested too deeply"),
+    ("[" * 50_000, "nested too deeply"),
     ("{a: " * 60 + "1" + "}" * 60, "nested more than 40 deep"),
-    ("".join("  " * i + "a:\n" for i in range(500)), "nested too deeply"),
+    ("".join("  " * i + "a:\n" for i in range(250)), "nested too deeply"),
     ("a: &a [*a]\n", "or holds itself"),
     ("a: &a {b: {c: *a}}\n", "or holds itself"),
     (f"a: &a [1, 2]\n{WEB}", "more than 200,000 values"),

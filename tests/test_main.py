@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,12 @@ def test_a_full_standard_output_is_one_line() -> None:
         done = run(["--version"], stdout=full)
     assert done.returncode == 2
     assert re.fullmatch(rb"dfl: cannot [a-z ]+: No space left on device\n", done.stderr)
+
+
+def test_a_full_disk_in_a_thread_is_left_to_the_main_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for error, said in ((OSError(errno.ENOSPC, ""), False), (ValueError("odd"), True)):
+        entry._in_thread(threading.ExceptHookArgs((type(error), error, None, None)))
+        assert bool(capsys.readouterr().err) == said
 
 
 def test_ctrl_c_inside_lightning_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
