@@ -42,7 +42,8 @@ def refused(error: OSError, place: object = "", doing: str = "read or write") ->
     """
     named = error.filename if isinstance(error.filename, (str, bytes)) else ""
     where = os.fsdecode(named) or str(place)
-    reason = os.strerror(error.errno) if named or error.errno in FULL else error.strerror or str(error)
+    known = error.errno is not None and (named or error.errno in FULL)
+    reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
     if error.errno == errno.EEXIST:
         reason = "it is there, and is no folder"
     return UserError(f"cannot {doing}{where and f' {where}'}: {reason}")
