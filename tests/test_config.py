@@ -16,7 +16,7 @@ WEB = "".join(
 TEXTS = [
     ("[" * 50_000, "nested too deeply"),
     ("{a: " * 60 + "1" + "}" * 60, "nested more than 40 deep"),
-    ("".join("  " * i + "a:\n" for i in range(250)), "nested too deeply"),
+    ("".join("  " * i + "a:\n" for i in range(500)), "nested too deeply"),
     ("a: &a [*a]\n", "or holds itself"),
     ("a: &a {b: {c: *a}}\n", "or holds itself"),
     (f"a: &a [1, 2]\n{WEB}", "more than 200,000 values"),
