@@ -17,7 +17,7 @@ $(READY):
 
 demo: $(READY) ## toy data, training, test on every domain, report: about 8 minutes on 2 cores
 	@$(RUN) -m dfl toy
-	@$(RUN) -m dfl fit --config demo/vit_scl.yaml --name demo
+	@$(RUN) -m dfl fit --config demo/vit_scl.yaml --name demo --overwrite
 	@$(RUN) -m dfl test --name demo --ckpt_path best
 
 test: $(READY) ## the whole test suite

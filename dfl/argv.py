@@ -14,15 +14,16 @@ from typing import Any
 from dfl import checkpoints, config
 from dfl.checkpoints import Trained
 from dfl.config import mapping
+from dfl.data.decoding import escaped
 from dfl.errors import UserError, near
 from dfl.training.checkpoint import previous
 
 #: Flags that may stand without a value.
-ALONE = ("-h", "--help", "--print_config")
+ALONE = ("-h", "--help", "--print_config", "--overwrite")
 #: Keys that the top level of a config may hold, next to the arguments of the trainer's method.
 KEYS = [
     *("model", "data", "trainer", "checkpoint", "last", "seed_everything"),
-    *("name", "root", "ckpt_path", "output", "maps", "map_format", "verbose", "include"),
+    *("name", "root", "overwrite", "ckpt_path", "output", "maps", "map_format", "verbose", "include"),
 ]
 #: Arguments of the data module that say which images there are.
 SOURCES = {"train", "val", "test", "predict"}
@@ -45,6 +46,8 @@ class Plan:
     root: Path = Path()
     name: str = "run"
     trained: Trained | None = None
+    #: Whether training goes on in the run's own folder.
+    goes_on: bool = False
     #: Lines to print once, before the work starts.
     notes: list[str] = field(default_factory=list)
 
@@ -55,6 +58,13 @@ class Plan:
     def gives(self, key: str) -> bool:
         """Whether a config or a typed flag sets the whole of ``model`` or ``data``."""
         return self.value(f"--{key}") is not None or any(key in layer for layer in self.layers)
+
+    def gives_a(self, key: str) -> bool:
+        """Whether a config, a typed flag or the checkpoint's run sets a key of this name, wherever."""
+        inside = _names([self.layers, self.trained.run if self.trained else {}])
+        return (
+            any(flag.endswith(f".{key}") or f"{key}:" in (value or "") for flag, value in self.typed) or key in inside
+        )
 
     def files(self) -> list[str]:
         """Return the YAML files that were named, and those that they name."""
@@ -102,6 +112,7 @@ def arrange(made: Plan) -> list[str]:
     if trained and made.verb == "fit":
         keys = ("trainer", "checkpoint", "last", "seed_everything")
         base |= {key: trained.run[key] for key in keys if key in trained.run}
+        base["trainer"] = _without_given_callbacks(made, base.get("trainer") or {})
     words = [
         f"--config={json.dumps(layer, default=str) if name in made.mended else name}"
         for name, layer in zip(made.configs, made.layers, strict=True)
@@ -117,10 +128,23 @@ def arrange(made: Plan) -> list[str]:
     if transform := _trained_transform(made):
         words.append(f"--data.transform={json.dumps(transform)}")
     dropped = {"--data", "--ckpt_path"}
-    words += [flag if value is None else f"{flag}={value}" for flag, value in made.typed if flag not in dropped]
+    typed = [("--overwrite", "true") if one == ("--overwrite", None) else one for one in made.typed]
+    words += [flag if value is None else f"{flag}={value}" for flag, value in typed if flag not in dropped]
     if trained and made.verb != "count" and (made.verb != "fit" or trained.in_run):
         words.append(f"--ckpt_path={trained.path}")
     return [made.verb, *words]
+
+
+def _without_given_callbacks(made: Plan, trainer: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's trainer without the callbacks that this command appends too: the same command resumes."""
+    given = [value for flag, value in made.typed if flag.startswith("--trainer.callbacks")]
+    for layer in made.layers:
+        given += (layer.get("trainer") or {}).get("callbacks+") or []
+    named = {_class_of(value) for value in given} - {""}
+    held = trainer.get("callbacks")
+    if not named or not isinstance(held, list):
+        return trainer
+    return trainer | {"callbacks": [one for one in held if _class_of(one) not in named] or None}
 
 
 def pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -262,18 +286,22 @@ def _find_run(made: Plan) -> None:
         name = Path(made.configs[0]).stem
     if not name and made.value("--model"):
         name = _class_of(made.value("--model"))
-    word = _word(made, "ckpt_path") or ("best" if made.verb == "predict" else None)
+    word = _word(made, "ckpt_path")
+    if made.verb == "predict" and not word and not _gives_weights(made, name):
+        word = "best"
     if word in (None, "null", "None"):
-        if made.verb == "predict":
-            raise UserError("predict needs a trained detector: --ckpt_path best, last or a file")
-        if made.verb in ("validate", "test"):
-            made.notes.append("warning: no --ckpt_path, so an untrained detector is scored")
+        if made.verb == "predict" and not made.gives("model"):
+            raise UserError(
+                "predict needs a trained detector: --ckpt_path best, last or a file, or --model NAME and "
+                "--model.weights FILE"
+            )
+        _check_paths(made)
         made.name = name or "run"
         return
     last = made.root / "checkpoints" / (name or "") / "last.ckpt"
     begun = last.is_file() or previous(last).is_file()
     if made.verb == "fit" and word == "last" and name and made.gives("model") and not begun:
-        made.name = name
+        made.name, made.goes_on = name, True
         made.notes.append(f"no {last} yet: starting afresh")
         return
     path = checkpoints.resolve(word, made.root, name)
@@ -281,6 +309,7 @@ def _find_run(made: Plan) -> None:
     newest = not name and word in ("best", "last")
     made.name = name or (path.parent.name if trained.in_run else path.stem)
     what = {"fit": "resuming" if trained.in_run else "starting from the weights of", "count": "counting"}
+    made.goes_on = path.parent.resolve() == (made.root / "checkpoints" / made.name).resolve()
     said = f"{what.get(made.verb, 'scoring with')} {trained}"
     made.notes.append(said + (f": the newest run under {made.root / 'checkpoints'}" if newest else ""))
     made.notes += trained.notes
@@ -290,8 +319,28 @@ def _find_run(made: Plan) -> None:
     if made.verb in ("fit", "validate", "test") and not trained.run.get("data") and not made.gives("data"):
         why = trained.notes[-1].removeprefix("note: ") if trained.in_run else f"{path} is not in a run of yours"
         raise UserError(f"{why}; no data are taken from it: give --data NAME.yaml")
+    _check_paths(made)
+    weights = made.value("--model.weights")
+    if weights and trained.all_weights and weights != str(trained.init_args.get("weights")):
+        raise UserError(
+            f"{path} holds all weights, so those of --model.weights {weights} would not be read: leave it out, or give "
+            "--ckpt_path null to take it and not the checkpoint"
+        )
+
+
+def _check_paths(made: Plan) -> None:
     if made.verb == "predict" and not made.paths and not made.gives("data"):
         raise UserError("nothing to predict: name images or folders, dfl predict PATH..., or give --data NAME.yaml")
+
+
+def _gives_weights(made: Plan, name: str | None) -> bool:
+    """Whether a detector and its weights are given, and need no checkpoint: typed, or of a run that has none."""
+    model = _from_layers(made, "model")
+    written = (model.get("init_args") or {}).get("weights") if isinstance(model, dict) else None
+    if not (made.value("--model.weights") or written) or not made.gives("model"):
+        return False
+    typed = made.value("--model") is not None and made.value("--name") is None
+    return typed or not (made.root / "checkpoints" / (name or "") / "best.ckpt").is_file()
 
 
 def _named_class(made: Plan) -> str | None:
@@ -346,6 +395,13 @@ def _check_class(made: Plan, trained: Trained) -> None:
             made.notes.append(f"note: the checkpoint's settings are kept over the config's: {said}; a typed flag wins")
 
 
+def _names(value: Any) -> set[str]:
+    """Return the keys of nested mappings and lists."""
+    if isinstance(value, list):
+        return set().union(*map(_names, value))
+    return {*value, *set().union(*map(_names, value.values()))} if isinstance(value, dict) else set()
+
+
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the settings in nested mappings by dotted name, without class paths, which are written in several ways."""
     if isinstance(value, dict):
@@ -388,6 +444,6 @@ def _predict_paths(made: Plan) -> list[str]:
     """Return the words that make the data of ``predict PATH...``; unreadable images are listed, not fatal."""
     if made.gives("data") and made.value("--data") is not None:
         raise UserError("predict takes paths or --data, not both")
-    source = {"class_path": "dfl.data.sources.Paths", "init_args": {"paths": made.paths}}
+    source = {"class_path": "dfl.data.sources.Paths", "init_args": {"paths": list(map(escaped, made.paths))}}
     init_args = {"predict": {"images": source}, "on_bad": "skip", "max_bad": 1.0}
     return [f"--data={json.dumps({'class_path': 'dfl.data.DataModule', 'init_args': init_args})}"]

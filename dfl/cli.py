@@ -7,12 +7,12 @@ import json
 import logging
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
+from pytorch_lightning.callbacks import LambdaCallback, LearningRateMonitor, RichModelSummary, RichProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -20,16 +20,18 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from dfl import argv, mistakes
 from dfl.checkpoints import RUN_SETTINGS
 from dfl.data import DataModule, Source
-from dfl.detectors import Detector
+from dfl.detectors import Detector, untrained
 from dfl.detectors.base import class_path
 from dfl.errors import UserError
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
 from dfl.networks import without_weights
 from dfl.runs import settings
-from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Preemption, SameRun
+from dfl.runs.claim import claim, clear
+from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Monitored, Preemption, SameRun
 from dfl.training.faults import explain, in_restoring
 from dfl.training.keeper import Keeper
+from dfl.training.monitored import follow_directions
 from dfl.training.preemption import slurm_plugins
 from dfl.training.start import StartFrom
 from dfl.training.tensorboard import OwnVersion, TensorBoardInspect
@@ -59,7 +61,8 @@ def main(words: list[str]) -> "CLI":
     """
     _hush()
     try:
-        return CLI(words)
+        with ExitStack() as until_end:
+            return CLI(words, until_end)
     except UserError:
         raise
     except MisconfigurationException as error:
@@ -110,7 +113,9 @@ class CLI(LightningCLI):
     ``fit`` writes to ``<root>/checkpoints/<name>`` and ``<root>/lightning_logs/<name>/version_N``.
     """
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], until_end: ExitStack) -> None:
+        #: What is let go of when the command ends, however it ends.
+        self.until_end = until_end
         super().__init__(
             Detector,
             DataModule,
@@ -154,6 +159,9 @@ class CLI(LightningCLI):
         parser.add_argument("--root", default=".", help="Folder that holds checkpoints/ and lightning_logs/.")
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run; that of the first config.")
         parser.add_argument(
+            "--overwrite", type=bool, default=False, help="Let fit replace the run of this name, if there is one."
+        )
+        parser.add_argument(
             "--output",
             type=str | None,
             default=None,
@@ -195,8 +203,21 @@ class CLI(LightningCLI):
             run.return_predictions = bool(run.return_predictions)  # they are on disk; memory is not for them
         if self.subcommand == "test":
             run.verbose = False  # the report's table says it better
+        if self.subcommand == "fit":
+            follow_directions(run, say)
         for keeper in (run.checkpoint, run.last):
             keeper.dirpath = keeper.dirpath or str(self.plan.root / "checkpoints" / self.plan.name)
+        if self.subcommand == "fit":
+            self._claim(run)
+
+    def _claim(self, run: Any) -> None:
+        """Hold the folders that the run writes to until the command ends."""
+        if run.overwrite and self.plan.trained and self.plan.goes_on:
+            raise UserError("--overwrite begins the run anew, and --ckpt_path goes on with it; keep one")
+        if _writes(run.trainer) and getattr(rank_zero_only, "rank", 0) == 0:
+            for folder in _folders(run):
+                if note := self.until_end.enter_context(claim(folder, self.plan.goes_on, run.overwrite)):
+                    say(note)
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; weights are fetched only if no checkpoint brings them all."""
@@ -208,8 +229,16 @@ class CLI(LightningCLI):
                 super().instantiate_classes()
             except (UserError, ValueError) as error:
                 # jsonargparse hides what a constructor raised under the types that it tried
-                found = _user_error(error)
+                said = mistakes.of_constructor(str(error))
+                found = _user_error(error) or (UserError(said) if said else None)
                 raise (self._with_missing_data(found) if found else error) from error
+
+        if (
+            trained is None
+            and self.subcommand != "count"
+            and (line := untrained.note(self.model, str(self.subcommand)))
+        ):
+            say(line)
 
     def _with_missing_data(self, error: UserError) -> UserError:
         """Return the error, behind that of training data that are not there either: the user learns of both at once."""
@@ -245,8 +274,13 @@ class CLI(LightningCLI):
         self.trainer_defaults["callbacks"] = self._callbacks(given)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError) as error:  # such as an accelerator of unknown name, or no number of devices
-            raise UserError(str(error)) from error
+        except (
+            ValueError,
+            TypeError,
+            ImportError,
+            RuntimeError,
+        ) as error:  # such as no number of devices
+            raise UserError(mistakes.of_trainer(error)) from error
         assert isinstance(trainer, Trainer)
         trainer.run_config = self._run_config()
         return trainer
@@ -258,13 +292,20 @@ class CLI(LightningCLI):
         if given.enable_checkpointing is not False:
             wanted += [run.checkpoint, run.last]  # idle outside fit, but Lightning puts in others where they lack
         if self.subcommand == "fit":
-            wanted += [SameRun(), KeyedRandomness(run.seed_everything), FiniteLoss()]
+            wanted += [
+                Monitored(self.plan.gives_a("mode")),
+                SameRun(),
+                KeyedRandomness(run.seed_everything),
+                FiniteLoss(),
+            ]
             if self.plan.trained is not None and not self.plan.trained.in_run:
                 wanted.append(StartFrom(self.plan.trained.path))
             if given.enable_checkpointing is not False:
                 wanted.append(Preemption(run.last))
             if given.logger is not False and not given.fast_dev_run:
                 wanted.append(LearningRateMonitor())
+            if _writes(given):
+                wanted.append(LambdaCallback(on_train_start=lambda trainer, _: self._begin(trainer, run)))
             if given.enable_model_summary is not False:
                 wanted.append(RichModelSummary())
         if self.subcommand in ("fit", "test") and given.logger is not False and not given.fast_dev_run:
@@ -292,16 +333,21 @@ class CLI(LightningCLI):
             kept[keeper] = {key: value for key, value in run[keeper].items() if key != "dirpath"}
         return kept
 
-    # before and after the work
+    # at the beginning and after the work
 
-    def before_fit(self) -> None:
-        """Keep the settings of the run beside its checkpoints."""
-        given = self.config_init.fit.trainer
-        if given.fast_dev_run or given.enable_checkpointing is False or not self.trainer.is_global_zero:
+    def _begin(self, trainer: pl.Trainer, run: Any) -> None:
+        """Keep the settings of the run beside its checkpoints, in place of another run's if it is to be replaced.
+
+        Not before training begins: settings that were refused are not recorded, and a run that fails to begin leaves
+        the old one.
+        """
+        if not trainer.is_global_zero:
             return
+        if run.overwrite and not self.plan.goes_on:
+            clear(*_folders(run))
         folder = self.plan.root / "checkpoints" / self.plan.name
         try:
-            settings.write(folder, self.trainer.run_config)  # type: ignore[attr-defined]
+            settings.write(folder, trainer.run_config)  # type: ignore[attr-defined]
         except OSError as error:
             warnings.warn(
                 f"cannot write {folder / settings.FILE}: {error.strerror}; resume with --config", stacklevel=2
@@ -313,8 +359,11 @@ class CLI(LightningCLI):
         if not isinstance(checkpoint, Keeper) or self.config_init.fit.trainer.fast_dev_run:
             return
         score, folder = checkpoint.best_model_score, self.plan.root / "checkpoints" / self.plan.name
+        if checkpoint.monitor is None:
+            say(f"nothing is monitored, so {folder / 'best.ckpt'} is the newest that was saved")
+            return
         if score is None:
-            say(f"no {checkpoint.monitor} was logged, so there is no best.ckpt; the end is in {folder / 'last.ckpt'}")
+            say(f"no {checkpoint.monitor} was measured, so there is no best.ckpt; the end is in {folder / 'last.ckpt'}")
             return
         root = "" if self.plan.root == Path() else f" --root {self.plan.root}"
         say(
@@ -328,6 +377,16 @@ class CLI(LightningCLI):
         if folder and (Path(folder) / "report.html").is_file():
             say(f"report: {Path(folder) / 'report.html'}")
             say(f"curves: tensorboard --logdir {self.plan.root / 'lightning_logs'}")
+
+
+def _writes(trainer: Any) -> bool:
+    """Whether a run with these settings of the trainer writes checkpoints."""
+    return trainer.enable_checkpointing is not False and not trainer.fast_dev_run
+
+
+def _folders(run: Any) -> list[Path]:
+    """Return the folders that a run's checkpoints go to: one, unless two are typed."""
+    return sorted({Path(one.dirpath) for one in (run.checkpoint, run.last)})
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

@@ -176,8 +176,11 @@ def run(sweep: Sweep, words: Sequence[str]) -> dict[str, Any]:
         state = _done(sweep, one, list(words), f"run {place + 1} of {len(runs)}: {one.name}")
         monitor = state["monitor"]
         rows.append(matrix.Row(one.label, tuple(one.domains), state["results"]))
-    metrics = sweep.metrics or [monitor.rpartition("/")[2] or "auroc"]
     measured = sorted({name for row in rows for values in row.results.values() for name in values})
+    chosen_by = monitor.rpartition("/")[2] or "auroc"
+    if chosen_by == "loss":  # of validation alone
+        chosen_by = "mask_iou" if "mask_iou" in measured else "auroc"
+    metrics = sweep.metrics or [chosen_by]
     for name in metrics:
         if name not in measured:
             raise UserError(f"no metric {name!r} was measured{near(name, measured)}; the runs are kept")

@@ -68,6 +68,43 @@ def explain(message: str, known: list[str], words: list[str], files: list[str]) 
     return message.replace("Subcommand ", "verb ")
 
 
+def of_constructor(message: str) -> str | None:
+    """Return what a class said that could not be built, out of the tree of jsonargparse; None if none did."""
+    hit = re.search(r"Problem with given class_path '([\w.]+)':\s*([^\n]+)", message)
+    name, said = (hit[1].rpartition(".")[2], hit[2]) if hit else ("", "")
+    if not said:
+        tree = ("Expected a", "Not a valid subclass", "Does not validate", "Import path", "Problem with")
+        lines = [line for line in re.findall(r"^\s*- ([^\n]+)", message, re.M) if not line.startswith(tree)]
+        built = re.findall(r"class_path='([\w.]+)'", message)
+        if not lines or not built:
+            return None
+        name, said = built[0].rpartition(".")[2], lines[0]
+    return f"{name}: {missing_package(said) or said}"
+
+
+def of_trainer(error: Exception) -> str:
+    """Return in one line why there is no trainer with these settings.
+
+    Raises:
+        Exception: The error itself, if it is nothing that settings can mend.
+    """
+    said = str(error)
+    if isinstance(error, RuntimeError):
+        if "more than one stateful callback" not in said:
+            raise error
+        return f"trainer.callbacks: {said.partition('.')[0]}; keep one"
+    return missing_package(said) or said
+
+
+def missing_package(message: str) -> str | None:
+    """Return how to get the package that is asked for; None if none is."""
+    if hit := re.search(r"Requirement '([^']+)' not met", message):
+        return f"the package {hit[1]} is not installed: pip install '{hit[1]}', or leave out what needs it"
+    if hit := re.search(r"No module named '([\w.]+)'", message):
+        return f"the package {hit[1].partition('.')[0]} is not installed, or leave out what needs it"
+    return None
+
+
 def _class_before(message: str, position: int) -> type | None:
     """Return the class that a complaint is about: the last one named before it, else the first after it."""
     before = re.findall(r"class_path '([\w.]+)'", message[:position])

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from dfl import argv, config
 from dfl.__main__ import main
 from dfl.cli import CLI
 from dfl.errors import UserError
+from dfl.runs.claim import claim
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 CONFIG = """# a config
@@ -91,11 +94,11 @@ def test_the_same_command_starts_afresh_and_then_resumes(
     assert second.trainer.global_step == 2 * first.trainer.global_step > 0
 
 
-def test_last_is_written_even_when_the_score_got_worse(place: Path) -> None:
-    run("fit", "--config=tiny.yaml", "--name=worse", "--trainer.max_epochs=2", "--checkpoint.mode=min")
+def test_last_is_written_even_when_the_score_did_not_rise(place: Path) -> None:
+    run("fit", "--config=tiny.yaml", "--name=worse", "--trainer.max_epochs=2", "--model.optimizer.lr=0")
     held = {which: torch.load(f"checkpoints/worse/{which}.ckpt", weights_only=True) for which in ("best", "last")}
     assert held["last"]["epoch"] == 1
-    assert held["best"]["epoch"] <= 1
+    assert held["best"]["epoch"] == 0
 
 
 def test_a_run_is_resumed_with_its_own_settings_without_a_config(place: Path) -> None:
@@ -130,6 +133,83 @@ def test_a_run_that_moved_still_knows_its_best(place: Path, trained: Path) -> No
     assert float(keeper.best_model_score) >= float(state["best_model_score"])
     assert Path(keeper.best_model_path) == Path("elsewhere/checkpoints/tiny/best.ckpt").absolute()
     assert torch.load(keeper.best_model_path, weights_only=True)["epoch"] == 0
+
+
+def test_a_run_that_is_there_is_kept_replaced_or_gone_on_with(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p.name: p.read_bytes() for p in Path("checkpoints/tiny").iterdir()}
+    said = fails(capsys, "fit", "--config=tiny.yaml", *QUIET)
+    assert "checkpoints/tiny holds a run already (best.ckpt, last.ckpt, written" in said
+    assert "--name tiny-2" in said
+    with claim(Path("checkpoints/tiny"), goes_on=True, overwrite=False):
+        pass  # this process may take it again and again: a lock is between processes
+    assert "keep one" in fails(capsys, "fit", "--name=tiny", "--overwrite", "--ckpt_path=last", *QUIET)
+    fails(capsys, "fit", "--config=tiny.yaml", "--overwrite", "--data.train.root=nowhere", *QUIET)
+    assert {p.name: p.read_bytes() for p in Path("checkpoints/tiny").iterdir()} == before
+    words = ["--overwrite", "--trainer.limit_val_batches=0", "--trainer.limit_train_batches=1"]
+    run("fit", "--config=tiny.yaml", *words)
+    assert {p.name for p in Path("checkpoints/tiny").glob("*.ckpt")} == {
+        "last.ckpt"
+    }  # the best of the other run is gone
+    assert torch.load("checkpoints/tiny/last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_what_is_typed_on_resume_is_used_and_recorded(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.load("checkpoints/tiny/last.ckpt", weights_only=True)
+    words = ["fit", "--name=tiny", "--ckpt_path=last", "--trainer.max_epochs=2"]
+    said = fails(capsys, *words, "--model.optimizer=SGD", "--model.optimizer.lr=0.1", *QUIET)
+    assert "the checkpoint holds the state of Adam, which SGD cannot go on from" in said
+    run(*words, "--model.optimizer.lr=1e-9", "--model.optimizer.weight_decay=0.3")
+    assert "lr: 0.001 -> 1e-09" in capsys.readouterr().out
+    after = torch.load("checkpoints/tiny/last.ckpt", weights_only=True)
+    group = after["optimizer_states"][0]["param_groups"][0]
+    recorded = after["dfl"]["run"]["config"]["model"]["init_args"]["optimizer"]["init_args"]
+    assert (group["lr"], group["weight_decay"]) == (recorded["lr"], recorded["weight_decay"]) == (1e-9, 0.3)
+    moved = [(after["state_dict"][k] - v).abs().max() for k, v in before["state_dict"].items() if v.is_floating_point()]
+    assert 0 < max(float(m.nan_to_num(0.0)) for m in moved) < 1e-6
+
+
+def test_a_callback_that_is_typed_again_is_the_same_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--config=tiny.yaml", "--name=stops", "--ckpt_path=last", "--trainer.callbacks+=EarlyStopping"]
+    words += ["--trainer.callbacks.monitor=val/mean/auroc", "--trainer.limit_train_batches=1"]
+    first = run(*words, "--trainer.callbacks.patience=2")
+    assert "more val/mean/auroc is better, so mode is max, not min" in capsys.readouterr().out
+    second = run(*words, "--trainer.callbacks.patience=5", "--trainer.max_epochs=2")
+    assert "from here on: EarlyStopping patience: 2 -> 5" in capsys.readouterr().out
+    for made, patience in ((first, 2), (second, 5)):
+        (stop,) = (c for c in made.trainer.callbacks if isinstance(c, EarlyStopping))
+        assert (stop.patience, stop.mode) == (patience, "max")
+
+
+def test_weights_of_a_file_are_scored_and_what_they_lack_is_named(
+    place: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--model=Baseline", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
+    for name, outputs in (("whole.pth", 2), ("many.pth", 1000)):
+        torch.save(timm.create_model("test_resnet", num_classes=outputs).state_dict(), name)
+    words = ["predict", str(faces / "real"), *small, "--data.num_workers=0"]
+    run(*words, "--model.weights=whole.pth", "--output=a.csv")
+    said = capsys.readouterr().out
+    assert "scoring with the weights of whole.pth" in said
+    assert "random" not in said
+    assert "wrote 30 scores to a.csv" in said
+    run(*words, "--model.weights=many.pth", "--output=a.csv")
+    assert (
+        "many.pth gives nothing for network.fc.weight, network.fc.bias: they are at random" in capsys.readouterr().out
+    )
+    assert "no best.ckpt of the run 'Baseline'" in fails(capsys, *words)
+    said = fails(capsys, "predict", str(faces), "--name=tiny", "--model.weights=whole.pth", *QUIET)
+    assert "best.ckpt holds all weights, so those of --model.weights whole.pth would not be read" in said
+
+
+def test_what_cannot_be_built_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in (
+        (["--trainer.logger=WandbLogger"], "WandbLogger: the package wandb>="),
+        (["--trainer.precision=transformer-engine"], "the package transformer_engine>="),
+        (["--trainer.callbacks+=Timer", "--trainer.callbacks.interval=hour"], "Timer"),
+        (["--model.optimizer.lr=-3"], "model.optimizer: Invalid learning rate: -3.0"),
+    ):
+        assert says in fails(capsys, "fit", "--config=tiny.yaml", "--name=odd", *words, *QUIET)
+    assert not Path("checkpoints/odd").exists()
 
 
 def test_a_file_of_no_run_gives_its_weights_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +342,7 @@ MISTAKES: list[tuple[list[str], str]] = [
 
 @pytest.mark.parametrize(("words", "says"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
 def test_a_mistake_is_one_line(words: list[str], says: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert says in fails(capsys, "fit", "--config=tiny.yaml", *words)
+    assert says in fails(capsys, "fit", "--config=tiny.yaml", "--overwrite", *words)
 
 
 def test_a_typed_data_config_leaves_nothing_of_the_sources_it_replaces(tmp_path: Path) -> None:

@@ -134,6 +134,19 @@ def test_a_row_is_what_fit_and_test_give(
     assert "all fake" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("measured", ["mask_iou", "auroc"])
+def test_runs_chosen_by_the_loss_of_validation_are_shown_by_what_tests_measure(
+    measured: str, sweep: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = SimpleNamespace(
+        trainer=SimpleNamespace(checkpoint_callback=SimpleNamespace(monitor="val/mean/loss")),
+        model=SimpleNamespace(results={"test": {"lama": {measured: 0.5}, "ldm": {measured: 0.5}}}),
+    )
+    monkeypatch.setattr(cli, "main", lambda words: told)
+    found = main(["matrix", sweep(generators=["lama", "ldm"], metric=None), *WORDS])
+    assert list(found["matrix"]) == [measured]
+
+
 def test_generators_of_one_source_and_all_but_one(
     sweep: Callable[..., str], calls: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

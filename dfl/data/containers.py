@@ -8,7 +8,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning_utilities.core.imports import RequirementCache
 
-from dfl.data.decoding import DecodeError
+from dfl.data.decoding import DecodeError, check_regular
 from dfl.errors import UserError
 
 KEPT = 16  # open files of one process
@@ -53,10 +52,8 @@ def parquet_cell(file: str, column: str, row: int) -> bytes:
     """
     try:
         return _handle(file, column, _Cursor)[row]
-    except (OSError, pa.ArrowException, KeyError, IndexError) as e:
-        if isinstance(e, DecodeError):
-            raise
-        raise DecodeError(f"{file}#column={column}&row={row}", str(e).splitlines()[0].strip("'\"")) from e
+    except (OSError, pa.ArrowException, KeyError, IndexError, StopIteration) as e:
+        raise DecodeError(f"{file}#column={column}&row={row}", _said(e)) from e
 
 
 def arrow_cell(file: str, column: str, row: int) -> bytes:
@@ -71,7 +68,11 @@ def arrow_cell(file: str, column: str, row: int) -> bytes:
     try:
         return _handle(file, "arrow", _Mapped, _mapped, MAPPED).cell(column, row)
     except (OSError, pa.ArrowException, KeyError, IndexError) as e:
-        raise DecodeError(f"{file}#column={column}&row={row}", str(e).splitlines()[0].strip("'\"")) from e
+        raise DecodeError(f"{file}#column={column}&row={row}", _said(e)) from e
+
+
+def _said(error: Exception) -> str:
+    return (str(error).strip("'\"") or "the file holds less than it says").splitlines()[0]
 
 
 def lmdb_entry(file: str, key: str) -> bytes:
@@ -81,7 +82,12 @@ def lmdb_entry(file: str, key: str) -> bytes:
         DecodeError: If the LMDB or the key is not there.
     """
     with lmdb_entries(file) as entries:
-        value = entries.get(key.encode())
+        import lmdb  # there, or `lmdb_entries` had said so
+
+        try:
+            value = entries.get(key.encode())
+        except lmdb.Error as e:  # too long a key, a damaged page
+            raise DecodeError(f"{file}#key={key}", str(e)) from e
         if value is None:
             raise DecodeError(f"{file}#key={key}", "no such key")
         return bytes(value)
@@ -103,9 +109,10 @@ def _open_lmdb(file: str, _: str) -> Any:
     import lmdb
 
     try:
+        check_regular(os.path.join(file, "data.mdb") if os.path.isdir(file) else file)
         return lmdb.open(file, readonly=True, lock=False, readahead=False, subdir=os.path.isdir(file))
-    except lmdb.Error as e:
-        raise DecodeError(file, f"cannot be opened as LMDB ({e})") from e
+    except (lmdb.Error, DecodeError) as e:
+        raise DecodeError(file, f"cannot be opened as LMDB ({getattr(e, 'reason', e)})") from e
 
 
 def video_frame(file: str, which: Callable[[int], int]) -> bytes:
@@ -122,8 +129,6 @@ def video_frame(file: str, which: Callable[[int], int]) -> bytes:
     need_video()
     import av
 
-    if not Path(file).is_file():
-        raise DecodeError(file, "No such file or directory")
     try:
         times = _frame_times(file)
         index = which(len(times))
@@ -156,6 +161,7 @@ def _frame_times(file: str) -> np.ndarray:
     """Time stamps of all frames in the order of display, from the packets alone; nothing is decoded."""
     import av
 
+    check_regular(file)  # not a pipe, and not a URL, which FFmpeg would open
     with av.open(file) as video:
         if not video.streams.video:
             raise DecodeError(file, "there is no picture in it")
@@ -204,12 +210,7 @@ class _Cursor:
         while row >= self.first + len(self.batch):
             self.first += len(self.batch)
             self.batch = next(self.rows).column(0)
-        cell = self.batch[row - self.first].as_py()
-        if isinstance(cell, dict):
-            cell = cell.get("bytes")
-        if cell is None:
-            raise AbsentCell(f"row {row} of column {self.column!r}", "the cell is empty")
-        return bytes(cell)
+        return _content(self.batch[row - self.first], self.column, row)
 
 
 class _Mapped:
@@ -229,14 +230,26 @@ class _Mapped:
                 raise KeyError(f"no column {column!r}; there are {', '.join(self.names)}")
             if i >= self.file.num_record_batches:
                 raise IndexError(f"the file has no row {row}")
-            self.columns[column, i] = self.file.get_batch(i).column(column)
+            cells = self.file.get_batch(i).column(column)
+            cells.validate(full=True)  # offsets out of the file would end the process at the first cell
+            self.columns[column, i] = cells
         cells = self.columns[column, i]
         if row - i * self.rows >= len(cells):
             raise IndexError(f"the file has no row {row}")
-        value = cells[row - i * self.rows]
-        if not value.is_valid:
-            raise AbsentCell(f"row {row} of column {column!r}", "the cell is empty")
-        return bytes(value.as_py())
+        return _content(cells[row - i * self.rows], column, row)
+
+
+def _content(cell: pa.Scalar, column: str, row: int) -> bytes:
+    """Return the bytes in a cell, or in the field ``bytes`` of a struct."""
+    where, kind = f"row {row} of column {column!r}", cell.type
+    if pa.types.is_struct(kind) and cell.is_valid and "bytes" in [field.name for field in kind]:
+        cell = cell["bytes"]
+    if not cell.is_valid:
+        raise AbsentCell(where, "the cell is empty")
+    value = cell.as_py()
+    if not isinstance(value, bytes):  # bytes(7) would be seven zeros
+        raise DecodeError(where, f"the cell holds {kind}, not the bytes of a file")
+    return value
 
 
 def _handle(
@@ -248,6 +261,8 @@ def _handle(
 ) -> T:
     key = (file, kind)
     if key not in shelf:
+        if kind != "lmdb":  # which may be a folder
+            check_regular(file)
         shelf[key] = make(file, kind)
     shelf.move_to_end(key)
     while len(shelf) > kept:

@@ -5,7 +5,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,20 +15,11 @@ from torch.utils.data import DataLoader, Sampler
 
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
+from dfl.data.depths import settled
+from dfl.data.epoch import Balance, Epoch
 from dfl.data.on_device import augment
 from dfl.data.rows import Rows, shared_paths
-from dfl.data.sampler import (
-    EvalSampler,
-    Order,
-    TrainSampler,
-    balanced,
-    by_generators,
-    grouped,
-    own_pairs,
-    pairs,
-    shuffled,
-    steps_of_epoch,
-)
+from dfl.data.sampler import EvalSampler, TrainSampler, steps_of_epoch
 from dfl.data.sources.base import Source
 from dfl.data.transforms import Transform
 from dfl.data.unread import Unread
@@ -57,6 +48,8 @@ class DataModule(pl.LightningDataModule):
         balance: ``sampling`` draws real and fake equally often; ``weights`` weighs the classes in the loss. The others
             say what each batch holds: ``pairs`` fake, real, fake, real, ...; ``groups`` every demographic group and
             class equally often; ``generators`` half real, and fakes of some generators, equally many of each.
+        epoch_batches: Batches of an epoch on one device, however many images there are: when all were there they come
+            again, in another order. By default an epoch shows every image once; with ``pairs``, every fake.
         originals: With ``pairs``, the real image after a fake is its own original (column ``source``).
         generators_per_batch: With ``generators``, how many of them are in a batch of all devices.
         on_bad: What to do with an unreadable image. ``substitute`` draws another one of the same class in
@@ -78,7 +71,8 @@ class DataModule(pl.LightningDataModule):
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int = 2,
-        balance: Literal["none", "sampling", "weights", "pairs", "groups", "generators"] = "none",
+        balance: Balance = "none",
+        epoch_batches: int | None = None,
         originals: bool = False,
         generators_per_batch: int = 4,
         on_bad: Policy = "raise",
@@ -104,13 +98,9 @@ class DataModule(pl.LightningDataModule):
         self.transform = transform or Transform()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
-        self.originals, self.generators_per_batch = originals, generators_per_batch
-        if originals and balance != "pairs":
-            raise UserError(f"originals=true is for balance=pairs, not {balance}")
-        if balance == "pairs" and batch_size % 2:
-            raise UserError(f"balance=pairs needs an even batch_size, not {batch_size}")
         self.max_pixels, self.allow_overlap, self.size = max_pixels, allow_overlap, size
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self._epoch = Epoch(balance, batch_size, epoch_batches, originals, generators_per_batch, self.seed)
         self._unread = Unread(max_bad)
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}
@@ -165,14 +155,16 @@ class DataModule(pl.LightningDataModule):
         data = self.sets["train"]["train"]
         if self.trainer is None:
             raise UserError("a training loader needs a Trainer: its sampler asks the trainer where it is")
-        order, length = self._order(data, self.batch_size * self.trainer.world_size)
+        world = self.trainer.world_size
+        order, length = self._epoch.order(data, world), self._epoch.rows(data, world)
         sampler = TrainSampler(order, length, self.batch_size, self.trainer)
         return self._loader(data, sampler, self.batch_size, keep_workers=True)
 
     def train_steps(self) -> int:
         """Return the batches of one epoch on one device."""
         assert self.trainer is not None
-        return steps_of_epoch(len(self.sets["train"]["train"]), self.batch_size, self.trainer)
+        length = self._epoch.rows(self.sets["train"]["train"], self.trainer.world_size)
+        return steps_of_epoch(length, self.batch_size, self.trainer)
 
     def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """Return one loader for each validation domain."""
@@ -243,30 +235,13 @@ class DataModule(pl.LightningDataModule):
             if not self.train_sources:
                 raise UserError("nothing to train on: set data.train to a source")
             alone = len(self.train_sources) == 1  # tables of one type only can be put together
-            return {"train": pa.concat_tables([source.load("train", encoded=alone) for source in self.train_sources])}
+            tables = [settled(one.load("train", encoded=alone), f"train, {one!r}") for one in self.train_sources]
+            return {"train": pa.concat_tables(tables)}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         side = "test" if split == "predict" else split
-        return {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
-
-    def _order(self, data: ImageDataset, batch: int) -> tuple[Order, int]:
-        """Return the order of an epoch of global batches, and its length in rows."""
-        if self.balance == "sampling":
-            return balanced(data.label, self.seed), len(data)
-        if self.balance in ("none", "weights"):
-            return shuffled(len(data), self.seed), len(data)
-        # rows may come again, so even a small set fills a batch
-        length = max(1, len(data) // batch) * batch
-        if self.balance == "groups":
-            group = data.rows.known("group")
-            return grouped(data.label, group, data.rows.names("group"), self.seed, length), length
-        if self.balance == "generators":
-            k, generator = self.generators_per_batch, data.rows.known("generator")
-            return by_generators(data.label, generator, k, self.seed, length, batch), length
-        if self.originals:
-            source, frame = data.rows.known("source"), data.rows.number("frame")
-            return own_pairs(data.label, source, frame, self.seed, length), length
-        return pairs(data.label, self.seed, length), length
+        found = {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
+        return {name: settled(table, f"{split}/{name}", split != "predict") for name, table in found.items()}
 
     def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

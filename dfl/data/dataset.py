@@ -140,16 +140,15 @@ class ImageDataset(Dataset[dict[str, Any]]):
                 except DecodeError as e:
                     bad.append((self.path(int(other)), e.reason))
         black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-        return Unreadable(
-            self._known(row, -1) | {"image": black, "mask": black[0].float(), "has_mask": False, "bad": bad}
-        )
+        known = self._known(row, -1) | self._extent(self.size, self.size)
+        return Unreadable(known | {"image": black, "mask": black[0].float(), "has_mask": False, "bad": bad})
 
     def path(self, row: int) -> str:
         """Return the path of a row."""
         return self.rows.text("path", row)
 
     def _sample(self, row: int, index: int, epoch: int, out: Tensor | None) -> dict[str, Any]:
-        image = load_image(self.path(row), max_pixels=self.max_pixels)
+        image = load_image(self.path(row), max_pixels=self.max_pixels, bits=int(self.rows.bits[row]))
         file, rule = (self.rows.text(name, row) for name in ("mask", "mask_rule"))
         mask = load_mask(file, rule, (image.shape[1], image.shape[0]), max_pixels=self.max_pixels)
         pixels, area = self.view(image, mask, (self.seed, epoch, row), out)
@@ -157,7 +156,13 @@ class ImageDataset(Dataset[dict[str, Any]]):
         # a real image has a mask without a file: nothing in it is manipulated
         known = {"image": pixels, "mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}
         steps = getattr(self.view, "steps", None)
-        return self._known(row, index) | known | ({} if steps is None else {"augment": steps})
+        known |= self._extent(*image.shape[:2]) | ({} if steps is None else {"augment": steps})
+        return self._known(row, index) | known
+
+    def _extent(self, height: int, width: int) -> dict[str, Tensor]:
+        """Return the key ``extent`` of an image of so many pixels, where the view pads."""
+        extent = self.view.extent(height, width) if hasattr(self.view, "extent") else None
+        return {} if extent is None else {"extent": torch.tensor(extent)}
 
     def _known(self, row: int, index: int) -> dict[str, Any]:
         label = int(self.label[row])

@@ -6,10 +6,11 @@ project passes `read_image`, and Pillow's pixels are the truth. A plain JPEG (8 
 chroma sampling, upright) takes a faster decoder that gives the same pixels bit for bit, and an uncompressed PPM (frames
 of videos, packed sets) is copied as it lies; everything else takes Pillow.
 
-The rules, where decoders differ: EXIF orientation is applied; 16-bit gray is divided by 257; 16-bit colour keeps its
-high byte; alpha is dropped or laid on white; an animation gives its first frame; colour profiles are not applied; float
-and 32-bit pixels are refused, because their range is not known. A file whose header asks for too many pixels is refused
-before any pixel is decoded. Truncated files are errors, never half an image.
+The rules, where decoders differ: EXIF orientation is applied; 16-bit gray is scaled by the bits that the file says it
+has (BitsPerSample or MaxSampleValue of TIFF, sBIT of PNG, maxval of PGM), else by those of its set
+(`depths.py`); 16-bit colour keeps its high byte; alpha is dropped or laid on white; an animation gives its first frame;
+colour profiles are not applied; float and 32-bit pixels are refused, because their range is not known. A file whose
+header asks for too many pixels is refused before any pixel is decoded. Truncated files are errors, never half an image.
 """
 
 import io
@@ -17,8 +18,9 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -30,8 +32,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """What Pillow may open. EPS is absent on purpose: it would start another program."""
 
 MAX_PIXELS = 64_000_000
+FILE_LIMIT = 8 * MAX_PIXELS + (1 << 20)  # of bytes: uncompressed 16-bit RGBA is the largest image that is allowed
 MAX_SCANS = 500  # libjpeg-turbo's own advice; a small progressive file with thousands of scans decodes for minutes
 
+T = TypeVar("T")
 _PPM = re.compile(rb"P6\s(\d{1,6})\s(\d{1,6})\s255\s")  # 8 bit, no comments
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,7 +66,11 @@ class DecodeError(Exception):
 
 
 def read_image(
-    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, alpha: Literal["drop", "white"] = "drop"
+    source: str | Path | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    alpha: Literal["drop", "white"] = "drop",
+    bits: int = -1,
 ) -> np.ndarray:
     """Decode an image to RGB.
 
@@ -70,6 +78,7 @@ def read_image(
         source: a file, or the bytes of one.
         max_pixels: refuse an image with more pixels. Pillow's own ceiling of about 179 million stays in force.
         alpha: `drop` shows the stored colours whatever their alpha; `white` lays the image on white.
+        bits: How many bits a 16-bit gray image holds that does not say so itself; -1 for 16.
 
     Returns:
         uint8 array (H, W, 3), C-contiguous, writable, turned upright.
@@ -78,40 +87,14 @@ def read_image(
         DecodeError: the file is missing, empty, no image, truncated, too large, or of a kind that has no clear RGB.
     """
     name, data = _load(source, max_pixels)
-    return _decode(name, data, max_pixels, alpha)
+    return _decode(name, data, max_pixels, alpha, bits)
 
 
-def read_mask(
-    source: str | Path | bytes, *, size: tuple[int, int], resize: bool = False, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """Decode a mask of manipulated pixels.
-
-    Of a colour mask the largest channel counts, so a pure red region is 255. A lossless file whose largest value is 1
-    is taken as a 0/1 mask. Inverted masks are the source's matter. The mask's own EXIF orientation is applied.
-
-    Args:
-        source: a file, or the bytes of one.
-        size: (width, height) of the image it belongs to, as `image_size` gives it.
-        resize: bring a mask of another size to `size` by nearest-exact sampling instead of refusing it.
-        max_pixels: refuse a mask with more pixels.
-
-    Returns:
-        uint8 array (H, W), 0 = authentic, 255 = manipulated, values between are soft.
-
-    Raises:
-        DecodeError: as `read_image`, or the size differs and `resize` is false.
-    """
-    name, data = _load(source, max_pixels)
-    rgb = _decode(name, data, max_pixels, "drop")
-    mask = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
-    if not data.startswith(b"\xff\xd8") and mask.max() == 1:
-        mask *= 255
-    height, width = mask.shape
-    if (width, height) != tuple(size):
-        if not resize:
-            raise DecodeError(name, f"the mask is {width}x{height} pixels, but its image is {size[0]}x{size[1]}")
-        mask = resize_nearest(mask, (size[1], size[0]))
-    return mask
+def scaled(values: np.ndarray, white: int) -> np.ndarray:
+    """Return values from 0 to white as uint8 from 0 to 255, rounded."""
+    if values.dtype == np.uint8:
+        return values
+    return ((values.astype(np.int64) * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)
 
 
 def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -132,16 +115,16 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
         with _open("<bytes>", io.BytesIO(source)) as image:
             return _upright_size(image)
     name = str(source)
+    check_regular(name)
     try:
-        _check_file(name, os.stat(name))
-        file = open(name, "rb")  # noqa: SIM115, closed by the next line; only opening may fail here
+        file = open(on_disk(name), "rb")  # noqa: SIM115, closed by the next line; only opening may fail here
     except (OSError, ValueError) as error:
         raise _failed(name, error) from error
     with file, _open(name, file) as image:
         return _upright_size(image)
 
 
-def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"]) -> np.ndarray:
+def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"], bits: int) -> np.ndarray:
     size = plain_jpeg(data)
     if size is not None:
         _check_cost(name, data, size, max_pixels)
@@ -155,10 +138,23 @@ def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "whi
         if width and height and len(data) - head.end() == 3 * width * height:
             _check_cost(name, data, (width, height), max_pixels)
             return np.frombuffer(data, np.uint8, offset=head.end()).reshape(height, width, 3).copy()
-    return _decode_with_pillow(name, data, max_pixels, alpha)
+    return _decode_with_pillow(name, data, max_pixels, alpha, bits)
 
 
-def _decode_with_pillow(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"]) -> np.ndarray:
+def _decode_with_pillow(
+    name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"], bits: int = -1
+) -> np.ndarray:
+    def rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
+        check_range(name, image, str(image.format))
+        declared = white_of(image, data) if image.mode.startswith("I") else 255
+        white = declared or (1 << (bits if bits > 0 else 16)) - 1
+        return _rgb(image if turn is None else image.transpose(turn), alpha, white)
+
+    return with_pillow(name, data, max_pixels, rgb)
+
+
+def with_pillow(name: str, data: bytes, max_pixels: int, make: Callable[[Image.Image, Image.Transpose | None], T]) -> T:
+    """Return what is made of an image that is loaded, and of how it is to be turned."""
     with _open(name, io.BytesIO(data)) as image:
         _check_cost(name, data, image.size, max_pixels)
         try:
@@ -166,26 +162,55 @@ def _decode_with_pillow(name: str, data: bytes, max_pixels: int, alpha: Literal[
                 warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
                 orientation = _orientation(image)
                 image.load()
-                turn = _TURNS.get(orientation)
-                return _rgb(name, image if turn is None else image.transpose(turn), str(image.format), alpha)
+                return make(image, _TURNS.get(orientation))
         except DecodeError:
             raise
         except Exception as error:  # a damaged file makes Pillow raise nearly anything: OSError, SyntaxError, struct...
             raise DecodeError(name, f"damaged or cut off ({error or type(error).__name__})") from error
 
 
-def _rgb(name: str, image: Image.Image, kind: str, alpha: Literal["drop", "white"]) -> np.ndarray:
-    if image.mode == "F" or (image.mode == "I" and kind == "TIFF"):
-        raise DecodeError(
-            name, f"{kind} with float or 32-bit pixels, whose range is not known; save it with 8 or 16 bits"
-        )
+def _rgb(image: Image.Image, alpha: Literal["drop", "white"], white: int) -> np.ndarray:
     if image.mode.startswith("I"):
-        gray = ((np.asarray(image).astype(np.int32) + 128) // 257).clip(0, 255).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
+        return np.repeat(scaled(np.asarray(image), white)[..., None], 3, axis=2)
     if alpha == "white" and image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.array(image.convert("RGB"))
+
+
+def check_range(name: str, image: Image.Image, kind: str) -> None:
+    """Raise a DecodeError if nothing tells what white is."""
+    if image.mode == "F" or (image.mode == "I" and kind == "TIFF"):
+        raise DecodeError(
+            name, f"{kind} with float or 32-bit pixels, whose range is not known; save it with 8 or 16 bits"
+        )
+
+
+def white_of(image: Image.Image, data: bytes) -> int | None:
+    """Return the value of white that a 16-bit gray image declares; None where it only fits 16 bits.
+
+    Raises:
+        DecodeError: If it holds more than it declares.
+    """
+    bits = None
+    if image.format == "PPM":
+        return 65_535  # Pillow has scaled it by its maxval
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        held = min(tags.get(258, (16,)))
+        bits = held if held < 16 else None
+        if 281 in tags:  # MaxSampleValue, of the kind of pixels or of these
+            bits = min(held, max(8, int(max(np.ravel(tags[281]))).bit_length()))
+    elif image.format == "PNG" and (at := data.find(b"sBIT", 0, data.find(b"IDAT"))) > 0:
+        bits = data[at + 4]
+    if bits is None or not 8 <= bits < 16:
+        return None if bits is None else 65_535
+    values, white = np.asarray(image), (1 << bits) - 1
+    if image.format == "PNG" and (values.max() > white or not (values & ((1 << (16 - bits)) - 1)).any()):
+        return 65_535  # shifted up to 16 bits, as the standard of PNG wants it
+    if values.max() > white:
+        raise DecodeError("<bytes>", f"it says that it has {bits} bits, and holds {values.max()}")
+    return white
 
 
 def _load(source: str | Path | bytes, max_pixels: int) -> tuple[str, bytes]:
@@ -193,17 +218,21 @@ def _load(source: str | Path | bytes, max_pixels: int) -> tuple[str, bytes]:
         name, data = "<bytes>", source
     else:
         name = str(source)
-        # Uncompressed 16-bit RGBA is the largest thing that can hold max_pixels; anything beyond is no image of ours.
-        data = _read(name, limit=8 * max_pixels + (1 << 20))
+        # as FILE_LIMIT; anything beyond is no image of ours
+        data = read_file(name, limit=8 * max_pixels + (1 << 20))
     if not data:
         raise DecodeError(name, "the file is empty")
     return name, data
 
 
-def _read(name: str, limit: int) -> bytes:
-    """Return the content of a regular file; by system calls, which take a third of the time of Path.read_bytes."""
+def read_file(name: str, limit: int | None = None) -> bytes:
+    """Return the content of a regular file; by system calls, which take a third of the time of Path.read_bytes.
+
+    Raises:
+        DecodeError: If it is not there, is no regular file (a pipe, a device, a folder), or is larger than ``limit``.
+    """
     try:
-        file = os.open(name, _READ)
+        file = os.open(on_disk(name), _READ)
         try:
             size = _check_file(name, os.fstat(file), limit)
             data = os.read(file, size)
@@ -217,6 +246,29 @@ def _read(name: str, limit: int) -> bytes:
 
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # nobody waits for a pipe's writer
+
+
+_ESCAPED = re.compile(r"%[89A-F][0-9A-F]")
+
+
+def escaped(name: str) -> str:
+    """Return a file's name as text that a table can hold: bytes that are not UTF-8 as %FF, which `on_disk` undoes."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+
+
+def on_disk(name: str) -> str:
+    """Return the name that `escaped` was given, unless there is a file of the escaped name."""
+    if not _ESCAPED.search(name) or os.path.lexists(name):
+        return name
+    return _ESCAPED.sub(lambda found: chr(0xDC00 + int(found[0][1:], 16)), name)
+
+
+def check_regular(name: str) -> None:
+    """Raise a DecodeError unless a file is there and is a regular one: others could be waited for without end."""
+    try:
+        _check_file(name, os.stat(on_disk(name)))
+    except (OSError, ValueError) as error:
+        raise _failed(name, error) from error
 
 
 def _failed(name: str, error: Exception) -> DecodeError:

@@ -11,7 +11,8 @@ frames of videos, and several faces in one picture. Such an image is named by th
     crowd.jpg#xywh=40,60,128,128               box of an image: left, top, width, height in pixels of the upright image
 
 ``xywh`` may follow one of the others (``a.mp4#frame=7&xywh=...``). A ``#`` that none of these words follows belongs to
-the file's name. ``at`` saves a source from opening each video to count its frames.
+the file's name, and so does one that such words follow, where there is no such place but a file of the whole name.
+``at`` saves a source from opening each video to count its frames.
 """
 
 import os
@@ -24,11 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.decoding import MAX_PIXELS, DecodeError, read_image
+from dfl.data.decoding import FILE_LIMIT, MAX_PIXELS, DecodeError, on_disk, read_file, read_image
 from dfl.data.text_columns import prefixed
 
-_WORD = r"row=\d+|column=[^&#]+|key=[^&#]+|frame=\d+|at=\d+/\d+|xywh=\d+,\d+,\d+,\d+"
-_INSIDE = re.compile(rf"#((?:{_WORD})(?:&(?:{_WORD}))*)\Z")
+_N = r"\d{1,18}"
+_PLACE = rf"(?:column=[^&#]+&)?row={_N}|row={_N}&column=[^&#]+|key=[^&#]+|frame={_N}|at={_N}/{_N}"
+_BOX = rf"xywh={_N},{_N},{_N},{_N}"
+_INSIDE = re.compile(rf"#((?:{_PLACE})(?:&{_BOX})?|{_BOX})\Z")
 
 
 def locate(file: str | Path, **inside: object) -> str:
@@ -114,10 +117,18 @@ def read_bytes(locator: str) -> bytes:
     """
     file, inside = split(locator)
     if not inside.keys() - {"xywh"}:
-        try:
-            return Path(file).read_bytes()
-        except OSError as e:
-            raise DecodeError(file, e.strerror or str(e)) from e
+        return read_file(file, FILE_LIMIT)
+    try:
+        if "\0" in file:
+            raise DecodeError(locator, "no file's name holds a zero byte")
+        return _read_inside(on_disk(file), inside)
+    except DecodeError:
+        if os.path.isfile(on_disk(locator)):  # all of it is a name
+            return read_file(locator, FILE_LIMIT)
+        raise
+
+
+def _read_inside(file: str, inside: dict[str, str]) -> bytes:
     # at first use: pyarrow.parquet, lmdb and av are heavy, and most sets are plain files
     from dfl.data import containers
 
@@ -129,11 +140,16 @@ def read_bytes(locator: str) -> bytes:
     if "frame" in inside:
         return containers.video_frame(file, lambda count: int(inside["frame"]))
     index, parts = map(int, inside["at"].split("/"))
-    return containers.video_frame(file, lambda count: (2 * index + 1) * count // (2 * parts))
+    return containers.video_frame(file, lambda count: (2 * index + 1) * count // (2 * max(parts, 1)))
 
 
-def load_image(locator: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def load_image(locator: str, *, max_pixels: int = MAX_PIXELS, bits: int = -1) -> np.ndarray:
     """Return the pixels of a locator, as ``read_image`` gives them.
+
+    Args:
+        locator: Where the image is.
+        max_pixels: Images with more pixels are refused.
+        bits: Those of the row: how many a 16-bit gray image holds that does not say so itself.
 
     Returns:
         uint8 (H, W, 3), RGB, C-contiguous.
@@ -143,11 +159,13 @@ def load_image(locator: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     file, inside = split(locator)
     if not inside:
-        return read_image(locator, max_pixels=max_pixels)
+        return read_image(locator, max_pixels=max_pixels, bits=bits)
     try:
         source = read_bytes(locator) if inside.keys() - {"xywh"} else file
-        image = read_image(source, max_pixels=max_pixels)
+        image = read_image(source, max_pixels=max_pixels, bits=bits)
     except DecodeError as e:  # name the place, not the bytes
+        if "xywh" in inside and os.path.isfile(on_disk(locator)):  # all of it is a name
+            return read_image(locator, max_pixels=max_pixels, bits=bits)
         raise type(e)(locator, e.reason) from e
     if "xywh" not in inside:
         return image

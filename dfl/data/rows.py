@@ -8,10 +8,14 @@ each row.
 
 import hashlib
 import io
+import mmap
 import os
+import re
+import stat
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dfl.data.decoding import escaped
 from dfl.data.locators import odd, replaced
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA
 from dfl.data.text_columns import STEP, pieces, prefixed
@@ -38,11 +43,11 @@ class Rows:
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
         #: All columns, text of ``PLAIN`` as it is (or as a dictionary of one), other text as dictionaries.
-        self.table: pa.Table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        self.table: pa.Table = pa.ipc.open_file(_mapped(self.file)).read_all()
         # asking the table for a column costs several times what its cell does
         self._columns = {name: self.table[name].chunk(0) for name in self.table.column_names}
         #: int8 (n,), views of the file.
-        self.label, self.class_label = self.number("label"), self.number("class_label")
+        self.label, self.class_label, self.bits = map(self.number, ("label", "class_label", "bits"))
 
     @classmethod
     def of(cls, table: pa.Table) -> "Rows":
@@ -55,6 +60,12 @@ class Rows:
         content = _Digest()
         _write(batch, content)
         file = _folder() / f"{content.sha256.hexdigest()[:32]}.arrow"
+        if (found := _ours(file)) and found.st_size == content.size:
+            with suppress(pa.ArrowException, OSError, LookupError):  # damaged since: it is written again
+                os.utime(file, follow_symlinks=False)
+                rows = cls(file)
+                rows.table.validate(full=True)  # offsets out of the file would end the process
+                return rows
         _keep(batch, file, content.size)
         return cls(file)
 
@@ -62,9 +73,9 @@ class Rows:
         return len(self.table)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self.file.is_file():  # cleaned away; the pages that we have mapped are still there
+        if not _ours(self.file):  # cleaned away; the pages that we have mapped are still there
             return Rows.of, (self.table,)
-        os.utime(self.file)
+        os.utime(self.file, follow_symlinks=False)
         return Rows, (self.file,)
 
     def number(self, name: str) -> np.ndarray:
@@ -225,11 +236,9 @@ def _keep(batch: pa.RecordBatch, file: Path, size: int) -> None:
     """Have the file there; ranks that write it at the same time write the same, and each moves it into place."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        if file.is_file() and file.stat().st_size == size:
-            os.utime(file)
-            return
         _clean(file.parent)
-        with pa.OSFile(str(partial), "wb") as to:
+        partial.unlink(missing_ok=True)  # of a process that had our number
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600), "wb") as to:
             _write(batch, to)
         os.replace(partial, file)
     except OSError as error:
@@ -240,29 +249,53 @@ def _keep(batch: pa.RecordBatch, file: Path, size: int) -> None:
         ) from error
 
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_USER = os.getuid() if hasattr(os, "getuid") else 0
+#: The names that we give, and no others: these alone are ever removed.
+_NAME = re.compile(r"[0-9a-f]{32}\.arrow(\.\d+\.tmp)?")
+
+
 def _folder() -> Path:
-    """Return the folder of this user's files on this machine."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"dfl-rows-{user}"
+    """Return the folder of this user's files on this machine, which others may share above it.
+
+    Raises:
+        UserError: If it cannot be made, or is a link, another's, or one that others can write to.
+    """
+    folder = Path(tempfile.gettempdir()) / f"dfl-rows-{_USER}"
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        owner = folder.stat()
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+        own = stat.S_ISDIR(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == _USER)
+        if own and not found.st_mode & 0o022:
+            folder.chmod(0o700)
+            return folder
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror or error}; set TMPDIR to a local folder") from error
-    if hasattr(os, "getuid") and (owner.st_uid != user or owner.st_mode & 0o022):
-        raise UserError(f"{folder} can be written by others: remove it, or set TMPDIR to a folder of your own")
-    return folder
+    what = "can be written by others" if own else "is not a folder of yours"
+    raise UserError(f"{folder} {what}: remove it, or set TMPDIR to a folder of your own")
+
+
+def _ours(file: Path) -> os.stat_result | None:
+    """Return what is known of a regular file, no link, that this user wrote; None for anything else."""
+    with suppress(OSError):
+        found = file.lstat()
+        if stat.S_ISREG(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == _USER):
+            return found
+    return None
+
+
+def _mapped(file: Path) -> pa.BufferReader:
+    with os.fdopen(os.open(file, os.O_RDONLY | _NO_LINK), "rb") as opened:
+        return pa.BufferReader(pa.py_buffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
 def _clean(folder: Path) -> None:
     """Remove what no run has used for long; a run that still maps a file keeps its pages."""
     old = time.time() - 86400 * KEPT_DAYS
     for file in folder.iterdir():
-        try:
-            if file.stat().st_mtime < old:
-                file.unlink()
-        except FileNotFoundError:  # another run was quicker
-            continue
+        if _NAME.fullmatch(file.name) and (found := _ours(file)) and found.st_mtime < old:
+            file.unlink(missing_ok=True)  # another run may have been quicker
 
 
 def _absolute(paths: pa.Array) -> pa.Array:
@@ -270,5 +303,5 @@ def _absolute(paths: pa.Array) -> pa.Array:
     whole = np.asarray(pc.starts_with(paths, "/"))
     strange = odd(paths) if os.sep == "/" else np.ones(len(paths), bool)
     if not whole.all():
-        paths = pc.if_else(pa.array(whole), paths, prefixed(paths, os.getcwd().rstrip("/") + "/"))
+        paths = pc.if_else(pa.array(whole), paths, prefixed(paths, escaped(os.getcwd()).rstrip("/") + "/"))
     return replaced(paths, strange, os.path.abspath)

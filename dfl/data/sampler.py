@@ -20,9 +20,10 @@ from dfl.errors import UserError
 Order = Callable[[int], np.ndarray]
 
 
-def shuffled(n: int, seed: int) -> Order:
-    """Every row once, in an order drawn for each epoch."""
-    return lambda epoch: np.random.default_rng([seed, epoch]).permutation(np.arange(n, dtype=_row_type(n)))
+def shuffled(n: int, seed: int, length: int | None = None) -> Order:
+    """Every row once, in an order drawn for each epoch; ``length`` rows: none comes again before all were there."""
+    count, kind = n if length is None else length, _row_type(n)
+    return lambda epoch: _drawn(np.random.default_rng([seed, epoch]), np.arange(n, dtype=kind), count)
 
 
 def _row_type(n: int) -> type[np.signedinteger[Any]]:
@@ -36,16 +37,17 @@ def _rows_where(of: np.ndarray) -> np.ndarray:
 
 def _drawn(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
     """Return ``count`` of the rows in random order; none comes again before all were there."""
-    rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
-    return np.concatenate([rows[:0], *rounds])[:count]
+    rounds = [rng.permutation(rows) for _ in range(-(-count // max(1, len(rows))))]
+    return rounds[0][:count] if len(rounds) == 1 else np.concatenate([rows[:0], *rounds])[:count]
 
 
-def balanced(label: np.ndarray, seed: int) -> Order:
-    """As many rows as there are, half of them real and half fake: the rarer class repeats, the other is thinned.
+def balanced(label: np.ndarray, seed: int, length: int | None = None) -> Order:
+    """As many rows as there are, or ``length``, half of them real and half fake.
 
-    Within an epoch a row of a class comes again only when all of that class were there.
+    The rarer class repeats, the other is thinned. Within an epoch a row of a class comes again only when all of that
+    class were there.
     """
-    n = len(label)
+    n = len(label) if length is None else length
     classes = _both_classes(label, "sampling")
 
     def order(epoch: int) -> np.ndarray:
@@ -69,7 +71,8 @@ def pairs(label: np.ndarray, seed: int, length: int) -> Order:
     Args:
         label: Integers (n,), 0 real, 1 fake.
         seed: Seed of the order.
-        length: Rows of an epoch, even. Within it a row comes again only when all of its class were there.
+        length: Rows of an epoch, even: twice the fakes for every fake once, as UCF and PG-FDD count. Within it a row
+            comes again only when all of its class were there.
 
     Raises:
         UserError: If a class is missing.
@@ -81,6 +84,19 @@ def pairs(label: np.ndarray, seed: int, length: int) -> Order:
         return np.stack([_drawn(rng, rows, length // 2) for rows in (fake, real)], axis=1).reshape(-1)
 
     return order
+
+
+def paired_fakes(label: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
+    """Return the rows of the fakes that can be in a pair: all, or those whose original is there where it is asked for.
+
+    Args:
+        label: Integers (n,), 0 real, 1 fake.
+        source: Integers (n,), equal for a fake and its original, -1 where it is not known; None if any real will do.
+    """
+    if source is None:
+        return _rows_where(label == 1)
+    fake = _rows_where((label == 1) & (source >= 0))
+    return fake[np.isin(source[fake], source[label == 0])]
 
 
 def own_pairs(label: np.ndarray, source: np.ndarray, frame: np.ndarray, seed: int, length: int) -> Order:
@@ -104,8 +120,7 @@ def own_pairs(label: np.ndarray, source: np.ndarray, frame: np.ndarray, seed: in
         raise UserError("originals=true needs the column 'source' (a fake's original), and it is empty")
     real = _rows_where((label == 0) & (source >= 0))
     real = real[np.lexsort((frame[real], source[real]))]
-    fake = _rows_where((label == 1) & (source >= 0))
-    fake = fake[np.isin(source[fake], source[real])]
+    fake = paired_fakes(label, source)
     if not len(fake):
         raise UserError("originals=true: no fake training image has its original ('source') among the real ones")
     if left := int((label == 1).sum()) - len(fake):

@@ -46,14 +46,21 @@ class View(Protocol):
         The image is written to ``out``, uint8 (3, S, S), if that is given: a place in a batch.
         """
 
+    def extent(self, height: int, width: int) -> tuple[int, int] | None:
+        """Return rows and columns that an image takes of its square, from the top left; None if it fills all of it.
+
+        A batch holds them with `resize: pad`, so that losses, metrics and maps leave the padding out.
+        """
+
 
 class Transform:
     """How images become network inputs, in plain words that a config and a checkpoint can hold.
 
     Args:
         resize: `shorter` brings the shorter side to size / crop_ratio and crops; `squash` brings both sides there,
-            ignoring the aspect ratio; `none` never resamples: it crops at native scale and pads small images by
-            reflection. Training crops at random, evaluation at the centre.
+            ignoring the aspect ratio; `pad` shows the whole image in its own shape: the longer side is brought to size,
+            what is left on the right or below is padding, see `View.extent`; `none` never resamples: it crops at
+            native scale and pads small images by reflection. Training crops at random, evaluation at the centre.
         crop_ratio: share of the resized side that the crop keeps, in (0, 1]. 0.875 turns 256 into 224.
         interpolation: `bilinear`, `bicubic` or `lanczos` (that of PIL, for published recipes), all antialiased.
         augment: a policy of `POLICIES`, or a list of albumentations classes: `{name: GaussianBlur, p: 0.5}` or
@@ -65,7 +72,8 @@ class Transform:
             nearest pixel decides, which keeps masks of 0 and 1 as they are.
 
     Raises:
-        UserError: an unknown policy, class or argument; on_device where no step can move.
+        UserError: an unknown policy, class or argument; on_device where no step can move; arguments that contradict
+            each other.
     """
 
     #: Arguments that matter in training alone; evaluation is told by the others.
@@ -73,7 +81,7 @@ class Transform:
 
     def __init__(
         self,
-        resize: Literal["shorter", "squash", "none"] = "shorter",
+        resize: Literal["shorter", "squash", "pad", "none"] = "shorter",
         crop_ratio: float = 1.0,
         interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bilinear",
         augment: str | list[dict[str, Any]] = "flip",
@@ -81,21 +89,24 @@ class Transform:
         soft_masks: bool = False,
     ) -> None:
         for name, value, known in (
-            ("resize", resize, ["shorter", "squash", "none"]),
+            ("resize", resize, ["shorter", "squash", "pad", "none"]),
             ("interpolation", interpolation, ["bilinear", "bicubic", "lanczos"]),
         ):
             if value not in known:
                 raise UserError(f"transform: {name} is {value!r}{near(value, known)}")
         if not 0 < crop_ratio <= 1:
             raise UserError(f"transform: crop_ratio is {crop_ratio}, it must be above 0 and at most 1")
-        if resize == "none" and crop_ratio != 1:
-            raise UserError("transform: crop_ratio has no meaning with resize: none; leave it at 1.0")
+        if resize in ("none", "pad") and crop_ratio != 1:
+            raise UserError(f"transform: crop_ratio has no meaning with resize: {resize}; leave it at 1.0")
+        if resize == "pad" and on_device:
+            raise UserError("transform: on_device works on whole squares, and resize: pad leaves some of them empty")
         self.resize, self.crop_ratio, self.interpolation = resize, float(crop_ratio), interpolation
         self.augment = augment if isinstance(augment, str) else deepcopy(list(augment))
         self.on_device, self.soft_masks = bool(on_device), bool(soft_masks)
         chain = build(self.augment, self.on_device)  # here, so that a wrong step is not first met in a data worker
-        if resize == "none" and chain.crop is not None:
-            raise UserError("transform: RandomResizedCrop resamples, which resize: none forbids; take one of the two")
+        if resize in ("none", "pad") and chain.crop is not None:
+            why = "resamples" if resize == "none" else "shows a part of the image"
+            raise UserError(f"transform: RandomResizedCrop {why}, which resize: {resize} forbids; take one of the two")
 
     def train(self, size: int) -> View:
         """Return the random view of `size` x `size`; its randomness is a function of the key alone."""
@@ -117,20 +128,25 @@ class Transform:
         }
 
 
-class _Eval:
-    """Resize, centre crop."""
-
+class _Sized:
     def __init__(self, spec: dict[str, Any], size: int) -> None:
         self.spec, self.size = spec, int(size)
+
+    def extent(self, height: int, width: int) -> tuple[int, int] | None:
+        return _fitted(height, width, self.size) if self.spec["resize"] == "pad" else None
+
+
+class _Eval(_Sized):
+    """Resize, pad, centre crop."""
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray | None, key: Key = (), out: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         pair = _resized(_check(image, mask), self.spec, self.size, 0.5)
-        return _tensors(_cropped(_padded(pair, self.size), self.size, 0.5, 0.5), out)
+        return _tensors(_cropped(_padded(pair, self.spec, self.size), self.size, 0.5, 0.5), out)
 
 
-class _Train:
+class _Train(_Sized):
     """Resize, window at random, chain, crop inside the window; all draws come from generators keyed by the sample.
 
     The key holds integers from 0 on. One object is not for several threads at once: the generators are its own.
@@ -140,7 +156,7 @@ class _Train:
     steps: torch.Tensor | None = None
 
     def __init__(self, spec: dict[str, Any], size: int) -> None:
-        self.spec, self.size = spec, int(size)
+        super().__init__(spec, size)
         self._build()
 
     def _build(self) -> None:
@@ -179,13 +195,15 @@ class _Train:
         self._seed(key)
         draw = self._python.random
         pair = _check(image, mask)
+        if self.spec["resize"] == "pad":  # steps see the image alone: a flip leaves the padding where it is
+            pair = _resized(pair, self.spec, self.size, draw())
+            return _tensors(_padded(self._augmented(pair), self.spec, self.size), out)
         if self._crop is None:
-            pair = _padded(_resized(pair, self.spec, self.size, draw()), self.size)
+            pair = _padded(_resized(pair, self.spec, self.size, draw()), self.spec, self.size)
         else:
             pair = _scaled(pair, self._crop, self._window, self.spec, self._python)
         if self._chain is not None:
-            pair = _cropped(pair, self._window, draw(), draw())
-            pair = self._augmented(pair)
+            pair = self._augmented(_cropped(pair, self._window, draw(), draw()))
         rows = drawn(self._moved, (0, 0)) if self._moved else None
         down, right = draw(), draw()
         if rows is not None:
@@ -195,7 +213,8 @@ class _Train:
         return _tensors(_cropped(pair, self.size, down, right), out)
 
     def _augmented(self, pair: Pair) -> Pair:
-        assert self._chain is not None
+        if self._chain is None:
+            return pair
         image, mask = pair
         out = self._chain(image=image) if mask is None else self._chain(image=image, mask=mask)
         new: np.ndarray = out["image"]
@@ -222,6 +241,9 @@ def _resized(pair: Pair, spec: dict[str, Any], size: int, place: float) -> Pair:
     """Bring the image to the size that the crop is taken from; `place` in [0, 1] says where a very long one is cut."""
     if spec["resize"] == "none":
         return pair
+    if spec["resize"] == "pad":
+        height, width = pair[0].shape[:2]
+        return interpolated(pair, *_fitted(height, width, size), spec["interpolation"], spec["soft_masks"])
     target = max(size, round(size / spec["crop_ratio"]))
     if pair[0].shape[:2] == (target, target):
         return pair
@@ -235,6 +257,12 @@ def _resized(pair: Pair, spec: dict[str, Any], size: int, place: float) -> Pair:
     longer = max(target, round(max(height, width) * target / min(height, width)))
     rows, columns = (target, longer) if height <= width else (longer, target)
     return interpolated(pair, rows, columns, spec["interpolation"], spec["soft_masks"])
+
+
+def _fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the size of an image whose longer side is brought to `size`, rounded half up, as SAM's code does."""
+    longer = max(height, width)
+    return max(1, int(height * size / longer + 0.5)), max(1, int(width * size / longer + 0.5))
 
 
 def _scaled(pair: Pair, arguments: Mapping[str, Any], size: int, spec: Mapping[str, Any], draw: random.Random) -> Pair:
@@ -253,12 +281,15 @@ def _scaled(pair: Pair, arguments: Mapping[str, Any], size: int, spec: Mapping[s
     return interpolated(box, size, size, spec["interpolation"], spec["soft_masks"])
 
 
-def _padded(pair: Pair, size: int) -> Pair:
+def _padded(pair: Pair, spec: Mapping[str, Any], size: int) -> Pair:
+    """Fill up what is smaller than `size`: by reflection on all sides, with `pad` by zeros on the right and below."""
     height, width = pair[0].shape[:2]
     rows, columns = max(0, size - height), max(0, size - width)
     if not rows and not columns:
         return pair
     border = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2, cv2.BORDER_REFLECT_101)
+    if spec["resize"] == "pad":
+        border = (0, rows, 0, columns, cv2.BORDER_CONSTANT)
     image, mask = pair
     return cv2.copyMakeBorder(image, *border), None if mask is None else cv2.copyMakeBorder(mask, *border)
 

@@ -131,14 +131,21 @@ class AttentionXception(Detector):
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
         """Return ``loss`` = label_weight x ``ce`` + map_weight x ``map``."""
+        return self._losses(out, batch, each=False)
+
+    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of every image."""
+        return self._losses(out, batch, each=True)["loss"]
+
+    def _losses(self, out: dict[str, Tensor], batch: Mapping[str, Any], each: bool) -> Losses:
+        weight, kind = batch.get("weight"), self.map_loss
         if self.supervision == "mask":
-            resize, kind = self.mask_resize, self.map_loss
-            of_map = mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"], resize, kind, out["map"])
+            known, resize = batch["has_mask"], self.mask_resize
+            of_map = mask_loss(out["mask_logit"], batch["mask"], known, resize, kind, out["map"], each)
         else:
-            kind, weight = self.map_loss, batch.get("weight")
-            of_map = largest_loss(out["mask_logit"], batch["label"], kind, out["map"], weight)
+            of_map = largest_loss(out["mask_logit"], batch["label"], kind, out["map"], weight, each)
         losses = {"loss": self.map_weight * of_map, "map": of_map}
         if self.label_weight:
-            losses["ce"] = cross_entropy(out["logits"], batch["label"], batch.get("weight"))
+            losses["ce"] = cross_entropy(out["logits"], batch["label"], weight, each)
             losses["loss"] = losses["loss"] + self.label_weight * losses["ce"]
         return losses

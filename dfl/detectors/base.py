@@ -8,7 +8,7 @@ import inspect
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import dfl
 from dfl.detectors.evaluated import Evaluated
 from dfl.errors import UserError
+from dfl.metrics import inside
 from dfl.networks import WeightsHash
 from dfl.ranks import is_cut
 from dfl.training import SAM
@@ -108,7 +109,8 @@ class Detector(Evaluated, ABC):
 
         Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation; those
         that give ``class_logit`` the probabilities ``class_prob`` (N, K) float32 and ``class_names``; and those that
-        write, ``text`` and, where they tell it apart, the whole ``answer``.
+        write, ``text`` and, where they tell it apart, the whole ``answer``. Where images were padded ``extent`` (N, 2)
+        says what of the square, and so of the map, they fill.
         """
         out = self.answer(batch)
         score = out["logit"].float().sigmoid()
@@ -116,23 +118,29 @@ class Detector(Evaluated, ABC):
         said = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
         if "mask_logit" in out:
             said["map"] = out["mask_logit"].float().sigmoid()
+        if "extent" in batch:
+            said["extent"] = batch["extent"]
         if "class_logit" in out:
             said |= {"class_prob": out["class_logit"].float().softmax(1), "class_names": self.class_names}
         return said | {name: out[name] for name in WRITTEN if name in out}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Turn uint8 images into normalised floats, on the device."""
-        batch["image"] = self.normalise(batch["image"])
+        batch["image"] = self.normalise(batch["image"], inside(batch))
         return batch
 
-    def normalise(self, image: Tensor) -> Tensor:
-        """Return uint8 images (N, 3, H, W) as float32, less ``mean``, over ``std``; floats pass as they are."""
+    def normalise(self, image: Tensor, shown: Tensor | None = None) -> Tensor:
+        """Return uint8 images (N, 3, H, W) as float32, less ``mean``, over ``std``; floats pass as they are.
+
+        Where ``shown`` (N, H, W) bool is false, which is padding, they are 0.
+        """
         if image.is_floating_point():
             return image
         mean = torch.tensor(self.mean, device=image.device).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.std, device=image.device).view(1, 3, 1, 1) * 255
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return image.to(torch.float32, memory_format=layout).sub_(mean).div_(std)
+        pixels = image.to(torch.float32, memory_format=layout).sub_(mean).div_(std)
+        return pixels if shown is None else pixels.mul_(shown[:, None])
 
     # training
 
@@ -158,7 +166,7 @@ class Detector(Evaluated, ABC):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, fused where torch has it, and the scheduler."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = _built("model.optimizer", self.optimizer, [p for p in self.parameters() if p.requires_grad])
         cut = is_cut(self)  # torch fuses steps of slices for Adam alone
         for group in optimizer.param_groups:
             if group.get("fused", False) is None and not group.get("foreach") and not cut:
@@ -169,7 +177,7 @@ class Detector(Evaluated, ABC):
             optimizer.prepare(self)
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer)
+        scheduler = _built("model.scheduler", self.scheduler, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
         if not isinstance(scheduler, WarmupCosine):
@@ -264,3 +272,11 @@ class Detector(Evaluated, ABC):
     def _hash(self, keys: list[str]) -> str:
         own = self.state_dict()
         return self._weights_hash({key: own[key] for key in keys})
+
+
+def _built(flag: str, make: Callable[[Any], Any], of: Any) -> Any:
+    """Return what a callable of the user's settings makes; it sees their values only now."""
+    try:
+        return make(of)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{flag}: {error}") from error

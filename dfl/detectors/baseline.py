@@ -116,7 +116,7 @@ class Baseline(Detector):
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
         """Return ``loss`` = ``ce`` + scl_weight x ``scl``; with ``fair``, ``cvar`` in place of the mean ``ce``."""
-        ce = cross_entropy(out["logits"], batch["label"], batch.get("weight"))
+        ce = self.image_loss(out, batch, each=False)
         losses = {"loss": ce, "ce": ce}
         if self.fair != "none":
             losses["loss"] = losses["cvar"] = self._cvar(out["logits"], batch)
@@ -124,6 +124,10 @@ class Baseline(Detector):
             losses["scl"] = self.criterion(out[self.scl_feature], batch["label"])
             losses["loss"] = losses["loss"] + self.scl_weight * losses["scl"]
         return losses
+
+    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any], each: bool = True) -> Tensor:
+        """Return the cross-entropy of every image, or their mean: the part of the loss that one image has alone."""
+        return cross_entropy(out["logits"], batch["label"], batch.get("weight"), each)
 
     def _cvar(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
         each = F.cross_entropy(logits.float(), batch["label"], reduction="none") * batch.get("weight", 1.0)

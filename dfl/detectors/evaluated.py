@@ -17,10 +17,12 @@ from dfl.metrics import (
     Classes,
     Detection,
     Localization,
+    Mean,
     Texts,
     balanced_draws_ap,
     choose_threshold,
     fairness,
+    inside,
     mean_over_domains,
     official,
 )
@@ -52,6 +54,8 @@ class Evaluated(pl.LightningModule):
         self.forced_maps: Domains[Localization] = {}
         self.classes: Domains[Classes] = {}
         self.texts: Domains[Texts] = {}
+        #: The mean loss of images in validation, for detectors that give `image_loss`.
+        self.image_losses: Domains[Mean] = {}
         #: Values by split, domain (and ``mean``) and metric, of the last evaluation.
         self.results: Domains[dict[str, float]] = {}
         #: Verdict is fake at this probability and above; chosen on validation, NaN before.
@@ -64,6 +68,15 @@ class Evaluated(pl.LightningModule):
         ``text``, a list of N strings; ``answer``, N strings that ``text`` is a part of, goes to predictions alone.
         """
         return self(batch["image"])
+
+    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor | None:
+        """Return the loss of every image, (N,) float32, whose mean validation reports as ``loss``; None reports none.
+
+        Args:
+            out: Of `answer`, in evaluation.
+            batch: With labels and masks.
+        """
+        return None
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of a validation domain."""
@@ -106,6 +119,7 @@ class Evaluated(pl.LightningModule):
         self.forced_maps[split] = {d: Localization(self.protocol, name=d).to(device) for d in domains}
         self.classes[split] = {d: Classes(self.class_names, d).to(device) for d in domains}
         self.texts[split] = {d: Texts(self.text_model, d).to(device) for d in domains}
+        self.image_losses[split] = {d: Mean(d).to(device) for d in domains}
 
     def _domains(self, split: str) -> list[str]:
         """Return the domain names, from the data module, or numbers where loaders came without one."""
@@ -119,10 +133,15 @@ class Evaluated(pl.LightningModule):
         out, domain = self.answer(batch), self._domains(split)[dataloader_idx]
         score, index = out["logit"].float().sigmoid(), batch["index"]  # bf16 scores tie, and AUROC falls
         self.metrics[split][domain].update(score, batch["label"], index, batch["video"], batch.get("group"))
+        if split == "val" and (loss := self.image_loss(out, batch)) is not None:
+            by_mask = getattr(self, "supervision", "label") == "mask"  # which says nothing of an image without one
+            self.image_losses[split][domain].update(loss, index.where(batch["has_mask"], -1) if by_mask else index)
         for key, maps in (("mask_logit", self.maps), ("forced_mask_logit", self.forced_maps)):
             if key in out and "mask" in batch:
                 known = index.where(batch["has_mask"], -1)
-                maps[split][domain].update(out[key].float().sigmoid(), batch["mask"], batch["label"], known)
+                maps[split][domain].update(
+                    out[key].float().sigmoid(), batch["mask"], batch["label"], known, inside(batch)
+                )
         if "class_logit" in out and "class_label" in batch:
             self.classes[split][domain].update(out["class_logit"].float(), batch["class_label"], index)
         if "text" in out and "explanation" in batch:
@@ -163,6 +182,9 @@ class Evaluated(pl.LightningModule):
         for prefix, metrics in kinds:
             if domain in metrics and len(metrics[domain].rows()["index"]):
                 found |= {f"{prefix}_{k}": float(v) for k, v in metrics[domain].compute().items()}
+        losses = self.image_losses.get(split, {})
+        if domain in losses and len(losses[domain].gathered()[0]):
+            found["loss"] = float(losses[domain].compute())
         if "mask_iou" in found and self.protocol == "dolos":  # detection as it measures it, next to the plain AP
             rows = self.metrics[split][domain].rows()
             found["ap_draws"] = float(balanced_draws_ap(rows["score"], rows["label"])[0])

@@ -104,11 +104,16 @@ class GradCam(Baseline):
         """Return ``loss`` = ``ce`` of the image, or ``mask`` or ``patch`` of the map with ``fcn``."""
         if self.head == "cam":
             return super().loss(out, batch)
-        if self.supervision == "label":
-            loss = patch_loss(out["mask_logit"], batch["label"], "expand", batch.get("weight"))
-            return {"loss": loss, "patch": loss}
-        loss = mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"])
-        return {"loss": loss, "mask": loss}
+        loss = self.image_loss(out, batch, each=False)
+        return {"loss": loss, "mask" if self.supervision == "mask" else "patch": loss}
+
+    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any], each: bool = True) -> Tensor:
+        """Return the loss of every image, or their mean."""
+        if self.head == "cam":
+            return super().image_loss(out, batch, each)
+        if self.supervision == "mask":
+            return mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"], each=each)
+        return patch_loss(out["mask_logit"], batch["label"], "expand", batch.get("weight"), each)
 
 
 def fcn(channels: int) -> nn.Sequential:

@@ -82,6 +82,7 @@ class PatchForensics(Detector):
             whole = create_backbone("legacy_xception", num_classes=2).state_dict()
             own = self.network.state_dict()
             self.network.load_state_dict({k: v for k, v in whole.items() if k in own}, strict=False)
+            self.network.at_random = tuple(k for k in own if k not in whole)  # type: ignore[assignment]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return ``logit`` (N,) float32 and ``mask_logit`` (N, h, w)."""
@@ -91,11 +92,14 @@ class PatchForensics(Detector):
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
         """Return ``loss`` = ``patch``, or ``mask``."""
+        loss = self.image_loss(out, batch, each=False)
+        return {"loss": loss, "mask" if self.supervision == "mask" else "patch": loss}
+
+    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any], each: bool = True) -> Tensor:
+        """Return the loss of every image, or their mean."""
         if self.supervision == "mask":
-            loss = mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"])
-            return {"loss": loss, "mask": loss}
-        loss = patch_loss(out["mask_logit"], batch["label"], self.pooling, batch.get("weight"))
-        return {"loss": loss, "patch": loss}
+            return mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"], each=each)
+        return patch_loss(out["mask_logit"], batch["label"], self.pooling, batch.get("weight"), each)
 
 
 def image_logit(map_logit: Tensor, score: str) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from dfl.errors import UserError
-from dfl.metrics import auroc, average_precision, pr_curve, resize_map, roc_curve
+from dfl.metrics import auroc, average_precision, inside, pr_curve, resize_map, roc_curve
 from dfl.ranks import is_cut
 
 MATPLOTLIB = RequirementCache("matplotlib>=3.9")
@@ -234,7 +234,7 @@ def ask(module: Any, item: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a detector answers for one sample of a data set, in eval mode and without gradients; N is 1."""
     batch = default_collate([{k: v for k, v in item.items() if k not in ("bad", "training")}])
     batch = {k: v.to(module.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    batch["image"] = module.normalise(batch["image"])
+    batch["image"] = module.normalise(batch["image"], inside(batch))
     training = module.training
     module.eval()
     with torch.no_grad():
@@ -262,9 +262,15 @@ def map_examples(module: Any, dataset: Any, rows: Rows, scores: Rows, k: int) ->
         item = dataset[index]
         size = (item["mask"].shape[0], item["mask"].shape[1])
         prob = resize_map(ask(module, item)["mask_logit"].float().sigmoid().cpu(), size)[0].clamp(0, 1)
+        image, mask, prob = (without_padding(x, item.get("extent")) for x in (item["image"], item["mask"], prob))
         iou = float(rows["iou"][place])
-        found.append(Example(item["image"], item["mask"], prob, iou, score.get(index, math.nan), str(item["path"])))
+        found.append(Example(image, mask, prob, iou, score.get(index, math.nan), str(item["path"])))
     return found
+
+
+def without_padding(planes: Tensor, extent: Tensor | None) -> Tensor:
+    """Return planes (..., H, W) cut to the rows and columns (2,) that are no padding; all of them without an extent."""
+    return planes if extent is None else planes[..., : int(extent[0]), : int(extent[1])]
 
 
 def overlay(image: Tensor, prob: Tensor, most: float = 0.65) -> Tensor:

@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from dfl.detectors.base import WRITTEN
 from dfl.errors import UserError
-from dfl.evaluation.figures import overlay
+from dfl.evaluation.figures import overlay, without_padding
 from dfl.metrics import resize_map
 from dfl.runs.files import claimed, may_be_file, told, whole, write
 
@@ -46,7 +46,8 @@ class PredictionWriter(BasePredictionWriter):
         output: A ``.csv`` or ``.jsonl`` file; by default ``predictions.csv`` in the log folder of the run.
         maps: Folder for the maps of detectors that give ``mask_logit``: for each image ``<domain>/<index>_<name>.png``,
             16 bits, 65535 = surely manipulated, as large as the detector's maps, and an overlay (JPEG) of the image as
-            the network saw it. The table then has a column ``map``.
+            the network saw it. Where images were padded, both are of the image alone, as large as it was seen. The
+            table then has a column ``map``.
         map_format: ``png``, or ``npz`` with float32 ``map`` (h, w).
     """
 
@@ -130,7 +131,12 @@ class PredictionWriter(BasePredictionWriter):
         for i, index in enumerate(prediction["index"].tolist()):
             if index < 0:
                 continue
-            prob = prediction["map"][i].float().cpu()
+            prob, extent = prediction["map"][i].float().cpu(), None
+            if "extent" in prediction:  # back from the padded square to the image, as large as it was seen
+                extent = prediction["extent"][i]
+                prob = without_padding(
+                    resize_map(prob[None], (images.shape[2], images.shape[3]))[0].clamp(0, 1), extent
+                )
             file = folder / f"{index:06d}_{Path(prediction['path'][i]).stem}.{self.map_format}"
             content = io.BytesIO()
             if self.map_format == "npz":
@@ -138,8 +144,9 @@ class PredictionWriter(BasePredictionWriter):
             else:
                 Image.fromarray((prob.numpy() * 65535).round().astype(np.uint16)).save(content, "png")
             write(file, content.getvalue(), sync=False)
-            over = resize_map(prob[None], (images.shape[2], images.shape[3]))[0]
-            laid, content = overlay(images[i], over).permute(1, 2, 0).contiguous().numpy(), io.BytesIO()
+            image, content = without_padding(images[i], extent), io.BytesIO()
+            over = resize_map(prob[None], (image.shape[1], image.shape[2]))[0]
+            laid = overlay(image, over).permute(1, 2, 0).contiguous().numpy()
             Image.fromarray(laid).save(content, "jpeg", quality=92)
             write(file.with_name(f"{file.stem}_overlay.jpg"), content.getvalue(), sync=False)
             files.append(str(file))

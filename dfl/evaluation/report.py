@@ -130,7 +130,7 @@ def answer(module: Any, item: Mapping[str, Any]) -> str:
         is_class = int(item["class_label"])
         true = module.class_names[is_class] if is_class >= 0 else "of unknown class"
         said = f"<p><b>{text(module.class_names[best])} ({prob[best]:.2f})</b>, is {text(true)}</p>{said}"
-    picture = image(_small(item["image"]), "jpeg", name)
+    picture = image(_small(figures.without_padding(item["image"], item.get("extent"))), "jpeg", name)
     wanted = f"<p class=soft>wanted: {text(item['explanation'])}</p>"
     return f'<tr class=answer><td title="{text(item["path"])}">{picture}</td><td>{said}{wanted}</td></tr>\n'
 

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the mean cross-entropy, a float32 scalar.
+def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None, each: bool = False) -> Tensor:
+    """Return the mean cross-entropy, a float32 scalar, or with ``each`` that of every sample, (N,).
 
     Args:
         logits: (N, K), any float dtype.
@@ -14,4 +14,10 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -
             average to the loss of the whole batch.
     """
     loss = F.cross_entropy(logits.float(), label, reduction="none")
-    return (loss if weight is None else loss * weight).mean()
+    return mean_of(loss, weight, each)
+
+
+def mean_of(loss: Tensor, weight: Tensor | None, each: bool) -> Tensor:
+    """Return the mean of weighted losses (N,), a scalar; or with ``each`` the weighted losses."""
+    loss = loss if weight is None else loss * weight
+    return loss if each else loss.mean()

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfl.losses.classification import mean_of
+
 Pooling = Literal["expand", "pooled_max", "pooled_avg"]
 
 
@@ -25,7 +27,13 @@ def mean_logit(map_logit: Tensor) -> Tensor:
     return log_mean_probability(map_logit) - log_mean_probability(-map_logit)
 
 
-def patch_loss(map_logit: Tensor, label: Tensor, pooling: Pooling = "expand", weight: Tensor | None = None) -> Tensor:
+def patch_loss(
+    map_logit: Tensor,
+    label: Tensor,
+    pooling: Pooling = "expand",
+    weight: Tensor | None = None,
+    each: bool = False,
+) -> Tensor:
     """Return the loss of a map whose image's label is all that is known, a float32 scalar.
 
     Source: Patch-Forensics (Chai et al. 2020) and the code of dolos (Tantaru et al. 2024), which uses ``expand``.
@@ -36,6 +44,7 @@ def patch_loss(map_logit: Tensor, label: Tensor, pooling: Pooling = "expand", we
         pooling: ``expand`` gives every position the image's label; ``pooled_max`` looks only at the position that is
             most surely fake; ``pooled_avg`` takes -log of the mean probability of the label.
         weight: (N,) float32 weight of each image.
+        each: Return the loss of every image, (N,), not their mean.
     """
     x, y = map_logit.float(), label.float()
     if pooling == "expand":
@@ -44,7 +53,7 @@ def patch_loss(map_logit: Tensor, label: Tensor, pooling: Pooling = "expand", we
         loss = F.binary_cross_entropy_with_logits(x.flatten(1).amax(1), y, reduction="none")
     else:
         loss = -log_mean_probability(torch.where(label[:, None, None] == 1, x, -x))
-    return (loss if weight is None else loss * weight).mean()
+    return mean_of(loss, weight, each)
 
 
 def largest_loss(
@@ -53,6 +62,7 @@ def largest_loss(
     kind: Literal["bce", "l1"] = "bce",
     map_prob: Tensor | None = None,
     weight: Tensor | None = None,
+    each: bool = False,
 ) -> Tensor:
     """Return the loss of the largest value of a map against its image's label, a float32 scalar.
 
@@ -66,12 +76,12 @@ def largest_loss(
         kind: Which.
         map_prob: (N, h, w) for ``l1`` of maps that are born as values; the sigmoid of the logits by default.
         weight: (N,) float32 weight of each image.
+        each: Return the loss of every image, (N,), not their mean.
     """
     if kind == "bce":
-        return patch_loss(map_logit, label, "pooled_max", weight)
+        return patch_loss(map_logit, label, "pooled_max", weight, each)
     value = map_logit.float().sigmoid() if map_prob is None else map_prob.float()
-    loss = (value.flatten(1).amax(1) - 0.75 * label.float()).abs()
-    return (loss if weight is None else loss * weight).mean()
+    return mean_of((value.flatten(1).amax(1) - 0.75 * label.float()).abs(), weight, each)
 
 
 def mask_loss(
@@ -81,6 +91,7 @@ def mask_loss(
     resize: Literal["nearest", "bilinear"] = "nearest",
     kind: Literal["bce", "l1"] = "bce",
     map_prob: Tensor | None = None,
+    each: bool = False,
 ) -> Tensor:
     """Return the loss of a map against the mask of its image, a float32 scalar; 0 where no image has a mask.
 
@@ -91,6 +102,7 @@ def mask_loss(
         resize: How the mask is brought to the map's size, see `target`.
         kind: ``bce``, or ``l1`` between probability and mask (FFD, Dang et al. 2020), whose soft values it keeps.
         map_prob: (N, h, w) for ``l1`` of maps that are born as values; the sigmoid of the logits by default.
+        each: Return the loss of every image, (N,), 0 of those without a mask.
     """
     want = target(mask, (map_logit.shape[1], map_logit.shape[2]), resize, soft=kind == "l1")
     if kind == "bce":
@@ -98,7 +110,8 @@ def mask_loss(
     else:
         loss = ((map_logit.float().sigmoid() if map_prob is None else map_prob.float()) - want).abs()
     share = known.float()
-    return (loss.mean((1, 2)) * share).sum() / share.sum().clamp(min=1)
+    loss = loss.mean((1, 2)) * share
+    return loss if each else loss.sum() / share.sum().clamp(min=1)
 
 
 def target(
@@ -106,8 +119,9 @@ def target(
 ) -> Tensor:
     """Bring masks (N, H, W) to the size of a map, float32, 0 or 1 unless ``soft``.
 
-    ``nearest`` takes the nearest pixel, as PIL does; ``bilinear`` averages (antialiased) and takes what is over one
-    half, as dolos does for its attention maps only: it differs in a tenth of the cells of a blobby mask.
+    ``nearest`` takes the nearest pixel, at the papers' sizes that of PIL (which may differ where a cell's centre is on
+    the border of two pixels); ``bilinear`` averages (antialiased) and takes what is over one half, as dolos does for
+    its attention maps only: it differs in a tenth of the cells of a blobby mask.
     """
     words: dict[str, Any] = {"mode": "bilinear", "antialias": True, "align_corners": False}
     if resize == "nearest":

@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sida_bce(logit: Tensor, target: Tensor, weight: Tensor | None = None, count: Tensor | None = None) -> Tensor:
+def sida_bce(
+    logit: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    count: Tensor | None = None,
+    shown: Tensor | None = None,
+) -> Tensor:
     """Return the binary cross-entropy of masks, mean over pixels, a float32 scalar.
 
     Args:
@@ -17,9 +23,12 @@ def sida_bce(logit: Tensor, target: Tensor, weight: Tensor | None = None, count:
         weight: (N,) float weight of each mask; 1 by default.
         count: What the sum is divided by; by default the sum of the weights. On several ranks the mean of it over the
             ranks, so that the mean of their gradients is that of the one whole batch.
+        shown: (N, H, W) bool, pixels that count, where images were padded; all by default.
     """
-    each = F.binary_cross_entropy_with_logits(logit.float(), target.float(), reduction="none").flatten(1).mean(1)
-    return _mean(each, weight, count)
+    each = F.binary_cross_entropy_with_logits(logit.float(), target.float(), reduction="none")
+    if shown is None:
+        return _mean(each.flatten(1).mean(1), weight, count)
+    return _mean((each * shown).flatten(1).sum(1) / shown.flatten(1).sum(1), weight, count)
 
 
 def sida_dice(
@@ -29,6 +38,7 @@ def sida_dice(
     eps: float = 1e-6,
     weight: Tensor | None = None,
     count: Tensor | None = None,
+    shown: Tensor | None = None,
 ) -> Tensor:
     """Return 1 - (2 sum(p t) / s + eps) / (sum(p) / s + sum(t) / s + eps), p = sigmoid(logit), a float32 scalar.
 
@@ -39,8 +49,11 @@ def sida_dice(
         eps: Makes two empty masks equal.
         weight: As in `sida_bce`.
         count: As in `sida_bce`.
+        shown: As in `sida_bce`.
     """
     p, t = logit.float().sigmoid().flatten(1), target.float().flatten(1)
+    if shown is not None:
+        p, t = p * shown.flatten(1), t * shown.flatten(1)
     both = 2 * (p / scale * t).sum(1)
     each = 1 - (both + eps) / ((p / scale).sum(1) + (t / scale).sum(1) + eps)
     return _mean(each, weight, count)

@@ -17,7 +17,8 @@ from dfl.metrics.binary import (
 from dfl.metrics.classes import Classes
 from dfl.metrics.detection import Detection, mean_over_domains
 from dfl.metrics.fairness import GroupFairness, attributes
-from dfl.metrics.localization import Localization, balanced_draws_ap, resize_map, resize_mask
+from dfl.metrics.gathered import Mean
+from dfl.metrics.localization import Localization, balanced_draws_ap, inside, resize_map, resize_mask
 from dfl.metrics.sida import official
 from dfl.metrics.text import Texts
 
@@ -26,6 +27,7 @@ __all__ = [
     "Detection",
     "GroupFairness",
     "Localization",
+    "Mean",
     "Texts",
     "accuracy",
     "attributes",
@@ -36,6 +38,7 @@ __all__ = [
     "choose_threshold",
     "ece",
     "eer",
+    "inside",
     "log_loss",
     "mean_over_domains",
     "official",

@@ -1,5 +1,6 @@
 """Rows of numbers, one for each image, over all ranks, every image once."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,3 +83,25 @@ class Gathered(Metric):
         """Forget all rows."""
         super().reset()
         self._known = None
+
+
+class Mean(Gathered):
+    """The correctly rounded mean over the images of a domain of one number, such as a loss.
+
+    Args:
+        name: The domain.
+        kwargs: Of `torchmetrics.Metric`.
+    """
+
+    def __init__(self, name: str = "", **kwargs: Any) -> None:
+        super().__init__(("value",), name, **kwargs)
+
+    def update(self, value: Tensor, index: Tensor) -> None:
+        """Add a batch: values (N,), and rows in the data set (N,), of which those < 0 are left out."""
+        self.keep(index, value[:, None])
+
+    def compute(self) -> Tensor:
+        """Return the mean, a float64 scalar on the CPU; NaN of nothing, and where a value is."""
+        values = self.gathered()[1].flatten().tolist()
+        mean = math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
+        return torch.tensor(mean, dtype=torch.float64)

@@ -11,6 +11,7 @@ Papers differ in what they count. Each has its name here, see `Localization`.
 
 import math
 import random
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -61,10 +62,27 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring masks (N, H, W) to a size, same dtype, by the nearest pixel, as PIL's ``NEAREST``.
 
     torch's plain ``nearest`` shifts the grid: it differs in 237 of 1,369 cells of a blobby 256 px mask at 37 px.
+    ``nearest-exact`` rounds elsewhere where a cell's centre is on the border of two pixels: at 299 px in 11 of 89,401.
     """
     if tuple(mask.shape[-2:]) == tuple(size):
         return mask
-    return F.interpolate(mask.float()[:, None], size, mode="nearest-exact")[:, 0].to(mask.dtype)
+    rows, columns = (_nearest(old, new).to(mask.device) for old, new in zip(mask.shape[-2:], size, strict=True))
+    return mask[..., rows, :][..., columns]
+
+
+def _nearest(old: int, new: int) -> Tensor:
+    """Return which old pixel each new one takes, (new,) long; summed up step by step in float64, as PIL does."""
+    step = old / new
+    return torch.from_numpy(np.cumsum([step / 2, *[step] * (new - 1)]).astype(np.int64))
+
+
+def inside(batch: Mapping[str, Any]) -> Tensor | None:
+    """Return which pixels of a batch's images are no padding, (N, H, W) bool; None where nothing is padded."""
+    extent = batch.get("extent")  # (N, 2) rows and columns from the top left
+    if extent is None:
+        return None
+    down, right = (torch.arange(n, device=extent.device) for n in batch["image"].shape[-2:])
+    return (down < extent[:, :1])[:, :, None] & (right < extent[:, 1:])[:, None]
 
 
 def ignore_border(mask: Tensor) -> Tensor:

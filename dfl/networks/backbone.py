@@ -4,6 +4,7 @@ Weights that were asked for and are not found are an error, never a silent rando
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -70,7 +71,11 @@ def create_backbone(name: str, pretrained: bool = True, weights: str | None = No
     if weights is None or not is_file(weights):
         if not pretrained and weights is None:
             return _made(name, **kwargs)
-        return _from_timm(f"{name.split('.')[0]}.{weights}" if weights else name, **kwargs)
+        model: Any = _from_timm(f"{name.split('.')[0]}.{weights}" if weights else name, **kwargs)
+        heads = _heads(model)
+        other = getattr(model, "num_classes", 0) not in (0, getattr(model, "pretrained_cfg", {}).get("num_classes"))
+        model.at_random = heads if other else ()
+        return model
     model = _made(name, **kwargs)
     load_weights(model, weights)
     return model
@@ -84,27 +89,48 @@ def wants_file(weights: str | None) -> bool:
 def load_weights(model: nn.Module, file: str) -> None:
     """Load a local file into a timm model. A head of another number of classes stays at random, as in timm.
 
+    A head of one output z, as binary detectors have it, becomes one of the two logits 0 and z, which say the same: z is
+    the log-odds of fake. A beginning that all names of the file share, such as ``module.``, is taken off.
+
     Raises:
         UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
     """
-    state = read_state(file)
-    head = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (head,) if isinstance(head, str) else tuple(head)
     own = model.state_dict()
-    dropped = [
-        k
-        for k in state
-        if k.startswith(tuple(f"{h}." for h in heads)) and (k not in own or own[k].shape != state[k].shape)
-    ]
+    state, heads = _without_prefix(read_state(file), own), _heads(model)
+    of_head = tuple(f"{head}." for head in heads) or ("\0",)
+    for key in [k for k in state if k.startswith(of_head) and k in own]:
+        if len(state[key]) == 1 and len(own[key]) == 2 and state[key].shape[1:] == own[key].shape[1:]:
+            state[key] = torch.cat([torch.zeros_like(state[key]), state[key]])
+            if key.endswith("weight"):
+                warnings.warn(
+                    f"{file} has one output, which is taken as the log-odds of fake (1 is fake)", stacklevel=2
+                )
+    dropped = [k for k in state if k.startswith(of_head) and (k not in own or own[k].shape != state[k].shape)]
     for key in dropped:
         del state[key]
     wrong = [k for k in state.keys() & own.keys() if own[k].shape != state[k].shape]
-    missing = [k for k in own if k not in state and not (k.startswith(tuple(f"{h}." for h in heads)) and dropped)]
+    missing = [k for k in own if k not in state and not (k.startswith(of_head) and dropped)]
     extra = [k for k in state if k not in own]
     refuse_misfit(file, {"of another shape": wrong, "missing": missing, "unknown": extra})
     model.load_state_dict(state, strict=False)
     #: Beginnings of the names that the file gave nothing for.
     model.at_random = heads if dropped else ()  # type: ignore[assignment]
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of a timm model's classifiers."""
+    head = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return (head,) if isinstance(head, str) else tuple(head)
+
+
+def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a table without the beginnings that all its names share and no own name has."""
+    while len(first := {key.partition(".")[0] for key in state}) == 1:
+        (prefix,) = (f"{name}." for name in first)
+        if any(key.startswith(prefix) for key in own) or not all(key.startswith(prefix) for key in state):
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def refuse_misfit(source: str, found: Mapping[str, list[str]], most: int = 3) -> None:
@@ -140,10 +166,10 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
     Raises:
         UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
     """
-    state = read_state(file)
+    own = model.state_dict()
+    state = _without_prefix(read_state(file), own)
     for pattern, name in OFFICIAL:
         state = {re.sub(pattern, name, key): value for key, value in state.items()}
-    own = model.state_dict()
     # Keras-born files have their pointwise convolutions as matrices
     state = {k: v[..., None, None] if k in own and v.ndim == 2 and own[k].ndim == 4 else v for k, v in state.items()}
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
@@ -154,6 +180,7 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
     extra = [k for k in state if k not in own and not k.startswith(spare or ("\0",))]
     refuse_misfit(file, {"of another shape": wrong, "missing": absent, "unknown": extra})
     model.load_state_dict(fits, strict=False)
+    model.at_random = tuple(missing)  # type: ignore[assignment]
     return missing
 
 
@@ -168,22 +195,63 @@ def read_state(file: str | Path) -> dict[str, Tensor]:
     path = Path(file).expanduser()
     if not path.is_file():
         raise UserError(f"no weights file '{file}' (looked in {path.absolute().parent}); set weights to a local file")
+    with path.open("rb") as opened:
+        begins = opened.read(64)
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if begins[8:9] == b"{":  # safetensors, whatever the file is called
+            state: Any = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the file looks like a program
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # the readers raise many kinds; each means that this is not a weights file
-        raise UserError(f"{path} is no weights file that can be read safely: {str(e).splitlines()[0]}") from e
-    for wrapper in ("state_dict", "model", "net"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no table of tensors")
+        raise UserError(f"{path} {_why_unread(begins, str(e))}") from e
+    state = _unwrapped(state, path)
     state = {k.removeprefix("module."): v for k, v in state.items()}
     inner = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
     return inner or state
+
+
+#: What files call the table of their weights.
+WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "network", "params")
+
+
+def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
+    """Return the table of tensors in what a file holds.
+
+    Raises:
+        UserError: If there is none, or several that could be meant.
+    """
+    while isinstance(state, Mapping) and not any(isinstance(value, Tensor) for value in state.values()):
+        tables = {key: value for key, value in state.items() if isinstance(value, Mapping) and value}
+        known = [name for name in WRAPPERS if name in tables][:1] or list(tables)
+        if len(known) > 1:
+            raise UserError(f"{path} holds several tables ({', '.join(map(str, known))}); save the one that is meant")
+        if not known:
+            break
+        state = tables[known[0]]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} holds no table of tensors")
+    return {str(key): value for key, value in state.items()}
+
+
+def _why_unread(begins: bytes, said: str) -> str:
+    """Return why a file is no weights file, as the end of a sentence, from its first bytes and what torch said."""
+    if not begins:
+        return "is empty"
+    if begins.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself: git lfs pull"
+    if begins.lstrip().startswith(b"<"):
+        return "is a web page, not the file that was to be downloaded"
+    again = "save its weights alone where you trust it: torch.save(model.state_dict(), 'weights.pth')"
+    if "TorchScript" in said:
+        return f"is a TorchScript program, which is not run here; {again}"
+    if hit := re.search(r"GLOBAL ([\w.]+)", said):
+        return (
+            f"is no weights file that can be read safely: it holds a pickled object ({hit[1]}), and to read it could "
+            f"run code; {again}"
+        )
+    return "is no weights file that can be read safely: it is cut off or damaged, or of another kind"
 
 
 def is_convolutional(model: nn.Module) -> bool:

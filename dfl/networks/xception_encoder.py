@@ -67,6 +67,7 @@ def load_cadene(encoder: XceptionEncoder, state: Mapping[str, Tensor], source: s
     uncounted = {k: torch.zeros_like(v) for k, v in own.items() if k.endswith("num_batches_tracked")}
     fit_names(own, uncounted | given, source)
     encoder.load_state_dict(uncounted | given, strict=False)
+    encoder.at_random = ("adjust_channel",)  # type: ignore[assignment]
 
 
 def fit_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:

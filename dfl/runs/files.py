@@ -20,6 +20,19 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+#: Locks that this process holds; a process that is forked from it, such as a loader's, lets go of them.
+_HELD: set[int] = set()
+
+
+def _forked() -> None:
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 @contextmanager
 def told(place: Path) -> Iterator[None]:
     """Turn an error of the file system inside the block into one line; it names the place where the error names none.
@@ -130,6 +143,7 @@ def _locked(path: Path, wait: bool) -> Iterator[int]:
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        _HELD.add(handle)
         try:
             if fcntl is not None:
                 _lock(handle, wait)
@@ -138,7 +152,9 @@ def _locked(path: Path, wait: bool) -> Iterator[int]:
                 yield handle
                 return
         finally:
-            os.close(handle)
+            if handle in _HELD:  # not in a forked process
+                _HELD.discard(handle)
+                os.close(handle)
 
 
 def _lock(handle: int, wait: bool) -> None:

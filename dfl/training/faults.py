@@ -36,11 +36,10 @@ def explain(error: BaseException) -> str | None:
 
 
 def in_restoring(error: BaseException) -> bool:
-    """Whether an error came up while Lightning took the state of a run from a checkpoint."""
+    """Whether an error came up while Lightning, or `restored`, took the state of a run from a checkpoint."""
     frames = (frame.f_code for frame, _ in walk_tb(error.__traceback__))
-    return any(
-        code.co_filename.endswith("checkpoint_connector.py") and code.co_name.startswith("restore") for code in frames
-    )
+    files, names = ("checkpoint_connector.py", "restored.py"), ("restore", "renew")
+    return any(code.co_filename.endswith(files) and code.co_name.startswith(names) for code in frames)
 
 
 def _loader_killed(error: BaseException) -> bool:

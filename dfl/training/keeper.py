@@ -20,6 +20,8 @@ class Keeper(ModelCheckpoint):
 
     Lightning forgets the best score when the folder is not the one where the run began, and so overwrites the best
     checkpoint with whatever comes next. Here the score is kept if the best checkpoint came along.
+
+    A value that is not there, or is NaN, is nobody's best: Lightning would take the first one for ever.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -34,6 +36,12 @@ class Keeper(ModelCheckpoint):
                 **{key: self._here(state_dict[key]) for key in PATHS},
             }
         super().load_state_dict(state_dict)
+
+    def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """Save what is best, if there is anything to tell it by; `Monitored` says if there is not."""
+        value = monitor_candidates.get(self.monitor) if self.monitor is not None else None
+        if self.monitor is None or (value is not None and not bool(value.isnan())):
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     def _update_best_and_save(
         self, current: Tensor, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]

@@ -1,7 +1,8 @@
 """Is this the run that the checkpoint is from? What differs is said when a run is resumed.
 
-Each checkpoint notes the code, the data and the batches that it was trained with. A batch of another size is refused in
-mid-epoch, since the samples that are left would be other ones; between epochs it is taken, and said.
+Each checkpoint notes the code, the data and the batches that it was trained with, and how its optimizers were made. A
+batch of another size, and another order of the samples, are refused in mid-epoch, since the samples that are left would
+be other ones; between epochs they are taken, and said. What is typed takes effect: see `dfl.training.restored`.
 """
 
 import hashlib
@@ -14,9 +15,14 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 import dfl
 from dfl.errors import UserError
+from dfl.training import restored
 
 #: Settings that may differ between the parts of a run without changing it; names as in a config.
 FREE = ("name", "data.init_args.num_workers", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "last")
+
+
+#: Settings of the data that decide which samples come when.
+ORDER = ("seed", "balance", "originals", "generators_per_batch")
 
 
 class SameRun(pl.Callback):
@@ -24,6 +30,8 @@ class SameRun(pl.Callback):
 
     def __init__(self) -> None:
         self._noted: dict[str, Any] = {}
+        #: What is about to be loaded, until it is.
+        self._held: dict[str, Any] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note what this run is made of."""
@@ -31,6 +39,8 @@ class SameRun(pl.Callback):
         self._noted = {"code": f"{dfl.__version__} ({code_hash()})", "ranks": trainer.world_size}
         if hasattr(data, "sets"):
             self._noted["batch_size"] = data.batch_size
+            self._noted["order"] = {name: getattr(data, name) for name in ORDER if hasattr(data, name)}
+            self._noted["accumulate"] = trainer.accumulate_grad_batches
             self._noted["data"] = {f"{s}/{d}": v.sha256 for s, sets in data.sets.items() for d, v in sets.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,8 +57,14 @@ class SameRun(pl.Callback):
         """
         then: dict[str, Any] = checkpoint.get("callbacks", {}).get(self.state_key, {})
         epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-        if note := self._batches(then, whole=epoch["processed"] == epoch["ready"]):
+        whole = epoch["processed"] == epoch["ready"]
+        if note := self._batches(then, whole):
             _say(note)
+        if not whole:
+            self._same_epoch(then, checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"])
+        self._held = checkpoint
+        for note in restored.renew_callbacks(trainer, checkpoint):
+            _say(f"from here on: {note}")
         if then.get("code") not in (None, self._noted["code"]):
             warnings.warn(f"the checkpoint was made by dfl {then['code']}, this is {self._noted['code']}", stacklevel=1)
         old, new = then.get("data", {}), self._noted.get("data", {})
@@ -58,6 +74,36 @@ class SameRun(pl.Callback):
         now = getattr(trainer, "run_config", None)
         if before and now and (changed := differences(before, now)):
             warnings.warn(f"settings differ from the checkpoint's: {'; '.join(changed)}", stacklevel=1)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note how optimizers and schedules were made, and let the checkpoint's states begin from how they are now.
+
+        Raises:
+            UserError: If the checkpoint's states have no place in them.
+        """
+        held, self._held = self._held, None
+        if held is None:
+            self._noted["made"] = restored.made(trainer)
+            return
+        then = held["callbacks"][self.state_key].get("made") if self.state_key in held["callbacks"] else None
+        self._noted["made"], said = restored.renew(trainer, held, then)
+        if said:
+            _say(f"from step {held['global_step']} on: {'; '.join(said)}")
+
+    def _same_epoch(self, then: dict[str, Any], batches: int) -> None:
+        """Raise if the rest of an epoch would be that of another one."""
+        old, new = then.get("order", {}), self._noted.get("order", {})
+        for name in sorted(key for key in old.keys() & new.keys() if old[key] != new[key]):
+            raise UserError(
+                f"the checkpoint is from the middle of an epoch, and {name} was {old[name]} and is {new[name]}, so "
+                f"other images would be left: set {_flag(name)} to {old[name]} again until the epoch is over"
+            )
+        was, now = then.get("accumulate"), self._noted.get("accumulate")
+        if was != now and was and now and batches % now:
+            raise UserError(
+                f"the checkpoint is from batch {batches} of an epoch, which is no multiple of {now} batches: set "
+                f"trainer.accumulate_grad_batches to {was} again until the epoch is over"
+            )
 
     def _batches(self, then: dict[str, Any], whole: bool) -> str:
         """Return what to say of other batches, or raise if they cannot be."""
@@ -98,7 +144,13 @@ def code_hash() -> str:
 def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         return [pair for key, inner in value.items() for pair in _flat(inner, f"{name}.{key}" if name else str(key))]
+    if isinstance(value, list) and value and all(isinstance(inner, dict) for inner in value):  # such as callbacks
+        return [pair for place, inner in enumerate(value) for pair in _flat(inner, f"{name}.{place}")]
     return [(name, list(value) if isinstance(value, tuple) else value)]
+
+
+def _flag(name: str) -> str:
+    return "seed_everything" if name == "seed" else f"data.{name}"
 
 
 @rank_zero_only

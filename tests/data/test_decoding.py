@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps
 
 from dfl.data import decoding
-from dfl.data.decoding import DecodeError, image_size, read_image, read_mask, resize_nearest
+from dfl.data.decoding import DecodeError, image_size, read_image, resize_nearest
 from dfl.data.jpeg_header import plain_jpeg
+from dfl.data.mask_sets import of_masks
+from dfl.data.masks import load_mask
 
 
 def photo(height=61, width=47, seed=0):
@@ -184,7 +186,7 @@ def test_broken_files_say_what_is_wrong(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["missing.jpg", "", "nul\0.jpg"])
 def test_no_file(name, tmp_path):
-    for read in (read_image, image_size, lambda path: read_mask(path, size=(1, 1))):
+    for read in (read_image, image_size, lambda path: load_mask(path, "max", (1, 1))):
         with pytest.raises(DecodeError):
             read(f"{tmp_path}/{name}")
 
@@ -260,7 +262,13 @@ def test_fuzz(kind):
             assert isinstance(outcomes[1], DecodeError)
 
 
-def test_mask_values_and_size():
+def test_mask_values_and_size(tmp_path):
+    def read_mask(data, size, resize=False):
+        file = tmp_path / "m"
+        file.write_bytes(data)
+        rule = of_masks([str(file)], "a set of one")
+        return load_mask(str(file), ",".join(filter(None, [rule, "resize" * resize])), size)
+
     soft = Image.fromarray(np.array([[0, 100, 255]], np.uint8))
     assert read_mask(encode(soft, "PNG"), size=(3, 1)).tolist() == [[0, 100, 255]]
     assert read_mask(encode(soft.convert("RGBA"), "PNG"), size=(3, 1)).tolist() == [[0, 100, 255]]

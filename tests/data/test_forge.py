@@ -12,9 +12,10 @@ from scipy.io import savemat
 
 from dfl.__main__ import main
 from dfl.data import Table
-from dfl.data.decoding import DecodeError, read_image, read_mask
+from dfl.data.decoding import DecodeError, read_image
 from dfl.data.forge import MAKERS, Maker, Scene, forge, make, shapes
 from dfl.data.forge.makers import blended, recoloured
+from dfl.data.masks import load_mask
 from dfl.data.tools import work
 from dfl.errors import UserError
 
@@ -53,7 +54,7 @@ def pixels(root: Path, row: dict[str, str]) -> np.ndarray:
 
 def region(root: Path, row: dict[str, str]) -> np.ndarray:
     height, width = read_image(root / row["path"]).shape[:2]
-    mask = read_mask(root / row["mask"], size=(width, height))
+    mask = load_mask(str(root / row["mask"]), "max", (width, height))
     assert set(np.unique(mask)) == {0, 255}
     return mask > 0
 

@@ -1,14 +1,19 @@
 """Places inside files: their grammar, frames of videos, boxes, masks by rule, and reading in forked workers."""
 
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from dfl.data import containers
+from dfl.data.containers import AbsentCell
 from dfl.data.dataset import ImageDataset
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import below, load_image, locate, read_bytes, split
@@ -27,6 +32,7 @@ from dfl.errors import UserError
         ("x#1.mp4#frame=7&xywh=1,2,3,4", "x#1.mp4", {"frame": "7", "xywh": "1,2,3,4"}),
         ("v.mp4#at=3/32", "v.mp4", {"at": "3/32"}),
         ("v.mp4#at=3", "v.mp4#at=3", {}),
+        ("x#column=y.png", "x#column=y.png", {}),  # a column alone is no place
     ],
 )
 def test_grammar(locator: str, file: str, inside: dict[str, str]) -> None:
@@ -46,6 +52,92 @@ def test_below() -> None:
         "/b.png",
         "polygon:1,2",
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["x#column=y.png", "x#key=y.png", "a#row=1&column=y.png", "v#frame=3", "b#xywh=1,2,3,4"]
+)
+def test_a_name_that_reads_as_a_place(name: str, tmp_path: Path) -> None:
+    Image.new("RGB", (7, 5), (1, 2, 3)).save(tmp_path / name, "PNG")
+    assert load_image(str(tmp_path / name)).shape == (5, 7, 3)
+    with pytest.raises(DecodeError):
+        load_image(f"{tmp_path}/no{name}")
+
+
+@pytest.mark.parametrize("inside", ["", "#xywh=0,0,1,1", "#column=a&row=0", "#key=a", "#frame=0", "#at=0/2"])
+@pytest.mark.parametrize("name", ["pipe", "pipe.arrow", "folder", "/dev/zero"])
+def test_nothing_but_files_is_opened(name: str, inside: str, tmp_path: Path) -> None:
+    """A pipe would be waited for without end, and /dev/zero read."""
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.arrow")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder/data.mdb")
+    for read in (read_bytes, load_image, lambda place: load_mask(place, "", (4, 4))):
+        with pytest.raises(DecodeError, match="not a regular file"):
+            read(f"{tmp_path / name}{inside}")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "a_lmdb#key=" + "k" * 600,
+        "v.mp4#at=0/0",
+        f"a.png#xywh={'9' * 18},0,1,1",
+        "a.parquet#row=0",
+        "\0#key=a",
+        "\0.png",
+    ],
+)
+def test_places_that_are_none(place: str, tmp_path: Path) -> None:
+    lmdb = pytest.importorskip("lmdb")
+    lmdb.open(str(tmp_path / "a_lmdb"), map_size=1 << 20).close()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DecodeError):
+        load_image(f"{tmp_path}/{place}")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_cells_that_hold_no_bytes(suffix: str, tmp_path: Path) -> None:
+    png = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(png, "PNG")
+    columns = {
+        "number": pa.array([3, None]),
+        "list": pa.array([[1, 2], None]),
+        "text": pa.array(["a.png", None]),
+        "other": pa.array([{"path": "a.png"}, None]),
+        "struct": pa.array([{"bytes": png.getvalue(), "path": None}, {"bytes": None, "path": None}]),
+    }
+    file = f"{tmp_path}/t.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table(columns), file)
+    else:
+        with pa.ipc.new_file(file, pa.table(columns).schema) as writer:
+            writer.write_table(pa.table(columns))
+    assert load_image(f"{file}#column=struct&row=0").shape == (4, 4, 3)
+    for name, said in (("number", "int64"), ("list", "list"), ("text", "string"), ("other", "struct")):
+        with pytest.raises(DecodeError, match=f"the cell holds {said}.*, not the bytes of a file"):
+            load_image(f"{file}#column={name}&row=0")
+    for name in columns:
+        with pytest.raises(AbsentCell):
+            load_image(f"{file}#column={name}&row=1")
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.large_string()])
+@pytest.mark.parametrize("offsets", [[0, 9**9, 10], [0, 6, 2], [5, 3, 10], [-7, 3, 10]])
+def test_offsets_that_lead_out_of_a_shard(kind: pa.DataType, offsets: list[int], tmp_path: Path) -> None:
+    file = f"{tmp_path}/t.arrow"
+    batch = pa.record_batch([pa.array([b"012345", b"6789"]).cast(kind)], ["image"])
+    with pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+    width = np.int64 if kind in (pa.large_binary(), pa.large_string()) else np.int32
+    good, bad = (np.array(numbers, width).tobytes() for numbers in ([0, 6, 10], offsets))
+    content = Path(file).read_bytes()
+    assert content.count(good) == 1
+    Path(file).write_bytes(content.replace(good, bad))
+    for row in (0, 1):
+        with pytest.raises(DecodeError, match="[Oo]ffset"):
+            load_image(f"{file}#column=image&row={row}")
 
 
 def video(path: Path, frames: int = 40, **options: int) -> None:
@@ -138,6 +230,28 @@ def test_polygons() -> None:
     expected[1:4, 1:4] = expected[0:2, 6:8] = 255
     assert np.array_equal(mask, expected)
     assert not load_mask("polygon:", "", (8, 4)).any()  # type: ignore[union-attr]
+    assert load_mask("polygon:-3,-3,2,-3,2,2", "", (8, 4)).any()  # type: ignore[union-attr]  # cut by a border
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1,2,3,4", "4 numbers are no polygon"),
+        ("1,2,3,4,5,6,7", "7 numbers are no polygon"),
+        ("1,2,3,4,5,nan", "coordinates that are no pixels"),
+        ("1,2,3,4,5,1e400", "coordinates that are no pixels"),
+        ("1,2,3,4,5,1e7", "coordinates that are no pixels"),
+        ("1,2,3,4,5,six", "could not convert"),
+        ("[1,2],[3,4],[5,6]", "could not convert"),
+        ("{'counts': [1, 2], 'size': [8, 4]}", "could not convert"),
+        ("1,1,3,1,3,3;,,,,,", "could not convert"),
+        ("9,1,12,1,12,3", "outside of the image of 8x4"),
+        ("1,-9,3,-9,3,-1", "outside of the image of 8x4"),
+    ],
+)
+def test_polygons_that_are_none(text: str, said: str) -> None:
+    with pytest.raises(DecodeError, match=said):
+        load_mask(f"polygon:{text}", "", (8, 4))
 
 
 def test_samples_of_places(tmp_path: Path) -> None:

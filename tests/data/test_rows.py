@@ -101,6 +101,51 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
         Rows.of(some(3))
 
 
+def test_a_link_in_a_shared_folder_is_not_followed(tmp_path: Path) -> None:
+    folder = Rows.of(some(3)).file.parent
+    folder.rename(tmp_path / "home")
+    long_ago = time.time() - 86400 * (KEPT_DAYS + 1)
+    for name in ("diary.txt", "0123.arrow"):
+        (tmp_path / "home" / name).write_text("precious")
+        os.utime(tmp_path / "home" / name, (long_ago, long_ago))
+    folder.symlink_to(tmp_path / "home")
+    with pytest.raises(UserError, match="is not a folder of yours: remove it, or set TMPDIR"):
+        Rows.of(some(4))
+    folder.unlink()
+    (tmp_path / "home").rename(folder)
+    folder.chmod(0o755)
+    Rows.of(some(5))
+    assert (folder / "diary.txt").exists(), "only names that we give are removed"
+    assert (folder / "0123.arrow").exists()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_that_is_a_link_is_neither_read_nor_written(tmp_path: Path) -> None:
+    rows = Rows.of(some(3))
+    (tmp_path / "victim").write_bytes(rows.file.read_bytes()[:-8] + b"precious")
+    rows.file.unlink()
+    rows.file.symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        Rows(rows.file)
+    partial = rows.file.with_name(f"{rows.file.name}.{os.getpid()}.tmp")
+    partial.symlink_to(tmp_path / "victim")
+    again = Rows.of(some(3))
+    assert again.table.equals(rows.table)
+    assert not again.file.is_symlink()
+    assert (tmp_path / "victim").read_bytes().endswith(b"precious")
+
+
+def test_a_damaged_file_is_written_again() -> None:
+    rows = Rows.of(some(40))
+    good, whole = rows.file.read_bytes(), rows.table.to_pylist()
+    offsets = rows.table["path"].chunk(0).buffers()[1].to_pybytes()
+    at = good.index(offsets[4:44]) + 4
+    rows.file.unlink()  # what is mapped must not be changed
+    rows.file.write_bytes(good[:at] + b"\xff\xff\xff\x7f" + good[at + 4 :])
+    assert Rows.of(some(40)).table.to_pylist() == whole
+    assert rows.file.read_bytes() == good
+
+
 def test_the_hash_is_of_the_list_below_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(table: pa.Table) -> str:
         return Rows.of(table).sha256()

@@ -152,17 +152,65 @@ class Known(Source):
 
 
 @pytest.mark.parametrize(
-    "words", [{"balance": "pairs"}, {"balance": "pairs", "originals": True}, {"balance": "groups"}]
+    ("words", "length"),
+    [({"balance": "pairs"}, 64), ({"balance": "pairs", "originals": True}, 64), ({"balance": "groups"}, 40)],
 )
-def test_the_data_module_samples_as_it_is_told(words: dict[str, Any]) -> None:
+def test_the_data_module_samples_as_it_is_told(words: dict[str, Any], length: int) -> None:
     data = DataModule(Known(), size=32, num_workers=0, batch_size=8, **words)
     data.trainer = trainer()
     data.setup("fit")
     rows = [row for row, _ in data.train_dataloader().sampler]
-    assert len(rows) == 40
-    assert data.sets["train"]["train"].label[rows].sum() == 20
+    assert len(rows) == length
+    assert data.sets["train"]["train"].label[rows].sum() == length // 2
     if words.get("originals"):
         assert [row // 4 for row in rows[::2]] == [row // 4 for row in rows[1::2]]
+
+
+@pytest.mark.parametrize("originals", [False, True])
+@pytest.mark.parametrize(("batch", "world"), [(4, 1), (4, 2), (22, 1), (64, 1)])
+def test_an_epoch_of_pairs_is_every_fake_once(originals: bool, batch: int, world: int) -> None:
+    fakes = 30  # of 40 rows; the codes of UCF and PG-FDD count as many pairs, the last batch with the rest
+    seen: list[int] = []
+    for rank in range(world):
+        data = DataModule(Known(), size=32, num_workers=0, batch_size=batch, balance="pairs", originals=originals)
+        data.trainer = trainer(rank=rank, world=world)
+        data.setup("fit")
+        assert data.train_steps() == -(-fakes // (batch // 2 * world))
+        seen += [row for row, _ in data.train_dataloader().sampler]
+    of_fakes = Counter(row for row in seen if row % 4)
+    assert len(of_fakes) == fakes
+    assert sum(of_fakes.values()) - fakes < batch // 2 * world, "what fills up the last batch, and no more"
+    assert sum(of_fakes.values()) == len(seen) // 2
+
+
+@pytest.mark.parametrize("balance", ["none", "weights", "sampling", "pairs", "groups", "generators"])
+def test_an_epoch_has_as_many_batches_as_it_is_told(balance: Any) -> None:
+    data = DataModule(
+        Known(), size=32, num_workers=0, batch_size=6, balance=balance, generators_per_batch=3, epoch_batches=17
+    )
+    data.trainer = trainer()
+    data.setup("fit")
+    assert data.train_steps() == 17
+    sampler = data.train_dataloader().sampler
+    rows = [row for row, _ in sampler]
+    assert len(rows) == 102
+    if balance == "none":
+        counts = Counter(rows)
+        assert sorted(counts.values()) == [2] * 18 + [3] * 22, "none again before all were there"
+        assert rows[:40] == shuffled(40, 0)(0).tolist(), "and first in the order of an epoch of its own length"
+    data.trainer = trainer(done=11)
+    assert [row for row, _ in data.train_dataloader().sampler] == rows[66:]
+    data.trainer = trainer(epoch=1)
+    assert [row for row, _ in data.train_dataloader().sampler] != rows
+
+
+def test_an_epoch_that_is_shorter_than_the_set_is_its_beginning() -> None:
+    data = DataModule(Known(), size=32, num_workers=0, batch_size=6, epoch_batches=2)
+    data.trainer = trainer()
+    data.setup("fit")
+    assert [row for row, _ in data.train_dataloader().sampler] == shuffled(40, 0)(0)[:12].tolist()
+    with pytest.raises(UserError, match="epoch_batches=0"):
+        DataModule(epoch_batches=0)
 
 
 def test_a_small_set_fills_a_batch_of_generators() -> None:

@@ -1,13 +1,21 @@
 """Sources: labels by name and never by sort order, and errors that say what was found and what to change."""
 
+import io
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from dfl.data import Folder, Kaggle140k, Paths, Table
-from dfl.data.sources import to_table
+from dfl.data.decoding import image_size
+from dfl.data.locators import load_image
+from dfl.data.rows import Rows
+from dfl.data.sources import Cifake, ForensicHub, GenImage, ImdlBenco, Packed, Spai, to_table
+from dfl.data.sources.trees import class_folders
+from dfl.data.tools.facts import measure, stamp
 from dfl.errors import UserError
 
 
@@ -52,6 +60,74 @@ def test_empty_splits_are_errors(tmp_path: Path) -> None:
         Folder(str(tmp_path)).load("test")
     with pytest.raises(UserError, match="has the splits test, train, and none for 'val'"):
         Folder(str(tmp_path)).load("val")
+
+
+def test_links_between_folders_give_each_image_once(tmp_path: Path) -> None:
+    """Two folders with two links each to the other double a walk at every level."""
+    for word in ("real", "fake"):
+        touch(tmp_path, f"set/{word}/b/1.png", f"set/{word}/c/2.png", "elsewhere/3.png", "elsewhere/deep/4.png")
+        for here, there in (("b", "c"), ("c", "b"), ("b", "b"), ("b", "."), ("c", "..")):
+            for i in range(2):
+                (tmp_path / f"set/{word}/{here}/to_{there.replace('.', 'up')}{i}").symlink_to(f"../{there}")
+        (tmp_path / f"set/{word}/a").symlink_to("c")  # comes first, but is not the folder's own name
+        (tmp_path / f"set/{word}/out").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / f"set/{word}/out2").symlink_to(tmp_path / "elsewhere/deep")
+    names = ("b/1.png", "c/2.png", "out/3.png", "out/deep/4.png")
+    found = rows(Folder(f"{tmp_path}/set").load("train"), "path")
+    assert found == [(f"{tmp_path}/set/{word}/{name}",) for word in ("fake", "real") for name in names]
+    assert rows(Paths([f"{tmp_path}/set/real/a"]).load("test"), "path")[0] == (f"{tmp_path}/set/real/a/2.png",)
+
+
+def test_links_above_the_classes(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"test/{name}/{c}/1.png" for name in ("adm", "sd") for c in ("0_real", "1_fake")))
+    for name, other in (("adm", "sd"), ("sd", "adm")):
+        for i in range(2):
+            (tmp_path / f"test/{name}/again{i}").symlink_to(f"../{other}")
+    found = class_folders(Cifake(str(tmp_path)), tmp_path / "test")
+    assert len(found) == 4
+    assert len({os.path.realpath(folder) for folder, _ in found}) == 4
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (5, 4)).save(picture, "PNG")
+    for name in (b"real/bad\xff\xfe.png", b"real/\xe9t\xe9/a.png", b"fake/%C3.png", "fake/é%20.png".encode()):
+        file = tmp_path / os.fsdecode(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture.getvalue())
+    table = Folder(str(tmp_path)).load("train")
+    names = [path.removeprefix(f"{tmp_path}/") for (path,) in rows(table, "path")]
+    assert sorted(names) == ["fake/%C3.png", "fake/é%20.png", "real/%E9t%E9/a.png", "real/bad%FF%FE.png"]
+    for (path,) in rows(table, "path"):
+        assert load_image(path).shape == (4, 5, 3)
+        assert image_size(path) == (5, 4)
+        assert measure(path)["error"] == ""
+        assert stamp(path)[0] == len(picture.getvalue())
+    assert Rows.of(table).table["path"].to_pylist() == table["path"].to_pylist()
+    named = Paths([os.fsdecode(f"{tmp_path}/real/bad".encode() + b"\xff\xfe.png"), f"{tmp_path}/real/%E9t%E9"])
+    assert [load_image(path).shape for (path,) in rows(named.load("test"), "path")] == [(4, 5, 3)] * 2
+
+
+@pytest.mark.parametrize("where", ["s3://bucket/set", "https://example.org/set", "gs://b/x", "file:///data", "hdfs:/x"])
+def test_addresses_are_told_from_folders(where: str) -> None:
+    sources = (
+        Folder(where),
+        Packed(where),
+        Table(f"{where}.csv"),
+        ImdlBenco(f"{where}.json"),
+        GenImage(where),
+        Paths([where]),
+    )
+    for source in sources:
+        with pytest.raises(UserError, match="is an address; data are read from this machine alone: mount the bucket"):
+            source.load("train")
+
+
+def test_a_list_that_is_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list")
+    for source in (ImdlBenco, ForensicHub, Spai):
+        with pytest.raises(UserError, match="list"):
+            source(f"{tmp_path}/list").load("train")
 
 
 def test_limit_draws_with_its_seed(tmp_path: Path) -> None:
@@ -135,6 +211,7 @@ def test_table_reads_back_every_column(tmp_path: Path) -> None:
         "compression": "c23",
         "caption": "c",
         "explanation": "e",
+        "bits": 12,
     }
     table = to_table([full, {"path": "/x/b.png", "label": 0, "split": "test"}])
     pq.write_table(table, tmp_path / "t.parquet")

@@ -81,8 +81,11 @@ def test_none_keeps_native_pixels_and_pads_by_reflection():
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3), (225, 223), (224, 224), (1, 65_500)])
 def test_any_shape_gives_the_promised_tensors(augment, shape):
     image = smooth(*shape)
-    for resize in ("shorter", "squash", "none"):
-        if resize == "none" and augment in ("light", EVERY_STEP):  # their RandomResizedCrop resamples
+    for resize in ("shorter", "squash", "pad", "none"):
+        if resize in ("pad", "none") and augment in (
+            "light",
+            EVERY_STEP,
+        ):  # their RandomResizedCrop crops and resamples
             continue
         made = Transform(resize=resize, augment=augment)
         for view in (made.train(64), made.eval(64)):
@@ -106,6 +109,49 @@ def test_mask_goes_where_the_image_goes(resize, augment):
     for index in range(12):
         got, mask = view(image, bright(image), (0, 0, index))
         assert ((got[0] > 127) != (mask > 0.5)).float().mean() < 0.03
+
+
+@pytest.mark.parametrize(("height", "width"), [(768, 1024), (1024, 768), (30, 41), (64, 64), (5, 900), (333, 332)])
+def test_padding_shows_the_whole_image_in_its_own_shape(height, width):
+    image, mask = smooth(height, width), np.zeros((height, width), np.uint8)
+    mask[:, : max(1, width // 10)] = 255
+    made = Transform(resize="pad", augment="flip")
+    fixed = made.eval(64)
+    rows, columns = fixed.extent(height, width)
+    assert max(rows, columns) == 64
+    assert abs(rows / columns - height / width) * columns <= 0.5 * (1 + height / width) or min(rows, columns) == 1
+    pixels, area = fixed(image, mask, ())
+    whole = np.array(Image.fromarray(image).resize((columns, rows), Image.BILINEAR)).astype(int)
+    assert np.abs(pixels[:, :rows, :columns].permute(1, 2, 0).numpy() - whole).max() <= 1
+    for plane in (pixels, area):
+        assert not plane[..., rows:, :].any()
+        assert not plane[..., columns:].any()
+    if columns >= 10:
+        assert area[:rows, :columns].mean() == pytest.approx(0.1, abs=1 / columns)
+    seen = set()
+    for index in range(20):  # a flip turns the image and leaves the padding where it is
+        flipped, where = made.train(64)(image, mask, (0, 0, index))
+        turned = not torch.equal(flipped, pixels)
+        seen.add(turned)
+        back = flipped[:, :rows, :columns].flip(2) if turned else flipped[:, :rows, :columns]
+        assert torch.equal(back, pixels[:, :rows, :columns])
+        assert not flipped[:, :, columns:].any()
+        assert where.sum() == area.sum()
+    assert len(seen) == 2 or torch.equal(pixels[:, :rows, :columns], pixels[:, :rows, :columns].flip(2))
+
+
+@pytest.mark.parametrize("resize", ["shorter", "squash", "none"])
+def test_only_padding_has_an_extent(resize):
+    assert Transform(resize=resize).eval(64).extent(30, 50) is None
+
+
+def test_padding_contradicts_crops_and_steps_on_the_device():
+    with pytest.raises(UserError, match="crop_ratio has no meaning with resize: pad"):
+        Transform(resize="pad", crop_ratio=0.9)
+    with pytest.raises(UserError, match="shows a part of the image, which resize: pad forbids"):
+        Transform(resize="pad", augment="light")
+    with pytest.raises(UserError, match="on_device works on whole squares"):
+        Transform(resize="pad", augment="social", on_device=True)
 
 
 @pytest.mark.parametrize("augment", AUGMENTS, ids=NAMES)

@@ -223,6 +223,33 @@ def test_a_batch_of_one_class_is_no_pair_but_has_finite_losses(label: list[int])
     assert all(p.grad.isfinite().all() for p in detector.parameters())
 
 
+def test_a_fake_of_an_unknown_method_teaches_no_method() -> None:
+    detector, batch = Ucf(**SMALL).eval(), some(8)
+    batch["generator"] = torch.tensor([0, 1, 0, -1, 0, 2, 0, -1])
+    out = detector.encode(batch["image"])
+    out["specific_logits"] = logits = out["specific_logits"].detach().requires_grad_()
+    drawn: list[Tensor] = []
+    usual = detector.draw
+    detector.draw = lambda method: drawn.append(method) or usual(method)  # type: ignore[method-assign, func-returns-value]
+    loss = detector.paired_losses(out, batch)["specific"]
+    known = [0, 1, 2, 4, 5, 6]
+    want = torch.nn.functional.cross_entropy(logits[known], torch.tensor([0, 1, 0, 0, 2, 0]))
+    torch.testing.assert_close(loss, want)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert (slope.abs().amax(1) > 0).tolist() == [row in known for row in range(8)]
+    for _ in range(5):  # rows are [reals..., fakes...], the two unknown ones at 5 and 7
+        mixed = usual(drawn[0])["perm_specific"].tolist()
+        assert mixed[4:] == [4, 5, 6, 7]
+        assert sorted(mixed[:4]) == [0, 1, 2, 3]
+    batch["generator"] = torch.tensor([0, -1] * 4)
+    assert detector.paired_losses(out, batch)["specific"].isfinite()
+
+
+def test_says_of_how_many_fakes_no_method_is_known(faces: Path) -> None:
+    with pytest.warns(UserWarning, match=r"18 of 18 training fakes have no method \(column generator\)"):
+        fit(faces, Ucf(**SMALL))
+
+
 def test_shuffles_are_drawn_from_torch() -> None:
     detector, batch = Ucf(**SMALL), some(8)
     out = detector(batch["image"])

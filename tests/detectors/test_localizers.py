@@ -346,5 +346,7 @@ def test_setups_differ_in_data_and_loss_alone(yaml: str) -> None:
         batch, rate, epochs = 16, {"attention": 3e-4}.get(method, 1e-3), {"attention": 15}.get(method, 50)
     assert layer["data"]["init_args"]["batch_size"] == batch
     assert model["optimizer"]["init_args"]["lr"] == rate
-    assert layer["trainer"] == {"max_epochs": epochs, "limit_train_batches": 500}
+    assert layer["trainer"] == {"max_epochs": epochs}
+    assert layer["data"]["init_args"]["epoch_batches"] == 500, "whatever the number of images: 18,000 / 64 are 281"
     assert paper["model"]["init_args"] == {"input_size": 299, "protocol": "dolos"}
+    assert paper["checkpoint"] == {"monitor": "val/mean/loss", "mode": "min"}

@@ -143,9 +143,10 @@ def test_resizing_is_that_of_pil() -> None:
     own = np.asarray(Image.fromarray(prob[1].numpy()).resize((50, 64), Image.Resampling.BICUBIC))
     np.testing.assert_allclose(up[1], own, atol=1e-6)
     mask = torch.rand(2, 256, 256) > 0.5
-    for size in (37, 19, 32):
-        pil = np.asarray(Image.fromarray(mask[0].numpy()).resize((size, size), Image.Resampling.NEAREST))
-        assert np.array_equal(m.resize_mask(mask, (size, size))[0], pil)
+    for height, width in ((37, 37), (19, 19), (32, 32), (299, 299), (224, 299), (1, 3), (600, 224)):
+        pil = np.asarray(Image.fromarray(mask[0].numpy()).resize((width, height), Image.Resampling.NEAREST))
+        assert np.array_equal(m.resize_mask(mask, (height, width))[0], pil), (height, width)
+        assert m.resize_mask(mask, (height, width)).dtype == torch.bool
 
 
 def test_hand_made() -> None:

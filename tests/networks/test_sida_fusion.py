@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from dfl.networks import SidaFusion
@@ -20,12 +21,17 @@ def test_official_equals_the_official_code() -> None:
     torch.testing.assert_close(out, torch.from_numpy(GOLDEN["fusion/out"]), rtol=1e-5, atol=1e-6)
 
 
-def test_official_is_dead() -> None:
+def test_official_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    # on some processors the backward pass of the fused kernel gives 1e-7 here
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
     fusion, kind = SidaFusion(32, mode="official"), torch.randn(4, 3, requires_grad=True)
     seg = torch.randn(4, 32)
     fusion(kind, seg).square().sum().backward()
     assert kind.grad.abs().max() == 0
     assert fusion.project.weight.grad.abs().max() == 0
+    asks_and_keys, values = fusion.attention.in_proj_weight.grad.split((64, 32))
+    assert asks_and_keys.abs().max() == 0
+    assert values.abs().max() > 0
     torch.testing.assert_close(fusion(kind, seg), fusion(-kind, seg))
 
 

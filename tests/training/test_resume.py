@@ -52,6 +52,7 @@ class Copies(AtomicCheckpointIO):
     """Keep every version of ``last.ckpt``."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder = folder
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:

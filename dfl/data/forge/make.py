@@ -257,7 +257,7 @@ def _one(folder: Path, look: Look, job: plan.Job) -> dict[str, Any]:
 
 def _opened(picture: plan.Picture, look: Look) -> tuple[np.ndarray, tuple[int, int]]:
     """Return the pixels of a picture, shrunk if asked for, and the (width, height) that it has on disk."""
-    image = load_image(picture.path)
+    image = load_image(picture.path, bits=picture.bits)
     height, width = image.shape[:2]
     scale = (look.max_side or max(width, height)) / max(width, height)
     if scale < 1:

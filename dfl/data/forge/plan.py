@@ -19,6 +19,7 @@ import pyarrow as pa
 from dfl.data.forge import makers
 from dfl.data.forge.shapes import Kind, files_in
 from dfl.data.locators import split
+from dfl.data.mask_sets import MOST, decided, of_masks
 from dfl.data.sources.base import SPLIT_NAMES, TIES
 from dfl.data.splits import assign, components
 from dfl.errors import UserError
@@ -38,6 +39,7 @@ class Picture:
         mask: File of its given mask or segments; ''.
         rule: How a given mask is read.
         known: What else its row says, for the table.
+        bits: Those of its row (``dfl/data/depths.py``).
     """
 
     path: str
@@ -46,6 +48,7 @@ class Picture:
     mask: str
     rule: str
     known: dict[str, str]
+    bits: int = -1
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def pictures(table: pa.Table, shapes: Kind, masks: str | None, shares: dict[str,
     Raises:
         UserError: If there is none, or a picture is in two splits.
     """
+    if shapes == "given" and masks is None:
+        table = decided(table, "the pictures")
     rows = [row for row in table.to_pylist() if row["label"] != 1]
     if len(rows) < len(table):
         print(f"{len(table) - len(rows):,} of {len(table):,} images are fakes already and are left out")
@@ -74,14 +79,15 @@ def pictures(table: pa.Table, shapes: Kind, masks: str | None, shares: dict[str,
     names = _names([row["path"] for row in rows])
     splits = _splits(rows, names, shares, seed)
     files = files_in(masks, shapes) if masks is not None and shapes in ("given", "segments") else None
+    given = of_masks(list(files.values())[:MOST], str(masks)) if files is not None and shapes == "given" else ""
     found = []
     for row, name, side in zip(rows, names, splits, strict=True):
         mask = row["mask"] if files is None else files.get(Path(split(row["path"])[0]).stem)
         if mask == "" and files is not None:
             raise UserError(f"--masks {masks!r} holds two files for {Path(name).stem}: name a folder with one of each")
         known = {key: row[key] for key in ("identity", "video", "group")}
-        rule = row["mask_rule"] if files is None else ""
-        found.append(Picture(row["path"], name, side, mask or "", rule, known))
+        rule = row["mask_rule"] if files is None else given
+        found.append(Picture(row["path"], name, side, mask or "", rule, known, row["bits"]))
     if shapes == "segments" and files is None:
         raise UserError("--shapes segments needs --masks FOLDER, which holds the segments")
     return found
@@ -160,6 +166,7 @@ def digest(work: list[Job]) -> str:
     for job in work:
         names = [(maker, [donor.name for donor in donors]) for maker, donors in job.fakes]
         known = asdict(job.picture) | {"path": "", "mask": Path(job.picture.mask).name}
+        known.pop("bits")  # follows from the files
         whole.update(json.dumps([known, names, _bytes(job.picture.path), _bytes(job.picture.mask)]).encode())
     return whole.hexdigest()
 

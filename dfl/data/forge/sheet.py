@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dfl.data.decoding import read_image, read_mask
+from dfl.data.decoding import read_image
+from dfl.data.masks import load_mask
 
 #: Colour of a mask's outline and tint: Okabe and Ito's vermilion, as fakes have it everywhere here.
 TINT = (213, 94, 0)
@@ -38,7 +39,8 @@ def contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 24, 
 
 def _strip(folder: Path, original: str, row: Mapping[str, Any], side: int) -> np.ndarray:
     fake = read_image(folder / row["path"])
-    mask = read_mask(folder / row["mask"], size=(fake.shape[1], fake.shape[0]))
+    mask = load_mask(str(folder / row["mask"]), "max", (fake.shape[1], fake.shape[0]))
+    assert mask is not None
     seen = fake.copy()
     seen[mask > 0] = (0.55 * seen[mask > 0] + 0.45 * np.array(TINT)).astype(np.uint8)
     pictures = [read_image(folder / original), fake, mask[..., None].repeat(3, 2), seen]

@@ -9,6 +9,7 @@ train and test; validation is carved out of train), ``Unsplit`` (it has no split
 """
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dfl.data.decoding import escaped
 from dfl.data.splits import split_column
 from dfl.errors import UserError, near
 
@@ -55,6 +57,10 @@ FAKE_NAMES = frozenset(
 )
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif"])
 
+#: What to tell of an address in place of a folder; Path makes one slash of two.
+NO_URLS = "data are read from this machine alone: mount the bucket, or copy it, with your own tool (docs/data.md, Pack)"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}\S")
+
 #: The columns of every table of rows. Absent: -1 for numbers, '' for text.
 ROW_SCHEMA = pa.schema(
     [
@@ -75,6 +81,7 @@ ROW_SCHEMA = pa.schema(
         ("compression", pa.string()),  # c23, c40, raw, jpeg75, ...
         ("caption", pa.string()),
         ("explanation", pa.string()),
+        ("bits", pa.int8()),  # how many a 16-bit gray image holds that does not say so itself (dfl/data/depths.py)
     ]
 )
 #: Text that hardly repeats; all other text is names, which may be kept once each (Arrow dictionaries).
@@ -84,13 +91,22 @@ TIES = ("identity", "video", "source")
 _DEFAULTS: dict[str, Any] = {f.name: "" if pa.types.is_string(f.type) else -1 for f in ROW_SCHEMA}
 
 
+def is_url(where: str | Path) -> bool:
+    """Tell whether a path was meant as an address."""
+    return bool(_URL.match(str(where)))
+
+
 def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Build a table of rows from mappings; keys left out are absent (-1 or '')."""
+    """Build a table of rows from mappings; keys left out are absent (-1 or ''), odd bytes of names ``escaped``."""
     columns: dict[str, list[Any]] = {name: [] for name in _DEFAULTS}
     for row in rows:
         for name, default in _DEFAULTS.items():
             columns[name].append(row.get(name, default))
-    return pa.table(columns, schema=ROW_SCHEMA)
+    try:
+        return pa.table(columns, schema=ROW_SCHEMA)
+    except UnicodeEncodeError:
+        texts = {name: list(map(escaped, column)) for name, column in columns.items() if _DEFAULTS[name] == ""}
+        return pa.table(columns | texts, schema=ROW_SCHEMA)
 
 
 def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> int | None:
@@ -106,7 +122,8 @@ def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> i
 def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Return all image files under a folder, sorted by path, whatever the case of their suffix.
 
-    Links are followed. Names that start with a dot are left out: macOS writes such a twin beside every file.
+    Links are followed, and each real folder is taken once. Names that start with a dot are left out: macOS writes such
+    a twin beside every file.
     """
     return [Path(name) for name in names_in(folder, suffixes)]
 
@@ -114,19 +131,23 @@ def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[P
 def names_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
     """Return the same as text, which is what millions of images need."""
     found: list[str] = []
-    for top, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".") and not _leads_up(os.path.join(top, f))]
-        found += [
-            os.path.join(top, f) for f in files if not f.startswith(".") and os.path.splitext(f)[1].lower() in suffixes
-        ]
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}  # a link that leads up leads out of here
+    waiting = [str(folder)]
+    for start in waiting:  # links wait, so that a folder is found by its own name before any other
+        for top, folders, files in os.walk(start):
+            real = os.path.realpath(top)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = [f for f in folders if not f.startswith(".")]
+            waiting += sorted(link for f in folders if os.path.islink(link := os.path.join(top, f)))
+            found += [
+                os.path.join(top, f)
+                for f in files
+                if not f.startswith(".") and os.path.splitext(f)[1].lower() in suffixes
+            ]
     return sorted(found, key=lambda name: name.split(os.sep))
-
-
-def _leads_up(folder: str) -> bool:
-    """Whether a folder is a link to a folder above it, which would be walked for ever."""
-    return os.path.islink(folder) and f"{os.path.realpath(os.path.dirname(folder))}/".startswith(
-        f"{os.path.realpath(folder)}/"
-    )
 
 
 def part(table: pa.Table, split: str, fractions: Mapping[str, float] | None, seed: int) -> pa.Table:
@@ -213,6 +234,8 @@ class Source(ABC):
 
     def missing(self, what: str, where: str | Path) -> UserError:
         """Return the one error for data that are not there: what was looked for, where, and how to get it."""
+        if is_url(where):
+            return UserError(f"{type(self).__name__}: {where} is an address; {NO_URLS}")
         return UserError(
             f"{type(self).__name__}: no {what} at {Path(where).expanduser().absolute()}; {self.get}; "
             "`make demo` needs no data of yours"
@@ -222,7 +245,7 @@ class Source(ABC):
         """Return the error for a half unpacked set: what was expected, what was found, which argument to change."""
         folder = Path(where).expanduser().absolute()
         if not folder.is_dir():
-            return self.missing(what.removeprefix("the "), folder)
+            return self.missing(what.removeprefix("the "), where)
         names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if not p.name.startswith("."))
         found = ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
         return UserError(

@@ -30,7 +30,7 @@ class Dolos(Source):
     licence = "CC BY-NC-SA 4.0"
     citation = "Tantaru et al., Weakly-supervised deepfake localization in diffusion-generated images, WACV 2024"
     label_convention = "folders real and fake"
-    mask_convention = "255 = unchanged, 0 = manipulated, in the first channel"
+    mask_convention = "255 = unchanged, 0 = manipulated, first channel; between: under 128, in the test under 255"
 
     def __init__(
         self,
@@ -67,6 +67,8 @@ class Dolos(Source):
                 return []  # the set has none
             raise self.expected(f"images/{split} and masks/{split}", folder)
         there = {p.name for p in masks.iterdir()} if masks.is_dir() else set()
+        # of the gray values between its code takes the dark half in training and validation, and all in the test
+        rule = "r<255" if split == "test" else "r<128"
         rows: list[Row] = []
         for row in plain_rows(images, 1, **made_by(name, "inpainting")):
             file = Path(row["path"]).name
@@ -74,5 +76,5 @@ class Dolos(Source):
                 raise UserError(
                     f"Dolos: no mask for {row['path']}; expected {masks / file}; unpack the masks, or set root"
                 )
-            rows.append(row | {"class_label": 2, "mask": str(masks / file), "mask_rule": "r<128"})
+            rows.append(row | {"class_label": 2, "mask": str(masks / file), "mask_rule": rule})
         return rows

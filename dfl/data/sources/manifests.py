@@ -45,7 +45,7 @@ class _List(Source):
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
-        if not self.file.exists():
+        if not (self.file.is_file() or self.file.is_dir()):
             raise self.missing("list", self.file)
         rows = self.rows()
         for column in ("path", "mask"):

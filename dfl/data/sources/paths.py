@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dfl.data.sources.base import Source, images_in, to_table
+from dfl.data.decoding import on_disk
+from dfl.data.sources.base import NO_URLS, Source, images_in, is_url, to_table
 from dfl.errors import UserError
 
 
@@ -17,13 +18,15 @@ class Paths(Source):
 
     def __init__(self, paths: list[str]) -> None:
         super().__init__()
-        self.paths = [Path(p).expanduser() for p in paths]
+        self.paths = [Path(on_disk(p)).expanduser() for p in paths]
 
     def items(self, split: str) -> pa.Table:
         """Return one row for each image, in the order given; the split does not matter."""
         files: list[Path] = []
         for path in self.paths:
             if not path.exists():
+                if is_url(path):
+                    raise UserError(f"{path} is an address; {NO_URLS}")
                 raise UserError(f"no file or folder {str(path)!r} in {Path.cwd()}")
             files += images_in(path) if path.is_dir() else [path]
         if not files:

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from dfl.data.locators import all_below, below
+from dfl.data.masks import check_rule
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source, label_of
 from dfl.data.splits import split_column
 from dfl.data.text_columns import one_piece, pieces
@@ -36,6 +37,7 @@ ALIASES = {
     "compression": ("compression",),
     "caption": ("caption", "prompt"),
     "explanation": ("explanation",),
+    "bits": ("bits",),
 }
 
 _TEXT = frozenset(field.name for field in ROW_SCHEMA if pa.types.is_string(field.type))
@@ -53,6 +55,8 @@ class Table(Source):
         columns: Column of the file by our name, for example ``{path: img, label: is_real}``; only where the
             name is not one of the usual ones.
         label_of_fake: The value that means fake. None: 1, or a name such as fake.
+        mask_rule: How masks are read that have no rule in the table (``dfl/data/masks.py``), such as ``max>0``; by
+            default the set's masks are looked at together.
         fractions: Share of train, val and test where the file has no split column; None puts all images in
             every split.
         seed: Seed of the split by fraction.
@@ -66,6 +70,7 @@ class Table(Source):
         root: str | None = None,
         columns: dict[str, str] | None = None,
         label_of_fake: str | int | None = None,
+        mask_rule: str = "",
         fractions: dict[str, float] | None = None,
         seed: int = 0,
         limit: int | dict[str, int] | None = None,
@@ -76,6 +81,7 @@ class Table(Source):
         self.root = Path(root).expanduser() if root else self.file.parent
         self.columns, self.label_of_fake, self.fractions, self.seed = columns or {}, label_of_fake, fractions, seed
 
+        self.mask_rule = check_rule(mask_rule)
         self._held: tuple[tuple[int, int], pa.Table] | None = None
 
     def items(self, split: str) -> pa.Table:
@@ -84,7 +90,7 @@ class Table(Source):
         table = pa.table({name: _texts(column) for name, column in self._columns(raw).items() if name in _TEXT})
         label = self._labels(raw.column(self._column(raw.column_names, "label")))
         table = table.append_column("label", label)
-        for name in ("class_label", "frame"):
+        for name in ("class_label", "frame", "bits"):
             if found := self._column(raw.column_names, name):
                 table = table.append_column(name, self._numbers(raw.column(found), name))
         del raw
@@ -103,6 +109,12 @@ class Table(Source):
         absent = {"class_label": table["label"]} if "class_label" not in table.column_names else {}
         if "mask" in table.column_names and len(table):
             table = _put(table, "mask", self._masks(table["mask"]))
+        if self.mask_rule:
+            rule = _same(ROW_SCHEMA.field("mask_rule"), len(table), self.mask_rule)
+            if "mask_rule" in table.column_names:
+                own = table["mask_rule"].cast(pa.string())
+                rule = pc.if_else(pc.equal(own, ""), self.mask_rule, own)
+            table = _put(table, "mask_rule", rule)
         for field in ROW_SCHEMA:
             if field.name not in table.column_names:
                 table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))

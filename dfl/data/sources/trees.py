@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from dfl.data.decoding import DecodeError, read_file
 from dfl.data.locators import locate, split
 from dfl.data.sources.base import IMAGE_SUFFIXES, Source, images_in, label_of, names_in
 from dfl.errors import UserError, near
@@ -25,9 +26,9 @@ def read_json(file: Path, kind: type[J]) -> J:
         UserError: If it cannot be read, or holds something else.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as e:
-        raise UserError(f"cannot read the JSON file {file}: {e}") from e
+        content = json.loads(read_file(str(file)))
+    except (ValueError, DecodeError, RecursionError) as e:
+        raise UserError(f"cannot read the JSON file {file}: {getattr(e, 'reason', e)}") from e
     if not isinstance(content, kind):
         raise UserError(f"{file} holds a {type(content).__name__}; expected a {kind.__name__}")
     return content
@@ -65,18 +66,28 @@ def chosen(there: Sequence[str], wanted: Sequence[str] | None, argument: str, so
     return [name for name in there if name in set(wanted)]
 
 
-def class_folders(source: Source, folder: Path) -> list[tuple[Path, int]]:
+def class_folders(source: Source, folder: Path, seen: set[str] | None = None) -> list[tuple[Path, int]]:
     """Return the folders of real and fake images below a folder, at any depth, with their labels.
+
+    Args:
+        source: Who asks.
+        folder: Where to look.
+        seen: Real paths of folders that were looked at: links may lead there again.
 
     Raises:
         UserError: If some branch has none of them, or only one of the two.
     """
-    subs = subfolders(folder)
+    seen = {os.path.realpath(folder)} if seen is None else seen
+    all_subs = subfolders(folder)
+    subs = {name: path for name, path in all_subs.items() if os.path.realpath(path) not in seen}
+    if all_subs and not subs:
+        return []
+    seen.update(map(os.path.realpath, subs.values()))
     found = [(path, label) for name, path in subs.items() if (label := label_of(name)) is not None]
     if len({label for _, label in found}) == 1:
         raise source.expected("a folder of real and one of fake images", folder)
     for path in (p for name, p in subs.items() if label_of(name) is None):
-        found += class_folders(source, path)
+        found += class_folders(source, path, seen)
     if not found:
         raise source.expected("folders of real and fake images (0_real and 1_fake, nature and ai, ...)", folder)
     return found
@@ -155,7 +166,7 @@ def present(source: Source, rows: list[Row], where: Path, change: str, missing: 
                 listings[folder] = set(os.listdir(folder))
             except OSError:
                 listings[folder] = set()
-        return name in listings[folder]
+        return name in listings[folder] or os.path.basename(locator) in listings[folder]
 
     kept = [row for row in rows if there(row["path"])]
     if len(kept) < len(rows):

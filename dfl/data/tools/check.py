@@ -26,7 +26,7 @@ from dfl.data.tools.check_page import page
 from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.leak import FOLDS, Score, leak
-from dfl.data.tools.scan import scanned
+from dfl.data.tools.scan import read_by, scanned, unclear
 from dfl.data.tools.twins import Twins, exact, near
 from dfl.data.tools.work import making
 from dfl.errors import UserError
@@ -107,7 +107,8 @@ def _facts(sources: list[str], folder: Path, root: str | None, workers: int | No
         table["width"].cast(pa.string()), table["height"].cast(pa.string()), pa.scalar("x")
     )
     size = pc.if_else(pc.less(table["width"], 0), "", size)
-    return table.append_column("size", size)
+    rules = pa.array(read_by(table), pa.string())  # for the page
+    return table.set_column(table.column_names.index("mask_rule"), "mask_rule", rules).append_column("size", size)
 
 
 def _is_scan(path: Path) -> bool:
@@ -126,6 +127,7 @@ def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Tabl
     """
     place, places = _places(table)
     same = exact(table["sha256"], place, len(places))
+    hashed = exact(pc.if_else(pc.equal(table["phash"], ""), "", table["sha256"]), place, len(places))
     alike = near(table["phash"], place, len(places), distance)
     names = table["set"].unique().to_pylist()
     scores = {"all": leak(table)}
@@ -136,6 +138,7 @@ def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Tabl
         "counts": {name: counts for name in COUNTED if (counts := _counts(table, name))},
         "places": {name: _of_classes(table, place == i) for i, name in enumerate(places)},
         "unreadable": _named(table, "error"),
+        "unclear masks": unclear(table),
         "masks": {
             "unusable": _named(table, "mask_error"),
             "with": int(pc.sum(pc.not_equal(table["mask"], "")).as_py() or 0),
@@ -148,6 +151,8 @@ def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Tabl
             "distance": distance,
             "exact": same.among.tolist(),
             "near": alike.among.tolist(),
+            # an unreadable file may be the same as another, and is near to none
+            "near, not the same file": (alike.among - hashed.among).tolist(),
             "both labels": _both_labels(table, same),
             "pairs": {"exact": _pairs(table, same, places, place), "near": _pairs(table, alike, places, place)},
             "cut": alike.cut,
@@ -253,7 +258,7 @@ def _problems(found: Mapping[str, Any]) -> Iterable[Problem]:
     for name, one in found["places"].items():
         if bool(one["real"]) != bool(one["fake"]):
             yield Problem("note", f"{name} has one class ({'real' if one['real'] else 'fake'}): its AUROC is undefined")
-    yield from _of_masks(found["masks"])
+    yield from _of_masks(found["masks"], found["unclear masks"])
     yield from _of_copies(found["copies"])
     for column, names in found["ties"].items():
         if names:
@@ -262,18 +267,20 @@ def _problems(found: Mapping[str, Any]) -> Iterable[Problem]:
     yield from _of_leak(found["leak"])
 
 
-def _of_masks(masks: Mapping[str, Any]) -> Iterable[Problem]:
+def _of_masks(masks: Mapping[str, Any], unclear: Mapping[str, str]) -> Iterable[Problem]:
     if bad := masks["unusable"]:
         path, reason = next(iter(bad.items()))
         yield Problem("error", f"{len(bad):,} masks cannot be used, such as that of {path}: {reason}")
+    for name, why in unclear.items():
+        yield Problem("error", f"masks of {name}: {why} (mask_rule, as an argument of Table or a column)")
     for name, hint in (
-        ("empty on fakes", "is the polarity right?"),
+        ("empty on fakes", "see above" if unclear else "is the polarity right, or the mask_rule?"),
         ("full", "nothing is left that is real: is it a synthetic image, or is the polarity wrong?"),
         ("not empty on real images", "is the polarity or the label wrong?"),
     ):
         if paths := masks[name]:
             yield Problem("warning", f"{len(paths):,} masks are {name}, such as that of {paths[0]}; {hint}")
-    if masks["with"] and not any(masks[name] for name in masks if name != "with"):
+    if masks["with"] and not unclear and not any(masks[name] for name in masks if name != "with"):
         yield Problem("fine", f"all {masks['with']:,} masks fit their images, and none is empty or full")
 
 
@@ -281,8 +288,7 @@ def _of_copies(copies: Mapping[str, Any]) -> Iterable[Problem]:
     places = copies["places"]
     if wrong := copies["both labels"]:
         yield Problem("error", f"{len(wrong):,} rows are of files that are both real and fake, such as {wrong[0]}")
-    others = [[a - b for a, b in zip(*both, strict=True)] for both in zip(copies["near"], copies["exact"], strict=True)]
-    for what, among in (("the same file", copies["exact"]), ("a near copy", others)):
+    for what, among in (("the same file", copies["exact"]), ("a near copy", copies["near, not the same file"])):
         clean = True
         for i, one in enumerate(places):
             for j, other in enumerate(places):

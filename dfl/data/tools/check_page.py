@@ -71,14 +71,15 @@ def _samples(table: pa.Table) -> Iterable[str]:
 def _figure(table: pa.Table, row: int, mask: bool = False) -> str:
     path, generator, size = (table[name][row].as_py() for name in ("path", "generator", "size"))
     said = f"<b>{html.text(generator or size)}</b>{html.text(path.rpartition('/')[2])}"
-    picture = _picture(path, *(table[name][row].as_py() for name in ("mask", "mask_rule")) if mask else ("", ""))
+    bits, file, rule = (table[name][row].as_py() for name in ("bits", "mask", "mask_rule"))
+    picture = _picture(path, file if mask else "", rule, bits)
     return f'<figure title="{html.text(path)}">{picture}<figcaption>{said}</figcaption></figure>'
 
 
-def _picture(path: str, mask: str = "", rule: str = "") -> str:
+def _picture(path: str, mask: str = "", rule: str = "", bits: int = -1) -> str:
     """Return a thumbnail, with what the mask covers in red; a word where it cannot be read."""
     try:
-        pixels = load_image(path)
+        pixels = load_image(path, bits=bits)
         area = load_mask(mask, rule, (pixels.shape[1], pixels.shape[0])) if mask else None
     except DecodeError:
         return "<p class=soft>cannot be read</p>"

@@ -23,7 +23,7 @@ from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.output import LeftOut, Output, fingerprint
-from dfl.data.tools.pixels import centre, encoded, encoded_mask, shorter_to
+from dfl.data.tools.pixels import centre, encoded, shorter_to
 from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
 from dfl.runs.files import whole, write
@@ -70,7 +70,7 @@ def equalize(
     """
     if size < 16 or not 1 <= quality <= 100:
         raise UserError(f"equalize: size is at least 16 and quality 1 to 100, not {size} and {quality}")
-    table = rows(open_sources(sources, root))
+    table = rows(open_sources(sources, root), decide=True)
     unknown = table.filter(pc.less(table["label"], 0))
     if len(unknown):
         raise UserError(f"equalize needs labels, and {len(unknown)} images have none, such as {unknown['path'][0]}")
@@ -99,7 +99,8 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     names = [_name(i, *facts) for i, facts in enumerate(named)]
     for parent in {Path(name).parent for name in names}:
         (folder.partial / parent).mkdir(parents=True, exist_ok=True)
-    tasks = zip(origins, table["mask"].to_pylist(), table["mask_rule"].to_pylist(), names, strict=True)
+    given = (table[column].to_pylist() for column in ("mask", "mask_rule", "bits"))
+    tasks = zip(origins, *given, names, strict=True)
     keep, masks = [], []
     with workers as pool:
         for i, (mask, reason) in enumerate(pool.map(partial(_written, str(folder.partial), suffix, settings), tasks)):
@@ -113,7 +114,7 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     kept = table.take(pa.array(keep))
     columns = {name: kept[name] for name in kept.column_names}
     columns |= {"path": pa.array([names[i] + suffix for i in keep]), "mask": pa.array(masks)}
-    columns |= {"mask_rule": pa.array([""] * len(keep)), "origin": kept["path"]}
+    columns |= {"mask_rule": pa.array(["max" * bool(mask) for mask in masks]), "origin": kept["path"]}
     with whole(folder.partial / "table.parquet") as part:
         pq.write_table(pa.table(columns, schema=SCHEMA), part)
     counts: dict[str, Counter[str]] = {}
@@ -130,15 +131,17 @@ def _name(i: int, origin: str, part: str, label: int) -> str:
     return "/".join(filter(None, (part, _CLASSES[label], f"{i:07d}_{stem}")))
 
 
-def _written(folder: str, suffix: str, settings: dict[str, Any], task: tuple[str, str, str, str]) -> tuple[str, str]:
+def _written(
+    folder: str, suffix: str, settings: dict[str, Any], task: tuple[str, str, str, int, str]
+) -> tuple[str, str]:
     """Write one image and its mask, unless they are there; return the mask's name, and why nothing could be written."""
-    path, mask, rule, name = task
+    path, mask, rule, bits, name = task
     cover, size = f"masks/{name}.png", settings["size"]
     file = Path(folder, name + suffix)
     if file.is_file() and file.stat().st_size:  # the mask was written first
         return cover if Path(folder, cover).is_file() else "", ""
     try:
-        image = load_image(path)
+        image = load_image(path, bits=bits)
         area = load_mask(mask, rule, (image.shape[1], image.shape[0]))
     except DecodeError as error:
         return "", error.reason
@@ -149,7 +152,7 @@ def _written(folder: str, suffix: str, settings: dict[str, Any], task: tuple[str
     image, area = centre(image, area, size)
     if area is not None:
         Path(folder, cover).parent.mkdir(parents=True, exist_ok=True)
-        write(Path(folder, cover), encoded_mask(area), sync=False)
+        write(Path(folder, cover), encoded(area, "png"), sync=False)
     content = encoded(image, settings["format"], settings.get("quality", 95), settings.get("subsampling", "4:4:4"))
     write(file, content, sync=False)
     return "" if area is None else cover, ""

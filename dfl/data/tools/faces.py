@@ -87,8 +87,8 @@ def faces(
     table = rows(open_sources(sources, root))
     file = parquet_file(output)
     tasks = [
-        (path, known.get(os.path.abspath(split(path)[0]), {}) if known is not None else str(weights), min_score)
-        for path in table["path"].to_pylist()
+        (path, known.get(os.path.abspath(split(path)[0]), {}) if known is not None else str(weights), min_score, bits)
+        for path, bits in zip(table["path"].to_pylist(), table["bits"].to_pylist(), strict=True)
     ]
     out: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
@@ -143,11 +143,11 @@ def _boxed(locator: str, words: str) -> str:
     return locate(file, **inside, xywh=words)
 
 
-def _look(task: tuple[str, dict[int, list[Box]] | str, float]) -> tuple[tuple[int, int], list[Box]] | str:
+def _look(task: tuple[str, dict[int, list[Box]] | str, float, int]) -> tuple[tuple[int, int], list[Box]] | str:
     """Return the size of an image and its faces; or why there is none."""
-    path, known, min_score = task
+    path, known, min_score, bits = task
     try:
-        pixels = load_image(path)
+        pixels = load_image(path, bits=bits)
         size = (pixels.shape[1], pixels.shape[0])
         found = _detected(pixels, known, min_score) if isinstance(known, str) else known.get(_frame(path, known), [])
     except DecodeError as error:

@@ -6,6 +6,7 @@ These are what a detector could learn in place of the picture (``dfl data check`
 import hashlib
 import io
 import os
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -14,9 +15,11 @@ import pyarrow as pa
 from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 
-from dfl.data.decoding import MAX_PIXELS, DecodeError
+from dfl.data.containers import AbsentCell
+from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk
 from dfl.data.locators import load_image, read_bytes, split
-from dfl.data.masks import load_mask
+from dfl.data.mask_sets import look
+from dfl.data.masks import load_mask, says
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.errors import UserError
 
@@ -38,6 +41,7 @@ FACTS = pa.schema(
         ("error", pa.string()),  # why the image cannot be read
         ("mask_error", pa.string()),  # why its mask cannot be used
         ("mask_share", pa.float32()),  # of its pixels that are manipulated
+        ("mask_values", pa.string()),  # what its file holds, as ``mask_sets.look`` says it, where no rule is named
     ]
 )
 #: A table that ``dfl data scan`` writes.
@@ -69,27 +73,41 @@ def need_imagehash() -> None:
 def stamp(path: str) -> tuple[int, int]:
     """Return (bytes, mtime in ns) of the file behind a locator; (-1, -1) if it is not there."""
     try:
-        found = os.stat(split(path)[0])
+        found = os.stat(on_disk(split(path)[0]))
     except (OSError, ValueError):
         return -1, -1
     return found.st_size, found.st_mtime_ns
 
 
-def measure(path: str, mask: str = "", rule: str = "", max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """Return the facts of one image and its mask, by the names of ``FACTS``; what is wrong goes to ``error``."""
+def measure(
+    path: str, mask: str = "", rule: str = "", read_by: str | None = None, bits: int = -1, max_pixels: int = MAX_PIXELS
+) -> dict[str, Any]:
+    """Return the facts of one image and its mask, by the names of ``FACTS``; what is wrong goes to ``error``.
+
+    Args:
+        path: Its locator.
+        mask: That of its mask.
+        rule: The rule of its row.
+        read_by: The rule of its set (``mask_sets.py``), where that of its row leaves it open.
+        bits: Those of its row.
+        max_pixels: Images with more pixels are refused.
+    """
     facts = dict(_ABSENT)
     facts["mtime"] = stamp(path)[1]
     try:
         content = read_bytes(path)
         facts |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         facts |= _header(content)
-        pixels = load_image(path, max_pixels=max_pixels)
+        pixels = load_image(path, max_pixels=max_pixels, bits=bits)
     except DecodeError as error:
         return facts | {"error": error.reason}
     height, width = pixels.shape[:2]
     facts |= {"width": width, "height": height, "phash": perceptual_hash(pixels)}
     try:
-        area = load_mask(mask, rule, (width, height), max_pixels=max_pixels)
+        if mask and not mask.startswith("polygon:") and not says(rule):
+            with suppress(AbsentCell):
+                facts["mask_values"] = look(mask, max_pixels)
+        area = load_mask(mask, read_by or rule, (width, height), max_pixels=max_pixels)
     except DecodeError as error:
         return facts | {"mask_error": error.reason}
     if area is not None:

@@ -15,8 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl import config
+from dfl.data.decoding import escaped
+from dfl.data.depths import deepened
+from dfl.data.mask_sets import decided
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
-from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, SPLITS, label_of
+from dfl.data.sources.base import NO_URLS, ROW_SCHEMA, SPLIT_NAMES, SPLITS, is_url, label_of
 from dfl.data.sources.packed import RECORD
 from dfl.data.sources.written import built
 from dfl.errors import UserError
@@ -49,21 +52,30 @@ def open_sources(words: list[str], root: str | None = None) -> list[Given]:
         if path.suffix.lower() in (".csv", ".parquet"):
             found.append(Given(path.stem, Table(str(path))))
         elif path.is_dir():
-            found.append(Given(path.resolve().name, _folder(path)))
+            found.append(Given(escaped(path.resolve().name), _folder(path)))
+        elif is_url(word):
+            raise UserError(f"{word} is an address; {NO_URLS}")
         else:
             found += _of_config(config.find(word), root)
     return found
 
 
-def rows(given: list[Given]) -> pa.Table:
+def rows(given: list[Given], decide: bool = False) -> pa.Table:
     """Return the rows of all sources, with a column ``set``; a row that comes twice in a split is kept once.
 
     A split that a source does not have is said; one that has none at all is an error.
 
+    Args:
+        given: The sources.
+        decide: Have every mask's rule, for verbs that read masks.
+
     Raises:
-        UserError: The source's own, if it gives no row.
+        UserError: The source's own, if it gives no row; if a set's masks can be read in more than one way.
     """
-    return pa.concat_tables([_rows_of(one) for one in given])
+    tables = [_rows_of(one) for one in given]
+    if decide:
+        tables = [decided(table, one.name) for one, table in zip(given, tables, strict=True)]
+    return pa.concat_tables(tables)
 
 
 def _rows_of(one: Given) -> pa.Table:
@@ -87,7 +99,7 @@ def _rows_of(one: Given) -> pa.Table:
         raise lacking[0][1]
     for split, reason in lacking:
         print(f"{one.name}: nothing in {split}: {' '.join(str(reason).split())}")
-    table = _unique(pa.concat_tables(parts))
+    table = deepened(_unique(pa.concat_tables(parts)), one.name)
     return table.append_column("set", pa.array([one.name] * len(table), pa.string()))
 
 

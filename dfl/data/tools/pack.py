@@ -3,7 +3,7 @@
 A shard is an Arrow IPC file: the columns ``image`` and ``mask`` hold the bytes of files, the others what is known of
 each row. It is memory-mapped, so any row can be read at any time for the cost of its own bytes. That is what makes the
 promise of exact resume hold for packed sets without further code: the sampler asks for (row, epoch) as it does for
-files. ``Packed`` reads the folder, or its copy at a URL.
+files. ``Packed`` reads the folder.
 
 Cut off at any moment, the same command goes on with the next shard. The bytes depend on the images alone, never on the
 number of processes; only the record holds a date.
@@ -28,7 +28,7 @@ from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.sources.packed import INDEX, RECORD
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.output import LeftOut, Output, fingerprint
-from dfl.data.tools.pixels import encoded, encoded_mask, shorter_to
+from dfl.data.tools.pixels import encoded, shorter_to
 from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
 from dfl.runs.files import whole, write
@@ -84,7 +84,7 @@ def pack(
         raise UserError(
             f"pack: size is at least 16, quality 1 to 100, shard at least 1, not {size}, {quality}, {shard}"
         )
-    table = rows(open_sources(sources, root))
+    table = rows(open_sources(sources, root), decide=True)
     settings: dict[str, Any] = {"size": size, "encoding": encoding, "keep": keep, "shard": shard}
     settings |= {"quality": quality} if encoding == "jpeg" else {}
     with making("pack", Path(output)):
@@ -130,7 +130,7 @@ def _shard(
         found = json.loads(note.read_text(encoding="utf-8"))
         pool.skip(len(piece))
     else:
-        tasks = zip(*(piece[column].to_pylist() for column in ("path", "mask", "mask_rule")), strict=True)
+        tasks = zip(*(piece[column].to_pylist() for column in ("path", "mask", "mask_rule", "bits")), strict=True)
         bad: list[tuple[str, str]] = []
         with whole(folder / name) as part:
             with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, SHARD_SCHEMA) as writer:
@@ -169,11 +169,13 @@ def _batches(piece: pa.Table, answers: Iterator[Any], bad: list[tuple[str, str]]
         yield pa.record_batch(columns, schema=SHARD_SCHEMA)
 
 
-def _packed(settings: dict[str, Any], task: tuple[str, str, str]) -> tuple[tuple[bytes, bytes | None, int, int], str]:
+def _packed(
+    settings: dict[str, Any], task: tuple[str, str, str, int]
+) -> tuple[tuple[bytes, bytes | None, int, int], str]:
     """Return the bytes of an image and its mask with width and height, and why there are none."""
-    path, mask, rule = task
+    path, mask, rule, bits = task
     try:
-        image = load_image(path)
+        image = load_image(path, bits=bits)
         area = load_mask(mask, rule, (image.shape[1], image.shape[0]))
         small = min(image.shape[:2]) <= settings["size"]
         as_it_is = settings["keep"] and small and "xywh" not in split(path)[1]
@@ -183,7 +185,7 @@ def _packed(settings: dict[str, Any], task: tuple[str, str, str]) -> tuple[tuple
     if not small:
         image, area = shorter_to(image, area, settings["size"])
     content = content or encoded(image, settings["encoding"], settings.get("quality", 95))
-    return (content, None if area is None else encoded_mask(area), image.shape[1], image.shape[0]), ""
+    return (content, None if area is None else encoded(area, "png"), image.shape[1], image.shape[0]), ""
 
 
 def _index(shard: Path) -> pa.Table:

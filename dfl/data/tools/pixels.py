@@ -46,10 +46,3 @@ def encoded(pixels: np.ndarray, encoding: str, quality: int = 95, subsampling: s
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, encoding.upper(), **words)
     return buffer.getvalue()
-
-
-def encoded_mask(mask: np.ndarray) -> bytes:
-    """Return uint8 (H, W), 255 = manipulated, as PNG."""
-    if mask.max() == 1:  # soft, next to nothing; `read_mask` would take it for a 0/1 mask
-        mask = np.zeros_like(mask)
-    return encoded(mask, "png")

@@ -56,7 +56,7 @@ def templates(
         raise UserError(f"-o {output} must end in .npz")
     if side < 2 or not 1 <= components < side * side:
         raise UserError(f"--components {components} and --side {side}: take at least 1 and 2, and fewer than cells")
-    table = rows(open_sources(sources, root))
+    table = rows(open_sources(sources, root), decide=True)
     known = pc.or_(pc.not_equal(table["mask"], ""), pc.match_substring(table["mask_rule"].cast("string"), "all"))
     here = pc.is_in(table["split"].cast("string"), pc.cast([split, ""], "string"))
     table = table.filter(pc.and_(pc.and_(pc.equal(table["label"], 1), known), here))

@@ -8,6 +8,7 @@
 Parameters have the names of the published codes: f forgery, c content, sha(red) and spe(cific), con(ditional) gan.
 """
 
+import warnings
 from abc import ABC
 from collections.abc import Mapping
 from typing import Any
@@ -94,14 +95,24 @@ class Disentangling(Detector, ABC):
         state = {k: v for k, v in state.items() if k in own or not any(part in k for part in UNUSED)}
         fit_names(own, state, weights)
         self.load_state_dict(state, strict=False)
+        self.at_random = tuple(name for name, _ in self.named_parameters() if name not in own)
 
     def setup(self, stage: str) -> None:
-        """Check that the head of methods holds those of the training data."""
+        """Check that the head of methods holds those of the training data; say of how many fakes none is known."""
         super().setup(stage)
-        if stage == "fit" and self.specific:
-            most = max(self._train_counts("generator"))
-            if most > self.methods:
-                raise UserError(f"the training data have {most} generators, and model.methods is {self.methods}")
+        if stage != "fit" or not self.specific:
+            return
+        most = max(self._train_counts("generator"))
+        if most > self.methods:
+            raise UserError(f"the training data have {most} generators, and model.methods is {self.methods}")
+        data = self.trainer.datamodule.sets["train"]["train"]  # type: ignore[attr-defined]
+        unknown, fakes = ((data.label == 1) & (data.rows.known("generator") < 0)).sum(), (data.label == 1).sum()
+        if unknown:
+            warnings.warn(
+                f"{unknown} of {fakes} training fakes have no method (column generator), so the loss of methods leaves "
+                "them out; name it in the table, or with generator of the source",
+                stacklevel=2,
+            )
 
     def _train_counts(self, column: str) -> dict[int, int]:
         """Return how many training images each id of a named column has; -1 are those without a name."""
@@ -130,17 +141,20 @@ class Disentangling(Detector, ABC):
 
         Args:
             out: Of :meth:`encode`.
-            batch: Any mixture of reals and fakes; see :func:`pairs`.
+            batch: Any mixture of reals and fakes; see :func:`pairs`. Fakes of an unknown method are left out of
+                ``specific``.
             mix: Chance that common features are shuffled among the reals and among the fakes of the batch.
         """
         label, weight = batch["label"], batch.get("weight")
         losses = {"common": cross_entropy(out["common_logits"], label, weight)}
         rows, both = pairs(label)
-        # a fake of no known generator counts as of the first
-        method = torch.where(label == 1, batch["generator"].clamp(1, self.methods), 0)
+        method = torch.where(label == 1, batch["generator"], 0)
+        known = (method >= 0) & (method <= self.methods)
         if self.specific:
-            losses["specific"] = cross_entropy(out["specific_logits"], method, weight)
-        method = method[rows]
+            each = cross_entropy(out["specific_logits"], method.where(known, 0), weight, each=True)
+            losses["specific"] = each.where(known, 0.0).sum() / known.sum().clamp_min(1)
+        # a fake of an unknown method is of no other fake's: its specific feature is shuffled with none
+        method = method.where(known, self.methods + 1 + torch.arange(len(label), device=label.device))[rows]
         draws = self.draw(method)
         common, common_map = out["common"][rows], out["common_map"][rows]
         if mix:

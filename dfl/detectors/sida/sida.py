@@ -44,6 +44,7 @@ from dfl.detectors.sida.text import (
 from dfl.detectors.sida.trained import choose_trained
 from dfl.errors import UserError
 from dfl.losses import sida_bce, sida_dice
+from dfl.metrics import inside
 from dfl.networks import SidaFusion, merge_lora, whiten_patch_embed
 from dfl.networks.backbone import skips_weights
 from dfl.runs.plain import Sentences
@@ -328,7 +329,9 @@ class Sida(Detector):
         mask = batch["mask"].float()
         logit = upsampled(out["forced_mask_logit"], (mask.shape[1], mask.shape[2]))
         count = mean_over_ranks(weight.sum())
-        bce, dice = sida_bce(logit, mask, weight, count), sida_dice(logit, mask, weight=weight, count=count)
+        shown = inside(batch)
+        bce = sida_bce(logit, mask, weight, count, shown)
+        dice = sida_dice(logit, mask, weight=weight, count=count, shown=shown)
         both = bce_weight * bce + dice_weight * dice
         losses = {"det": det, "mask": both, "bce": bce, "dice": dice}
         total = det_weight * det + mask_weight * both
@@ -415,7 +418,10 @@ def classes(batch: Mapping[str, Any]) -> Tensor:
     the image is a synthetic image's.
     """
     kind, label = batch["class_label"], batch["label"]
-    masked = torch.where(batch["mask"].flatten(1).amin(1) > 0.5, 1, TAMPERED)
+    mask, shown = batch["mask"], inside(batch)
+    if shown is not None:  # the padding of a whole mask is no hole in it
+        mask = mask.where(shown, 1.0)
+    masked = torch.where(mask.flatten(1).amin(1) > 0.5, 1, TAMPERED)
     guess = torch.where(label == 0, 0, torch.where(batch["has_mask"], masked, -1))
     return torch.where(kind < 0, guess, kind)
 

@@ -251,6 +251,14 @@ def test_dolos_masks_are_inverted(tmp_path: Path) -> None:
         ),
     ]
     assert tampered_half(lama) == "left"
+    gray = np.tile(np.array([0, 100, 127, 128, 200, 254, 255], np.uint8), (4, 1))  # as its code reads what is between
+    for folder in ("valid", "test"):
+        Image.fromarray(gray).save(tmp_path / f"celebahq/fake/lama/masks/{folder}/1.png")
+    for split, fake in (("val", 3), ("test", 6)):
+        row = lama.load(split).to_pylist()[1]
+        area = load_mask(row["mask"], row["mask_rule"], (7, 4))
+        assert area is not None
+        assert (area > 0).sum(0).tolist() == [4] * fake + [0] * (7 - fake)
     p2 = Dolos(str(tmp_path), generators=["p2"]).load("test")
     assert rows(p2, tmp_path, "path", "class_label", "method", "mask")[1] == (
         "celebahq/fake/p2/test/00001.png",
@@ -313,6 +321,51 @@ def test_openforensics_faces(tmp_path: Path) -> None:
     ]
     tight = OpenForensics(str(tmp_path), faces=True).load("val")
     assert tight["mask"][0].as_py() == "polygon:0,0,6,0,6,6,0,6"
+
+
+SQUARE = [2, 1, 8, 1, 8, 7]
+NO_POLYGON = r"Val_poly.json: the segmentation of annotation 1.*"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("segmentation", {"counts": [3, 4], "size": [16, 8]}, NO_POLYGON + "holds run lengths; expected polygons"),
+        ("segmentation", SQUARE, NO_POLYGON + "expected a list of numbers"),
+        ("segmentation", [[SQUARE]], NO_POLYGON + "expected a list of numbers"),
+        ("segmentation", [[[2, 1], [8, 1], [8, 7]]], NO_POLYGON + "expected a list of numbers"),
+        ("segmentation", [SQUARE, SQUARE[:5]], NO_POLYGON + "5 numbers are no polygon"),
+        ("segmentation", [[*SQUARE[:5], float("nan")]], NO_POLYGON + "coordinates that are no pixels"),
+        ("segmentation", [[*SQUARE[:5], "x"]], NO_POLYGON + "could not convert"),
+        ("segmentation", [[*SQUARE[:5], 10**400]], NO_POLYGON + "too large"),
+        ("segmentation", [], NO_POLYGON + r"holds \[\]"),
+        ("segmentation", None, NO_POLYGON + "holds None"),
+        ("bbox", [0, 0, 4], r"annotation 1 of .*a.jpg: expected a box \[x, y, width, height\] in 16x8 pixels"),
+        ("bbox", [0, 0, float("nan"), 4], "expected a box"),
+        ("bbox", [99, 0, 4, 4], "expected a box"),
+        ("bbox", "0,0,4,4", "expected a box"),
+        ("image_id", [5], "entry 0 of annotations has no image_id that can be read"),
+        ("category_id", None, "entry 0 of annotations has no category_id that can be read"),
+    ],
+)
+def test_openforensics_of_no_polygons(tmp_path: Path, field: str, value: object, said: str) -> None:
+    openforensics(tmp_path)
+    content = json.loads((tmp_path / "Val_poly.json").read_text())
+    content["annotations"][0][field] = value
+    (tmp_path / "Val_poly.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=said) as raised:
+        OpenForensics(str(tmp_path), faces=field == "bbox").load("val")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"images": {}, "annotations": []}', '{"images": [[]], "annotations": []}']
+)
+def test_openforensics_of_odd_json(tmp_path: Path, text: str) -> None:
+    openforensics(tmp_path)
+    (tmp_path / "Val_poly.json").write_text(text)
+    with pytest.raises(UserError, match=r"Val_poly.json"):
+        OpenForensics(str(tmp_path)).load("val")
 
 
 def test_openforensics_half_unpacked(tmp_path: Path) -> None:

@@ -108,6 +108,25 @@ def test_masks_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "! 2 masks are empty on fakes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("copies", [1, 3])
+def test_equal_files_that_cannot_be_read_are_near_to_none(
+    copies: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        for i in range(copies):
+            (tmp_path / f"set/{split}/real").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"set/{split}/real/bad{i}.png").write_text("not found")
+    picture(1).save(tmp_path / "set/train/real/a.png")
+    picture(1, 40).save(tmp_path / "set/test/real/b.png")
+    page = check([str(tmp_path / "set")], str(tmp_path / "out"), progress=False, workers=1)
+    said = capsys.readouterr().out
+    assert "! 1 image of set/test has a near copy in set/train" in said
+    assert "-" not in said.partition("near copy")[0].rpartition("\n")[2]
+    found = json.loads((page.parent / "check.json").read_text())["copies"]
+    assert found["near, not the same file"] == [[0, 1], [1, 0]]
+    assert found["exact"] == [[copies * (copies > 1), copies], [copies, copies * (copies > 1)]]
+
+
 def test_names_on_both_sides_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["path,label,split,identity"]
     for i in range(6):

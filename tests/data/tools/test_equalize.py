@@ -67,7 +67,7 @@ def test_both_classes_are_written_the_same_way(tmp_path: Path) -> None:
     assert [row["generator"] for row in rows if row["label"]] == ["sd"] * 6
     # masks went through the same crop, and are 255 = manipulated now
     fake = next(row for row in rows if row["label"])
-    assert (fake["mask_rule"], Path(fake["mask"]).parent.parent) == ("", table.parent / "masks/train")
+    assert (fake["mask_rule"], Path(fake["mask"]).parent.parent) == ("max", table.parent / "masks/train")
     area = load_mask(fake["mask"], "", (64, 64))
     assert area is not None
     left = (100 - 64) // 2 // 16 * 16
@@ -156,7 +156,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     biased(tmp_path, 10)
     script = (
         "import time; import dfl.data.tools.equalize as e; load = e.load_image\n"
-        "def slow(path): time.sleep(.05); return load(path)\n"
+        "def slow(*a, **k): time.sleep(.05); return load(*a, **k)\n"
         "e.load_image = slow; e.equalize(['set.csv'], 'cut', size=64, workers=1, progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", script])

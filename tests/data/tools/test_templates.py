@@ -54,7 +54,7 @@ def test_mean_and_components_give_the_masks_back(tmp_path: Path, monkeypatch: py
 
 def test_too_few_and_broken_masks_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    masks(tmp_path, np.ones((3, 2), bool))
+    masks(tmp_path, np.eye(3, 2, dtype=bool))
     with pytest.raises(UserError, match="3 components need more masks of fakes than that, and train has 3"):
         templates(["set.csv"], components=3, workers=1, progress=False)
     assert not Path("templates.npz").exists()

@@ -1,0 +1,62 @@
+"""How many bits 16-bit gray images hold whose files do not say so: microscopes, cameras and scanners store 10 or 12.
+
+Divided by 65535 they come out black. One file does not tell 12 bits from a dark picture of 16; the set does. So a few
+images of a set are looked at together, what follows is said once, and a column ``bits`` of a table overrules it.
+"""
+
+import io
+import warnings
+from pathlib import PurePath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from dfl.data.decoding import FORMATS, white_of
+from dfl.data.locators import read_bytes, split
+from dfl.data.mask_sets import RUN, decided, some
+from dfl.errors import UserError
+
+#: Formats that may hold 16-bit gray and not say how many bits are used.
+SUFFIXES = (".png", ".tif", ".tiff")
+BITS = (8, 10, 12, 14)
+
+
+def top(image: str) -> int:
+    """Return the largest value of a 16-bit gray image that does not say how many bits it holds; -1 for any other."""
+    try:
+        data = read_bytes(image)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            if opened.mode.startswith("I;16") and white_of(opened, data) is None:
+                return int(np.asarray(opened).max())
+    except UserError:
+        raise
+    except Exception:  # Pillow raises nearly anything; it is counted as unreadable when its turn comes
+        return -1
+    return -1
+
+
+def deepened(table: pa.Table, where: str) -> pa.Table:
+    """Return a table of rows with ``bits`` where its images need them; ``where`` names the set."""
+    if not len(table) or pc.max(table["bits"]).as_py() > 0:  # known already
+        return table
+    paths = [table["path"][int(row)].as_py() for row in some(np.arange(len(table)))]
+    files = [path for path in paths if PurePath(split(path)[0]).suffix.lower() in SUFFIXES]
+    files += [path for path in paths if {"row", "key"} & split(path)[1].keys()][:RUN]
+    tops = [value for value in map(top, files) if value >= 0]
+    bits = next((bits for bits in BITS if tops and 0 < max(tops) < 1 << bits), None)
+    if bits is None:
+        return table
+    warnings.warn(
+        f"{where}: 16-bit images that do not say how many bits they hold; the largest value of {len(tops)} is "
+        f"{max(tops)}, so white is {(1 << bits) - 1} ({bits} bits); a column bits in a table overrules it",
+        stacklevel=2,
+    )
+    column = pa.array(np.full(len(table), bits, np.int8))
+    return table.set_column(table.column_names.index("bits"), "bits", column)
+
+
+def settled(table: pa.Table, where: str, masks: bool = True) -> pa.Table:
+    """Return a table of rows with what its files leave open: ``deepened``, and unless told otherwise, ``decided``."""
+    return deepened(decided(table, where) if masks else table, where)

@@ -1,0 +1,63 @@
+"""How long an epoch is, and in which order its rows come: what a data module is told in words, as a `sampler` order."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dfl.data.dataset import ImageDataset
+from dfl.data.sampler import Order, balanced, by_generators, grouped, own_pairs, paired_fakes, pairs, shuffled
+from dfl.errors import UserError
+
+Balance = Literal["none", "sampling", "weights", "pairs", "groups", "generators"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The arguments of `DataModule` that say what is drawn; see there.
+
+    Raises:
+        UserError: If they contradict each other.
+    """
+
+    balance: Balance
+    batch_size: int
+    batches: int | None
+    originals: bool
+    generators_per_batch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.originals and self.balance != "pairs":
+            raise UserError(f"originals=true is for balance=pairs, not {self.balance}")
+        if self.balance == "pairs" and self.batch_size % 2:
+            raise UserError(f"balance=pairs needs an even batch_size, not {self.batch_size}")
+        if self.batches is not None and self.batches < 1:
+            raise UserError(f"epoch_batches={self.batches}: an epoch has one batch at least; null shows every image")
+
+    def rows(self, data: ImageDataset, world: int) -> int:
+        """Return the rows of an epoch over all devices."""
+        batch = self.batch_size * world
+        if self.batches is not None:
+            return self.batches * batch
+        if self.balance in ("none", "weights", "sampling"):
+            return len(data)
+        # rows may come again, so even a small set fills a batch
+        if self.balance != "pairs":
+            return max(1, len(data) // batch) * batch
+        fakes = len(paired_fakes(data.label, data.rows.known("source") if self.originals else None))
+        return max(1, -(-2 * fakes // batch)) * batch
+
+    def order(self, data: ImageDataset, world: int) -> Order:
+        """Return the order of its rows, in global batches."""
+        length = self.rows(data, world)
+        if self.balance == "sampling":
+            return balanced(data.label, self.seed, length)
+        if self.balance in ("none", "weights"):
+            return shuffled(len(data), self.seed, length)
+        if self.balance == "groups":
+            return grouped(data.label, data.rows.known("group"), data.rows.names("group"), self.seed, length)
+        if self.balance == "generators":
+            k, generator = self.generators_per_batch, data.rows.known("generator")
+            return by_generators(data.label, generator, k, self.seed, length, self.batch_size * world)
+        if self.originals:
+            return own_pairs(data.label, data.rows.known("source"), data.rows.number("frame"), self.seed, length)
+        return pairs(data.label, self.seed, length)

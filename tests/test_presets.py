@@ -1,0 +1,57 @@
+"""Configs are what they say: batches, steps, what of an image is seen, and how the best is chosen."""
+
+from typing import Any
+
+import pytest
+
+from dfl import argv
+
+
+def merged(*files: str) -> dict[str, Any]:
+    """Return the settings of configs that are named one after the other."""
+
+    def under(old: Any, new: Any) -> Any:
+        if not (isinstance(old, dict) and isinstance(new, dict)):
+            return new
+        return old | {key: under(old.get(key), value) for key, value in new.items()}
+
+    whole: dict[str, Any] = {}
+    for layer in argv.plan(["fit", *(f"--config={file}" for file in files)]).layers:
+        whole = under(whole, layer)
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "steps", "warmup"), [("sida_7b", 20, 10_000, 100), ("sida_7b_stage2", 20, 500, 100)]
+)
+def test_sida_has_the_steps_of_the_official_code(name: str, batch: int, steps: int, warmup: int) -> None:
+    told = merged(f"{name}.yaml")
+    data, run = told["data"]["init_args"], told["trainer"]
+    assert data["batch_size"] * run["accumulate_grad_batches"] == batch
+    assert data["epoch_batches"] * run["max_epochs"] == steps * run["accumulate_grad_batches"]
+    assert "limit_train_batches" not in run
+    assert told["model"]["init_args"]["scheduler"]["init_args"]["warmup"] * steps == warmup
+
+
+def test_sida_small_has_batches_of_four() -> None:
+    data = merged("sida_small.yaml")["data"]["init_args"]
+    assert (data["batch_size"], data.get("balance", "none")) == (4, "none")
+
+
+@pytest.mark.parametrize("name", ["sida_7b", "sida_7b_stage2", "sida_small"])
+def test_sida_sees_whole_images(name: str) -> None:
+    transform = merged(f"{name}.yaml")["data"]["init_args"]["transform"]
+    assert transform == {"resize": "pad", "augment": "none", "soft_masks": True}
+
+
+def test_stage_two_is_of_the_described_images() -> None:
+    one, two = (merged(f"{name}.yaml")["data"]["init_args"] for name in ("sida_7b", "sida_7b_stage2"))
+    assert two["train"]["init_args"]["root"] == "data/text_label_images"
+    assert two | {"train": one["train"], "epoch_batches": 10_000} == one
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("ucf", 6), ("xception", 11), ("efficientnet_b4", 11), ("resnet34", 11), ("resnet50", 11)]
+)
+def test_deepfakebench_runs_one_epoch_more_than_its_config_says(name: str, epochs: int) -> None:
+    assert merged(f"{name}.yaml")["trainer"]["max_epochs"] == epochs
