@@ -127,14 +127,13 @@ def test_a_claim_ends_with_its_process_however_it_ends(tmp_path: Path) -> None:
 
 def test_a_forked_process_such_as_a_loaders_does_not_keep_a_claim(tmp_path: Path) -> None:
     end, hold = os.pipe()
-    with claimed(tmp_path / "out"):
+    with files._locked(tmp_path / "a", wait=False):
         child = os.fork()
         if child == 0:
             os.close(hold)
             os.read(end, 1)  # until the parent lets it go
             os._exit(0)
-    (tmp_path / ".out.lock").touch()  # as if the first had been killed and not removed it
-    with claimed(tmp_path / "out"):
+    with files._locked(tmp_path / "a", wait=False):
         pass
     os.close(hold)
     os.waitpid(child, 0)
