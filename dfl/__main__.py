@@ -1,16 +1,24 @@
 """Entry point of ``python -m dfl`` and ``dfl``: cheap questions are answered here, without torch.
 
 Each verb that needs more is imported only when it is asked for. What the user can mend is one line on stderr and
-exit code 2 (1 where nothing could be scored); ``--debug``, anywhere on the line, shows the traceback instead.
+exit code 2 (1 where nothing could be scored), and so is what the file system refuses; ``--debug``, anywhere among the
+words, shows the traceback instead.
 """
 
+import io
 import os
+import select
 import sys
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
 from dfl import __version__, config
-from dfl.errors import UserError, near, visible
+from dfl.errors import UserError, near, of_files, refused, visible
 
+#: Exit codes that shells give for Ctrl-C, and for a program whose reader has left (SIGPIPE).
+INTERRUPTED, UNREAD = 130, 141
+#: Characters of the line that tells an error; a name or a value in it may be of any length.
+LONGEST = 1200
 #: Verbs that train and evaluate; they start Lightning.
 MODEL_VERBS = {
     "fit": "train a detector, or go on with --ckpt_path last",
@@ -52,29 +60,91 @@ def main(argv: list[str] | None = None) -> Any:
         SystemExit: With 2 for what the user can mend, 1 where nothing was scored, 130 after Ctrl-C. Never on success.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    if "--debug" in words:
+        return dispatch([word for word in words if word != "--debug"])
     try:
         return dispatch(words)
     except UserError as error:
-        if debug:
+        end(str(error), error.code)
+    except OSError as error:
+        if not of_files(error):
             raise
-        print(f"dfl: {one_line(str(error))}", file=sys.stderr)
-        raise SystemExit(error.code) from None
+        end(str(refused(error)))
+    except UnicodeEncodeError as error:  # a name that is no UTF-8 is in the way of the libraries that write it
+        setting = "" if sys.getfilesystemencoding() == "utf-8" else ", or set PYTHONUTF8=1"
+        end(f"{error.object[:LONGEST]!r} cannot be written as {error.encoding}: rename it{setting}")
+    except RecursionError:
+        end("something that was given is nested too deeply to be read (--debug shows where)")
     except KeyboardInterrupt:
-        if debug:
-            raise
-        raise SystemExit(130) from None
+        end("stopped by Ctrl-C", INTERRUPTED)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into exit(1) after its clean-up
         if isinstance(stop.__context__, KeyboardInterrupt):
-            raise SystemExit(130) from None
+            end("stopped by Ctrl-C", INTERRUPTED)
         raise
 
 
+def end(message: str, code: int = 2) -> NoReturn:
+    """Say one line on stderr and leave."""
+    print(f"dfl: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(code) from None
+
+
 def script() -> None:
-    """Run the command of this process; what ``main`` returns would be its exit status."""
-    main()
+    """Run the command of this process, whatever its terminal can show and however long somebody reads.
+
+    What the terminal cannot show, such as a path in an ASCII one, is printed as ``\\xe9``. A reader that leaves, as
+    ``head`` does, ends the command without a word.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    threading.excepthook = _in_thread
+    try:
+        try:
+            main()
+        finally:
+            _flush()
+    except BrokenPipeError:
+        if not _nobody_reads():  # a pipe between processes of our own
+            raise
+        _discard(1, 2)
+        raise SystemExit(UNREAD) from None
+
+
+def _in_thread(failure: threading.ExceptHookArgs) -> None:
+    """Say nothing of a full disk in a thread, such as TensorBoard's, which hands the error on to who writes next."""
+    if not (isinstance(failure.exc_value, OSError) and of_files(failure.exc_value)):
+        threading.__excepthook__(failure)
+
+
+def _flush() -> None:
+    """Write what was printed; left to the end of Python, a full disk would be a traceback."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard(1)
+        end(str(refused(error, "standard output", "write")))
+
+
+def _discard(*streams: int) -> None:
+    """Let what is still in the buffers go nowhere: it would be an error at the very end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in streams:
+        os.dup2(nowhere, number)
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of standard output or standard error has left."""
+    if not hasattr(select, "poll"):
+        return True
+    streams = select.poll()
+    for number in (1, 2):
+        streams.register(number, 0)  # errors are told without being asked for
+    return any(told & select.POLLERR for _, told in streams.poll(0))
 
 
 def dispatch(words: list[str]) -> Any:
@@ -117,10 +187,11 @@ def show_list() -> None:
 
 
 def one_line(message: str) -> str:
-    """Fold a message into one line; of an error that crossed from a loader process, keep what it says."""
+    """Fold a message into one line of bearable length; of an error from a loader process, keep what it says."""
     if "Original Traceback" in message:
         message = message.rpartition("UserError: ")[2]
-    return visible(" ".join(message.split()))
+    line = visible(" ".join(message.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} ... {line[-LONGEST // 3 :]}"
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dfl import checkpoints, config
 from dfl.checkpoints import Trained
+from dfl.config import mapping
 from dfl.data.decoding import escaped
 from dfl.errors import UserError, near
 from dfl.training.checkpoint import previous
@@ -42,6 +41,8 @@ class Plan:
     layers: list[dict[str, Any]] = field(default_factory=list)
     #: Configs that name a packaged file as if it lay beside them, and so are read with its whole path put in.
     mended: set[str] = field(default_factory=set)
+    #: Content of each config with what it includes, by name.
+    read: dict[str, dict[str, Any]] = field(default_factory=dict)
     root: Path = Path()
     name: str = "run"
     trained: Trained | None = None
@@ -95,7 +96,7 @@ def plan(words: list[str]) -> Plan:
     _leave_sources_out(made)
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
         return made
-    made.root = Path(made.value("--root") or _from_layers(made, "root") or ".").expanduser()
+    made.root = Path(_word(made, "root") or ".").expanduser()
     _find_run(made)
     return made
 
@@ -183,13 +184,7 @@ def _positional(verb: str, word: str) -> str:
 
 def _read_yaml(name: str) -> dict[str, Any]:
     """Return what a config holds, or say in which line it is wrong."""
-    try:
-        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{name}{at} is no YAML: {error.problem or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{name} is no YAML text: {error}") from error
+    content = config.read(name)
     if not isinstance(content, dict):
         raise UserError(f"{name} is no config: it must hold keys such as model, data and trainer")
     if "class_path" in content:
@@ -202,19 +197,27 @@ def _read_yaml(name: str) -> dict[str, Any]:
 
 def _with_includes(name: str, made: Plan, outer: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what a config holds, put over what it includes: one file or several, each beating those before it."""
-    content = _read_yaml(name)
-    if "include" not in content:
-        return content
     if name in outer:
         raise UserError(f"{name} includes itself, by way of {' and '.join(outer)}")
-    made.mended.add(name if not outer else outer[0])
+    if len(outer) > config.DEEPEST:
+        raise UserError(f"{outer[0]} includes more than {config.DEEPEST} configs, each of which includes the next")
+    if name in made.read:
+        return made.read[name]
+    content = made.read[name] = _read_yaml(name)
+    if "include" not in content:
+        return content
+    made.mended.add(name)
     included = content.pop("include")
+    files = [included] if isinstance(included, str) else included
+    if not isinstance(files, list) or not all(isinstance(other, str) for other in files):
+        raise UserError(f"{name}: include names a config, or a list of configs, not {included!r}")
     whole: dict[str, Any] = {}
-    for other in [included] if isinstance(included, str) else included:
+    for other in files:
         beside = Path(name).parent / other
         file = str(beside) if beside.is_file() else config.find(other)
         whole = _over(whole, _with_includes(file, made, (*outer, name)))
-    return _over(whole, content)
+    made.read[name] = _over(whole, content)
+    return made.read[name]
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -253,10 +256,11 @@ def _leave_sources_out(made: Plan) -> None:
     for name, layer in zip(made.configs, made.layers, strict=True):
         held = layer.get("data")
         if isinstance(held, str) and held.endswith(".yaml"):
-            held = _described(held)
-        if isinstance(held, dict) and SOURCES & (held.get("init_args") or {}).keys():
-            kept = {key: value for key, value in held["init_args"].items() if key not in SOURCES}
-            layer["data"] = held | {"init_args": kept}
+            held = config.read(held)
+        arguments = mapping(mapping(held).get("init_args"))
+        if SOURCES & arguments.keys():
+            kept = {key: value for key, value in arguments.items() if key not in SOURCES}
+            layer["data"] = mapping(held) | {"init_args": kept}
             made.mended.add(name)
 
 
@@ -265,16 +269,24 @@ def _from_layers(made: Plan, key: str) -> Any:
     return next((layer[key] for layer in reversed(made.layers) if layer.get(key) is not None), None)
 
 
+def _word(made: Plan, key: str) -> str | None:
+    """Return the word that is typed or written for a key; None for none."""
+    value = made.value(f"--{key}") or _from_layers(made, key)
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise UserError(f"{key} must be a word, not {value!r}")
+    return None if value is None else str(value)
+
+
 def _find_run(made: Plan) -> None:
     """Find the run's name and the checkpoint that it starts from."""
-    name = made.value("--name") or _from_layers(made, "name")
+    name = _word(made, "name")
     if name and (Path(name).name != name or name in (".", "..")):
         raise UserError(f"--name {name} must be the name of one folder; where it lies is set with --root")
     if not name and made.configs:
         name = Path(made.configs[0]).stem
     if not name and made.value("--model"):
         name = _class_of(made.value("--model"))
-    word = made.value("--ckpt_path") or _from_layers(made, "ckpt_path")
+    word = _word(made, "ckpt_path")
     if made.verb == "predict" and not word and not _gives_weights(made, name):
         word = "best"
     if word in (None, "null", "None"):
@@ -292,7 +304,7 @@ def _find_run(made: Plan) -> None:
         made.name, made.goes_on = name, True
         made.notes.append(f"no {last} yet: starting afresh")
         return
-    path = checkpoints.resolve(str(word), made.root, name)
+    path = checkpoints.resolve(word, made.root, name)
     trained = made.trained = checkpoints.read(path, made.root, _named_class(made))
     newest = not name and word in ("best", "last")
     made.name = name or (path.parent.name if trained.in_run else path.stem)
@@ -351,12 +363,9 @@ def _class_of(value: Any) -> str:
 def _class_path(value: Any) -> str:
     """Return the class in the value of ``model`` or ``data``: a name, a path, a mapping or a YAML file."""
     if isinstance(value, str) and value.endswith(".yaml"):
-        try:
-            value = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
-            return ""  # the parser says what is wrong with it
+        value = config.read(value)
     elif isinstance(value, str) and value.startswith("{"):
-        value = yaml.safe_load(value)
+        value = config.plain(value, "what is typed")
     if isinstance(value, dict):
         value = value.get("class_path", "")
     return str(value or "")
@@ -379,9 +388,9 @@ def _check_class(made: Plan, trained: Trained) -> None:
         made.notes.append(f"note: the config's {written} is not used, the checkpoint's {trained.class_name} is")
     elif written and made.verb == "fit":
         old, new = (
-            dict(_leaves(value)) for value in (trained.init_args, _from_layers(made, "model").get("init_args") or {})
+            dict(_leaves(value)) for value in (trained.init_args, mapping(_from_layers(made, "model")).get("init_args"))
         )
-        if changed := sorted(key for key in new if key in old and old[key] != new[key]):
+        if changed := sorted(key for key in new if key and key in old and old[key] != new[key]):
             said = ", ".join(f"{key} {old[key]}, not {new[key]}" for key in changed)
             made.notes.append(f"note: the checkpoint's settings are kept over the config's: {said}; a typed flag wins")
 
@@ -417,7 +426,7 @@ def _trained_transform(made: Plan) -> dict[str, Any] | None:
         given = _from_layers(made, "data")
     if given is not None and _class_of(given) != (_class_of(own) or "DataModule"):
         return None
-    whole = (own.get("init_args") or {}).get("transform") if made.verb == "fit" else None
+    whole = mapping(own.get("init_args")).get("transform") if made.verb == "fit" else None
     transform = whole or (made.trained.transform if made.verb != "fit" else None)
     if transform and isinstance(given, str) and given.endswith(".yaml") and "transform" in (_init_args(given)):
         made.notes.append(
@@ -428,16 +437,7 @@ def _trained_transform(made: Plan) -> dict[str, Any] | None:
 
 def _init_args(file: str) -> dict[str, Any]:
     """Return the ``init_args`` of a YAML file."""
-    return _described(file).get("init_args") or {}
-
-
-def _described(file: str) -> dict[str, Any]:
-    """Return what a YAML file holds, nothing if it cannot be read: the parser says why."""
-    try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return mapping(mapping(config.read(file)).get("init_args"))
 
 
 def _predict_paths(made: Plan) -> list[str]:

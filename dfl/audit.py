@@ -15,6 +15,7 @@ from dfl.evaluation import results
 from dfl.evaluation.audit import examine
 from dfl.evaluation.audit_page import page, show
 from dfl.evaluation.scores import read
+from dfl.runs.files import claimed, write
 from dfl.verbs import call
 
 #: Options of the audit itself; with a checkpoint, all others are those of ``predict``.
@@ -67,16 +68,12 @@ def audit(
         raise UserError(f"--resamples {resamples}: an interval needs at least 100")
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--threshold {threshold} must be a score in [0, 1]")
-    file = Path(scores).expanduser()
+    file, folder = Path(scores).expanduser(), Path(output).expanduser()
     known = read(file, attributes, label_of_fake)
-    found = examine(known, math.nan if threshold is None else threshold, resamples, seed)
-    folder = Path(output).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        results.write(folder / "audit.json", results.to_json(found))
-        results.write(folder / "audit.html", page(found, str(file)))
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}; give another --output") from error
+    with claimed(folder, inside=True):
+        found = examine(known, math.nan if threshold is None else threshold, resamples, seed)
+        write(folder / "audit.json", results.to_json(found))
+        write(folder / "audit.html", page(found, str(file)))
     show(found)
     print(f"page: {folder / 'audit.html'}")
     return found

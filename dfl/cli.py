@@ -14,7 +14,6 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LambdaCallback, LearningRateMonitor, RichModelSummary, RichProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -35,7 +34,7 @@ from dfl.training.keeper import Keeper
 from dfl.training.monitored import follow_directions
 from dfl.training.preemption import slurm_plugins
 from dfl.training.start import StartFrom
-from dfl.training.tensorboard import TensorBoardInspect
+from dfl.training.tensorboard import OwnVersion, TensorBoardInspect
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
@@ -64,15 +63,13 @@ def main(words: list[str]) -> "CLI":
     try:
         with ExitStack() as until_end:
             return CLI(words, until_end)
+    except UserError:
+        raise
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         if line := explain(error):
             raise UserError(line) from error
-        if in_restoring(error):
-            raise UserError(RESTORING.format(error=error)) from error
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
         if in_restoring(error):
             raise UserError(RESTORING.format(error=error)) from error
         raise
@@ -272,7 +269,7 @@ class CLI(LightningCLI):
         given = self.config_init[self.subcommand].trainer
         root = self.plan.root
         if given.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(root / "lightning_logs", self.plan.name, default_hp_metric=False)
+            kwargs["logger"] = OwnVersion(root / "lightning_logs", self.plan.name, default_hp_metric=False)
         if given.logger is False:
             self.save_config_callback = None  # it would write into the root
         kwargs["default_root_dir"] = given.default_root_dir or str(root)
@@ -284,7 +281,12 @@ class CLI(LightningCLI):
         self.trainer_defaults["callbacks"] = self._callbacks(given)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, ImportError, RuntimeError) as error:  # such as an accelerator of unknown name
+        except (
+            ValueError,
+            TypeError,
+            ImportError,
+            RuntimeError,
+        ) as error:  # such as no number of devices
             raise UserError(mistakes.of_trainer(error)) from error
         assert isinstance(trainer, Trainer)
         trainer.run_config = self._run_config()
@@ -353,10 +355,8 @@ class CLI(LightningCLI):
         folder = self.plan.root / "checkpoints" / self.plan.name
         try:
             settings.write(folder, trainer.run_config)  # type: ignore[attr-defined]
-        except OSError as error:
-            warnings.warn(
-                f"cannot write {folder / settings.FILE}: {error.strerror}; resume with --config", stacklevel=2
-            )
+        except UserError as error:
+            warnings.warn(f"{error}; resume with --config", stacklevel=2)
 
     def after_fit(self) -> None:
         """Say how good the run is, where it lies, and what to type next."""

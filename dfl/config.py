@@ -7,8 +7,9 @@ importing it.
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from dfl.errors import UserError, near
+from dfl.errors import UserError, near, refused
 
 _HERE = Path(__file__).parent
 #: Where configs live: the source checkout first, then the copy that ships inside the wheel.
@@ -17,6 +18,8 @@ ROOTS = [
     for root, mark in ((_HERE.parent / "configs", _HERE.parent / "pyproject.toml"), (_HERE / "configs", _HERE))
     if root.is_dir() and mark.exists()
 ]
+#: How deep a config may be nested, and how many values it may hold.
+DEEPEST, MOST = 40, 200_000
 
 
 def find(name: str) -> str:
@@ -42,6 +45,77 @@ def find(name: str) -> str:
     same_stem = [k for k in known if Path(k).stem == path.stem]
     hint = f"; did you mean {same_stem[0]!r}?" if same_stem else near(f"{name.removesuffix('.yaml')}.yaml", known)
     raise UserError(f"no config {name!r} in {looked}{hint}")
+
+
+def read(name: str) -> Any:
+    """Return what a YAML file holds, as plain values.
+
+    Raises:
+        UserError: If it cannot be read, is no YAML, or says more than a config can: see `plain`.
+    """
+    try:
+        if not Path(name).is_file():  # a pipe would be waited for
+            raise UserError(f"{name} is no file that can be read as YAML")
+        text = Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise refused(error, name, "read") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is no YAML text: {error}") from error
+    return plain(text, name)
+
+
+def plain(text: str, name: str) -> Any:
+    """Return what a YAML text holds, as plain values.
+
+    Args:
+        text: Is parsed without tags that make objects.
+        name: Of the file or the option, for errors.
+
+    Raises:
+        UserError: If it is no YAML, with the line; if it is nested more than ``DEEPEST`` deep, holds itself, or holds
+            more than ``MOST`` values once its references are followed.
+    """
+    import yaml
+
+    depth = 0
+    for letter in text:  # the parser's time grows with the square of the depth
+        depth += (letter in "[{") - (letter in "]}")
+        if depth > 10 * DEEPEST:
+            raise UserError(f"{name} is nested too deeply to be a config")
+    try:
+        found = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{name}{at} is no YAML: {error.problem or error}") from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # such as the 31st of February
+        raise UserError(f"{name} is no YAML text: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{name} is nested too deeply to be a config") from error
+    left = [MOST]
+    _count(found, left, 0, name)
+    return found
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a value that is a mapping; an empty one for any other, of which the parser says what is wrong."""
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any, left: list[int], depth: int, name: str) -> None:
+    """Take the values inside a value from what is left."""
+    left[0] -= 1
+    if isinstance(value, str) and any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"{name} holds {value!r}, which is no text")
+    if depth > DEEPEST:
+        raise UserError(f"{name} is nested more than {DEEPEST} deep, or holds itself: that is no config")
+    if left[0] < 0:
+        raise UserError(f"{name} holds more than {MOST:,} values: that is no config")
+    if isinstance(value, (dict, list, set, tuple)):
+        for inner in value:
+            _count(inner, left, depth + 1, name)
+    if isinstance(value, dict):
+        for inner in value.values():
+            _count(inner, left, depth + 1, name)
 
 
 def listing() -> list[str]:

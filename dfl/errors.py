@@ -1,5 +1,7 @@
 """The one error that speaks to users: the command line prints it as a single line and exits with its code."""
 
+import errno
+import os
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -36,3 +38,32 @@ def subclasses(cls: type[T]) -> list[type[T]]:
     """Return all that is derived from a class and imported, what names can mean; parents before children."""
     direct: list[type[T]] = type.__subclasses__(cls)
     return [found for sub in direct for found in (sub, *subclasses(sub))]
+
+
+#: Errors of the system that say enough without the name of a file: no room, no right to write, too many open files.
+FULL = frozenset(
+    getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EMFILE", "ENFILE", "ENOMEM")
+)
+
+
+def refused(error: OSError, place: object = "", doing: str = "read or write") -> UserError:
+    """Return the one line for what the file system refused.
+
+    Args:
+        error: What it said; a file that it names is the one that is told.
+        place: What was read or written, where the error names no file, as those of a full disk do not.
+        doing: What was done to it.
+    """
+    named = error.filename if isinstance(error.filename, (str, bytes)) else ""
+    where = os.fsdecode(named) or str(place)
+    known = error.errno is not None and (named or error.errno in FULL)
+    reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
+    if error.errno == errno.EEXIST:
+        reason = "it is there, and is no folder"
+    return UserError(f"cannot {doing}{where and f' {where}'}: {reason}")
+
+
+def of_files(error: OSError) -> bool:
+    """Whether an error is about a file or a full disk, and not about a network or another process."""
+    # Python finds no folder for temporary files where all disks are full
+    return error.errno in FULL or isinstance(error.filename, (str, bytes)) or "temporary directory" in str(error)

@@ -31,12 +31,17 @@ import yaml
 from dfl import argv, config
 from dfl.data.sources.written import built
 from dfl.errors import UserError, near
+from dfl.runs import files
 from dfl.verbs import call
 
 #: Options of the matrix itself; all others are those of ``fit`` and ``test``.
 OWN = ("output", "metric", "leave_one_out", "name", "root")
-#: Keys of a sweep config.
-KEYS = ("config", "source", "generators", "domains", "test", "reals", "leave_one_out", "metric", "name")
+#: Keys of a sweep config, and what they hold.
+KEYS: dict[str, tuple[type, ...]] = {
+    **{"config": (str, list), "source": (dict,), "generators": (list,), "domains": (dict,), "test": (dict,)},
+    **{"reals": (bool,), "leave_one_out": (bool,), "metric": (str, list), "name": (str, int)},
+}
+KINDS = {str: "word", list: "list", dict: "mapping", bool: "true or false", int: "number"}
 WHAT = "Train on each domain, test on all, and write the table and its heat map; see the top of this help."
 #: Settings that say how a run is computed and not what it learns; a change of them does not make it another run.
 MACHINE = ("num_workers", "eval_batch_size")
@@ -124,7 +129,7 @@ def read(
         raise UserError(f"{file} names no config of a run: config: patches_c.yaml, or a list of such")
     beside = [file.parent / one for one in configs]
     wanted = metric.split(",") if metric else told.get("metric") or []
-    folder, called = Path(root).expanduser(), name or told.get("name") or file.stem
+    folder, called = Path(root).expanduser(), str(name or told.get("name") or file.stem)
     found = Sweep(
         configs=[str(path) if path.is_file() else config.find(one) for path, one in zip(beside, configs, strict=True)],
         domains=_domains(told, file),
@@ -195,7 +200,7 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
     data = _data(sweep, one)
     file = _data_file(sweep, one)
     state_file = folder / "matrix.json"
-    write = rank_zero_only(results.write)
+    write = rank_zero_only(files.write)
     say = rank_zero_only(print)
 
     def keep(state: dict[str, Any]) -> None:
@@ -205,7 +210,7 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
     begin += [f"--root={sweep.root}", *words]
     trained = _digest(_learned(begin), {key: data["init_args"][key] for key in ("train", "val")})
     tested = _digest(data["init_args"]["test"])
-    state = json.loads(state_file.read_text()) if state_file.is_file() else {}
+    state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
     if state.get("trained", trained) != trained or (not state and any(folder.glob("*.ckpt"))):
         raise UserError(
             f"{folder} holds a run with other settings than this sweep has; remove it, or give the sweep another --name"
@@ -232,17 +237,11 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
 
 def _write_data(sweep: Sweep, runs: Sequence[Run]) -> None:
     """Write the data configs of all runs, before any starts: other ranks, which it starts, read them at once."""
-    from dfl.evaluation import results
-
-    try:
-        for one in runs:
-            file, content = _data_file(sweep, one), yaml.safe_dump(_data(sweep, one), sort_keys=False)
-            for place in (file.parent, sweep.root / "checkpoints" / one.name):
-                place.mkdir(parents=True, exist_ok=True)
-            if not file.is_file() or file.read_text(encoding="utf-8") != content:
-                results.write(file, content)
-    except OSError as error:
-        raise UserError(f"cannot write to {error.filename}: {error.strerror}; set --output or --root") from error
+    for one in runs:
+        file, content = _data_file(sweep, one), yaml.safe_dump(_data(sweep, one), sort_keys=False)
+        (sweep.root / "checkpoints" / one.name).mkdir(parents=True, exist_ok=True)
+        if not file.is_file() or file.read_text(encoding="utf-8") != content:
+            files.write(file, content)
 
 
 def _data_file(sweep: Sweep, one: Run) -> Path:
@@ -371,13 +370,13 @@ def _plain(name: Any) -> str:
 
 def _content(file: Path) -> Spec:
     """Return what a sweep config holds."""
-    try:
-        told = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    told = config.read(str(file))
     if not isinstance(told, dict) or "config" not in told:
         raise UserError(f"{file} is no sweep: it needs config (of a run), and source or domains; dfl matrix --help")
-    for key in told:
+    for key, value in told.items():
         if key not in KEYS:
             raise UserError(f"{file} has an unknown key {str(key)!r}" + near(str(key), list(KEYS)))
+        if value is not None and not isinstance(value, KEYS[key]):
+            kinds = " or a ".join(KINDS[kind] for kind in KEYS[key])
+            raise UserError(f"{file}: {key} takes a {kinds}, not {value!r}")
     return told

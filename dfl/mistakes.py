@@ -61,6 +61,8 @@ def explain(message: str, known: list[str], words: list[str], files: list[str]) 
         return _required(key, hit[1], message)
     if hit := re.search(r"but ([\w.]+) is abstract", message):
         return f"{key} takes a class as class_path and its arguments as init_args; {hit[1]} alone is no class to build"
+    if hit := re.search(r"Key must be a string, got: (.*)\.", message):
+        return f"names of options are words, and {hit[1]} is none" + _where(hit[1], words, files)
     if "Expected a" in message:
         return _wrong_type(key, message, words, files)
     return message.replace("Subcommand ", "verb ")
@@ -186,6 +188,7 @@ def _wrong_type(key: str, message: str, words: list[str], files: list[str]) -> s
     choices = [w for w in wanted if w not in ("int", "float", "bool", "str", "list", "dict", "Iterable", "Tensor")]
     hint = near(value, choices) if choices and "did you mean" in near(value, choices) else ""
     takes = ", ".join(w for w in wanted if w != "Tensor").replace("Iterable", "list")
+    takes = takes or "a class, written as class_path and init_args"
     return f"{key} takes {takes}, not {value!r}{hint}" + _where(value, words, files)
 
 

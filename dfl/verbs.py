@@ -44,7 +44,10 @@ def call(run: Callable[..., Any], words: list[str], name: str, what: str, first:
         given = parser.parse_args(["--output" if word == "-o" else word for word in words])
     except (_Mistake, ArgumentError) as error:
         raise UserError(_worded(str(error), name, known)) from error
-    return run(**parser.instantiate_classes(given).as_dict())
+    words_of = parser.instantiate_classes(given).as_dict()
+    if words_of.get("seed", 0) < 0:
+        raise UserError(f"--seed {words_of['seed']} must not be negative")
+    return run(**words_of)
 
 
 def _worded(message: str, name: str, known: list[str]) -> str:

@@ -355,6 +355,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--trainer.max_epochs=x"], "trainer.max_epochs takes int, not 'x'"),
     (["--trainer.precision=bf17"], "did you mean 'bf16'?"),
     (["--trainer.accelerator=gpuu"], "gpuu"),
+    (["--trainer.accelerator=cpu", "--trainer.devices=no"], "`devices` selected with `CPUAccelerator` should be"),
     (["--trainer.callbacks+=EarlyStoping"], "did you mean 'EarlyStopping'?"),
     (["--checkpoint.monitr=x"], "did you mean --checkpoint.monitor?"),
     (["--ckpt_pth=best"], "did you mean --ckpt_path?"),
@@ -426,6 +427,8 @@ FILES: list[tuple[str, str]] = [
     ("data: data/fodler.yaml\n", "did you mean 'data/folder.yaml'?"),
     ("class_path: DataModule\n", "give it to the option it is for: --data bad.yaml"),
     ("model: {class_path: VitScl}\n", "fit lacks --data"),
+    ("model: [1, 2]\n", "model takes a class, written as class_path and init_args, not '[1, 2]' (line 1 of bad.yaml)"),
+    ("trainer: {7: 2}\n", "names of options are words, and 7 is none (line 1 of bad.yaml)"),
 ]
 
 

@@ -16,18 +16,18 @@ MAY = {
     "hub": set(),
     "orphans": set(),
     "page": set(),
-    "runs": set(),
     "terminal": set(),
     "verbs": set(),  # a function as a verb; those of data and the audit
-    "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "verbs"},
-    "audit": {"argv", "cli", "config", "evaluation", "verbs"},
+    "runs": set(),  # what a run leaves behind
+    "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "runs", "verbs"},
+    "audit": {"argv", "cli", "config", "evaluation", "runs", "verbs"},
     "losses": set(),
     "networks": set(),
     "metrics": set(),
-    "data": {"config", "page", "terminal", "verbs"},  # the data tools look configs up by name and write pages
-    "training": {"metrics", "evaluation", "terminal"},
+    "data": {"config", "page", "runs", "terminal", "verbs"},  # the data tools look configs up by name and write pages
+    "training": {"metrics", "evaluation", "runs", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
-    "evaluation": {"metrics", "data", "detectors", "page", "terminal"},
+    "evaluation": {"metrics", "data", "detectors", "page", "runs", "terminal"},
     "mistakes": {"config", "data", "detectors"},
     "checkpoints": {"data", "detectors", "runs", "training"},
     "argv": {"config", "checkpoints", "mistakes", "data", "detectors", "training"},

@@ -1,10 +1,15 @@
 """Cheap questions are answered without torch, and every way to end has its exit code."""
 
+import errno
 import importlib
+import os
+import re
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,10 +72,28 @@ def test_an_unknown_config_says_where_it_looked_and_what_comes_near(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("raised", "code"),
-    [(UserError("no such thing"), 2), (KeyboardInterrupt(), 130), (SystemExit(75), 75)],
+    ("raised", "code", "said"),
+    [
+        (UserError("no such thing"), 2, "no such thing"),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+        (SystemExit(75), 75, ""),
+        (OSError(errno.ENOSPC, ""), 2, "cannot read or write: No space left on device"),
+        (PermissionError(errno.EACCES, "", "a/é.csv"), 2, "cannot read or write a/é.csv: Permission denied"),
+        (NotADirectoryError(errno.ENOTDIR, "", b"a/b"), 2, "cannot read or write a/b: Not a directory"),
+        (OSError(errno.ENAMETOOLONG, "", "a"), 2, "cannot read or write a: File name too long"),
+        (UnicodeEncodeError("utf-8", "a/\udcff", 2, 3, ""), 2, r"'a/\udcff' cannot be written as utf-8: rename it"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), 2, "No usable temporary directory"),
+        (RecursionError(), 2, "nested too deeply"),
+        (UserError("x" * 99_999 + " (line 3 of a.yaml)"), 2, "x (line 3 of a.yaml)"),
+    ],
 )
-def test_exit_codes(raised: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_codes(
+    raised: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def fail(words: list[str]) -> None:
         raise raised
 
@@ -78,6 +101,59 @@ def test_exit_codes(raised: BaseException, code: int, monkeypatch: pytest.Monkey
     with pytest.raises(SystemExit) as stop:
         entry.main(["fit"])
     assert stop.value.code == code
+    lines = capsys.readouterr().err.splitlines()
+    assert (len(lines), all(said in line and len(line) < 2000 for line in lines)) == (bool(said), True)
+    with pytest.raises(type(raised)):
+        entry.main(["fit", "--debug"])
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), OSError("a network"), ValueError()])
+def test_what_is_no_matter_of_files_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(words: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(entry, "dispatch", fail)
+    with pytest.raises(type(error)):
+        entry.main(["fit"])
+
+
+def run(words: list[str | bytes], **streams: Any) -> Any:
+    """Run a command in a process of its own, in an ASCII terminal."""
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(dfl.__file__).parents[1])}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+    return subprocess.run([sys.executable, "-m", "dfl", *words], env=ascii_only, check=False, **streams)
+
+
+@pytest.mark.parametrize("words", [["list"], ["no-such-verb"]])
+def test_a_reader_that_leaves_ends_the_command_without_a_word(words: list[str | bytes]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run(words, stdout=writer, **({} if words == ["list"] else {"stderr": writer}))
+    os.close(writer)
+    assert (done.returncode, done.stderr or b"") == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"), [("naïve-🙂", rb"'na\xefve-\U0001f642'"), (b"\xff\xfe", rb"'\udcff\udcfe'")]
+)
+def test_what_a_terminal_cannot_show_is_no_traceback(word: str | bytes, shown: bytes) -> None:
+    done = run([word])
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"dfl: no verb " + shown + b"; there are ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_full_standard_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = run(["--version"], stdout=full)
+    assert done.returncode == 2
+    assert re.fullmatch(rb"dfl: cannot [a-z ]+: No space left on device\n", done.stderr)
+
+
+def test_a_full_disk_in_a_thread_is_left_to_the_main_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for error, said in ((OSError(errno.ENOSPC, ""), False), (ValueError("odd"), True)):
+        entry._in_thread(threading.ExceptHookArgs((type(error), error, None, None)))
+        assert bool(capsys.readouterr().err) == said
 
 
 def test_ctrl_c_inside_lightning_is_130(monkeypatch: pytest.MonkeyPatch) -> None:

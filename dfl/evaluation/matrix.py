@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dfl.data import csv_files
-from dfl.errors import UserError
 from dfl.evaluation import results
 from dfl.page import alone, document, heat_map, text
 from dfl.page import table as html_table
+from dfl.runs import files
 from dfl.terminal import console
 
 #: The row of what a map that calls every pixel fake would get, where a metric has that.
@@ -94,15 +94,11 @@ def write(
 def _write(
     folder: Path, content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
 ) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        results.write(folder / "matrix.csv", to_csv(content["matrix"], columns))
-        results.write(folder / "matrix.json", results.to_json(content))
-        results.write(folder / "matrix.html", page(content, metrics, columns, rows))
-        for metric, one in content["matrix"].items():
-            results.write(folder / f"matrix_{metric}.svg", alone(drawing(one, metric, columns, rows)))
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}; give another --output") from error
+    files.write(folder / "matrix.csv", to_csv(content["matrix"], columns))
+    files.write(folder / "matrix.json", results.to_json(content))
+    files.write(folder / "matrix.html", page(content, metrics, columns, rows))
+    for metric, one in content["matrix"].items():
+        files.write(folder / f"matrix_{metric}.svg", alone(drawing(one, metric, columns, rows)))
     for metric in metrics:
         show(metric, content["matrix"][metric], columns, rows)
     print(f"page: {folder / 'matrix.html'}")

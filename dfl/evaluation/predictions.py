@@ -4,10 +4,11 @@ Rows go to a temporary file as they come, so memory does not grow with the numbe
 when it is complete. With several processes each writes its own part, and the parts are joined at the end.
 """
 
+import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -23,6 +24,7 @@ from dfl.detectors.base import WRITTEN
 from dfl.errors import NothingDone, UserError, visible
 from dfl.evaluation.figures import overlay, without_padding
 from dfl.metrics import resize_map
+from dfl.runs.files import claimed, may_be_file, told, whole, write
 
 COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
 Row = tuple[Any, ...]
@@ -65,18 +67,30 @@ class PredictionWriter(BasePredictionWriter):
         #: Where the scores went, after the run.
         self.path: Path | None = None
         self._file: IO[str] | None = None
+        #: What this process alone may write while it runs.
+        self._held = ExitStack()
         self._rows = 0
         self._columns: tuple[str, ...] = COLUMNS
         self._names: dict[str, dict[int, str]] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open this process's part."""
+        """Open this process's part.
+
+        Raises:
+            UserError: If the file or the folder of maps cannot be written, or another run is writing it.
+        """
         self.path = Path(self.output).expanduser() if self.output else Path(trainer.log_dir or ".") / "predictions.csv"
         self.path = Path(trainer.strategy.broadcast(str(self.path)))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            may_be_file(self.path)
+            self._held.enter_context(claimed(self.path))
+            if self.maps is not None:
+                self._held.enter_context(claimed(self.maps, inside=True))
+        trainer.strategy.barrier()
         self._rows = 0
         self._names = {column: names_of(trainer, column) for column in ("group", "video")}
-        self._file = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
+        with told(self.path):
+            self._file = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
 
     def write_on_batch_end(
         self,
@@ -90,14 +104,16 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write the rows of one batch."""
         assert self._file is not None
+        assert self.path is not None
         stored = float(getattr(pl_module, "threshold", math.nan))
         threshold = 0.5 if math.isnan(stored) else stored
         written = self._write_maps(pl_module, prediction, batch)
         self._columns = (*COLUMNS, *answered(prediction), *(["map"] if written else []))
-        for row in rows(prediction, threshold, batch, self._names):
-            whole = (*row, next(written)) if written else row
-            self._file.write(encode(whole, str(self.path), self._columns))
-            self._rows += 1
+        with told(self.path):
+            for row in rows(prediction, threshold, batch, self._names):
+                line = (*row, next(written)) if written else row
+                self._file.write(encode(line, str(self.path), self._columns))
+                self._rows += 1
 
     def _write_maps(self, module: Any, prediction: dict[str, Any], batch: Any) -> Iterator[str] | None:
         """Write the maps of a batch; return their files in the order of its rows, or None if none are wanted.
@@ -112,7 +128,6 @@ class PredictionWriter(BasePredictionWriter):
                 f"--maps: {type(module).__name__} gives no maps; leave it out, or take a detector that does"
             )
         folder = self.maps / prediction["domain"]
-        folder.mkdir(parents=True, exist_ok=True)
         files = []
         images = as_seen(batch["image"], module)
         for i, index in enumerate(prediction["index"].tolist()):
@@ -125,14 +140,17 @@ class PredictionWriter(BasePredictionWriter):
                     resize_map(prob[None], (images.shape[2], images.shape[3]))[0].clamp(0, 1), extent
                 )
             file = folder / f"{index:06d}_{Path(prediction['path'][i]).stem}.{self.map_format}"
+            content = io.BytesIO()
             if self.map_format == "npz":
-                np.savez_compressed(file, map=prob.numpy())
+                np.savez_compressed(content, map=prob.numpy())
             else:
-                Image.fromarray((prob.numpy() * 65535).round().astype(np.uint16)).save(file)
-            image = without_padding(images[i], extent)
+                Image.fromarray((prob.numpy() * 65535).round().astype(np.uint16)).save(content, "png")
+            write(file, content.getvalue(), sync=False)
+            image, content = without_padding(images[i], extent), io.BytesIO()
             over = resize_map(prob[None], (image.shape[1], image.shape[2]))[0]
             laid = overlay(image, over).permute(1, 2, 0).contiguous().numpy()
-            Image.fromarray(laid).save(file.with_name(f"{file.stem}_overlay.jpg"), quality=92)
+            Image.fromarray(laid).save(content, "jpeg", quality=92)
+            write(file.with_name(f"{file.stem}_overlay.jpg"), content.getvalue(), sync=False)
             files.append(str(file))
         return iter(files)
 
@@ -144,7 +162,8 @@ class PredictionWriter(BasePredictionWriter):
         """
         assert self._file is not None
         assert self.path is not None
-        self._file.close()
+        with told(self.path):
+            self._file.close()
         self._file = None
         own = (self._rows, self._columns, unreadable(trainer))
         every: list[Any] = [own] * trainer.world_size
@@ -159,6 +178,7 @@ class PredictionWriter(BasePredictionWriter):
                 self._part(rank).unlink(missing_ok=True)
             raise NothingDone("; ".join(["no image was scored", *unscored]))
         self._join(trainer.world_size, max(columns, key=len))  # a rank without an image knows only those of all
+        self._held.close()
         print(f"wrote {sum(counts)} scores to {self.path}" + ("" if self.maps is None else f", maps to {self.maps}"))
         for line in unscored:
             print(visible(line))
@@ -166,9 +186,12 @@ class PredictionWriter(BasePredictionWriter):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave no half-written file behind."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a full disk refuses the rest once more
+                self._file.close()
             self._file = None
-            self._part(trainer.global_rank).unlink(missing_ok=True)
+            with suppress(OSError):
+                self._part(trainer.global_rank).unlink(missing_ok=True)
+        self._held.close()
 
     def _part(self, rank: int) -> Path:
         assert self.path is not None
@@ -176,15 +199,16 @@ class PredictionWriter(BasePredictionWriter):
 
     def _join(self, parts: int, columns: tuple[str, ...]) -> None:
         assert self.path is not None
-        whole = self.path.with_name(f".{self.path.name}.whole")
-        with whole.open("w", newline="", encoding="utf-8") as out:
-            if self.path.suffix == ".csv":
-                out.write(csv_files.line(columns))
+        try:
+            with whole(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as out:
+                if self.path.suffix == ".csv":
+                    out.write(csv_files.line(columns))
+                for rank in range(parts):
+                    with self._part(rank).open(newline="", encoding="utf-8") as part:
+                        out.writelines(part)
+        finally:
             for rank in range(parts):
-                with self._part(rank).open(newline="", encoding="utf-8") as part:
-                    out.writelines(part)
-                self._part(rank).unlink()
-        os.replace(whole, self.path)
+                self._part(rank).unlink(missing_ok=True)
 
 
 def rows(

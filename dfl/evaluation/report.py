@@ -7,6 +7,7 @@ network saw them.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dfl.metrics.classes import MEASURES
 from dfl.page import document, image, text, thumbnail
 from dfl.page import table as html_table
 from dfl.ranks import is_cut
+from dfl.runs.files import claimed, write
 
 #: The longest lists of file names on the page; results.json has them whole.
 MOST_NAMES = 20
@@ -35,6 +37,21 @@ class Report(pl.Callback):
 
     def __init__(self, pictures: int = 8) -> None:
         self.pictures = pictures
+        self._held = ExitStack()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Hold the folder.
+
+        Raises:
+            UserError: If another test is writing into it, or it cannot be written.
+        """
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            self._held.enter_context(claimed(folder, inside=True))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Let the folder go."""
+        self._held.close()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write and print, in one process."""
@@ -51,15 +68,15 @@ class Report(pl.Callback):
             return
         sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("test", {})
         run, images = results.run_info(trainer, pl_module), image_notes(sets, rows)
-        folder.mkdir(parents=True, exist_ok=True)
-        results.write(folder / "results.csv", results.to_csv(table))
+        write(folder / "results.csv", results.to_csv(table))
         numbers = {str(row["domain"]): {k: v for k, v in row.items() if k != "domain"} for row in table}
         content = {"results": numbers, "groups": group_rates(compared), "images": images, "run": run}
-        results.write(folder / "results.json", results.to_json(content))
+        write(folder / "results.json", results.to_json(content))
         parts = [_table(table), _classes(pl_module), _fairness(table, content["groups"])]
         parts += [_figures(rows, run["threshold"]), *self._answers(trainer, pl_module, sets)]
         parts += [*self._wrong(rows, sets), *self._maps(trainer, pl_module, rows, sets), _notes(images)]
-        results.write(folder / "report.html", page(run, parts))
+        write(folder / "report.html", page(run, parts))
+        self._held.close()
 
     def _wrong(self, rows: Mapping[str, figures.Rows], sets: Mapping[str, Any]) -> list[str]:
         """Return the pictures of each domain; none of loaders that came without a data module."""

@@ -176,13 +176,6 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def write(path: Path, content: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(content, encoding="utf-8", newline="")
-    os.replace(part, path)
-
-
 def print_table(rows: Sequence[Row]) -> None:
     """Print a table in the terminal, without the `MINOR` metrics; what comes of answers has lines of its own."""
     names = [name for name in metric_names(rows) if name not in MINOR]

@@ -25,7 +25,7 @@ OFFICIAL: dict[str, Mode] = dict.fromkeys(("f1", "auc", "pixel_accuracy"), "max"
 LOSS: dict[str, Mode] = {"loss": "min"}
 #: All of them by the name that they have in a domain; those of a single class come as ``class_f1_<class>``.
 DIRECTIONS: dict[str, Mode] = (
-    {"loss": "min"}
+    LOSS
     | DETECTION
     | {
         f"{prefix}_{name}": mode

@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from dfl.errors import UserError
+from dfl.runs import files
+
 FILE = "config.yaml"
 
 
@@ -22,12 +25,11 @@ def write(folder: Path, settings: dict[str, Any]) -> None:
     A state folder that cannot be written costs only that ``--config`` has to be given later.
 
     Raises:
-        OSError: If the run's folder cannot be written.
+        UserError: If the run's folder cannot be written.
     """
-    text = f"# Settings of the run {folder.name!r}, written by dfl fit. Resume and test read them here.\n" + _dump(
-        settings
-    )
-    _replace(folder / FILE, text)
+    head = f"# Settings of the run {folder.name!r}, written by dfl fit. Resume and test read them here.\n"
+    text = head + _dump(settings)
+    files.write(folder / FILE, text)
     with suppress(OSError):
         _known().mkdir(parents=True, exist_ok=True)
         (_known() / _hash(text)).touch()
@@ -53,8 +55,8 @@ def write_down(folder: Path, claimed: Any) -> bool:
         return False
     head = "# What a checkpoint of an earlier dfl says of its run. Read it; it counts when you give it with --config.\n"
     try:
-        _replace(folder / FILE, head + _dump(claimed))
-    except (OSError, yaml.YAMLError, RecursionError):
+        files.write(folder / FILE, head + _dump(claimed))
+    except (UserError, yaml.YAMLError, RecursionError):
         return False
     return True
 
@@ -70,13 +72,3 @@ def _hash(text: str) -> str:
 
 def _dump(settings: dict[str, Any]) -> str:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

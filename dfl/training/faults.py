@@ -1,14 +1,22 @@
 """Failures of the machine, in one line that says what to do."""
 
+import signal
+from collections.abc import Iterator
+from multiprocessing import connection
 from traceback import walk_tb
+from typing import Any
 
 import torch
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+#: Seconds until the end of a killed process is known to its parent: the pipe to it may break before.
+KNOWN_AFTER = 5.0
 
 
 def explain(error: BaseException) -> str | None:
     """Return one line for a killed loader, a full memory, or weights that do not fit; None for any other error."""
     text = str(error)
-    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text or "Bus error" in text):
+    if _loader_killed(error):
         return (
             "a loader process was killed, most often because memory ran out: lower data.num_workers or "
             "data.max_pixels, or ask for more memory; go on with --ckpt_path last"
@@ -32,3 +40,45 @@ def in_restoring(error: BaseException) -> bool:
     frames = (frame.f_code for frame, _ in walk_tb(error.__traceback__))
     files, names = ("checkpoint_connector.py", "restored.py"), ("restore", "renew")
     return any(code.co_filename.endswith(files) and code.co_name.startswith(names) for code in frames)
+
+
+def _loader_killed(error: BaseException) -> bool:
+    """Whether an error came about because a loader process was killed.
+
+    torch mostly says so. But the pipe to a process breaks before its end is known, and what was on its way (half of an
+    object, an open file, shared memory) is then missing: EOFError, ConnectionResetError, BrokenPipeError, OSError,
+    FileNotFoundError, RuntimeError and errors of unpickling were seen. So any error that came out of torch's loader is
+    held against how its processes ended. An error of their own comes from a process that lives, and ends in order.
+    """
+    for one in _chain(error):
+        text = str(one)
+        if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text or "Bus error" in text):
+            return True
+        if "in DataLoader worker process" not in text and any(map(_has_died, _loaders(one))):
+            return True
+    return False
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _loaders(error: BaseException) -> Iterator[_BaseDataLoaderIter]:
+    """Yield the iterators of torch's loader that an error passed through."""
+    for frame, _ in walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, _BaseDataLoaderIter):
+            yield owner
+
+
+def _has_died(loader: Any) -> bool:
+    """Whether a process of a loader was ended by a signal other than its parent's."""
+    processes = {process.sentinel: process for process in getattr(loader, "_workers", [])}
+    if processes:
+        for sentinel in connection.wait(list(processes), KNOWN_AFTER):
+            processes[sentinel].join()  # its files are closed; in a moment it is known how it ended
+    return any((process.exitcode or 0) < 0 and process.exitcode != -signal.SIGTERM for process in processes.values())

@@ -16,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.tensorboard.summary import hparams
@@ -28,6 +29,22 @@ from dfl.ranks import is_cut
 UNTOLD = ("name.", "checkpoint.", "last.", "data.val.", "data.test.", "data.predict.")
 #: Side of the pictures in the projector, in pixels.
 SPRITE = 32
+
+
+class OwnVersion(TensorBoardLogger):
+    """Lightning's logger, in a version folder that is no other process's: two that start at once would take one."""
+
+    def _get_next_version(self) -> int:
+        number, folder = int(super()._get_next_version()), Path(self.root_dir)
+        if getattr(rank_zero_only, "rank", 0):  # is told by the first
+            return number
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                (folder / f"version_{number}").mkdir()
+                return number
+            except FileExistsError:
+                number += 1
 
 
 class TensorBoardInspect(pl.Callback):

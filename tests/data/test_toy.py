@@ -50,7 +50,7 @@ def test_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(UserError, match="cannot write the toy set to .*: No space left"):
+    with pytest.raises(UserError, match="cannot write .*toy: No space left"):
         make(tmp_path / "toy", n=80, size=32, workers=1, progress=False)
     assert list(tmp_path.iterdir()) == []
 

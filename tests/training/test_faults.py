@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -25,7 +26,7 @@ from dfl.data import dataset
 from dfl.data.unread import Unread
 from dfl.detectors import Baseline
 from dfl.errors import UserError
-from dfl.training import AtomicCheckpointIO, FiniteLoss
+from dfl.training import AtomicCheckpointIO, FiniteLoss, faults
 from dfl.training.checkpoint import newest_whole, previous
 from dfl.training.faults import explain
 from dfl.training.keeper import Keeper
@@ -342,6 +343,70 @@ def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     assert 2 <= weights()["global_step"] < 9
     fit("--data.num_workers=1")
     assert_same(weights(), uncut)
+
+
+class Numbers(torch.utils.data.Dataset[int]):
+    """Numbers; one of them raises."""
+
+    def __init__(self, bad: int = -1) -> None:
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> int:
+        if index == self.bad:
+            raise EOFError("the file ends too soon")
+        return index
+
+
+BROKEN = (
+    EOFError(),
+    ConnectionResetError(104, "Connection reset by peer"),
+    BrokenPipeError(32, "Broken pipe"),
+    OSError(9, "Bad file descriptor"),
+    FileNotFoundError(2, "No such file or directory"),
+    RuntimeError("received 0 items of ancdata"),
+    RuntimeError("unable to open shared memory object </torch_1_2> in read-write mode"),
+    pickle.UnpicklingError("pickle data was truncated"),
+)
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda error: f"{type(error).__name__}{len(str(error))}")
+def test_a_pipe_that_breaks_before_the_death_is_known_is_the_same_line(
+    broken: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine what the kernel closes first is seen first."""
+    loader: Any = iter(torch.utils.data.DataLoader(Numbers(), num_workers=2))
+    torch.utils.data._utils.signal_handling._remove_worker_pids(id(loader))  # torch's handler would be quicker
+    monkeypatch.setattr(multiprocessing.Process, "is_alive", lambda self: True)
+
+    def get(timeout: float) -> Any:
+        os.kill(loader._workers[1].pid, signal.SIGKILL)
+        raise broken
+
+    monkeypatch.setattr(loader._data_queue, "get", get)
+    with pytest.raises(type(broken)) as error:
+        next(loader)
+    assert "a loader process was killed" in str(explain(error.value))
+
+
+def test_an_error_of_a_file_is_not_taken_for_a_killed_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "KNOWN_AFTER", 0.1)
+    loader = torch.utils.data.DataLoader(Numbers(bad=3), num_workers=1)
+    with pytest.raises(EOFError, match="ends too soon") as error:
+        list(loader)
+    assert explain(error.value) is None
+    living: Any = iter(torch.utils.data.DataLoader(Numbers(), num_workers=1))
+
+    def get(timeout: float) -> Any:
+        raise EOFError
+
+    monkeypatch.setattr(living._data_queue, "get", get)
+    with pytest.raises(EOFError) as error:
+        next(living)
+    assert explain(error.value) is None
+    assert explain(EOFError("of no loader")) is None
 
 
 def test_memory_that_runs_out_in_a_loader_process_is_one_line(

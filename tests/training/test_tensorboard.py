@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams.metadata import (
 
 from dfl.evaluation import figures
 from dfl.training import tensorboard
-from dfl.training.tensorboard import Speed, TensorBoardInspect
+from dfl.training.tensorboard import OwnVersion, Speed, TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:validation AUROC")
 LOOKS_AT_FIGURES = True
@@ -132,3 +132,10 @@ def test_spread_takes_all_of_few_and_even_places_of_many() -> None:
     assert tensorboard.spread(3, 9) == [0, 1, 2]
     assert tensorboard.spread(10, 5) == [0, 2, 4, 6, 8]
     assert tensorboard.spread(0, 5) == []
+
+
+def test_two_runs_that_start_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
+    first, second = (OwnVersion(tmp_path, "run") for _ in range(2))
+    assert (first._fs.ls(tmp_path), first.version, second.version) == ([], 0, 1)
+    assert (first.version, OwnVersion(tmp_path, "run").version) == (0, 2)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"version_0", "version_1", "version_2"}

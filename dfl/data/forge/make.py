@@ -32,9 +32,9 @@ from dfl.data.forge.shapes import Kind, draw, shrunk
 from dfl.data.forge.sheet import contact_sheet
 from dfl.data.locators import load_image
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic
-from dfl.data.tools.work import Workers, told
+from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
+from dfl.runs.files import write
 
 #: Goes up when the same arguments would give other pictures.
 VERSION = 1
@@ -126,11 +126,11 @@ def forge(
         **{"max_area": max_area, "feather": feather, "colour": colour, "max_side": max_side, "quality": quality},
         **{"seed": seed, "images": len(work), "digest": plan.digest(work)},
     }
-    if _there(folder, settings):
-        print(f"{folder / 'table.csv'} is there already, made with the same settings")
-        return folder / "table.csv"
-    hidden = folder.with_name(f".{folder.name}.forging")
-    with told("dfl forge", folder):
+    with making("dfl forge", folder):
+        if _there(folder, settings):
+            print(f"{folder / 'table.csv'} is there already, made with the same settings")
+            return folder / "table.csv"
+        hidden = folder.with_name(f".{folder.name}.forging")
         skipped = _fill(hidden, settings, work, look, max_missing, workers, progress)
         _record(hidden, settings | {"sources": sources, "skipped": skipped, "made_with": _made_with()})
         if folder.exists():
@@ -165,7 +165,7 @@ def _there(folder: Path, settings: dict[str, Any]) -> bool:
             continue
         if not place.is_dir() or (any(place.iterdir()) and not (place / RECORD).is_file()):
             raise UserError(f"{place} is not empty and is no set of dfl forge; give another --output")
-        found = json.loads((place / RECORD).read_text()) if (place / RECORD).is_file() else settings
+        found = json.loads((place / RECORD).read_text(encoding="utf-8")) if (place / RECORD).is_file() else settings
         other = {k: (found.get(k), v) for k, v in settings.items() if found.get(k) != v}
         differ = [f"{k}={old} and not {new}" if k != "digest" else "other sources" for k, (old, new) in other.items()]
         if differ:
@@ -175,7 +175,7 @@ def _there(folder: Path, settings: dict[str, Any]) -> bool:
 
 def _record(folder: Path, record: dict[str, Any]) -> None:
     """Write the record in one step: rows of a run that was cut off are trusted by what it says."""
-    atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    write(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _fill(
@@ -193,7 +193,7 @@ def _fill(
     _record(hidden, settings)
     log = hidden / "rows.jsonl"
     done = list(_finished(log))
-    with open(log, "w") as file, Workers(len(work) - len(done), "forge", workers, progress) as pool:
+    with open(log, "w", encoding="utf-8") as file, Workers(len(work) - len(done), "forge", workers, progress) as pool:
         file.writelines(json.dumps(answer) + "\n" for answer in done)
         file.flush()
         skipped = [answer for answer in done if answer["reason"]]
@@ -222,7 +222,7 @@ def _fill(
 def _finished(log: Path) -> Iterator[dict[str, Any]]:
     """Yield the answers that a run that was cut off wrote down whole."""
     if log.is_file():
-        for line in log.read_text().splitlines(keepends=True):
+        for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
             if not line.endswith("\n"):
                 return
             yield json.loads(line)

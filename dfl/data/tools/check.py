@@ -25,11 +25,11 @@ from dfl.data.tools.check_page import page
 from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.leak import FOLDS, Score, leak
-from dfl.data.tools.output import atomic
 from dfl.data.tools.scan import read_by, scanned, unclear
 from dfl.data.tools.twins import Twins, exact, near
-from dfl.data.tools.work import told
+from dfl.data.tools.work import making
 from dfl.errors import UserError, visible
+from dfl.runs.files import write
 from dfl.terminal import console
 
 #: Columns whose values are counted by class.
@@ -77,13 +77,12 @@ def check(
         raise UserError(f"--distance is {distance}; perceptual hashes have 64 bits: take 0 to 16")
     need_imagehash()
     folder = Path(output).expanduser()
-    with told("the check", folder.absolute()):
-        folder.mkdir(parents=True, exist_ok=True)
+    with making("the check", folder, inside=True):
         table = _facts(sources, folder, root, workers, progress)
         found, copies = examine(table, distance)
-        atomic(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False).encode())
-        atomic(folder / "copies.csv", csv_files.whole(copies.column_names, copies.to_pylist()).encode())
-        atomic(folder / "check.html", page(table, found).encode())
+        write(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False))
+        write(folder / "copies.csv", csv_files.whole(copies.column_names, copies.to_pylist()))
+        write(folder / "check.html", page(table, found))
     _print(found, folder)
     errors = [p for p in found["problems"] if p.severity == "error"]
     if strict and errors:

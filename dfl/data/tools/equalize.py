@@ -22,10 +22,11 @@ from dfl.data.locators import load_image, split
 from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import LeftOut, Output, atomic, atomic_table, fingerprint
+from dfl.data.tools.output import LeftOut, Output, fingerprint
 from dfl.data.tools.pixels import centre, encoded, shorter_to
-from dfl.data.tools.work import Workers, told
+from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
+from dfl.runs.files import whole, write
 
 #: Its table; ``origin`` is what an image was made from.
 SCHEMA = pa.schema([*ROW_SCHEMA, ("set", pa.string()), ("origin", pa.string())])
@@ -75,7 +76,7 @@ def equalize(
         raise UserError(f"equalize needs labels, and {len(unknown)} images have none, such as {unknown['path'][0]}")
     settings: dict[str, Any] = {"size": size, "fit": fit, "format": format}
     settings |= {"quality": quality, "subsampling": subsampling} if format == "jpeg" else {}
-    with told("equalize", output):
+    with making("equalize", Path(output)):
         folder = Output(output, "equalize", settings | {"rows": fingerprint(table)})
         if not folder.done:
             _fill(
@@ -114,7 +115,8 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     columns = {name: kept[name] for name in kept.column_names}
     columns |= {"path": pa.array([names[i] + suffix for i in keep]), "mask": pa.array(masks)}
     columns |= {"mask_rule": pa.array(["max" * bool(mask) for mask in masks]), "origin": kept["path"]}
-    atomic_table(folder.partial / "table.parquet", pa.table(columns, schema=SCHEMA))
+    with whole(folder.partial / "table.parquet") as part:
+        pq.write_table(pa.table(columns, schema=SCHEMA), part)
     counts: dict[str, Counter[str]] = {}
     for name, label in zip(kept["split"].to_pylist(), kept["label"].to_pylist(), strict=True):
         counts.setdefault(name, Counter())[_CLASSES[label]] += 1
@@ -150,6 +152,7 @@ def _written(
     image, area = centre(image, area, size)
     if area is not None:
         Path(folder, cover).parent.mkdir(parents=True, exist_ok=True)
-        atomic(Path(folder, cover), encoded(area, "png"))
-    atomic(file, encoded(image, settings["format"], settings.get("quality", 95), settings.get("subsampling", "4:4:4")))
+        write(Path(folder, cover), encoded(area, "png"), sync=False)
+    content = encoded(image, settings["format"], settings.get("quality", 95), settings.get("subsampling", "4:4:4"))
+    write(file, content, sync=False)
     return "" if area is None else cover, ""

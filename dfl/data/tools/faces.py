@@ -24,9 +24,10 @@ from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic, atomic_table
-from dfl.data.tools.work import Workers, told
+from dfl.data.tools.output import parquet_file
+from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError, near
+from dfl.runs.files import whole, write
 
 _HAS_YUNET = RequirementCache("opencv-python-headless>=4.8") or RequirementCache("opencv-python>=4.8")
 #: Longest side of what the face detector looks at, in pixels: YuNet was made for faces of 10 to 300.
@@ -77,21 +78,21 @@ def faces(
     """
     if (boxes is None) == (weights is None):
         raise UserError("faces come from --boxes (a file of boxes or landmarks) or --weights (YuNet as ONNX): give one")
-    known = read_boxes(Path(boxes).expanduser()) if boxes else None
-    if weights:
+    known = None if boxes is None else read_boxes(Path(boxes).expanduser())
+    if weights is not None:
         if not _HAS_YUNET:
             raise UserError("faces are found by OpenCV: pip install 'dfl[faces]'")
         if not Path(weights).expanduser().is_file():
             raise UserError(f"no weights file {weights!r}: download YuNet's ONNX file (OpenCV Zoo) and give its path")
     table = rows(open_sources(sources, root))
-    file = Path(output).expanduser()
+    file = parquet_file(output)
     tasks = [
         (path, known.get(os.path.abspath(split(path)[0]), {}) if known is not None else str(weights), min_score, bits)
         for path, bits in zip(table["path"].to_pylist(), table["bits"].to_pylist(), strict=True)
     ]
     out: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
-    with told("the face detector", file.absolute()), Workers(len(tasks), "faces", workers, progress) as pool:
+    with making("the face detector", file), Workers(len(tasks), "faces", workers, progress) as pool:
         for row, answer in zip(table.to_pylist(), pool.map(_look, tasks), strict=True):
             if isinstance(answer, str):
                 missing[row["path"]] = answer
@@ -101,7 +102,8 @@ def faces(
             out += [cut(row, grown(box, size, margin, square)) for box in found]
         _tell(missing, len(table), file, max_missing)
         schema = pa.schema([*ROW_SCHEMA, ("set", pa.string())])
-        atomic_table(file, pa.Table.from_pylist(out, schema=schema))
+        with whole(file) as partial:
+            pq.write_table(pa.Table.from_pylist(out, schema=schema), partial)
     print(f"{len(out):,} faces of {len(table) - len(missing):,} images in {file}")
     return file
 
@@ -243,9 +245,8 @@ def _tell(missing: dict[str, str], n: int, file: Path, most: float) -> None:
     if not missing:
         beside.unlink(missing_ok=True)
         return
-    beside.parent.mkdir(parents=True, exist_ok=True)
     lost = ({"path": path, "reason": reason} for path, reason in missing.items())
-    atomic(beside, csv_files.whole(["path", "reason"], lost).encode())
+    write(beside, csv_files.whole(["path", "reason"], lost))
     why = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing.values()).most_common(3))
     said = f"{len(missing):,} of {n:,} images gave no face ({why}), listed in {beside}"
     if len(missing) > most * n:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from dfl import config
 from dfl.data.decoding import escaped
@@ -49,6 +48,8 @@ def open_sources(words: list[str], root: str | None = None) -> list[Given]:
     """
     found: list[Given] = []
     for word in words:
+        if not word:
+            raise UserError("a source is an empty word: name a data config, a folder or a table")
         path = Path(word).expanduser()
         if path.suffix.lower() in (".csv", ".parquet"):
             found.append(Given(path.stem, Table(str(path))))
@@ -128,12 +129,15 @@ def _folder(path: Path) -> Source:
 
 
 def _of_config(file: str, root: str | None) -> list[Given]:
-    document = yaml.safe_load(Path(file).read_text())
-    if isinstance(document, Mapping) and "data" in document:
+    document = config.mapping(config.read(file))
+    if "data" in document:
         document = document["data"]
         if isinstance(document, str):
-            return _of_config(config.find(document), root)
-    held = document.get("init_args", {}) if isinstance(document, Mapping) else {}
+            inner = config.find(document)
+            if "data" in config.mapping(config.read(inner)):
+                raise UserError(f"{file}: data names {document}, which is a config of a run and no data config")
+            return _of_config(inner, root)
+    held = config.mapping(config.mapping(document).get("init_args"))
     train = held.get("train") or []
     trained = train if isinstance(train, list) else [train]
     found = []
@@ -142,8 +146,11 @@ def _of_config(file: str, root: str | None) -> list[Given]:
         splits = own if len(own) < len(SPLITS) else SPLITS
         found.append(Given("train" if len(trained) == 1 else f"train{i}", _build(one, root, file), splits))
     for split in ("val", "test"):
-        for name, one in (held.get(split) or {}).items():
-            found.append(Given(name, _build(one, root, file), (split,)))
+        domains = held.get(split) or {}
+        if not isinstance(domains, Mapping):
+            raise UserError(f"{file}: {split} takes sources by the name of their domain, not {domains!r}")
+        for name, one in domains.items():
+            found.append(Given(str(name), _build(one, root, file), (split,)))
     if not found:
         raise UserError(f"{file} names no source: a data config has `train`, `val` or `test` under `init_args`")
     return found
@@ -151,5 +158,5 @@ def _of_config(file: str, root: str | None) -> list[Given]:
 
 def _build(one: Any, root: str | None, file: str) -> Source:
     if root is not None and isinstance(one, Mapping):
-        one = {**one, "init_args": {**(one.get("init_args") or {}), "root": root}}
+        one = {**one, "init_args": {**config.mapping(one.get("init_args")), "root": root}}
     return built(one, os.path.basename(file))

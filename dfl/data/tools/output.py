@@ -8,18 +8,16 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 import dfl
 from dfl.errors import UserError
+from dfl.runs.files import may_be_file, write
 
 #: Packages whose version changes the bytes that are written.
 WRITERS = ("pillow", "simplejpeg", "torch", "pyarrow", "numpy")
@@ -54,7 +52,7 @@ class Output:
 
     def _same(self, folder: Path) -> None:
         try:
-            found = json.loads((folder / f"{self.verb}.json").read_text())["settings"]
+            found = json.loads((folder / f"{self.verb}.json").read_text(encoding="utf-8"))["settings"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} holds something else; give -o a new folder") from error
         for name in self.settings | found:
@@ -64,7 +62,7 @@ class Output:
                 raise UserError(f"{folder} was made with other settings ({what}); give -o a new folder, or remove it")
 
     def _write(self, record: dict[str, Any]) -> None:
-        atomic(self.partial / f"{self.verb}.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
+        write(self.partial / f"{self.verb}.json", json.dumps(record, indent=1, ensure_ascii=False))
 
     def finish(self, **record: Any) -> None:
         """Write the record, and give the folder its name."""
@@ -109,6 +107,19 @@ class LeftOut:
         return f"; {len(self.images):,} left out, such as {path}: {reason}"
 
 
+def parquet_file(output: str) -> Path:
+    """Return the path of a table that a verb writes.
+
+    Raises:
+        UserError: If it does not end in .parquet, which no source would read, or is something else already.
+    """
+    file = Path(output).expanduser()
+    if file.suffix.lower() != ".parquet":
+        raise UserError(f"--output is {output!r}; the table is a Parquet file: give it a name that ends in .parquet")
+    may_be_file(file)
+    return file
+
+
 def fingerprint(table: pa.Table) -> str:
     """Return the SHA-256 of all cells of a table, whatever its chunks."""
     digest = hashlib.sha256("\x1f".join(table.column_names).encode())
@@ -116,29 +127,6 @@ def fingerprint(table: pa.Table) -> str:
         lines = pc.binary_join_element_wise(*[column.cast(pa.string()) for column in batch.columns], "\x1f")
         digest.update("".join(f"{line}\x1e" for line in lines.to_pylist()).encode())
     return digest.hexdigest()
-
-
-def atomic(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever this process is killed."""
-    with _whole_or_not(path) as partial:
-        partial.write_bytes(content)
-
-
-def atomic_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file in the same way."""
-    with _whole_or_not(path) as partial:
-        pq.write_table(table, partial)
-
-
-@contextmanager
-def _whole_or_not(path: Path) -> Iterator[Path]:
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _empty(folder: Path) -> bool:

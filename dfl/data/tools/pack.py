@@ -11,7 +11,6 @@ number of processes; only the record holds a date.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, read_bytes, split
@@ -27,10 +27,11 @@ from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.sources.packed import INDEX, RECORD
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import LeftOut, Output, atomic, atomic_table, fingerprint
+from dfl.data.tools.output import LeftOut, Output, fingerprint
 from dfl.data.tools.pixels import encoded, shorter_to
-from dfl.data.tools.work import Workers, told
+from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
+from dfl.runs.files import whole, write
 
 #: Rows of a batch of a shard: what is in memory at once while a shard is written.
 BATCH = 64
@@ -86,11 +87,11 @@ def pack(
     table = rows(open_sources(sources, root), decide=True)
     settings: dict[str, Any] = {"size": size, "encoding": encoding, "keep": keep, "shard": shard}
     settings |= {"quality": quality} if encoding == "jpeg" else {}
-    with told("pack", output):
+    with making("pack", Path(output)):
         folder = Output(output, "pack", settings | {"rows": fingerprint(table)})
         if not folder.done:
             _fill(folder, table, settings, LeftOut(len(table), max_bad), Workers(len(table), "pack", workers, progress))
-    record = json.loads((folder.folder / RECORD).read_text())
+    record = json.loads((folder.folder / RECORD).read_text(encoding="utf-8"))
     size_in_all = sum(one["bytes"] for one in record["shards"])
     print(
         f"{record['images']:,} images in {folder.folder}: {len(record['shards'])} shards, {size_in_all / 1e6:,.1f} MB"
@@ -109,7 +110,8 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     index = pa.concat_tables([_index(folder.partial / one["file"]) for one in shards])
     if not len(index):
         raise UserError(f"pack: no image is left{left.told()}")
-    atomic_table(folder.partial / INDEX, index)
+    with whole(folder.partial / INDEX) as part:
+        pq.write_table(index, part)
     for one in shards:
         (folder.partial / f"{one['file']}.json").unlink()
     if left.images:
@@ -125,19 +127,18 @@ def _shard(
     name = f"shard-{number:05d}.arrow"
     note = folder / f"{name}.json"
     if note.is_file():  # written after its shard
-        found = json.loads(note.read_text())
+        found = json.loads(note.read_text(encoding="utf-8"))
         pool.skip(len(piece))
     else:
         tasks = zip(*(piece[column].to_pylist() for column in ("path", "mask", "mask_rule", "bits")), strict=True)
         bad: list[tuple[str, str]] = []
-        partial_file = folder / f".{name}.tmp"
-        with pa.OSFile(str(partial_file), "wb") as sink, pa.ipc.new_file(sink, SHARD_SCHEMA) as writer:
-            for batch in _batches(piece, pool.map(partial(_packed, settings), tasks), bad):
-                writer.write_batch(batch)
-        facts = _facts(partial_file)
-        os.replace(partial_file, folder / name)
+        with whole(folder / name) as part:
+            with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, SHARD_SCHEMA) as writer:
+                for batch in _batches(piece, pool.map(partial(_packed, settings), tasks), bad):
+                    writer.write_batch(batch)
+            facts = _facts(part)
         found = {"facts": {"file": name, "rows": len(piece) - len(bad), **facts}, "left_out": bad}
-        atomic(note, json.dumps(found).encode())
+        write(note, json.dumps(found))
     for path, reason in found["left_out"]:
         left.book(path, reason)
     facts_of_shard: dict[str, Any] = found["facts"]
@@ -206,5 +207,4 @@ def _index(shard: Path) -> pa.Table:
 def _facts(file: Path) -> dict[str, Any]:
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-        os.fsync(content.fileno())
     return {"bytes": file.stat().st_size, "sha256": digest}

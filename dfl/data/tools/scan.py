@@ -5,7 +5,6 @@ it in one step. Run again later, only files whose size or time changed are read.
 the rows alone, never on the number of processes.
 """
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +19,10 @@ from dfl.data.locators import split
 from dfl.data.mask_sets import decided, rule_of
 from dfl.data.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic_table
-from dfl.data.tools.work import Workers, told
+from dfl.data.tools.output import parquet_file
+from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError, visible
+from dfl.runs.files import whole
 
 #: Rows of a part: what is lost at most when the scan is cut off.
 PART = 2048
@@ -51,9 +51,7 @@ def scan(
         UserError: If a source gives no row, or the output cannot be written.
     """
     need_imagehash()
-    file = Path(output).expanduser()
-    if file.suffix.lower() != ".parquet":
-        raise UserError(f"--output is {output!r}; the table is a Parquet file: give it a name that ends in .parquet")
+    file = parquet_file(output)
     scanned(rows(open_sources(sources, root)), file, workers, progress)
     errors = pq.read_table(file, columns=["path", "error", "mask_error"])
     print(f"{len(errors):,} images in {file}")
@@ -82,7 +80,7 @@ def unclear(table: pa.Table) -> dict[str, str]:
 
 def scanned(table: pa.Table, file: Path, workers: int | None = None, progress: bool = True) -> None:
     """Measure the images of a table of rows and write the table of ``SCAN_SCHEMA``; see ``scan``."""
-    with told("the scan", file.absolute()):
+    with making("the scan", file):
         parts = file.with_name(f".{file.name}.parts")
         parts.mkdir(parents=True, exist_ok=True)
         old = _old(file, parts)
@@ -91,14 +89,11 @@ def scanned(table: pa.Table, file: Path, workers: int | None = None, progress: b
             for i, start in enumerate(starts):
                 piece = table.slice(start, PART)
                 facts = _facts_of(piece, rules[start : start + PART], old, pool)
-                atomic_table(parts / f"{i:07d}.parquet", _joined(piece, facts))
-        partial = parts / "whole.tmp"
-        with pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
+                with whole(parts / f"{i:07d}.parquet", sync=False) as partial:
+                    pq.write_table(_joined(piece, facts), partial)
+        with whole(file) as partial, pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
             for i in range(len(starts)):
                 writer.write_table(pq.read_table(parts / f"{i:07d}.parquet"))
-        with open(partial, "rb") as whole:
-            os.fsync(whole.fileno())
-        os.replace(partial, file)
         shutil.rmtree(parts)
 
 

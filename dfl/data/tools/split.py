@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dfl.data.sources.base import TIES
 from dfl.data.splits import assign, components
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic_table
-from dfl.data.tools.work import told
+from dfl.data.tools.output import parquet_file
+from dfl.data.tools.work import making
 from dfl.errors import UserError, near
+from dfl.runs.files import whole
 
 
 def split(
@@ -50,13 +52,13 @@ def split(
     for name in by:
         if name not in table.column_names:
             raise UserError(f"--by names no column {name!r}{near(name, table.column_names)}")
-    file = Path(output).expanduser()
+    file = parquet_file(output)
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
     videos = [video for one, part in zip(given, tables, strict=True) for video in one.source.videos(part)]
     tied = _put(table, "video", videos) if "video" in by else table
     column = assign(tied, shares, seed, by=tuple(by))
-    with told("the split", file.absolute()):
-        atomic_table(file, _put(table, "split", column))
+    with making("the split", file), whole(file) as partial:
+        pq.write_table(_put(table, "split", column), partial)
     guessed = {video for video, known in zip(videos, table["video"].to_pylist(), strict=True) if video and not known}
     if guessed and "video" in by:
         rest = ",".join(name for name in by if name != "video")

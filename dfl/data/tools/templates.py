@@ -16,9 +16,9 @@ from dfl.data.decoding import DecodeError, image_size
 from dfl.data.locators import read_bytes
 from dfl.data.masks import load_mask
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import atomic
-from dfl.data.tools.work import Workers, told
+from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
+from dfl.runs.files import write
 
 
 def templates(
@@ -62,7 +62,7 @@ def templates(
     table = table.filter(pc.and_(pc.and_(pc.equal(table["label"], 1), known), here))
     jobs = zip(*(table[name].cast("string").to_pylist() for name in ("path", "mask", "mask_rule")), strict=True)
     total, products, count = np.zeros(side * side), np.zeros((side * side,) * 2), 0
-    with told("the templates", file.absolute()), Workers(len(table), "masks", workers, progress) as pool:
+    with making("the templates", file), Workers(len(table), "masks", workers, progress) as pool:
         for small, wrong in pool.map(_shrunk, ((*job, side) for job in jobs)):
             if wrong:
                 raise UserError(f"{wrong}; `dfl data check` lists all of that kind")
@@ -74,9 +74,7 @@ def templates(
     shapes = {name: found[name].astype(np.float32).reshape(-1, side, side) for name in ("components", "mean")}
     buffer = io.BytesIO()
     np.savez(buffer, components=shapes["components"], mean=shapes["mean"][0], explained=found["share"], masks=count)
-    with told("the templates", file.absolute()):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic(file, buffer.getvalue())
+    write(file, buffer.getvalue())
     print(f"{file}: {count:,} masks; {components} components hold {found['share'].sum():.1%} of their variance")
     return file
 

@@ -1,17 +1,20 @@
 """One function over many items, in processes, answers in order, with a progress bar."""
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dfl.errors import UserError
+from dfl.runs.files import claimed
 
 #: Items that one process is handed at once.
 TASK = 32
@@ -68,7 +71,8 @@ class Workers:
             return
         waiting: deque[Future[list[Any]]] = deque()
         for task in tasks:
-            waiting.append(self._pool.submit(_apply, function, task))
+            with deaf():  # submitting starts the processes
+                waiting.append(self._pool.submit(_apply, function, task))
             if len(waiting) > 4 * self.count:
                 yield waiting.popleft().result()
         while waiting:
@@ -76,12 +80,28 @@ class Workers:
 
 
 @contextmanager
-def told(what: str, where: object) -> Iterator[None]:
-    """Turn a full disk, a forbidden folder or a killed process into one line."""
+def deaf() -> Iterator[None]:
+    """Let processes that are started here not hear Ctrl-C, which goes to all: the first process ends them in order."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
-    except OSError as error:
-        raise UserError(f"cannot write {where}: {error.strerror or error}") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def making(what: str, place: Path, inside: bool = False) -> Iterator[None]:
+    """Hold what a verb makes, as `claimed` does; a full disk, a forbidden folder or a killed process is one line.
+
+    Raises:
+        UserError: For those, and if another process is making the same.
+    """
+    try:
+        with claimed(place, inside):
+            yield
     except BrokenProcessPool as error:
         raise UserError(
             f"a process of {what} was killed (out of memory?): run the same command again, it goes on"

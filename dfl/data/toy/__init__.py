@@ -20,5 +20,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
     parser.add_argument("--unfair_group", help="make this group's fakes rarer and noisier in training: plum")
     words = parser.parse_args(argv)
-    root = words.root or ("data/toy_unfair" if words.unfair_group else "data/toy")
+    root = words.root
+    if root is None:
+        root = "data/toy_unfair" if words.unfair_group else "data/toy"
     print(f"toy set: {make(root, words.n, words.size, words.seed, unfair_group=words.unfair_group)}")

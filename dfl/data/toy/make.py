@@ -12,15 +12,13 @@ import csv
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
+from dfl.data.tools.work import Workers, making
 from dfl.data.toy import generators as g
 from dfl.data.toy.faces import GLASSES, GROUPS, SHIRTS, caption, draw, make_person, make_pose
 from dfl.errors import UserError, near
@@ -88,27 +86,28 @@ def make(
     root = Path(root)
     if n < 80 or size < 32 or size % 2:
         raise UserError(f"the toy set needs n of at least 80 and an even size of at least 32, not n={n}, size={size}")
+    if seed < 0:
+        raise UserError(f"--seed {seed} must not be negative")
     settings: dict[str, Any] = {"n": n, "size": size, "seed": seed, "version": VERSION}
     if unfair_group is not None:
         check_group(unfair_group)
         settings |= {"unfair_group": unfair_group, "unfair_rounds": UNFAIR_ROUNDS}
-    if root.exists() and any(root.iterdir()):
-        _check(root, settings)
-        return root / "table.csv"
-    partial = root.with_name(f".{root.name}.{os.getpid()}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        (partial / "images").mkdir(parents=True)
-        (partial / "masks").mkdir()
-        _fill(partial, settings, workers or os.cpu_count() or 1, progress)
-        (partial / "toy.json").write_text(json.dumps(settings))
-        if root.exists():
-            root.rmdir()
-        os.replace(partial, root)
-    except OSError as e:
-        raise UserError(f"cannot write the toy set to {root.absolute()}: {e.strerror or e}") from e
-    finally:
+    with making("the toy set", root):
+        if root.exists() and any(root.iterdir()):
+            _check(root, settings)
+            return root / "table.csv"
+        partial = root.with_name(f".{root.name}.tmp")
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            (partial / "images").mkdir(parents=True)
+            (partial / "masks").mkdir()
+            _fill(partial, settings, workers, progress)
+            (partial / "toy.json").write_text(json.dumps(settings), encoding="utf-8")
+            if root.exists():
+                root.rmdir()
+            os.replace(partial, root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return root / "table.csv"
 
 
@@ -126,7 +125,7 @@ def _belongs(group: str, unfair: str | None) -> bool:
 
 def _check(root: Path, settings: dict[str, Any]) -> None:
     file = root / "toy.json"
-    found = json.loads(file.read_text()) if file.is_file() else None
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if found is None:
         raise UserError(f"{root.absolute()} is not empty and is no toy set; give another --root")
     if found != settings:
@@ -135,22 +134,17 @@ def _check(root: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"{root.absolute()} holds a toy set with {', '.join(differ)}; delete it or give another --root")
 
 
-def _fill(root: Path, settings: dict[str, Any], workers: int, progress: bool) -> None:
+def _fill(root: Path, settings: dict[str, Any], workers: int | None, progress: bool) -> None:
     jobs, unfair = [], settings.get("unfair_group")
     for (domain, split), share in (UNFAIR_PARTS if unfair else PARTS).items():
         count = SHOTS * max(1, round(settings["n"] * share / SHOTS))
         numbers = [i for i in range(count) if not (split == "train" and _is_left_out(i, unfair))]
         jobs += [(root, domain, split, i, settings["size"], settings["seed"], unfair) for i in numbers]
-    with open(root / "table.csv", "w", newline="") as file:
+    with open(root / "table.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
-        if workers == 1:
-            table.writerows(track(map(_one, jobs), "toy faces", len(jobs), disable=not progress))
-            return
-        # spawn: the parent may hold torch, whose threads do not survive a fork
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            rows = pool.map(_one, jobs, chunksize=25)
-            table.writerows(track(rows, "toy faces", len(jobs), disable=not progress))
+        with Workers(len(jobs), "toy faces", workers, progress) as pool:
+            table.writerows(pool.map(_one, jobs))
 
 
 def _is_left_out(number: int, unfair: str | None) -> bool:

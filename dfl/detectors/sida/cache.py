@@ -7,17 +7,17 @@ transform does; an image that is cropped at random just never comes again.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dfl.errors import UserError
 from dfl.networks import WeightsHash
+from dfl.runs.files import write
 
 
 class EmbeddingCache:
@@ -86,16 +86,9 @@ class EmbeddingCache:
 
     def _write(self, key: str, maps: list[Tensor]) -> None:
         file = self.path(key)
-        partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({str(number): one for number, one in enumerate(maps)}, partial)
-            with open(partial, "rb+") as handle:  # on disk before it has its name
-                os.fsync(handle.fileno())
-            os.replace(partial, file)
-        except (OSError, SafetensorError) as error:
-            if partial.is_file():
-                partial.unlink()
+            write(file, save({str(number): one for number, one in enumerate(maps)}))
+        except UserError as error:
             raise UserError(
                 f"model.cache: cannot write to {self.folder} ({error}); make room, or leave model.cache out"
             ) from error

@@ -1,0 +1,184 @@
+"""The one way to write a file: whole or not at all, and never two processes at once.
+
+A file is written beside its place, in ``.NAME.tmp``, forced to the disk and renamed. A kill at any instant leaves the
+old file or the new one, and what the killed process left is overwritten by the next. What takes long to make is
+`claimed` for that time, so that a second process that would make the same is told at once. Both rest on ``flock``,
+which the kernel takes back from a process however it ends. Where a file system has no such locks (some network drives),
+files are still whole, but a second process is not noticed.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from dfl.errors import UserError, refused
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+#: Locks that this process holds; a process that is forked from it, such as a loader's, lets go of them.
+_HELD: set[int] = set()
+
+
+def _forked() -> None:
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+@contextmanager
+def told(place: Path) -> Iterator[None]:
+    """Turn an error of the file system inside the block into one line; it names the place where the error names none.
+
+    Raises:
+        UserError: For it.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = os.path.basename(str(error.filename or ""))
+        if name.startswith(".") and name.endswith((".tmp", ".lock")):  # is not what the user knows
+            error.filename = None
+        raise refused(error, place, "write") from error
+
+
+@contextmanager
+def whole(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Yield where to write a file; it takes its name at the end of the block, and is gone after an error in it.
+
+    A second process waits. Folders above the file are made.
+
+    Args:
+        path: The file.
+        sync: Force the content to the disk first, so that a power cut cannot leave an empty file under the name.
+
+    Raises:
+        UserError: If the file system does not take it, or something that is no file has the name.
+    """
+    path = path.expanduser()
+    partial = path.with_name(f".{_named(path)}.tmp")
+    with told(path):
+        may_be_file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(partial, wait=True) as handle:
+            try:
+                yield partial
+                if sync:
+                    os.fsync(handle)
+                os.replace(partial, path)
+            except BaseException:
+                _remove(partial)
+                raise
+        if sync:
+            sync_folder(path.parent)
+
+
+def may_be_file(path: Path) -> None:
+    """Say so at once if something that is no file has the name of a file that is to be written.
+
+    Raises:
+        UserError: If it has.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot write {path}: it is there and is no file; give another name")
+
+
+def write(path: Path, content: str | bytes, sync: bool = True) -> None:
+    """Write bytes or a text whole or not at all; errors are those of `whole`.
+
+    Text is UTF-8; what a file name that is none brings into it is written as ``\\udcff``, which JSON reads back.
+    """
+    with whole(path, sync) as partial:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def claimed(place: Path, inside: bool = False) -> Iterator[None]:
+    """Hold a file or folder that is being made; errors of the file system inside the block are `told`.
+
+    Args:
+        place: What appears under its name when it is whole; folders above it are made.
+        inside: It is a folder that files are written into, such as the working directory; it is made.
+
+    Raises:
+        UserError: If another process holds it, or the file system refuses something.
+    """
+    place = Path(os.path.abspath(place.expanduser()))
+    lock = place / ".lock" if inside else place.with_name(f".{_named(place)}.lock")
+    with told(place), ExitStack() as held:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.enter_context(_locked(lock, wait=False))
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is writing {place}: wait until it is done, or give another name"
+            ) from error
+        held.callback(_remove, lock)  # while it is still held
+        yield
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a rename to the disk; not every file system has folders that can be opened for it."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[int]:
+    """Hold the lock of a file, which is made; yield its handle.
+
+    Raises:
+        BlockingIOError: If another process has it, and is not waited for.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        _HELD.add(handle)
+        try:
+            if fcntl is not None:
+                _lock(handle, wait)
+            # whoever had it before may have renamed or removed the file since it was opened here
+            if _is(path, handle):
+                yield handle
+                return
+        finally:
+            if handle in _HELD:  # not in a forked process
+                _HELD.discard(handle)
+                os.close(handle)
+
+
+def _lock(handle: int, wait: bool) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        pass
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # a read-only folder keeps it
+        path.unlink(missing_ok=True)
+
+
+def _is(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _named(path: Path) -> str:
+    if not path.name or path.name == "..":
+        raise UserError(f"cannot write {str(path) or 'to an empty name'}: it names no file or folder of its own")
+    return path.name
