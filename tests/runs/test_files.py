@@ -126,13 +126,15 @@ def test_a_claim_ends_with_its_process_however_it_ends(tmp_path: Path) -> None:
 
 
 def test_a_forked_process_such_as_a_loaders_does_not_keep_a_claim(tmp_path: Path) -> None:
-    end, hold = os.pipe()
+    (end, hold), (begun, begin) = os.pipe(), os.pipe()
     with files._locked(tmp_path / "a", wait=False):
         child = os.fork()
         if child == 0:
             os.close(hold)
+            os.write(begin, b"x")
             os.read(end, 1)  # until the parent lets it go
             os._exit(0)
+        os.read(begun, 1)
     with files._locked(tmp_path / "a", wait=False):
         pass
     os.close(hold)
