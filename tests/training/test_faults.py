@@ -210,7 +210,7 @@ def test_a_damaged_last_is_reported_and_the_one_before_is_used(faces: Path, uncu
         UserWarning, match=f"{'missing' if harm == 'missing' else 'damaged'}; using the checkpoint before"
     ):
         made = fit()
-    assert made.plan.held.path.name == "last-previous.ckpt"
+    assert made.plan.trained.path.name == "last-previous.ckpt"
     assert_same(weights(), uncut)
 
 
