@@ -114,8 +114,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as e:
         raise UserError(
-            f"{file} is torn or is no checkpoint that is safe to load: it holds Python objects beside tensors and plain "
-            "values, which could run code"
+            f"{file} is torn or is no checkpoint that is safe to load: it holds Python objects beside tensors and "
+            "plain values, which could run code"
         ) from e
     except Exception as e:  # torn files raise many kinds
         raise UserError(
