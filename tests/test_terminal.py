@@ -10,6 +10,7 @@ from dfl.__main__ import one_line
 from dfl.data.tools.check import check
 from dfl.evaluation import figures, matrix, results
 
+LOOKS_AT_FIGURES = True
 ODD = ["[red]x", "[/]", "[link=http://x]y[/link]", ":smile:", "[bold", "a\\[b]"]
 
 

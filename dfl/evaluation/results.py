@@ -37,6 +37,7 @@ METRICS = {
     "bacc_val": ("bacc@val", "mean of the accuracies on real and on fake images, at the threshold of validation"),
     "tpr_at_1fpr": ("TPR@1%", "share of the fake images that are found when 1% of the real ones are mistaken"),
     "log_loss": ("log loss", "mean negative log-likelihood; lower is better"),
+    "loss": ("loss", "mean of the detector's own loss of an image, in validation; lower is better"),
     "ece": ("ECE", "expected calibration error, 15 bins; lower is better"),
     "video_auroc": ("video AUROC", "AUROC of the mean scores of videos"),
     "ap_draws": ("AP, draws", "average precision, mean of 5 draws of as many real as fake images (dolos)"),
@@ -91,7 +92,7 @@ FAIRNESS = {
 }
 #: Metrics that the terminal leaves to the files, for want of room.
 MINOR = (
-    *("bacc", "acc_val", "log_loss", "ece"),
+    *("bacc", "acc_val", "log_loss", "loss", "ece"),
     *("mask_best_f1", "mask_f1_all_fake", "mask_ap_all_fake", "mask_iou_all_real", "mask_pbca_all_fake"),
     *("mask_pooled_iou", "mask_pooled_ap", "mask_pooled_auroc", "mask_auroc", "mask_ciou", "mask_false_masks"),
     *(name for name in METRICS if name.startswith("forced_") and name not in ("forced_mask_iou", "forced_mask_ciou")),

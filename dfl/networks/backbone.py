@@ -124,13 +124,14 @@ def _heads(model: nn.Module) -> tuple[str, ...]:
 
 
 def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a table without the beginnings that all its names share and no own name has."""
+    """Return a table without the beginnings that all its names share and no own name has, if names fit then."""
+    whole = state
     while len(first := {key.partition(".")[0] for key in state}) == 1:
         (prefix,) = (f"{name}." for name in first)
         if any(key.startswith(prefix) for key in own) or not all(key.startswith(prefix) for key in state):
             break
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    return state if state.keys() & own.keys() else whole
 
 
 def refuse_misfit(source: str, found: Mapping[str, list[str]], most: int = 3) -> None:

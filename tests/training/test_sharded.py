@@ -65,7 +65,8 @@ def test_two_ranks_hold_halves_and_do_what_ddp_does(tmp_path: Path, faces: Path,
             n: {k: v.shape for k, v in s.items()} for n, s in to.items()
         }
 
-        detectors.load(tmp_path / f"{name}-cut/step=4.ckpt")
+        bases = {base: models[name][base] for base in ("language", "mask")}
+        detectors.load(tmp_path / f"{name}-cut/step=4.ckpt", **bases)
         one = trainer(tmp_path)
         file = tmp_path / f"{name}-cut/step=4.ckpt"
         one.test(detector, data(name, models, str(faces)), ckpt_path=file, verbose=False, weights_only=True)
