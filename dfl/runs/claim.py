@@ -1,26 +1,22 @@
 """One process writes to a run's folder at a time, and no run is written over another one without a word.
 
-While it trains, rank zero holds a lock on ``.lock`` in the folder; the file says who that is. The kernel frees the lock
-when the process ends, SIGKILL included, so a killed run goes on at once. Loader processes do not inherit it. Where a
-file system has no locks (some mounted drives), what the file says decides: a process that lives on this machine
-refuses, one on another machine cannot be seen and is named.
+While it trains, rank zero holds a lock on ``.lock`` in the folder (`dfl.runs.files`); the file says who that is. The lock
+ends with the process, SIGKILL included, so a killed run goes on at once. Where a file system has no locks (some mounted
+drives), what the file says decides: a process that lives on this machine refuses, one on another machine cannot be seen
+and is named.
 """
 
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dfl.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from dfl.runs import files
 
 LOCK = ".lock"
 
@@ -37,24 +33,24 @@ def claim(folder: Path, goes_on: bool, overwrite: bool) -> Iterator[str | None]:
     Raises:
         UserError: If another process holds it, or it holds another run.
     """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = _locked(folder / LOCK)
-    except OSError:  # nothing can be written there, as the first checkpoint will say
+    missing, lock = [place for place in (folder, *folder.parents) if not place.exists()], folder / LOCK
+    with ExitStack() as at_end:
+        at_end.callback(_remove_empty, missing)  # a run that wrote nothing leaves nothing
         handle = None
-    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, kernel_locks = at_end.enter_context(files.locked(lock, wait=False))
+        except BlockingIOError as error:
+            raise _held(lock) from error
+        except OSError:  # nothing can be written there, as the first checkpoint will say
+            pass
+        if handle is not None:
+            if not kernel_locks and _lives_here(_owner(lock)):
+                raise _held(lock)
+            at_end.callback(files.remove, lock)  # while it is still held
         if not goes_on and not overwrite:
             _refuse_another(folder)
-        yield None if handle is None else _before(handle, folder)
-    finally:
-        if handle is not None:
-            with suppress(OSError):
-                (folder / LOCK).unlink()
-            os.close(handle)
-        for place in missing:  # a run that wrote nothing leaves nothing
-            with suppress(OSError):
-                place.rmdir()
+        yield None if handle is None else _note_owner(handle, lock)
 
 
 def clear(*folders: Path) -> None:
@@ -82,46 +78,21 @@ def _refuse_another(folder: Path) -> None:
     )
 
 
-def _locked(file: Path) -> int:
-    """Return the descriptor of a file that this process has locked.
-
-    Raises:
-        UserError: If another process has.
-        OSError: If the file cannot be made.
-    """
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-        try:
-            # of the process, not of the descriptor as flock's: orphaned loader processes would keep that
-            if fcntl is not None:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            _raise_held(handle, file)
-        except OSError:  # no locks on this file system
-            if _lives_here(_owner(handle)):
-                _raise_held(handle, file)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), os.stat(file)):  # not the one that its owner has just removed
-                return handle
-        os.close(handle)
-
-
-def _raise_held(handle: int, file: Path) -> None:
-    owner = _owner(handle)
-    os.close(handle)
+def _held(lock: Path) -> UserError:
+    owner = _owner(lock)
     who = f"process {owner['pid']} on {owner['host']}, since {owner['since']}" if owner else "another process"
-    raise UserError(
-        f"{file.parent} is being written by {who}: wait for it or stop it, or give this run another --name; if there "
-        f"is no such process, remove {file}"
+    return UserError(
+        f"{lock.parent} is being written by {who}: wait for it or stop it, or give this run another --name; if there "
+        f"is no such process, remove {lock}"
     )
 
 
-def _owner(handle: int) -> dict[str, Any]:
+def _owner(lock: Path) -> dict[str, Any]:
     """Return what the file says of who holds it; nothing if it does not say."""
     with suppress(OSError, ValueError):
-        found = json.loads(os.pread(handle, 1000, 0))
-        if isinstance(found, dict) and {"pid", "host", "since"} <= found.keys():
-            return found
+        content = json.loads(lock.read_bytes()) if lock.is_file() else None  # a pipe would be waited for
+        if isinstance(content, dict) and {"pid", "host", "since"} <= content.keys():
+            return content
     return {}
 
 
@@ -137,9 +108,9 @@ def _lives_here(owner: dict[str, Any]) -> bool:
     return True
 
 
-def _before(handle: int, folder: Path) -> str | None:
+def _note_owner(handle: int, lock: Path) -> str | None:
     """Write who holds the folder; return a line on who held it before, if that was on another machine."""
-    owner, host = _owner(handle), socket.gethostname()
+    owner, host = _owner(lock), socket.gethostname()
     me = {"pid": os.getpid(), "host": host, "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     with suppress(OSError):  # a full disk
         os.ftruncate(handle, 0)
@@ -147,6 +118,12 @@ def _before(handle: int, folder: Path) -> str | None:
     if not owner or owner["host"] == host:
         return None
     return (
-        f"note: process {owner['pid']} on {owner['host']} began to write to {folder} at {owner['since']} and did not "
-        "end in order; stop it if it still runs"
+        f"note: process {owner['pid']} on {owner['host']} began to write to {lock.parent} at {owner['since']} and did "
+        "not end in order; stop it if it still runs"
     )
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -67,14 +67,14 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
     with told(path):
         may_be_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(partial, wait=True) as handle:
+        with locked(partial, wait=True) as (handle, _):
             try:
                 yield partial
                 if sync:
                     os.fsync(handle)
                 os.replace(partial, path)
             except BaseException:
-                _remove(partial)
+                remove(partial)
                 raise
         if sync:
             sync_folder(path.parent)
@@ -115,12 +115,12 @@ def claimed(place: Path, inside: bool = False) -> Iterator[None]:
     with told(place), ExitStack() as held:
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            held.enter_context(_locked(lock, wait=False))
+            held.enter_context(locked(lock, wait=False))
         except BlockingIOError as error:
             raise UserError(
                 f"another process is writing {place}: wait until it is done, or give another name"
             ) from error
-        held.callback(_remove, lock)  # while it is still held
+        held.callback(remove, lock)  # while it is still held
         yield
 
 
@@ -135,21 +135,21 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[int]:
-    """Hold the lock of a file, which is made; yield its handle.
+def locked(path: Path, wait: bool) -> Iterator[tuple[int, bool]]:
+    """Hold the lock of a file, which is made; yield its handle, and whether the file system has locks.
 
     Raises:
         BlockingIOError: If another process has it, and is not waited for.
+        OSError: If the file cannot be made.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         _HELD.add(handle)
         try:
-            if fcntl is not None:
-                _lock(handle, wait)
+            sure = _lock(handle, wait)
             # whoever had it before may have renamed or removed the file since it was opened here
             if _is(path, handle):
-                yield handle
+                yield handle, sure
                 return
         finally:
             if handle in _HELD:  # not in a forked process
@@ -157,17 +157,22 @@ def _locked(path: Path, wait: bool) -> Iterator[int]:
                 os.close(handle)
 
 
-def _lock(handle: int, wait: bool) -> None:
+def _lock(handle: int, wait: bool) -> bool:
+    """Lock a file; return whether the file system can."""
+    if fcntl is None:
+        return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         raise
-    except OSError:  # a file system without locks
-        pass
+    except OSError:
+        return False
+    return True
 
 
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # a read-only folder keeps it
+def remove(path: Path) -> None:
+    """Remove a file, if it is there and its folder lets it go."""
+    with suppress(OSError):
         path.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfl.errors import UserError
-from dfl.runs import claim as module
+from dfl.runs import files
 from dfl.runs.claim import claim, clear
 
 HOLD = """
@@ -105,10 +105,10 @@ def test_another_machine_that_did_not_end_in_order_is_named(tmp_path: Path) -> N
 
 
 def test_where_there_are_no_locks_the_file_says_who_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lockf(*words: object) -> None:
+    def none(*words: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(module.fcntl, "lockf", lockf)
+    monkeypatch.setattr(files.fcntl, "flock", none)
     first = hold(tmp_path)
     with pytest.raises(UserError, match=f"process {first.pid} on"), claim(tmp_path, True, False):
         pass

@@ -127,7 +127,7 @@ def test_a_claim_ends_with_its_process_however_it_ends(tmp_path: Path) -> None:
 
 def test_a_forked_process_such_as_a_loaders_does_not_keep_a_claim(tmp_path: Path) -> None:
     (end, hold), (begun, begin) = os.pipe(), os.pipe()
-    with files._locked(tmp_path / "a", wait=False):
+    with files.locked(tmp_path / "a", wait=False):
         child = os.fork()
         if child == 0:
             os.close(hold)
@@ -135,7 +135,7 @@ def test_a_forked_process_such_as_a_loaders_does_not_keep_a_claim(tmp_path: Path
             os.read(end, 1)  # until the parent lets it go
             os._exit(0)
         os.read(begun, 1)
-    with files._locked(tmp_path / "a", wait=False):
+    with files.locked(tmp_path / "a", wait=False):
         pass
     os.close(hold)
     os.waitpid(child, 0)
