@@ -22,7 +22,7 @@ from dfl.checkpoints import RUN_SETTINGS
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
 from dfl.detectors.base import class_path
-from dfl.errors import UserError
+from dfl.errors import UserError, behind
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
 from dfl.networks import without_weights
@@ -237,7 +237,7 @@ class CLI(LightningCLI):
             except (UserError, ValueError) as error:
                 # jsonargparse hides what a constructor raised under the types that it tried
                 said = mistakes.of_constructor(str(error))
-                found = _user_error(error) or (UserError(said) if said else None)
+                found = behind(error, UserError) or (UserError(said) if said else None)
                 raise (self._with_missing_data(found) if found else error) from error
 
         if (
@@ -259,7 +259,7 @@ class CLI(LightningCLI):
                 if type(source).prepare is Source.prepare:  # others make what is missing
                     source.load("train")
         except (UserError, ParseError, ValueError) as other:
-            missing = _user_error(other)
+            missing = behind(other, UserError)
             if missing and str(missing) != str(error):
                 return UserError(f"{missing}; and {error}")
         return error
@@ -392,10 +392,3 @@ def _writes(trainer: Any) -> bool:
 def _folders(run: Any) -> list[Path]:
     """Return the folders that a run's checkpoints go to: one, unless two are typed."""
     return sorted({Path(one.dirpath) for one in (run.checkpoint, run.last)})
-
-
-def _user_error(error: BaseException | None) -> UserError | None:
-    """Return the ``UserError`` that led to an error, if one did."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error

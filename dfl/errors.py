@@ -2,10 +2,12 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import TypeVar
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 
 class UserError(Exception):
@@ -26,12 +28,27 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text)
 
 
-def near(word: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?`, or the whole list where nothing comes near."""
-    close = get_close_matches(word, known, n=1)
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it came of, and so on."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def behind(error: BaseException, kind: type[E]) -> E | None:
+    """Return the error of a kind that led to an error, if one did."""
+    return next((one for one in chain(error) if isinstance(one, kind)), None)
+
+
+def near(word: str, known: list[str], cutoff: float = 0.6, listed: list[str] | None = None) -> str:
+    """Return `; did you mean 'x'?`, or the whole list, or `listed`, where nothing comes near."""
+    close = get_close_matches(word, known, n=1, cutoff=cutoff)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(known))}" if known else ""
+    listed = sorted(known) if listed is None else listed
+    return f"; there are {', '.join(listed)}" if listed else ""
 
 
 def subclasses(cls: type[T]) -> list[type[T]]:

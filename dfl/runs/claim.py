@@ -1,9 +1,9 @@
 """One process writes to a run's folder at a time, and no run is written over another one without a word.
 
-While it trains, rank zero holds a lock on ``.lock`` in the folder (`dfl.runs.files`); the file says who that is. The lock
-ends with the process, SIGKILL included, so a killed run goes on at once. Where a file system has no locks (some mounted
-drives), what the file says decides: a process that lives on this machine refuses, one on another machine cannot be seen
-and is named.
+While it trains, rank zero holds a lock on ``.lock`` in the folder (`dfl.runs.files`); the file says who that is. The
+lock ends with the process, SIGKILL included, so a killed run goes on at once. Where a file system has no locks (some
+mounted drives), what the file says decides: a process that lives on this machine refuses, one on another machine cannot
+be seen and is named.
 """
 
 import json

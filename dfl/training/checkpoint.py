@@ -1,9 +1,8 @@
 """Checkpoint files that are whole or not there, and nothing in them that runs.
 
-A checkpoint is written to a temporary file in its own folder, forced to the disk, and renamed over the old one. A kill
-at any instant leaves the old file or the new one. The file before the newest ``last.ckpt`` stays as
-``last-previous.ckpt``, in case the disk damaged the newest. A disk that is full or read-only costs a warning and never
-the file that is there.
+A checkpoint is written by `dfl.runs.files.whole`: a kill at any instant leaves the old file or the new one. The file
+before the newest ``last.ckpt`` stays as ``last-previous.ckpt``, in case the disk damaged the newest. A disk that is
+full or read-only costs a warning and never the file that is there.
 """
 
 import os
@@ -11,7 +10,6 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ import torch
 from lightning_fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from dfl.errors import UserError
+from dfl.errors import UserError, behind
 from dfl.ranks import largest
+from dfl.runs import files
 
 #: Files whose last version but one is kept.
 ROTATED = ("last.ckpt",)
@@ -55,19 +54,15 @@ class AtomicCheckpointIO(CheckpointIO):
         Tensors go to the file one by one; no copy of the whole is made in memory.
         """
         target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         self.error = None
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(target)
-            _write(checkpoint, partial)
-            if target.name in ROTATED and target.exists():
-                _rotate(target)
-            os.replace(partial, target)
-            _sync_folder(target.parent)
+            with files.whole(target) as partial:
+                with open(partial, "wb") as file:
+                    torch.save(checkpoint, file)
+                if target.name in ROTATED and target.exists():
+                    _rotate(target)
         except Exception as e:
-            _remove(partial)
-            self.error = _disk_error(e)
+            self.error = behind(e, OSError)  # torch raises its own over it
             if self.error is None:
                 raise
             warnings.warn(
@@ -75,9 +70,6 @@ class AtomicCheckpointIO(CheckpointIO):
                 "before is intact; make room or give another --root",
                 stacklevel=2,
             )
-        except BaseException:
-            _remove(partial)
-            raise
 
     def load_checkpoint(
         self,
@@ -123,9 +115,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from e
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
-    seen = file.stat()
-    _check_weights(checkpoint["state_dict"], file, seen.st_size)
-    if wrong := _damaged_member(file, seen.st_mtime_ns, seen.st_size):
+    _check_weights(checkpoint["state_dict"], file, file.stat().st_size)
+    if wrong := _damaged_member(file):
         raise UserError(f"{file} is damaged: {wrong} in it does not have its checksum; copy the file again")
     return checkpoint
 
@@ -146,14 +137,20 @@ def _check_weights(state: dict[Any, Any], file: Path, size: int) -> None:
             raise UserError(f"{file} is damaged: {ascii(name)[:60]} holds NaN; take a checkpoint from before")
 
 
-@lru_cache(maxsize=64)
-def _damaged_member(file: Path, changed: int, size: int) -> str | None:
-    """Return the part of a checkpoint whose checksum is wrong; None if all are right. A file is read once a process."""
+def _damaged_member(file: Path) -> str | None:
+    """Return the part of a checkpoint whose checksum is wrong, or why it cannot be read; None if all are right."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.testzip()
+        seen = file.stat()
+        return _damaged_member_of(file, seen.st_mtime_ns, seen.st_size)
     except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
         return str(error)
+
+
+@lru_cache(maxsize=64)
+def _damaged_member_of(file: Path, changed: int, size: int) -> str | None:
+    """The same of a file as it was at one time: it is read once a process."""
+    with zipfile.ZipFile(file) as archive:
+        return archive.testzip()
 
 
 def refused(trainer: pl.Trainer) -> bool:
@@ -166,73 +163,26 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}-previous{path.suffix}")
 
 
-def is_whole(path: Path) -> bool:
-    """Whether every byte of a checkpoint is as it was written, by the checksums in the file."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError):
-        return False
-
-
 def newest_whole(path: Path) -> Path:
     """Return a checkpoint, or the version before it, with a warning, if it is damaged or missing.
 
     A path is returned as it is if there is nothing better.
     """
     before = previous(path)
-    if not before.is_file() or (path.is_file() and is_whole(path)) or not is_whole(before):
+    if not before.is_file() or _damaged_member(path) is None or _damaged_member(before) is not None:
         return path
     what = "damaged" if path.is_file() else "missing"
     warnings.warn(f"{path} is {what}; using the checkpoint before it, {before}", stacklevel=2)
     return before
 
 
-def _write(checkpoint: dict[str, Any], path: Path) -> None:
-    with open(path, "wb") as file:
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _rotate(path: Path) -> None:
     """Give the file a second name, so that it outlives its replacement, and the first name is never missing."""
-    spare = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    spare = path.with_name(f".{path.name}.old.tmp")
+    files.remove(spare)  # of a process that was killed here
     try:
         os.link(path, spare)
     except OSError:  # file systems without links, such as a mounted drive: for an instant only the previous is there
         os.replace(path, previous(path))
     else:
         os.replace(spare, previous(path))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a rename to the disk; not every file system has folders that can be opened for it."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
-
-
-def _sweep(target: Path) -> None:
-    """Remove what processes that were killed while they wrote have left behind."""
-    for left in target.parent.glob(f".{target.name}.*.tmp"):
-        _remove(left)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # a read-only folder keeps it
-        path.unlink(missing_ok=True)
-
-
-def _disk_error(error: BaseException | None) -> OSError | None:
-    """Return the error of the file system behind what torch raised, if there is one."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error

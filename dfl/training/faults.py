@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from dfl.errors import chain
+
 #: Seconds until the end of a killed process is known to its parent: the pipe to it may break before.
 KNOWN_AFTER = 5.0
 
@@ -50,21 +52,13 @@ def _loader_killed(error: BaseException) -> bool:
     FileNotFoundError, RuntimeError and errors of unpickling were seen. So any error that came out of torch's loader is
     held against how its processes ended. An error of their own comes from a process that lives, and ends in order.
     """
-    for one in _chain(error):
+    for one in chain(error):
         text = str(one)
         if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text or "Bus error" in text):
             return True
         if "in DataLoader worker process" not in text and any(map(_has_died, _loaders(one))):
             return True
     return False
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _loaders(error: BaseException) -> Iterator[_BaseDataLoaderIter]:

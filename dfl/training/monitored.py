@@ -6,14 +6,13 @@ first validation. Whether more is better is known of each metric of this suite, 
 """
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
-from dfl.errors import UserError
+from dfl.errors import UserError, near
 from dfl.metrics.directions import DETECTION, DIRECTIONS, OF_ONE_CLASS, direction
 
 #: Beginnings of names that are not of a validation, and names that Lightning gives.
@@ -142,9 +141,8 @@ def _no_direction(who: str, name: str) -> str:
 
 
 def _near(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.75)  # names of one domain are half alike as it is
     short = [one for one in known if one.rpartition("/")[2] in DETECTION and one.split("/")[1:2] == ["mean"]] or known
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(short)[:12])}"
+    return near(name, known, cutoff=0.75, listed=sorted(short)[:12])  # names of one domain are half alike as it is
 
 
 def _is_ours(thing: Any) -> bool:

@@ -173,7 +173,7 @@ def test_what_is_no_fault_of_the_disk_is_raised(tmp_path: Path) -> None:
 def test_a_killed_writer_leaves_the_old_file_and_its_rest_is_swept(tmp_path: Path) -> None:
     plugin, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     plugin.save_checkpoint(content(10, 1.0), path)
-    (tmp_path / ".last.ckpt.4711.tmp").write_bytes(b"half")
+    (tmp_path / ".last.ckpt.tmp").write_bytes(b"half of a longer one" * 1000)
     plugin.save_checkpoint(content(10, 2.0), path)
     assert {p.name for p in tmp_path.iterdir()} == {"last.ckpt", "last-previous.ckpt"}
     assert float(plugin.load_checkpoint(previous(path))["state_dict"]["w"][0]) == 1.0
