@@ -11,22 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfl import checkpoints, config
+from dfl import checkpoints, config, layers
 from dfl.checkpoints import Trained
 from dfl.config import mapping
 from dfl.data.decoding import escaped
-from dfl.errors import UserError, near
+from dfl.errors import UserError
 from dfl.training.checkpoint import previous
 
 #: Flags that may stand without a value.
 ALONE = ("-h", "--help", "--print_config", "--overwrite")
-#: Keys that the top level of a config may hold, next to the arguments of the trainer's method.
-KEYS = [
-    *("model", "data", "trainer", "checkpoint", "last", "seed_everything"),
-    *("name", "root", "overwrite", "ckpt_path", "output", "maps", "map_format", "verbose", "include"),
-]
-#: Arguments of the data module that say which images there are.
-SOURCES = {"train", "val", "test", "predict"}
 
 
 @dataclass
@@ -41,8 +34,6 @@ class Plan:
     layers: list[dict[str, Any]] = field(default_factory=list)
     #: Configs that name a packaged file as if it lay beside them, and so are read with its whole path put in.
     mended: set[str] = field(default_factory=set)
-    #: Content of each config with what it includes, by name.
-    read: dict[str, dict[str, Any]] = field(default_factory=dict)
     root: Path = Path()
     name: str = "run"
     trained: Trained | None = None
@@ -61,7 +52,7 @@ class Plan:
 
     def gives_a(self, key: str) -> bool:
         """Whether a config, a typed flag or the checkpoint's run sets a key of this name, wherever."""
-        inside = _names([self.layers, self.trained.run if self.trained else {}])
+        inside = layers.keys_in([self.layers, self.trained.run if self.trained else {}])
         return (
             any(flag.endswith(f".{key}") or f"{key}:" in (value or "") for flag, value in self.typed) or key in inside
         )
@@ -91,9 +82,8 @@ def plan(words: list[str]) -> Plan:
             if before is not None and value != before and not flag.endswith("+"):
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
             made.typed.append((flag, config.find(value) if value and value.endswith(".yaml") else value))
-    made.layers = [_with_includes(name, made) for name in made.configs]
-    _find_inner(made)
-    _leave_sources_out(made)
+    made.layers, made.mended = layers.read(made.configs)
+    layers.leave_sources_out(made.configs, made.layers, made.mended, made.value("--data"))
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
         return made
     made.root = Path(_word(made, "root") or ".").expanduser()
@@ -180,88 +170,6 @@ def _positional(verb: str, word: str) -> str:
     raise UserError(
         f"{word!r} stands alone; {verb} takes options such as --config NAME.yaml (only predict takes paths)"
     )
-
-
-def _read_yaml(name: str) -> dict[str, Any]:
-    """Return what a config holds, or say in which line it is wrong."""
-    content = config.read(name)
-    if not isinstance(content, dict):
-        raise UserError(f"{name} is no config: it must hold keys such as model, data and trainer")
-    if "class_path" in content:
-        raise UserError(f"{name} describes one class, not a run; give it to the option it is for: --data {name}")
-    for key in content:
-        if key not in KEYS:
-            raise UserError(f"{name} has an unknown key {str(key)!r}" + near(str(key), KEYS))
-    return content
-
-
-def _with_includes(name: str, made: Plan, outer: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what a config holds, put over what it includes: one file or several, each beating those before it."""
-    if name in outer:
-        raise UserError(f"{name} includes itself, by way of {' and '.join(outer)}")
-    if len(outer) > config.DEEPEST:
-        raise UserError(f"{outer[0]} includes more than {config.DEEPEST} configs, each of which includes the next")
-    if name in made.read:
-        return made.read[name]
-    content = made.read[name] = _read_yaml(name)
-    if "include" not in content:
-        return content
-    made.mended.add(name)
-    included = content.pop("include")
-    files = [included] if isinstance(included, str) else included
-    if not isinstance(files, list) or not all(isinstance(other, str) for other in files):
-        raise UserError(f"{name}: include names a config, or a list of configs, not {included!r}")
-    whole: dict[str, Any] = {}
-    for other in files:
-        beside = Path(name).parent / other
-        file = str(beside) if beside.is_file() else config.find(other)
-        whole = _over(whole, _with_includes(file, made, (*outer, name)))
-    made.read[name] = _over(whole, content)
-    return made.read[name]
-
-
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return two mappings as one; mappings inside are merged too, anything else is replaced.
-
-    A class replaces another one with its arguments.
-    """
-    other = "class_path" in above and "class_path" in below and above["class_path"] != below["class_path"]
-    whole = {} if other else dict(below)
-    for key, value in above.items():
-        old = whole.get(key)
-        whole[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return whole
-
-
-def _find_inner(made: Plan) -> None:
-    """Give the files that configs name (``data: data/x.yaml``) by whole path: beside the config, else packaged."""
-    for name, layer in zip(made.configs, made.layers, strict=True):
-        for key, value in layer.items():
-            if isinstance(value, str) and value.endswith(".yaml"):
-                beside = Path(name).parent / value
-                layer[key] = str(beside.absolute()) if beside.is_file() else config.find(value)
-                if not beside.is_file():
-                    made.mended.add(name)
-
-
-def _leave_sources_out(made: Plan) -> None:
-    """Take the sources out of the configs if a data config is typed: it names all images of the run.
-
-    The parser would merge them: a source of the config leaves its ``root`` to the one that takes its place, which then
-    reads another folder than its own.
-    """
-    given = made.value("--data")
-    if given is None or not given.endswith(".yaml") or not SOURCES & _init_args(given).keys():
-        return
-    for name, layer in zip(made.configs, made.layers, strict=True):
-        held = layer.get("data")
-        if isinstance(held, str) and held.endswith(".yaml"):
-            held = config.read(held)
-        arguments = mapping(mapping(held).get("init_args"))
-        if SOURCES & arguments.keys():
-            kept = {key: value for key, value in arguments.items() if key not in SOURCES}
-            layer["data"] = mapping(held) | {"init_args": kept}
-            made.mended.add(name)
 
 
 def _from_layers(made: Plan, key: str) -> Any:
@@ -388,28 +296,12 @@ def _check_class(made: Plan, trained: Trained) -> None:
         made.notes.append(f"note: the config's {written} is not used, the checkpoint's {trained.class_name} is")
     elif written and made.verb == "fit":
         old, new = (
-            dict(_leaves(value)) for value in (trained.init_args, mapping(_from_layers(made, "model")).get("init_args"))
+            dict(layers.leaves(value))
+            for value in (trained.init_args, mapping(_from_layers(made, "model")).get("init_args"))
         )
         if changed := sorted(key for key in new if key and key in old and old[key] != new[key]):
             said = ", ".join(f"{key} {old[key]}, not {new[key]}" for key in changed)
             made.notes.append(f"note: the checkpoint's settings are kept over the config's: {said}; a typed flag wins")
-
-
-def _names(value: Any) -> set[str]:
-    """Return the keys of nested mappings and lists."""
-    if isinstance(value, list):
-        return set().union(*map(_names, value))
-    return {*value, *set().union(*map(_names, value.values()))} if isinstance(value, dict) else set()
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings in nested mappings by dotted name, without class paths, which are written in several ways."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key != "class_path":
-                yield from _leaves(inner, name if key == "init_args" else f"{name}.{key}".lstrip("."))
-    else:
-        yield name, list(value) if isinstance(value, tuple) else value
 
 
 def _trained_transform(made: Plan) -> dict[str, Any] | None:
@@ -428,16 +320,11 @@ def _trained_transform(made: Plan) -> dict[str, Any] | None:
         return None
     whole = mapping(own.get("init_args")).get("transform") if made.verb == "fit" else None
     transform = whole or (made.trained.transform if made.verb != "fit" else None)
-    if transform and isinstance(given, str) and given.endswith(".yaml") and "transform" in (_init_args(given)):
+    if transform and isinstance(given, str) and given.endswith(".yaml") and "transform" in layers.init_args_of(given):
         made.notes.append(
             f"note: the checkpoint's transform is used, not that of {given}; type --data.transform to change it"
         )
     return transform
-
-
-def _init_args(file: str) -> dict[str, Any]:
-    """Return the ``init_args`` of a YAML file."""
-    return mapping(mapping(config.read(file)).get("init_args"))
 
 
 def _predict_paths(made: Plan) -> list[str]:

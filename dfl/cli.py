@@ -5,36 +5,32 @@
 
 import json
 import logging
-import sys
 import warnings
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LambdaCallback, LearningRateMonitor, RichModelSummary, RichProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dfl import argv, mistakes
+from dfl.callbacks import callbacks, writes
 from dfl.checkpoints import RUN_SETTINGS
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
 from dfl.detectors.base import class_path
 from dfl.errors import UserError, behind
-from dfl.evaluation.predictions import PredictionWriter
-from dfl.evaluation.report import Report
 from dfl.networks import without_weights
 from dfl.runs import settings
 from dfl.runs.claim import claim, clear
-from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Monitored, Preemption, SameRun
+from dfl.training import AtomicCheckpointIO, KeepLast
 from dfl.training.faults import explain, in_restoring
 from dfl.training.keeper import Keeper
 from dfl.training.monitored import follow_directions
 from dfl.training.preemption import slurm_plugins
-from dfl.training.start import StartFrom
-from dfl.training.tensorboard import OwnVersion, TensorBoardInspect
+from dfl.training.tensorboard import OwnVersion
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
@@ -221,7 +217,7 @@ class CLI(LightningCLI):
         """Hold the folders that the run writes to until the command ends."""
         if run.overwrite and self.plan.trained and self.plan.goes_on:
             raise UserError("--overwrite begins the run anew, and --ckpt_path goes on with it; keep one")
-        if _writes(run.trainer) and getattr(rank_zero_only, "rank", 0) == 0:
+        if writes(run.trainer) and getattr(rank_zero_only, "rank", 0) == 0:
             for folder in _folders(run):
                 if note := self.until_end.enter_context(claim(folder, self.plan.goes_on, run.overwrite)):
                     say(note)
@@ -266,8 +262,8 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with this project's logger and callbacks; those of a config are added to them."""
-        given = self.config_init[self.subcommand].trainer
-        root = self.plan.root
+        run, root = self.config_init[self.subcommand], self.plan.root
+        given = run.trainer
         if given.logger in (None, True):
             kwargs["logger"] = OwnVersion(root / "lightning_logs", self.plan.name, default_hp_metric=False)
         if given.logger is False:
@@ -278,55 +274,15 @@ class CLI(LightningCLI):
         brought = given.plugins or []
         brought = brought if isinstance(brought, list) else [brought]
         kwargs["plugins"] = [*brought, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins(root)]
-        self.trainer_defaults["callbacks"] = self._callbacks(given)
+        verb, plan = str(self.subcommand), self.plan
+        self.trainer_defaults["callbacks"] = callbacks(verb, run, plan, lambda trainer, _: self._begin(trainer, run))
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (
-            ValueError,
-            TypeError,
-            ImportError,
-            RuntimeError,
-        ) as error:  # such as no number of devices
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:  # such as no number of devices
             raise UserError(mistakes.of_trainer(error)) from error
         assert isinstance(trainer, Trainer)
         trainer.run_config = self._run_config()
         return trainer
-
-    def _callbacks(self, given: Any) -> list[pl.Callback]:
-        """Return the callbacks of every run, without those that a flag of the trainer turns off or a config brings."""
-        run = self.config_init[self.subcommand]
-        wanted: list[pl.Callback] = []
-        if given.enable_checkpointing is not False:
-            wanted += [run.checkpoint, run.last]  # idle outside fit, but Lightning puts in others where they lack
-        if self.subcommand == "fit":
-            wanted += [
-                Monitored(self.plan.gives_a("mode")),
-                SameRun(),
-                KeyedRandomness(run.seed_everything),
-                FiniteLoss(),
-            ]
-            if self.plan.trained is not None and not self.plan.trained.in_run:
-                wanted.append(StartFrom(self.plan.trained.path))
-            if given.enable_checkpointing is not False:
-                wanted.append(Preemption(run.last))
-            if given.logger is not False and not given.fast_dev_run:
-                wanted.append(LearningRateMonitor())
-            if _writes(given):
-                wanted.append(LambdaCallback(on_train_start=lambda trainer, _: self._begin(trainer, run)))
-            if given.enable_model_summary is not False:
-                wanted.append(RichModelSummary())
-        if self.subcommand in ("fit", "test") and given.logger is not False and not given.fast_dev_run:
-            wanted.append(TensorBoardInspect())
-        if self.subcommand == "test":
-            wanted.append(Report())
-        if self.subcommand == "predict":
-            wanted.append(PredictionWriter(run.output, run.maps, run.map_format))
-        # in a log file the plain bar, which writes lines, says more than one that redraws itself
-        if given.enable_progress_bar is not False and sys.stdout.isatty():
-            wanted.append(RichProgressBar())
-        brought = given.callbacks or []
-        kinds = {type(callback) for callback in (brought if isinstance(brought, list) else [brought])}
-        return [callback for callback in wanted if type(callback) not in kinds]
 
     def _run_config(self) -> dict[str, Any]:
         """Return the settings that a checkpoint keeps, as plain values."""
@@ -382,11 +338,6 @@ class CLI(LightningCLI):
         if folder and (Path(folder) / "report.html").is_file():
             say(f"report: {Path(folder) / 'report.html'}")
             say(f"curves: tensorboard --logdir {self.plan.root / 'lightning_logs'}")
-
-
-def _writes(trainer: Any) -> bool:
-    """Whether a run with these settings of the trainer writes checkpoints."""
-    return trainer.enable_checkpointing is not False and not trainer.fast_dev_run
 
 
 def _folders(run: Any) -> list[Path]:

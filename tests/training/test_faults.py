@@ -301,9 +301,9 @@ def test_an_exception_saves_the_step_before_it(
     }
     Path("run.yaml").write_text(json.dumps(run))
     fit("--name=uncut")
-    callbacks = cli.CLI._callbacks
+    callbacks = cli.callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(cli.CLI, "_callbacks", lambda self, given: [Fail(place, step), *callbacks(self, given)])
+        patch.setattr(cli, "callbacks", lambda *given: [Fail(place, step), *callbacks(*given)])
         with pytest.raises(RuntimeError, match="out of memory"):
             fit()
     assert Path("checkpoints/run/last.ckpt").exists() == (saved is not None)
