@@ -144,7 +144,7 @@ def _nobody_reads() -> bool:
     streams = select.poll()
     for number in (1, 2):
         streams.register(number, 0)  # errors are told without being asked for
-    return any(told & select.POLLERR for _, told in streams.poll(0))
+    return any(event & select.POLLERR for _, event in streams.poll(0))
 
 
 def dispatch(words: list[str]) -> Any:

@@ -124,9 +124,9 @@ def _header(content: pa.Buffer) -> tuple[list[str], str, int]:
     """Return the names of the columns, what separates them, and where the rest begins; no names of an empty file."""
     head = content.slice(0, min(_HEAD, len(content))).to_pybytes().decode("latin-1")  # a character for each byte
     skipped = len(head) - len(head.lstrip("\r\n"))
-    told = re.match(r"sep=(.)\r?\n", head[skipped:])  # what Excel writes for itself
-    skipped += told.end() if told else 0
-    found = [(*_first(head[skipped:], separator), separator) for separator in ((told[1],) if told else ",;\t|")]
+    declared = re.match(r"sep=(.)\r?\n", head[skipped:])  # what Excel writes for itself
+    skipped += declared.end() if declared else 0
+    found = [(*_first(head[skipped:], separator), separator) for separator in ((declared[1],) if declared else ",;\t|")]
     names, length, separator = max(found, key=lambda one: len(one[0]))  # the first of equals
     text = [_plain(name.encode("latin-1").decode(errors="replace")).strip() for name in names]
     return ([] if text in ([], [""]) else text), separator, skipped + length

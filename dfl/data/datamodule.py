@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from dfl.data.batch import collate
 from dfl.data.checks import check
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
-from dfl.data.depths import settled
+from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
 from dfl.data.on_device import augment
 from dfl.data.overlap import Videos
@@ -242,7 +242,7 @@ class DataModule(pl.LightningDataModule):
             if not self.train_sources:
                 raise UserError("nothing to train on: set data.train to a source")
             alone = len(self.train_sources) == 1  # tables of one type only can be put together
-            tables = [settled(one.load("train", encoded=alone), f"train, {one!r}") for one in self.train_sources]
+            tables = [with_defaults(one.load("train", encoded=alone), f"train, {one!r}") for one in self.train_sources]
             for source, table in zip(self.train_sources, tables, strict=True):
                 self.videos.note(source, table)
             return {"train": pa.concat_tables(tables)}
@@ -252,7 +252,7 @@ class DataModule(pl.LightningDataModule):
         found = {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
         for domain, table in found.items() if split == "val" and not self.allow_overlap else ():
             self.videos.hold(f"val/{domain}", self.sources["val"][domain], table)
-        return {name: settled(table, f"{split}/{name}", split != "predict") for name, table in found.items()}
+        return {name: with_defaults(table, f"{split}/{name}", split != "predict") for name, table in found.items()}
 
     def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dfl.data.decoding import PILLOWS, white_of
 from dfl.data.locators import read_bytes, split
-from dfl.data.mask_sets import RUN, decided, some
+from dfl.data.mask_sets import RUN, sample, with_mask_rules
 from dfl.errors import UserError
 
 #: Formats that may hold 16-bit gray and not say how many bits are used.
@@ -23,7 +23,7 @@ SUFFIXES = (".png", ".tif", ".tiff")
 BITS = (8, 10, 12, 14)
 
 
-def top(image: str) -> int:
+def largest_value(image: str) -> int:
     """Return the largest value of a 16-bit gray image that does not say how many bits it holds; -1 for any other."""
     try:
         data = read_bytes(image)
@@ -37,14 +37,14 @@ def top(image: str) -> int:
     return -1
 
 
-def deepened(table: pa.Table, where: str) -> pa.Table:
+def with_bits(table: pa.Table, where: str) -> pa.Table:
     """Return a table of rows with ``bits`` where its images need them; ``where`` names the set."""
     if not len(table) or pc.max(table["bits"]).as_py() > 0:  # known already
         return table
-    paths = [table["path"][int(row)].as_py() for row in some(np.arange(len(table)))]
+    paths = [table["path"][int(row)].as_py() for row in sample(np.arange(len(table)))]
     files = [path for path in paths if PurePath(split(path)[0]).suffix.lower() in SUFFIXES]
     files += [path for path in paths if {"row", "key"} & split(path)[1].keys()][:RUN]
-    tops = [value for value in map(top, files) if value >= 0]
+    tops = [value for value in map(largest_value, files) if value >= 0]
     bits = next((bits for bits in BITS if tops and 0 < max(tops) < 1 << bits), None)
     if bits is None:
         return table
@@ -57,6 +57,6 @@ def deepened(table: pa.Table, where: str) -> pa.Table:
     return table.set_column(table.column_names.index("bits"), "bits", column)
 
 
-def settled(table: pa.Table, where: str, masks: bool = True) -> pa.Table:
-    """Return a table of rows with what its files leave open: ``deepened``, and unless told otherwise, ``decided``."""
-    return deepened(decided(table, where) if masks else table, where)
+def with_defaults(table: pa.Table, where: str, masks: bool = True) -> pa.Table:
+    """Return a table of rows with what its files leave open: bits, and where ``masks``, the rule of its masks."""
+    return with_bits(with_mask_rules(table, where) if masks else table, where)

@@ -116,17 +116,17 @@ class LeftOut:
             for suffix, some in names.items():
                 examples.setdefault(suffix, []).extend(os.path.join(folder, name) for name in some)
         kinds = sorted(whole.items(), key=lambda item: (not advice_on(f"x{item[0]}"), -item[1], item[0]))
-        told = [_told(suffix, n, examples[suffix][:MOST_NAMES]) for suffix, n in kinds[:MOST_KINDS]]
+        parts = [_in_words(suffix, n, examples[suffix][:MOST_NAMES]) for suffix, n in kinds[:MOST_KINDS]]
         if rest := sum(n for _, n in kinds[MOST_KINDS:]):
-            told.append(f"{rest:,} with other suffixes")
+            parts.append(f"{rest:,} with other suffixes")
         n = len(self)
-        return f"{n:,} file{'s were' if n > 1 else ' was'} left out: {'; '.join(told)}"
+        return f"{n:,} file{'s were' if n > 1 else ' was'} left out: {'; '.join(parts)}"
 
 
 _listener: ContextVar[LeftOut | None] = ContextVar("left_out", default=None)
 
 
-def _told(suffix: str, n: int, examples: list[str]) -> str:
+def _in_words(suffix: str, n: int, examples: list[str]) -> str:
     """Return a part of the line: how many, what they are, some names, and what to do."""
     kind = {"": "without suffix", "/": f"folder{'s' * (n > 1)}"}.get(suffix, suffix)
     names = ", ".join(examples).encode("utf-8", "replace").decode() + (", ..." if n > len(examples) else "")

@@ -27,7 +27,7 @@ ENOUGH = 4
 LOSSY = ("JPEG", "WEBP", "AVIF")
 
 
-def look(mask: str, max_pixels: int = MAX_PIXELS) -> str:
+def stored_values(mask: str, max_pixels: int = MAX_PIXELS) -> str:
     """Return what a mask's file holds, in words that ``rule_of`` reads and people too.
 
     Args:
@@ -63,7 +63,7 @@ def rule_of(looks: Sequence[str]) -> str:
     """Return the rule for a set of masks: '' for stored values up to 255, or ``max>0`` for masks of 0 and 1.
 
     Args:
-        looks: What ``look`` says of masks of fakes.
+        looks: What ``stored_values`` says of masks of fakes.
 
     Raises:
         UserError: If they can be read in more than one way.
@@ -103,7 +103,7 @@ def rule_of(looks: Sequence[str]) -> str:
 
 
 class _Seen:
-    """What ``look`` said.
+    """What ``stored_values`` said.
 
     Attributes:
         kind: ``lossy``, ``alpha``, or white.
@@ -119,13 +119,13 @@ class _Seen:
         self.bottom, self.top = numbers[0] * scale, numbers[-1] * scale
 
 
-def some(rows: np.ndarray) -> np.ndarray:
+def sample(rows: np.ndarray) -> np.ndarray:
     """Return ``RUNS`` runs of ``RUN`` rows at even spacing, or all where there are not more."""
     starts = np.linspace(0, max(0, len(rows) - RUN), RUNS).astype(int)
     return rows[np.unique((starts[:, None] + np.arange(RUN)).clip(0, len(rows) - 1))]
 
 
-def undecided(table: pa.Table) -> np.ndarray:
+def rows_without_rule(table: pa.Table) -> np.ndarray:
     """Return which rows have a mask file and no rule that says how its values are meant, int64 (n,)."""
     mask, rule = table["mask"], table["mask_rule"]
     if not len(table) or not pc.any(pc.not_equal(mask, "")).as_py():
@@ -136,18 +136,18 @@ def undecided(table: pa.Table) -> np.ndarray:
     return np.flatnonzero(np.asarray(file) & ~said)
 
 
-def decided(table: pa.Table, where: str) -> pa.Table:
+def with_mask_rules(table: pa.Table, where: str) -> pa.Table:
     """Return a table of rows whose masks all have their rule; ``where`` names the set.
 
     Raises:
         UserError: If the masks can be read in more than one way.
     """
-    rows = undecided(table)
+    rows = rows_without_rule(table)
     if not len(rows):
         return table
     fakes = rows[table["label"].to_numpy()[rows] == 1]
     chosen = fakes if len(fakes) else rows
-    rule = of_masks((table["mask"][int(row)].as_py() for row in some(chosen)), where)
+    rule = of_masks((table["mask"][int(row)].as_py() for row in sample(chosen)), where)
     if not rule:
         return table
     old = table["mask_rule"].cast(pa.string())
@@ -167,7 +167,7 @@ def of_masks(masks: Iterable[str], where: str) -> str:
     looks = []
     for mask in dict.fromkeys(masks):
         try:
-            looks.append(look(mask))
+            looks.append(stored_values(mask))
         except DecodeError:
             continue
     try:

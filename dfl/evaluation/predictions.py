@@ -24,7 +24,7 @@ from dfl.detectors.base import WRITTEN
 from dfl.errors import NothingDone, UserError, visible
 from dfl.evaluation.figures import overlay, without_padding
 from dfl.metrics import resize_map
-from dfl.runs.files import claimed, may_be_file, told, whole, write
+from dfl.runs.files import claimed, errors_in_one_line, may_be_file, whole, write
 
 COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
 Row = tuple[Any, ...]
@@ -89,7 +89,7 @@ class PredictionWriter(BasePredictionWriter):
         trainer.strategy.barrier()
         self._rows = 0
         self._names = {column: names_of(trainer, column) for column in ("group", "video")}
-        with told(self.path):
+        with errors_in_one_line(self.path):
             self._file = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
 
     def write_on_batch_end(
@@ -109,7 +109,7 @@ class PredictionWriter(BasePredictionWriter):
         threshold = 0.5 if math.isnan(stored) else stored
         written = self._write_maps(pl_module, prediction, batch)
         self._columns = (*COLUMNS, *answered(prediction), *(["map"] if written else []))
-        with told(self.path):
+        with errors_in_one_line(self.path):
             for row in rows(prediction, threshold, batch, self._names):
                 line = (*row, next(written)) if written else row
                 self._file.write(encode(line, str(self.path), self._columns))
@@ -162,7 +162,7 @@ class PredictionWriter(BasePredictionWriter):
         """
         assert self._file is not None
         assert self.path is not None
-        with told(self.path):
+        with errors_in_one_line(self.path):
             self._file.close()
         self._file = None
         own = (self._rows, self._columns, unreadable(trainer))

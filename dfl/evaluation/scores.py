@@ -13,8 +13,8 @@ import pyarrow.parquet
 
 from dfl.data import csv_files
 from dfl.data.sources import table as tables
-from dfl.data.sources.contradictions import against, contradiction, speaking
-from dfl.data.sources.labels import cell, ends, label_meaning
+from dfl.data.sources.contradictions import contradiction, evidence_columns, find_contradiction
+from dfl.data.sources.labels import cell, label_meaning, real_and_fake_value
 from dfl.errors import UserError
 
 #: Names of the columns, lower case, in order of preference.
@@ -119,11 +119,11 @@ def _labels(
     meaning = label_meaning(set(values), label_of_fake, file, column)
     label = np.array([meaning[value] for value in values], np.int64)
     if label_of_fake is None:
-        words = {name: one.take(pa.array(kept)) for name, one in speaking(raw, {column}).items()}
+        words = {name: one.take(pa.array(kept)) for name, one in evidence_columns(raw, {column}).items()}
         paths = words.pop(found["path"], None) if "path" in found else None
-        if one := against(pa.chunked_array([label]), paths, words):
+        if one := find_contradiction(pa.chunked_array([label]), paths, words):
             path = f"row {kept[one.row] + 1}" if paths is None else str(paths[one.row])
-            real, fake = ends(meaning)
+            real, fake = real_and_fake_value(meaning)
             ways = f"set --label_of_fake {real} if that is right, or --label_of_fake {fake} if the labels are"
             raise contradiction(str(file), f"column {column!r}", one, path, ways)
     return label

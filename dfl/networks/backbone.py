@@ -136,9 +136,9 @@ def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict
 
 def refuse_misfit(source: str, found: Mapping[str, list[str]], most: int = 3) -> None:
     """Raise a UserError that counts the names of each kind of misfit and lists the first; none is no error."""
-    told = [f"{len(names)} {what} ({', '.join(sorted(names)[:most])})" for what, names in found.items() if names]
-    if told:
-        raise UserError(f"{source} does not fit the network: {'; '.join(told)}")
+    parts = [f"{len(names)} {what} ({', '.join(sorted(names)[:most])})" for what, names in found.items() if names]
+    if parts:
+        raise UserError(f"{source} does not fit the network: {'; '.join(parts)}")
 
 
 #: How official files call what is here called by timm's names.

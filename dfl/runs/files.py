@@ -34,7 +34,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def told(place: Path) -> Iterator[None]:
+def errors_in_one_line(place: Path) -> Iterator[None]:
     """Turn an error of the file system inside the block into one line; it names the place where the error names none.
 
     Raises:
@@ -64,7 +64,7 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
     """
     path = path.expanduser()
     partial = path.with_name(f".{_named(path)}.tmp")
-    with told(path):
+    with errors_in_one_line(path):
         may_be_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(partial, wait=True) as (handle, _):
@@ -112,7 +112,7 @@ def claimed(place: Path, inside: bool = False) -> Iterator[None]:
     """
     place = Path(os.path.abspath(place.expanduser()))
     lock = place / ".lock" if inside else place.with_name(f".{_named(place)}.lock")
-    with told(place), ExitStack() as held:
+    with errors_in_one_line(place), ExitStack() as held:
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             held.enter_context(locked(lock, wait=False))

@@ -35,10 +35,10 @@ SEEN = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
 #: How an optimizer is computed, which is no setting of the run.
 KERNELS = {"fused", "foreach", "capturable", "differentiable"}
 NO_SCHEDULE: dict[str, Any] = {"class": "none", "every": "", "state": {}}
-Made = dict[str, list[dict[str, Any]]]
+Settings = dict[str, list[dict[str, Any]]]
 
 
-def made(trainer: pl.Trainer) -> Made:
+def settings_of(trainer: pl.Trainer) -> Settings:
     """Return how optimizers and schedules were made, as plain values; before any state is loaded."""
     return {
         "optimizers": [
@@ -52,13 +52,13 @@ def made(trainer: pl.Trainer) -> Made:
     }
 
 
-def renew(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Made | None) -> tuple[Made, list[str]]:
-    """Write into a checkpoint's states what is made otherwise now; return `made` and ``what: old -> new``.
+def renew(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings | None) -> tuple[Settings, list[str]]:
+    """Write into a checkpoint's states what is made otherwise now; return `settings_of` and ``what: old -> new``.
 
     Args:
         trainer: With optimizers and schedules that no state was loaded into.
         checkpoint: What is about to be loaded.
-        then: What `made` gave where the run began; None for checkpoints without it.
+        then: What `settings_of` gave where the run began; None for checkpoints without it.
 
     Raises:
         UserError: For an optimizer of another class or of other parameters, and a schedule that cannot go on.
@@ -68,7 +68,7 @@ def renew(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Made | None) ->
     for config, held in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"], strict=False):
         if isinstance(config.scheduler, WarmupCosine):
             config.scheduler.prepare(_length(trainer, checkpoint, config.scheduler, held.get("total_steps")))
-    now = made(trainer)
+    now = settings_of(trainer)
     said = []
     for old, new in zip(then["optimizers"], now["optimizers"], strict=True):
         for before, after in zip(old["groups"], new["groups"], strict=True):
@@ -131,7 +131,7 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: one for key, one in found.items() if is_plain(one)}
 
 
-def _guessed(checkpoint: dict[str, Any]) -> Made:
+def _guessed(checkpoint: dict[str, Any]) -> Settings:
     """Return how things were made as far as the states themselves tell, for checkpoints that do not."""
     groups = [state["param_groups"] for state in checkpoint["optimizer_states"]]
     return {
@@ -143,7 +143,7 @@ def _guessed(checkpoint: dict[str, Any]) -> Made:
     }
 
 
-def _same_optimizers(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Made) -> None:
+def _same_optimizers(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings) -> None:
     """Raise if the checkpoint's moments have no place in the optimizers."""
     old, new = [one["class"] for one in then["optimizers"]], [_class(one) for one in trainer.optimizers]
     kinds = [[{*group} for group in one["groups"]] for one in then["optimizers"]]
@@ -170,7 +170,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], what: str) -> list[st
 
 
 def _renew_states(
-    trainer: pl.Trainer, checkpoint: dict[str, Any], then: Made, now: Made, schedules: list[dict[str, Any]]
+    trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings, now: Settings, schedules: list[dict[str, Any]]
 ) -> None:
     """Put the schedules, and then the settings of the optimizers, where they would be by now."""
     states: list[Any] = []
@@ -194,7 +194,9 @@ def _renew_states(
                 held["lr"] = fallen[id(optimizer)][i]
 
 
-def _fallen(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Made, now: Made, optimizer: Any) -> list[float]:
+def _fallen(
+    trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings, now: Settings, optimizer: Any
+) -> list[float]:
     """Return the rates that have fallen from the new ones as the old ones did."""
     i = trainer.optimizers.index(optimizer)
     held, old, new = checkpoint["optimizer_states"][i]["param_groups"], then["optimizers"][i], now["optimizers"][i]

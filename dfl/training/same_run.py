@@ -83,7 +83,7 @@ class SameRun(pl.Callback):
         """
         held, self._held = self._held, None
         if held is None:
-            self._noted["made"] = restored.made(trainer)
+            self._noted["made"] = restored.settings_of(trainer)
             return
         then = held["callbacks"][self.state_key].get("made") if self.state_key in held["callbacks"] else None
         self._noted["made"], said = restored.renew(trainer, held, then)

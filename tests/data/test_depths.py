@@ -12,7 +12,7 @@ from PIL import Image
 
 from dfl.data import DataModule, Folder, Paths, Table
 from dfl.data.decoding import DecodeError, read_image
-from dfl.data.depths import settled
+from dfl.data.depths import with_defaults
 from dfl.data.locators import load_image
 from dfl.data.sources import Packed
 from dfl.data.tools.equalize import equalize
@@ -88,7 +88,7 @@ def test_a_set_tells_what_its_files_do_not(tmp_path: Path) -> None:
         source = Folder(str(root))
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            table = settled(source.load("train"), "here")
+            table = with_defaults(source.load("train"), "here")
         assert table["bits"].to_pylist() == [bits if bits < 16 else -1] * 6
         assert [f"white is {(1 << bits) - 1} ({bits} bits)" in str(one.message) for one in said] == [True] * (bits < 16)
         bright = [load_image(row["path"], bits=row["bits"]).max() for row in table.to_pylist()]
@@ -113,7 +113,7 @@ def test_all_that_reads_a_set_sees_the_same(tmp_path: Path) -> None:
             assert (again[i]["image"].numpy().transpose(1, 2, 0) == whole[Path(again.path(i)).stem]).all()
     for keep in (False, True):
         folder = pack([str(root)], str(tmp_path / f"packed{keep}"), 32, keep=keep, workers=1, progress=False)
-        table = settled(Packed(str(folder)).load("train"), "packed")
+        table = with_defaults(Packed(str(folder)).load("train"), "packed")
         for path, bits in zip(table["path"].to_pylist(), table["bits"].to_pylist(), strict=True):
             assert any((load_image(path, bits=bits) == image).all() for image in whole.values())
     equalize([str(root)], str(tmp_path / "even"), 32, format="png", workers=1, progress=False)
@@ -126,6 +126,6 @@ def test_a_table_may_say_it(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label,bits\na.png,0,16\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        table = settled(Table(str(tmp_path / "t.csv")).load("train"), "here")
+        table = with_defaults(Table(str(tmp_path / "t.csv")).load("train"), "here")
     assert table["bits"].to_pylist() == [16]
     assert load_image(table["path"][0].as_py(), bits=16)[0, :, 0].tolist() == [0, 0, 8, 16]

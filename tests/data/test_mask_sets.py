@@ -11,7 +11,7 @@ from PIL import Image
 
 from dfl.data import DataModule, Table
 from dfl.data.decoding import DecodeError
-from dfl.data.mask_sets import decided, look, rule_of
+from dfl.data.mask_sets import rule_of, stored_values, with_mask_rules
 from dfl.data.masks import load_mask
 from dfl.data.sources import to_table
 from dfl.data.tools.check import check
@@ -117,7 +117,7 @@ def make(root: Path, store: Store, n: int = 16, **columns: str) -> Path:
 
 @pytest.mark.parametrize("name", CLEAR)
 def test_masks_that_can_be_read_in_one_way(name: str, tmp_path: Path) -> None:
-    table = decided(Table(str(make(tmp_path, CLEAR[name]))).load("train"), "here")
+    table = with_mask_rules(Table(str(make(tmp_path, CLEAR[name]))).load("train"), "here")
     for i in range(1, 16, 2):
         mask, rule = (table[column][i].as_py() for column in ("mask", "mask_rule"))
         area = load_mask(mask, rule, (SIDE, SIDE))
@@ -167,7 +167,7 @@ def test_a_named_rule_is_taken(tmp_path: Path) -> None:
         Table(str(file), mask_rule="max>0"),
         Table(str(make(tmp_path, saved(lambda ids: ids), mask_rule="max>0"))),
     ):
-        table = decided(source.load("train"), "here")
+        table = with_mask_rules(source.load("train"), "here")
         assert table["mask_rule"].to_pylist() == ["max>0"] * 16
         DataModule(source, size=SIDE).datasets("train")
     for rule, wanted in (("max>0", regions(1) > 0), ("max=2", regions(1) == 2), ("max<1", regions(1) == 0)):
@@ -187,9 +187,9 @@ def test_the_words_beside_a_rule_stay(tmp_path: Path) -> None:
         {"path": "a", "label": 1, "mask": f"{tmp_path}/m.png", "mask_rule": rule} for rule in ("", "resize", "r<128")
     ]
     rows += [{"path": "b", "label": 0}, {"path": "c", "label": 1, "mask": "polygon:0,0,3,0,3,3"}]
-    table = decided(to_table(rows), "here")
+    table = with_mask_rules(to_table(rows), "here")
     assert table["mask_rule"].to_pylist() == ["max>0", "max>0,resize", "r<128", "", ""]
-    box = decided(to_table([{"path": "a", "label": 1, "mask": f"{tmp_path}/m.png#xywh=0,0,4,4"}]), "here")
+    box = with_mask_rules(to_table([{"path": "a", "label": 1, "mask": f"{tmp_path}/m.png#xywh=0,0,4,4"}]), "here")
     assert box["mask_rule"].to_pylist() == ["max>0"]
 
 
@@ -212,8 +212,8 @@ def test_what_a_mask_holds(tmp_path: Path) -> None:
     }
     for name, text in said.items():
         CLEAR[name](regions(1), tmp_path / "m.png")
-        assert look(str(tmp_path / "m.png")) == text, name
+        assert stored_values(str(tmp_path / "m.png")) == text, name
     UNCLEAR["hole in a photo"][0](regions(1), tmp_path / "m.png")
-    assert look(str(tmp_path / "m.png")).startswith("alpha ")
+    assert stored_values(str(tmp_path / "m.png")).startswith("alpha ")
     with pytest.raises(DecodeError):
-        look(str(tmp_path / "none.png"))
+        stored_values(str(tmp_path / "none.png"))

@@ -11,7 +11,7 @@ import pytest
 
 from dfl.errors import UserError
 from dfl.runs import files
-from dfl.runs.files import claimed, told, whole, write
+from dfl.runs.files import claimed, errors_in_one_line, whole, write
 
 
 def names(folder: Path) -> set[str]:
@@ -49,7 +49,7 @@ def test_what_goes_wrong_inside_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(error), whole(tmp_path / "new" / "a.csv") as partial:
             raise error(partial.write_text("half"))
     assert names(tmp_path / "new") == set()
-    with pytest.raises(UserError, match="cannot write /elsewhere: Permission denied"), told(tmp_path):
+    with pytest.raises(UserError, match="cannot write /elsewhere: Permission denied"), errors_in_one_line(tmp_path):
         raise PermissionError(errno.EACCES, "", "/elsewhere")
 
 

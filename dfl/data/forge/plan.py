@@ -19,7 +19,7 @@ import pyarrow as pa
 from dfl.data.forge import makers
 from dfl.data.forge.shapes import Kind, files_in
 from dfl.data.locators import split
-from dfl.data.mask_sets import MOST, decided, of_masks
+from dfl.data.mask_sets import MOST, of_masks, with_mask_rules
 from dfl.data.sources.base import SPLIT_NAMES, TIES
 from dfl.data.splits import assign, components
 from dfl.errors import UserError
@@ -70,7 +70,7 @@ def pictures(table: pa.Table, shapes: Kind, masks: str | None, shares: dict[str,
         UserError: If there is none, or a picture is in two splits.
     """
     if shapes == "given" and masks is None:
-        table = decided(table, "the pictures")
+        table = with_mask_rules(table, "the pictures")
     rows = [row for row in table.to_pylist() if row["label"] != 1]
     if len(rows) < len(table):
         print(f"{len(table) - len(rows):,} of {len(table):,} images are fakes already and are left out")

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from dfl.data.decoding import escaped
 from dfl.data.formats import IMAGE_SUFFIXES, LeftOut, taken
-from dfl.data.sources.contradictions import Found, against, contradiction
+from dfl.data.sources.contradictions import Evidence, contradiction, find_contradiction
 from dfl.data.splits import split_column
 from dfl.errors import UserError, near
 
@@ -140,7 +140,7 @@ class Source(ABC):
     #: What of the layout was written from memory and not yet seen on a real copy; '' for nothing.
     recalled: str = ""
     #: Whether the user said which label means fake: then nothing else is held against it.
-    label_told: bool = False
+    user_named_fakes: bool = False
 
     def __init__(self, limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
         unknown = set(limit) - set(SPLITS) if isinstance(limit, dict) else set()
@@ -190,7 +190,9 @@ class Source(ABC):
         table = table.cast(pa.schema([a if k else b for a, b, k in zip(table.schema, ROW_SCHEMA, kept, strict=True)]))
         if not len(table):
             raise UserError("; ".join(filter(None, (f"{self!r} has no image in split {split!r}", str(self.left_out)))))
-        if not self.label_told and (found := against(table["label"], table["path"], {}, table["class_label"])):
+        if not self.user_named_fakes and (
+            found := find_contradiction(table["label"], table["path"], {}, table["class_label"])
+        ):
             raise contradiction(repr(self), "its label", found, table["path"][found.row].as_py(), self._ways(found))
         limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit
         if limit is not None and limit < len(table):
@@ -202,7 +204,7 @@ class Source(ABC):
             table = table.filter(pa.array(chosen))
         return table
 
-    def _ways(self, found: Found) -> str:
+    def _ways(self, found: Evidence) -> str:
         """Return what to do about labels that something else contradicts."""
         return "mend the list or the folders, or write them as a CSV for Table, whose label_of_fake settles it"
 

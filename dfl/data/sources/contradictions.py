@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.sources.names import FAKE_PARTS, REAL_PARTS, WEAK, name_says, parts, said
+from dfl.data.sources.names import FAKE_PARTS, REAL_PARTS, WEAK, class_of_word, meaning_of_one, parts
 from dfl.errors import UserError
 
 #: Rows that are looked at.
@@ -49,7 +49,7 @@ class Contradiction(UserError):
 
 
 @dataclass(frozen=True)
-class Found:
+class Evidence:
     """What speaks against the labels."""
 
     what: str  # "column 'label_str'", "its folder"
@@ -62,12 +62,12 @@ class Found:
     all: bool  # whether it differs wherever it speaks
 
 
-def against(
+def find_contradiction(
     label: pa.ChunkedArray,
     paths: pa.ChunkedArray | None = None,
     words: Mapping[str, pa.ChunkedArray] | None = None,
     class_label: pa.ChunkedArray | None = None,
-) -> Found | None:
+) -> Evidence | None:
     """Return the first thing that speaks against labels; None if there is none.
 
     Args:
@@ -90,7 +90,7 @@ def against(
     return next((found for one in readings if (found := _opposed(labels, rows, *one))), None)
 
 
-def contradiction(where: str, label: str, found: Found, path: str, ways: str) -> Contradiction:
+def contradiction(where: str, label: str, found: Evidence, path: str, ways: str) -> Contradiction:
     """Return the error for what was found.
 
     Args:
@@ -113,7 +113,7 @@ class _Reading:
     words: Sequence[str]  # (n,) what is read
 
 
-def _opposed(label: np.ndarray, rows: np.ndarray, what: str, column: str, reading: _Reading) -> Found | None:
+def _opposed(label: np.ndarray, rows: np.ndarray, what: str, column: str, reading: _Reading) -> Evidence | None:
     known = (reading.value >= 0) & (label >= 0)
     differ = known & (reading.value != label)
     both = len(np.unique(reading.value[known])) == 2
@@ -123,7 +123,7 @@ def _opposed(label: np.ndarray, rows: np.ndarray, what: str, column: str, readin
         return None
     first = int(np.flatnonzero(sure if sure.any() else differ)[0])
     word, row = reading.words[first], int(rows[first])
-    return Found(what, column, word, int(label[first]), row, count, of, count == of)
+    return Evidence(what, column, word, int(label[first]), row, count, of, count == of)
 
 
 def _classes(class_label: np.ndarray) -> _Reading:
@@ -137,12 +137,12 @@ def _column(name: str, column: pa.ChunkedArray) -> _Reading:
     codes, values = _encoded(column)
     if len(values) > MOST_WORDS:
         values, codes = [""], np.zeros(len(codes), np.int64)
-    one = name_says(name)
+    one = meaning_of_one(name)
     flags = {} if one is None else {"0": 1 - one, "false": 1 - one, "1": one, "true": one}
-    meaning = [flags.get(value.lower(), said(value)) if value.strip() else -1 for value in values]
-    told = {m for m in meaning if m in (0, 1)}
-    whole = None not in meaning and bool(told)
-    rest = 1 - told.pop() if len(told) == 1 else -1  # real images, and names of generators
+    meaning = [flags.get(value.lower(), class_of_word(value)) if value.strip() else -1 for value in values]
+    classes = {m for m in meaning if m in (0, 1)}
+    whole = None not in meaning and bool(classes)
+    rest = 1 - classes.pop() if len(classes) == 1 else -1  # real images, and names of generators
     read = np.array([rest if m is None else m for m in meaning], np.int8)
     label = whole and one is None and parts(name) <= _LABELS
     return _Reading(
@@ -160,8 +160,8 @@ def _folders(paths: pa.ChunkedArray) -> _Reading:
     value, words, parent = [], [], []
     classes: dict[str, set[int]] = {}
     for one in split:
-        told = [(i, label) for i in range(shared, len(one)) if (label := said(one[i])) is not None]
-        at, label = told[-1] if len({label for _, label in told}) == 1 else (0, -1)
+        labelled = [(i, label) for i in range(shared, len(one)) if (label := class_of_word(one[i])) is not None]
+        at, label = labelled[-1] if len({label for _, label in labelled}) == 1 else (0, -1)
         value.append(label)
         words.append(one[at])
         parent.append("/".join(one[:at]) if label >= 0 else None)
@@ -175,7 +175,7 @@ def _names(paths: pa.ChunkedArray) -> _Reading:
     """Read the first word of files' names."""
     first = pc.extract_regex(paths, r"(?:^|/)(?P<word>[A-Za-z]+)[^A-Za-z/][^/]*\z")
     codes, words = _encoded(pc.fill_null(pc.struct_field(first, "word"), ""))
-    value = np.array([-1 if (label := said(word)) is None else label for word in words], np.int8)
+    value = np.array([-1 if (label := class_of_word(word)) is None else label for word in words], np.int8)
     return _Reading(value[codes], np.zeros(len(codes), bool), _Taken(words, codes))
 
 
@@ -208,15 +208,15 @@ def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     return found.indices.to_numpy(zero_copy_only=False), found.dictionary.to_pylist()
 
 
-def speaks(name: str, kind: pa.DataType) -> bool:
+def may_be_evidence(name: str, kind: pa.DataType) -> bool:
     """Whether a column of this name and type may say what is real: text, or 0 and 1 under a name such as is_real."""
-    if name_says(name) is not None and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    if meaning_of_one(name) is not None and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         return True
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not parts(name) & _ANSWERS
 
 
-def speaking(table: pa.Table, own: Collection[str]) -> dict[str, pa.ChunkedArray]:
+def evidence_columns(table: pa.Table, own: Collection[str]) -> dict[str, pa.ChunkedArray]:
     """Return the columns of a table that may say what is real, but for some that are read otherwise.
 
     Beside a detector's scores or verdicts, ``class`` is its answer too.
@@ -224,4 +224,8 @@ def speaking(table: pa.Table, own: Collection[str]) -> dict[str, pa.ChunkedArray
     if any(parts(name) & _ANSWERS for name in table.column_names):
         own = {*own, "class"}
     fields = zip(table.schema, table.columns, strict=True)
-    return {field.name: column for field, column in fields if field.name not in own and speaks(field.name, field.type)}
+    return {
+        field.name: column
+        for field, column in fields
+        if field.name not in own and may_be_evidence(field.name, field.type)
+    }

@@ -56,7 +56,7 @@ class Folder(Source):
         super().__init__(limit, limit_seed)
         self.root = Path(root).expanduser()
         self.real, self.fake = real or [], fake or []
-        self.label_told = bool(self.real or self.fake)
+        self.user_named_fakes = bool(self.real or self.fake)
         self.fractions, self.seed, self.generator, self.family = fractions, seed, generator, family
         self.telling = videos
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dfl.data.sources.contradictions import Contradiction
-from dfl.data.sources.names import label_of, name_says
+from dfl.data.sources.names import label_of, meaning_of_one
 from dfl.errors import UserError
 
 #: The value that means fake, or several of them; None where values say it themselves.
@@ -59,8 +59,8 @@ def label_meaning(
     number = {v: _number(v) for v in known}
     word = {v: names[int(n)] if names and n.isdecimal() and int(n) < len(names) else n for v, n in number.items()}
     if label_of_fake is not None:
-        told = label_of_fake if isinstance(label_of_fake, list) else [label_of_fake]
-        fakes = {_number(str(one)) for one in told}
+        values_of_fake = label_of_fake if isinstance(label_of_fake, list) else [label_of_fake]
+        fakes = {_number(str(one)) for one in values_of_fake}
         found = {v: int(bool(fakes & {number[v], word[v]})) for v in known}
         others = {word[v] for v in known if not found[v]}
         if len(others) > 1 and any(label_of(one) is None for one in others):
@@ -76,7 +76,7 @@ def label_meaning(
         wrong = next((v for v in known if by_word[v] not in (None, by_number[v])), None)
         if wrong is not None:
             said = f"the file's schema calls {wrong} {word[wrong]!r}"
-        elif known and name_says(column) == 0:
+        elif known and meaning_of_one(column) == 0:
             said = f"the name of the column {column!r} says that 1 is real"
         else:
             return {v: int(n or 0) for v, n in by_number.items()}
@@ -97,7 +97,7 @@ def _number(value: str) -> str:
     return {"true": "1", "false": "0"}.get(plain.lower(), found[1] if found else plain)
 
 
-def ends(meaning: Mapping[str, int]) -> tuple[str, str]:
+def real_and_fake_value(meaning: Mapping[str, int]) -> tuple[str, str]:
     """Return a value that means real and one that means fake; of one class, 0 or 1 for the other."""
     ends = [sorted(v for v, label in meaning.items() if label == one) or [str(one)] for one in (0, 1)]
     return ends[0][0], ends[1][0]

@@ -32,15 +32,15 @@ def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> i
         UserError: If the caller calls it both.
     """
     word = name.lower()
-    told = [word in {n.lower() for n in names} for names in (real, fake)]
-    if all(told):
+    named = [word in {n.lower() for n in names} for names in (real, fake)]
+    if all(named):
         raise UserError(f"{name!r} is named among the real and among the fake ones: take it out of one")
-    if any(told):
-        return int(told[1])
+    if any(named):
+        return int(named[1])
     return 0 if word in REAL_NAMES else 1 if word in FAKE_NAMES else None
 
 
-def said(word: str) -> int | None:
+def class_of_word(word: str) -> int | None:
     """Return 0 for a word that means real, 1 for one that means fake, None for any other."""
     plain = word.strip().lower()
     known = _MEANING.get(plain)
@@ -52,7 +52,7 @@ def parts(name: str) -> set[str]:
     return set(filter(None, re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())))
 
 
-def name_says(column: str) -> int | None:
+def meaning_of_one(column: str) -> int | None:
     """Return what a 1 means by its column's name: 0 in ``is_real``, 1 in ``isFake``; None where it does not say."""
     words = parts(column)
     real, fake = bool(words & REAL_PARTS), bool(words & FAKE_PARTS)

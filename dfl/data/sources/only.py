@@ -35,7 +35,7 @@ class Only(Source):
         self.source, self.generators, self.reals = source, generators, reals
         #: None where every split has all images, which the data module heeds.
         self.fractions = getattr(source, "fractions", {})
-        self.label_told = source.label_told
+        self.user_named_fakes = source.user_named_fakes
 
     def prepare(self) -> None:
         """Let the source make what it needs."""

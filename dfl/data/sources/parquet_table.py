@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfl.data.locators import locate
-from dfl.data.sources.contradictions import speaks
+from dfl.data.sources.contradictions import may_be_evidence
 from dfl.data.text_columns import STEP, prefixed
 from dfl.errors import UserError
 
@@ -23,14 +23,14 @@ IMAGES = ("path", "mask")
 _FEW = 64
 
 
-def read(file: Path, known: Mapping[str, str], repeating: list[str], told: Collection[str] = ()) -> pa.Table:
+def read(file: Path, known: Mapping[str, str], repeating: list[str], named: Collection[str] = ()) -> pa.Table:
     """Return the columns that say something to us, under the file's names.
 
     Args:
         file: The file.
         known: Its columns by our names.
         repeating: Its columns that are read as dictionaries.
-        told: Those of our names whose column the user named.
+        named: Those of our names whose column the user named.
 
     Returns:
         The known columns, with locators in place of bytes; and others that may say what is real. An image where text
@@ -46,11 +46,13 @@ def read(file: Path, known: Mapping[str, str], repeating: list[str], told: Colle
         pictures = {
             column
             for name, column in known.items()
-            if name not in (*IMAGES, "label", *told) and _holds_images(content, schema.field(column))
+            if name not in (*IMAGES, "label", *named) and _holds_images(content, schema.field(column))
         }
         flat = [name for name in dict.fromkeys(known.values()) if name not in inside | pictures]
         flat += [
-            f.name for f in schema if f.name not in known.values() and speaks(f.name, f.type) and _small(content, f)
+            f.name
+            for f in schema
+            if f.name not in known.values() and may_be_evidence(f.name, f.type) and _small(content, f)
         ]
         table = content.read(flat)
         for name in inside:
@@ -135,5 +137,5 @@ def _is_full(content: pq.ParquetFile, column: str) -> bool:
     """Whether the file says that no cell is empty."""
     of = content.metadata
     at = [i for i in range(of.num_columns) if of.schema.column(i).path in (column, f"{column}.bytes")]
-    told = [of.row_group(g).column(i).statistics for g in range(of.num_row_groups) for i in at]
-    return all(one is not None and one.has_null_count and one.null_count == 0 for one in told)
+    statistics = [of.row_group(g).column(i).statistics for g in range(of.num_row_groups) for i in at]
+    return all(one is not None and one.has_null_count and one.null_count == 0 for one in statistics)

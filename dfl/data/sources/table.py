@@ -16,8 +16,8 @@ from dfl.data.frames import by_paths
 from dfl.data.locators import all_below, below
 from dfl.data.masks import check_rule
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source
-from dfl.data.sources.contradictions import Found, against, contradiction, speaking
-from dfl.data.sources.labels import Fakes, cell, class_names, ends, label_meaning
+from dfl.data.sources.contradictions import Evidence, contradiction, evidence_columns, find_contradiction
+from dfl.data.sources.labels import Fakes, cell, class_names, label_meaning, real_and_fake_value
 from dfl.data.sources.parquet_table import holds_bytes
 from dfl.data.sources.parquet_table import read as read_parquet
 from dfl.data.sources.trees import from_windows
@@ -96,11 +96,11 @@ class Table(Source):
         self.file, self.encoding = Path(file).expanduser(), encoding
         self.root = Path(root).expanduser() if root else self.file.parent
         self.columns, self.label_of_fake, self.fractions, self.seed = columns or {}, label_of_fake, fractions, seed
-        self.label_told = label_of_fake is not None
+        self.user_named_fakes = label_of_fake is not None
 
         self.mask_rule = check_rule(mask_rule)
         self._held: tuple[tuple[int, int], pa.Table] | None = None
-        self._ends = ("0", "1")  # values of the label column that mean real and fake
+        self._real_and_fake = ("0", "1")  # values of the label column that mean real and fake
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
@@ -242,20 +242,20 @@ class Table(Source):
         if pa.types.is_nested(values.type) or holds_bytes(values.type):
             values = texts(values, self._where(column))
         names = class_names(raw.schema, column)
-        told = {cell(value) for value in pc.unique(values).to_pylist()}
-        meaning = label_meaning(told, self.label_of_fake, self.file, column, names)
+        cells = {cell(value) for value in pc.unique(values).to_pylist()}
+        meaning = label_meaning(cells, self.label_of_fake, self.file, column, names)
         labels = _by_value(values, lambda v: meaning[cell(v)], pa.int8())
-        self._ends = ends(meaning)
-        if self.label_told:
+        self._real_and_fake = real_and_fake_value(meaning)
+        if self.user_named_fakes:
             return labels
         own = {column, *(known[name] for name in PLAIN if name in known)}
-        if found := against(labels, None, speaking(raw, own)):
+        if found := find_contradiction(labels, None, evidence_columns(raw, own)):
             path = str(raw[known["path"]][found.row].as_py())
             raise contradiction(str(self.file), f"column {column!r}", found, path, self._ways(found))
         return labels
 
-    def _ways(self, found: Found) -> str:
-        real, fake = self._ends
+    def _ways(self, found: Evidence) -> str:
+        real, fake = self._real_and_fake
         keep = f"label_of_fake: {fake} if the labels are right"
         if not found.all:
             return f"mend these rows, or set {keep}"

@@ -22,7 +22,7 @@ from dfl.data.locators import load_image, split
 from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import LeftOut, Output, fingerprint
+from dfl.data.tools.output import BadImages, Output, fingerprint
 from dfl.data.tools.pixels import centre, encoded, shorter_to
 from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
@@ -83,7 +83,7 @@ def equalize(
                 folder,
                 table,
                 settings,
-                LeftOut(len(table), max_bad),
+                BadImages(len(table), max_bad),
                 Workers(len(table), "equalize", workers, progress),
             )
         made = folder.folder / "table.parquet"
@@ -91,7 +91,7 @@ def equalize(
     return made
 
 
-def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftOut, workers: Workers) -> None:
+def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: BadImages, workers: Workers) -> None:
     """Write all images, the table and the record."""
     suffix = ".jpg" if settings["format"] == "jpeg" else ".png"
     origins = table["path"].to_pylist()
@@ -105,12 +105,12 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     with workers as pool:
         for i, (mask, reason) in enumerate(pool.map(partial(_written, str(folder.partial), suffix, settings), tasks)):
             if reason:
-                left.book(origins[i], reason)
+                left.add(origins[i], reason)
             else:
                 keep.append(i)
                 masks.append(mask)
     if not keep:
-        raise UserError(f"equalize: no image is left{left.told()}")
+        raise UserError(f"equalize: no image is left{left.in_words()}")
     kept = table.take(pa.array(keep))
     columns = {name: kept[name] for name in kept.column_names}
     columns |= {"path": pa.array([names[i] + suffix for i in keep]), "mask": pa.array(masks)}
@@ -121,7 +121,7 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
     for name, label in zip(kept["split"].to_pylist(), kept["label"].to_pylist(), strict=True):
         counts.setdefault(name, Counter())[_CLASSES[label]] += 1
     if left.images:
-        print(f"equalize{left.told()}".replace("; ", ": ", 1))
+        print(f"equalize{left.in_words()}".replace("; ", ": ", 1))
     folder.finish(counts=counts, left_out=left.images)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from dfl.data.containers import AbsentCell
 from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk, open_header
 from dfl.data.locators import load_image, read_bytes, split
-from dfl.data.mask_sets import look
+from dfl.data.mask_sets import stored_values
 from dfl.data.masks import load_mask, says
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.errors import UserError
@@ -41,7 +41,7 @@ FACTS = pa.schema(
         ("error", pa.string()),  # why the image cannot be read
         ("mask_error", pa.string()),  # why its mask cannot be used
         ("mask_share", pa.float32()),  # of its pixels that are manipulated
-        ("mask_values", pa.string()),  # what its file holds, as ``mask_sets.look`` says it, where no rule is named
+        ("mask_values", pa.string()),  # ``mask_sets.stored_values`` of its file, where no rule is named
     ]
 )
 #: A table that ``dfl data scan`` writes.
@@ -106,7 +106,7 @@ def measure(
     try:
         if mask and not mask.startswith("polygon:") and not says(rule):
             with suppress(AbsentCell):
-                facts["mask_values"] = look(mask, max_pixels)
+                facts["mask_values"] = stored_values(mask, max_pixels)
         area = load_mask(mask, read_by or rule, (width, height), max_pixels=max_pixels)
     except DecodeError as error:
         return facts | {"mask_error": error.reason}

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from dfl import config
 from dfl.data.decoding import escaped
-from dfl.data.depths import deepened
-from dfl.data.mask_sets import decided
+from dfl.data.depths import with_bits
+from dfl.data.mask_sets import with_mask_rules
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
 from dfl.data.sources.base import NO_URLS, ROW_SCHEMA, SPLIT_NAMES, SPLITS, is_url
 from dfl.data.sources.contradictions import Contradiction
@@ -76,7 +76,7 @@ def rows(given: list[Given], decide: bool = False) -> pa.Table:
     """
     tables = [_rows_of(one) for one in given]
     if decide:
-        tables = [decided(table, one.name) for one, table in zip(given, tables, strict=True)]
+        tables = [with_mask_rules(table, one.name) for one, table in zip(given, tables, strict=True)]
     return pa.concat_tables(tables)
 
 
@@ -105,7 +105,7 @@ def _rows_of(one: Given) -> pa.Table:
         print(f"{one.name}: nothing in {split}: {' '.join(str(reason).split())}")
     if one.source.left_out:
         print(f"{one.name}: {one.source.left_out}")
-    table = deepened(_unique(pa.concat_tables(parts)), one.name)
+    table = with_bits(_unique(pa.concat_tables(parts)), one.name)
     return table.append_column("set", pa.array([one.name] * len(table), pa.string()))
 
 

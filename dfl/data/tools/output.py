@@ -74,7 +74,7 @@ class Output:
         os.replace(self.partial, self.folder)
 
 
-class LeftOut:
+class BadImages:
     """Images that a verb cannot take: booked, and refused where they are more than a share of all.
 
     Args:
@@ -86,7 +86,7 @@ class LeftOut:
         self.n, self.max_bad = n, max_bad
         self.images: list[tuple[str, str]] = []
 
-    def book(self, path: str, reason: str) -> None:
+    def add(self, path: str, reason: str) -> None:
         """Book an image.
 
         Raises:
@@ -99,8 +99,8 @@ class LeftOut:
                 f"the last one is {path}: {reason}"
             )
 
-    def told(self) -> str:
-        """Return what to tell of them; '' for none."""
+    def in_words(self) -> str:
+        """Return how many there are, and the first; '' for none."""
         if not self.images:
             return ""
         path, reason = self.images[0]

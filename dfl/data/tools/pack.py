@@ -27,7 +27,7 @@ from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.sources.packed import INDEX, RECORD
 from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import LeftOut, Output, fingerprint
+from dfl.data.tools.output import BadImages, Output, fingerprint
 from dfl.data.tools.pixels import encoded, shorter_to
 from dfl.data.tools.work import Workers, making
 from dfl.errors import UserError
@@ -90,7 +90,8 @@ def pack(
     with making("pack", Path(output)):
         folder = Output(output, "pack", settings | {"rows": fingerprint(table)})
         if not folder.done:
-            _fill(folder, table, settings, LeftOut(len(table), max_bad), Workers(len(table), "pack", workers, progress))
+            pool, bad = Workers(len(table), "pack", workers, progress), BadImages(len(table), max_bad)
+            _fill(folder, table, settings, bad, pool)
     record = json.loads((folder.folder / RECORD).read_text(encoding="utf-8"))
     size_in_all = sum(one["bytes"] for one in record["shards"])
     print(
@@ -100,7 +101,7 @@ def pack(
     return folder.folder
 
 
-def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftOut, workers: Workers) -> None:
+def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: BadImages, workers: Workers) -> None:
     """Write all shards, the index and the record."""
     shards: list[dict[str, Any]] = []
     with workers as pool:
@@ -109,19 +110,19 @@ def _fill(folder: Output, table: pa.Table, settings: dict[str, Any], left: LeftO
             shards.append(_shard(folder.partial, len(shards), piece, settings, left, pool))
     index = pa.concat_tables([_index(folder.partial / one["file"]) for one in shards])
     if not len(index):
-        raise UserError(f"pack: no image is left{left.told()}")
+        raise UserError(f"pack: no image is left{left.in_words()}")
     with whole(folder.partial / INDEX) as part:
         pq.write_table(index, part)
     for one in shards:
         (folder.partial / f"{one['file']}.json").unlink()
     if left.images:
-        print(f"pack{left.told()}".replace("; ", ": ", 1))
+        print(f"pack{left.in_words()}".replace("; ", ": ", 1))
     facts = {"file": INDEX, **_facts(folder.partial / INDEX)}
     folder.finish(images=len(index), shards=shards, index=facts, left_out=left.images)
 
 
 def _shard(
-    folder: Path, number: int, piece: pa.Table, settings: dict[str, Any], left: LeftOut, pool: Workers
+    folder: Path, number: int, piece: pa.Table, settings: dict[str, Any], left: BadImages, pool: Workers
 ) -> dict[str, Any]:
     """Write a shard, unless it is there; return its facts: file, rows, bytes, sha256."""
     name = f"shard-{number:05d}.arrow"
@@ -140,7 +141,7 @@ def _shard(
         found = {"facts": {"file": name, "rows": len(piece) - len(bad), **facts}, "left_out": bad}
         write(note, json.dumps(found))
     for path, reason in found["left_out"]:
-        left.book(path, reason)
+        left.add(path, reason)
     facts_of_shard: dict[str, Any] = found["facts"]
     return facts_of_shard
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfl.data.locators import split
-from dfl.data.mask_sets import decided, rule_of
+from dfl.data.mask_sets import rule_of, with_mask_rules
 from dfl.data.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.output import parquet_file
@@ -115,7 +115,7 @@ def read_by(table: pa.Table) -> np.ndarray:
     rules, sets = (np.array(table[name].to_pylist(), object) for name in ("mask_rule", "set"))
     for name in dict.fromkeys(sets):
         with suppress(UserError):
-            rules[sets == name] = decided(table.filter(pa.array(sets == name)), name)["mask_rule"].to_pylist()
+            rules[sets == name] = with_mask_rules(table.filter(pa.array(sets == name)), name)["mask_rule"].to_pylist()
     return rules
 
 
