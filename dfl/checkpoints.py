@@ -15,7 +15,7 @@ from dfl.detectors.base import class_path
 from dfl.detectors.loading import Contents, examine
 from dfl.errors import UserError, near
 from dfl.runs import settings
-from dfl.runs.plain import Misfit, arguments
+from dfl.runs.plain import Misfit, arguments, untrusted
 from dfl.training.checkpoint import newest_whole, read_checkpoint
 
 #: Settings of the trainer that belong to a run and not to the machine; a resumed run takes them up again.
@@ -161,7 +161,7 @@ def _stranger(folder: Path, content: Mapping[str, Any]) -> str:
 def _whole(content: Mapping[str, Any], key: str, path: Path) -> int:
     value = content.get(key, 0)
     if not isinstance(value, int) or value < 0:
-        raise UserError(f"{path} is damaged or not to be trusted: its {key} is no count")
+        raise untrusted(path, f"its {key} is no count")
     return value
 
 
@@ -181,7 +181,7 @@ def _transform(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     try:
         return arguments(Transform, said, {}, left_out=Transform.TRAINING)
     except Misfit as error:
-        raise UserError(f"{path} is damaged or not to be trusted: its transform's settings {error}") from None
+        raise untrusted(path, f"its transform's settings {error}") from None
 
 
 def _check_vocabulary(data: Any, path: Path) -> None:
@@ -193,4 +193,4 @@ def _check_vocabulary(data: Any, path: Path) -> None:
     if not all(
         isinstance(t, Mapping) and all(isinstance(k, str) and type(v) is int for k, v in t.items()) for t in tables
     ):
-        raise UserError(f"{path} is damaged or not to be trusted: its vocabulary is no table of names and numbers")
+        raise untrusted(path, "its vocabulary is no table of names and numbers")

@@ -19,7 +19,7 @@ import torch
 from dfl.detectors.base import Detector
 from dfl.errors import UserError, near, subclasses
 from dfl.networks import without_weights
-from dfl.runs.plain import Misfit, arguments, fit, shown
+from dfl.runs.plain import Misfit, arguments, fit, shown, untrusted
 from dfl.training.checkpoint import read_checkpoint
 
 
@@ -107,7 +107,7 @@ def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = No
     try:
         init_args = arguments(kind, given, kind.kinds, left_out=tuple(places))
     except Misfit as error:
-        raise UserError(f"{path} is damaged or not to be trusted: its hyper-parameters {error}") from None
+        raise untrusted(path, f"its hyper-parameters {error}") from None
     found = Contents(kind, init_args, places, left_out or {})
     if not places:
         _check_shapes(found, content["state_dict"], path)
@@ -160,7 +160,7 @@ def _is_plain(kind: type[Detector], given: Mapping[str, Any], name: str) -> bool
 
 def _mapping(value: Any, path: str | Path) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping | None):
-        raise UserError(f"{path} is damaged or not to be trusted: its hyper-parameters are {shown(value)}")
+        raise untrusted(path, f"its hyper-parameters are {shown(value)}")
     return value or {}
 
 
@@ -169,7 +169,7 @@ def _left_out(value: Any, path: str | Path) -> dict[str, Any]:
     fits = isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in ("name", "sha256"))
     keys = value.get("keys") if fits else None
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise UserError(f"{path} is damaged or not to be trusted: it does not say which frozen weights it leaves out")
+        raise untrusted(path, "it does not say which frozen weights it leaves out")
     return dict(value)
 
 
@@ -183,9 +183,7 @@ def _check_shapes(found: Contents, state: Mapping[str, Any], path: str | Path) -
     except Exception as error:  # odd numbers, whatever the layer that they reach first
         if not found.kind.__module__.startswith("dfl."):
             return  # a class of the user's own need not know shapes without memory
-        raise UserError(
-            f"{path} is damaged or not to be trusted: its hyper-parameters build no {found.kind.__name__} ({error})"
-        ) from error
+        raise untrusted(path, f"its hyper-parameters build no {found.kind.__name__} ({error})") from error
     left_out = set(found.left_out.get("keys", ()))
     for name, value in own.items():
         here = state.get(name)

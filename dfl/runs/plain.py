@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from dfl.errors import UserError
+
 #: What a free word may look like: a model of timm, a layer, a pattern of names. No separators of folders, no addresses.
 WORD = re.compile(r"[\w*][\w.*+-]{0,99}", re.ASCII)
 #: Largest number, longest list and longest sentence that a file may give.
@@ -101,6 +103,11 @@ def fit(value: Any, kind: Any, name: str = "") -> Any:
     if origin in (tuple, list):
         return _list(value, *_kinds_of_items(inner, origin, name))
     raise Misfit(f"is {shown(value)}, which a file cannot give")
+
+
+def untrusted(path: object, why: str) -> UserError:
+    """Return the error for a file that says what an honest one would not."""
+    return UserError(f"{path} is damaged or not to be trusted: {why}")
 
 
 def shown(value: Any) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor
 from dfl.errors import UserError, behind
 from dfl.ranks import largest
 from dfl.runs import files
+from dfl.runs.plain import untrusted
 
 #: Files whose last version but one is kept.
 ROTATED = ("last.ckpt",)
@@ -125,14 +126,9 @@ def _check_weights(state: dict[Any, Any], file: Path, size: int) -> None:
     """Raise for what is no weight, for shapes that the file has no bytes for, and for NaN."""
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise UserError(
-                f"{file} is damaged or not to be trusted: {ascii(name)[:60]} in its state_dict is no tensor"
-            )
+            raise untrusted(file, f"{ascii(name)[:60]} in its state_dict is no tensor")
         if value.layout != torch.strided or value.is_meta or value.numel() * value.element_size() > size:
-            raise UserError(
-                f"{file} is damaged or not to be trusted: {ascii(name)[:60]} claims {tuple(value.shape)}, for which "
-                "the file has no bytes"
-            )
+            raise untrusted(file, f"{ascii(name)[:60]} claims {tuple(value.shape)}, for which the file has no bytes")
         if value.is_floating_point() and name != "threshold" and bool(value.isnan().any()):
             raise UserError(f"{file} is damaged: {ascii(name)[:60]} holds NaN; take a checkpoint from before")
 
