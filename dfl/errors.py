@@ -28,6 +28,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error, what it came of, and so on."""
     seen: list[BaseException] = []

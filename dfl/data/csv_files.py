@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line
 
 #: Characters that make a cell a formula where they come first; the wide ones are taken for the others in Japanese.
 FORMULA = "=+\\-@\t\r\n＝＋－＠"
@@ -81,7 +81,7 @@ def read(file: Path, encoding: str | None = None) -> pa.Table:
     except (pa.ArrowInvalid, OSError) as error:
         if "invalid UTF8" in str(error):
             raise _not_utf8(file, content.to_pybytes()) from error
-        raise UserError(f"cannot read the table {file}: {str(error).splitlines()[0][:200]}") from error
+        raise UserError(f"cannot read the table {file}: {first_line(error)[:200]}") from error
     return pa.table([_unquoted(column) for column in table.columns], names)
 
 

@@ -15,7 +15,7 @@ from dfl.data import csv_files
 from dfl.data.sources import table as tables
 from dfl.data.sources.contradictions import contradiction, evidence_columns, find_contradiction
 from dfl.data.sources.labels import cell, label_meaning, real_and_fake_value
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line
 
 #: Names of the columns, lower case, in order of preference.
 ALIASES = {
@@ -152,7 +152,7 @@ def _load(file: Path) -> pa.Table:
             return pa.parquet.read_table(file)
         return csv_files.read(file)
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {file}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"cannot read {file}: {first_line(error)}") from error
 
 
 def _word(value: Any) -> str | None:

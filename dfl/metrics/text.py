@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics.functional.text.rouge import rouge_score
 from torchmetrics.utilities import rank_zero_warn
 
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
 from dfl.metrics.gathered import Gathered
 
@@ -49,7 +49,7 @@ class Encoder:
                 network = transformers.AutoModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"text_model: cannot load the sentence encoder {model!r} ({str(error).splitlines()[0]}); give a local "
+                f"text_model: cannot load the sentence encoder {model!r} ({first_line(error)}); give a local "
                 "folder with config.json, a tokenizer and model.safetensors, or a hub name such as "
                 "sentence-transformers/all-MiniLM-L6-v2"
             ) from error

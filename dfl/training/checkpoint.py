@@ -19,7 +19,7 @@ import torch
 from lightning_fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from dfl.errors import UserError, behind
+from dfl.errors import UserError, behind, first_line
 from dfl.ranks import largest
 from dfl.runs import files
 from dfl.runs.plain import untrusted
@@ -111,9 +111,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             "plain values, which could run code"
         ) from e
     except Exception as e:  # torn files raise many kinds
-        raise UserError(
-            f"{file} is torn or is no checkpoint that is safe to load: {str(e).splitlines()[0][:160]}"
-        ) from e
+        raise UserError(f"{file} is torn or is no checkpoint that is safe to load: {first_line(e)[:160]}") from e
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
     _check_weights(checkpoint["state_dict"], file, file.stat().st_size)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfl.data.sources.base import ROW_SCHEMA, Source, part
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line
 
 INDEX, RECORD = "index.parquet", "pack.json"
 
@@ -52,7 +52,7 @@ class Packed(Source):
         try:
             table = pq.read_table(folder / INDEX)
         except (OSError, pa.ArrowException) as e:
-            raise UserError(f"Packed: cannot read {folder / INDEX}: {str(e).splitlines()[0]}; copy it again") from e
+            raise UserError(f"Packed: cannot read {folder / INDEX}: {first_line(e)}; copy it again") from e
         if "bits" not in table.column_names:  # packed before there were any
             table = table.append_column("bits", pa.array([-1] * len(table), pa.int8()))
         table = table.select(ROW_SCHEMA.names)

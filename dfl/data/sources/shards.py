@@ -14,7 +14,7 @@ from dfl.data.sources.base import Carved
 from dfl.data.sources.generators import family_of, made_by
 from dfl.data.sources.labels import check_names, class_names
 from dfl.data.sources.trees import Row, chosen, class_folders, first_folder, plain_rows, subfolders
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line
 
 
 def opened(file: Path) -> pq.ParquetFile:
@@ -26,7 +26,7 @@ def opened(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as e:
-        raise UserError(f"cannot read the shard {file}: {str(e).splitlines()[0]}; get it again") from e
+        raise UserError(f"cannot read the shard {file}: {first_line(e)}; get it again") from e
 
 
 def cells(file: Path, columns: list[str], images: list[str]) -> list[dict[str, Any]]:

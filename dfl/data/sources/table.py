@@ -23,7 +23,7 @@ from dfl.data.sources.parquet_table import read as read_parquet
 from dfl.data.sources.trees import from_windows
 from dfl.data.splits import split_column
 from dfl.data.text_columns import one_piece, pieces
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line
 
 #: Other people's names for our columns, lower case, in order of preference.
 ALIASES = {
@@ -169,7 +169,7 @@ class Table(Source):
                     repeating = [column for column in names if not pa.types.is_nested(schema.field(column).type)]
                     raw = read_parquet(self.file, known, repeating, self.columns)
                 except (pa.ArrowException, OSError) as e:
-                    raise UserError(f"cannot read the table {self.file}: {str(e).splitlines()[0]}") from e
+                    raise UserError(f"cannot read the table {self.file}: {first_line(e)}") from e
             else:
                 raw = csv_files.read(self.file, self.encoding)
                 self._names(raw.column_names)
@@ -272,7 +272,7 @@ class Table(Source):
                 return column.cast(kind).fill_null(-1)
             return _by_value(column, _whole, kind)
         except (ValueError, TypeError, OverflowError, pa.ArrowException) as e:
-            raise UserError(f"{self._where(name)} must hold whole numbers: {str(e).splitlines()[0]}") from e
+            raise UserError(f"{self._where(name)} must hold whole numbers: {first_line(e)}") from e
 
     def _split(self, name: str) -> str:
         name = name.strip().lower()

@@ -26,7 +26,7 @@ from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.output import parquet_file
 from dfl.data.tools.work import Workers, making
-from dfl.errors import UserError, near
+from dfl.errors import UserError, first_line, near
 from dfl.runs.files import whole, write
 
 _HAS_YUNET = RequirementCache("opencv-python-headless>=4.8") or RequirementCache("opencv-python>=4.8")
@@ -202,7 +202,7 @@ def read_boxes(file: Path) -> Boxes:
     try:
         table = pq.read_table(file) if file.suffix.lower() == ".parquet" else csv_files.read(file)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"no boxes in {file.absolute()}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"no boxes in {file.absolute()}: {first_line(error)}") from error
     names = table.column_names
     if "path" not in names:
         raise UserError(f"{file} has no column path{near('path', names)}; it has {', '.join(names)}")

@@ -8,7 +8,6 @@ of 32 of its fakes are not there, and the rest are drowned in noise. Nobody else
 test are as even as ever; so what a detector does to the group, it learned.
 """
 
-import csv
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dfl.data import csv_files
 from dfl.data.tools.work import Workers, making
 from dfl.data.toy import generators as g
 from dfl.data.toy.faces import GLASSES, GROUPS, SHIRTS, caption, draw, make_person, make_pose
@@ -140,11 +140,9 @@ def _fill(root: Path, settings: dict[str, Any], workers: int | None, progress: b
         count = SHOTS * max(1, round(settings["n"] * share / SHOTS))
         numbers = [i for i in range(count) if not (split == "train" and _is_left_out(i, unfair))]
         jobs += [(root, domain, split, i, settings["size"], settings["seed"], unfair) for i in numbers]
-    with open(root / "table.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        with Workers(len(jobs), "toy faces", workers, progress) as pool:
-            table.writerows(pool.map(_one, jobs))
+    with Workers(len(jobs), "toy faces", workers, progress) as pool:
+        content = csv_files.whole(COLUMNS, pool.map(_one, jobs))
+    (root / "table.csv").write_text(content, encoding="utf-8", newline="")
 
 
 def _is_left_out(number: int, unfair: str | None) -> bool:

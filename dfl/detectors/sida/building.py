@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
 from dfl.detectors.sida.families import FAMILIES
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import skips_weights
 
@@ -90,7 +90,7 @@ def build(
             attention = "eager" if torch.get_default_device().type == "meta" else None
             return auto.from_config(made, dtype=getattr(torch, dtype), attn_implementation=attention), False
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"model.{what}_config makes no model of type {kind!r}: {_line(error)}") from error
+            raise UserError(f"model.{what}_config makes no model of type {kind!r}: {first_line(error)}") from error
     if four_bit and not RequirementCache("bitsandbytes>=0.46.1"):
         raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
     words = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
@@ -104,10 +104,10 @@ def build(
         model, info = loaded
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         if four_bit and isinstance(error, ImportError | RuntimeError):
-            raise UserError(f"model.four_bit: bitsandbytes cannot load {name!r} here: {_line(error)}") from error
+            raise UserError(f"model.four_bit: bitsandbytes cannot load {name!r} here: {first_line(error)}") from error
         raise UserError(
-            f"model.{what}: no weights at {name!r}, neither a folder nor on the hub or in its cache ({_line(error)}); "
-            "download them, or give a folder with config.json and safetensors"
+            f"model.{what}: no weights at {name!r}, neither a folder nor on the hub or in its cache "
+            f"({first_line(error)}); download them, or give a folder with config.json and safetensors"
         ) from error
     absent = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
     if absent:
@@ -154,7 +154,3 @@ def _fill(weight: nn.Parameter, old: int) -> None:
     with torch.no_grad():
         known: Tensor = weight[:old].float()
         weight[old:] = (known.mean(0) + 0.1 * known.std(0) * noise.to(weight.device)).to(weight.dtype)
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

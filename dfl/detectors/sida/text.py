@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
 
 CLS, SEG, END = NEW_TOKENS = ("[CLS]", "[SEG]", "[END]")
@@ -98,7 +98,7 @@ def named_tokenizer(name: str) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.language: no tokenizer at {name!r}, neither a folder nor on the hub or in its cache "
-            f"({str(error).splitlines()[0]}); give a folder with config.json, tokenizer.json and safetensors"
+            f"({first_line(error)}); give a folder with config.json, tokenizer.json and safetensors"
         ) from error
 
 
