@@ -16,6 +16,7 @@ from PIL import Image
 from dfl.data.decoding import PILLOWS, white_of
 from dfl.data.locators import read_bytes, split
 from dfl.data.mask_sets import RUN, sample, with_mask_rules
+from dfl.data.text_columns import put
 from dfl.errors import UserError
 
 #: Formats that may hold 16-bit gray and not say how many bits are used.
@@ -53,8 +54,7 @@ def with_bits(table: pa.Table, where: str) -> pa.Table:
         f"{max(tops)}, so white is {(1 << bits) - 1} ({bits} bits); a column bits in a table overrules it",
         stacklevel=2,
     )
-    column = pa.array(np.full(len(table), bits, np.int8))
-    return table.set_column(table.column_names.index("bits"), "bits", column)
+    return put(table, "bits", pa.array(np.full(len(table), bits, np.int8)))
 
 
 def with_defaults(table: pa.Table, where: str, masks: bool = True) -> pa.Table:

@@ -15,6 +15,7 @@ from dfl.data.decoding import MAX_PIXELS, DecodeError
 from dfl.data.locators import locate, read_bytes, split
 from dfl.data.masks import says
 from dfl.data.planes import read_planes
+from dfl.data.text_columns import put
 from dfl.errors import UserError
 
 #: Masks of a set that are looked at before it is used: runs of neighbours (shards are read in order) at even spacing.
@@ -155,7 +156,7 @@ def with_mask_rules(table: pa.Table, where: str) -> pa.Table:
     here[rows] = True
     new = pc.if_else(pa.array(here), pc.replace_substring_regex(old, r"^(.+)$|^$", rule + r",\1"), old)
     new = pc.utf8_rtrim(new, ",")
-    return table.set_column(table.column_names.index("mask_rule"), "mask_rule", new)
+    return put(table, "mask_rule", new)
 
 
 def of_masks(masks: Iterable[str], where: str) -> str:

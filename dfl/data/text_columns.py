@@ -21,6 +21,13 @@ def pieces(column: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array]:
             yield chunk.slice(at, STEP)
 
 
+def put(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray | list[str]) -> pa.Table:
+    """Return a table with one column replaced, or added."""
+    column = pa.array(column, pa.string()) if isinstance(column, list) else column
+    at = table.schema.get_field_index(name)
+    return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+
+
 def prefixed(texts: pa.Array, start: str) -> pa.Array:
     """Return texts with the same start before each; in a fifth of the time of Arrow's join."""
     content = pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary()

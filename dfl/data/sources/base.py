@@ -23,6 +23,7 @@ from dfl.data.decoding import escaped
 from dfl.data.formats import IMAGE_SUFFIXES, LeftOut, taken
 from dfl.data.sources.contradictions import Evidence, contradiction, find_contradiction
 from dfl.data.splits import split_column
+from dfl.data.text_columns import put
 from dfl.errors import UserError, near
 
 SPLITS = ("train", "val", "test")
@@ -116,7 +117,7 @@ def part(table: pa.Table, split: str, fractions: Mapping[str, float] | None, see
     if fractions is None or not len(table):
         return table
     column = split_column(table, fractions, seed, by=TIES)
-    table = table.set_column(table.column_names.index("split"), "split", column)
+    table = put(table, "split", column)
     return table.filter(pc.equal(table["split"], split))
 
 

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from dfl.data.formats import advice_on, is_image, leave_out
 from dfl.data.frames import Telling, videos_of_classes
-from dfl.data.sources.base import ROW_SCHEMA, SPLIT_NAMES, TIES, Source, images_in, to_table
+from dfl.data.sources.base import SPLIT_NAMES, TIES, Source, images_in, to_table
 from dfl.data.sources.names import label_of
 from dfl.data.splits import split_column
+from dfl.data.text_columns import put
 from dfl.errors import UserError
 
 
@@ -78,7 +79,7 @@ class Folder(Source):
         else:
             table = self._rows(self.root, "")
         if self.telling in ("folders", "names"):
-            table = _put(table, "video", self.videos(table))
+            table = put(table, "video", self.videos(table))
         return table if splits or self.fractions is None else self._part(table, split, self.fractions)
 
     def videos(self, table: pa.Table) -> list[str]:
@@ -135,7 +136,7 @@ class Folder(Source):
             UserError: If a class has too few videos for the splits that are asked for.
         """
         videos = self.videos(table)
-        column = split_column(_put(table, "video", videos), fractions, self.seed, by=TIES)
+        column = split_column(put(table, "video", videos), fractions, self.seed, by=TIES)
         sides, labels = column.to_pylist(), table["label"].to_pylist()
         there = set(zip(labels, sides, strict=True))
         for label, name in ((label, name) for label in (0, 1) for name, share in fractions.items() if share):
@@ -149,7 +150,7 @@ class Folder(Source):
         if self.telling is None:
             shares = ", ".join(f"{name} {sides.count(name) / len(sides):.1%}" for name in fractions)
             self._say(table, videos, shares)
-        return _put(table, "split", column).filter(pc.equal(column, split))
+        return put(table, "split", column).filter(pc.equal(column, split))
 
     def _say(self, table: pa.Table, videos: list[str], shares: str) -> None:
         """Say which images were kept together by folders and names alone, and where these do not tell."""
@@ -174,8 +175,3 @@ class Folder(Source):
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _put(table: pa.Table, name: str, column: pa.Array | list[str]) -> pa.Table:
-    """Return a table with one column of text replaced."""
-    return table.set_column(table.column_names.index(name), ROW_SCHEMA.field(name), pa.array(column, pa.string()))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfl.data.sources.base import ROW_SCHEMA, Source, part
+from dfl.data.text_columns import put
 from dfl.errors import UserError, first_line
 
 INDEX, RECORD = "index.parquet", "pack.json"
@@ -61,7 +62,7 @@ class Packed(Source):
                 below = pc.binary_join_element_wise(str(folder), table[name], "/")
                 table = table.set_column(i, name, pc.if_else(pc.equal(table[name], ""), "", below))
         rule = pc.if_else(pc.equal(table["mask"], ""), "", "max")  # pack wrote them so
-        table = table.set_column(table.column_names.index("mask_rule"), ROW_SCHEMA.field("mask_rule"), rule)
+        table = put(table, "mask_rule", rule)
         if self.fractions is not None:
             return part(table, split, self.fractions, self.seed)
         has_split = pc.any(pc.not_equal(table["split"], "")).as_py()

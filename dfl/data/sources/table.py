@@ -22,7 +22,7 @@ from dfl.data.sources.parquet_table import holds_bytes
 from dfl.data.sources.parquet_table import read as read_parquet
 from dfl.data.sources.trees import from_windows
 from dfl.data.splits import split_column
-from dfl.data.text_columns import one_piece, pieces
+from dfl.data.text_columns import one_piece, pieces, put
 from dfl.errors import UserError, first_line
 
 #: Other people's names for our columns, lower case, in order of preference.
@@ -127,16 +127,16 @@ class Table(Source):
             table = pa.table(dict(zip(names, parts, strict=True)) | {"path": paths})
             table = table.append_column("split", _same(ROW_SCHEMA.field("split"), len(table), split))
         else:
-            table = _put(table, "path", self._paths(table["path"], None))
+            table = put(table, "path", self._paths(table["path"], None))
         absent = {"class_label": table["label"]} if "class_label" not in table.column_names else {}
         if "mask" in table.column_names and len(table):
-            table = _put(table, "mask", self._masks(table["mask"]))
+            table = put(table, "mask", self._masks(table["mask"]))
         if self.mask_rule:
             rule = _same(ROW_SCHEMA.field("mask_rule"), len(table), self.mask_rule)
             if "mask_rule" in table.column_names:
                 own = table["mask_rule"].cast(pa.string())
                 rule = pc.if_else(pc.equal(own, ""), self.mask_rule, own)
-            table = _put(table, "mask_rule", rule)
+            table = put(table, "mask_rule", rule)
         for field in ROW_SCHEMA:
             if field.name not in table.column_names:
                 table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))
@@ -279,12 +279,6 @@ class Table(Source):
         if name and name not in SPLIT_NAMES:
             raise UserError(f"{self.file}: unknown split {name!r}; there are {', '.join(SPLIT_NAMES)}")
         return SPLIT_NAMES.get(name, "")
-
-
-def _put(table: pa.Table, name: str, column: pa.ChunkedArray | pa.Array) -> pa.Table:
-    """Return a table with one column replaced, or added."""
-    at = table.schema.get_field_index(name)
-    return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
 
 
 def _same(field: pa.Field, n: int, name: str = "") -> pa.ChunkedArray:

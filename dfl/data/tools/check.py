@@ -21,6 +21,7 @@ from rich.table import Table as RichTable
 
 from dfl.data import csv_files
 from dfl.data.sources.base import TIES
+from dfl.data.text_columns import put
 from dfl.data.tools.check_page import page
 from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
 from dfl.data.tools.given import open_sources, rows
@@ -98,7 +99,7 @@ def _facts(sources: list[str], folder: Path, root: str | None, workers: int | No
     )
     size = pc.if_else(pc.less(table["width"], 0), "", size)
     rules = pa.array(read_by(table), pa.string())  # for the page
-    return table.set_column(table.column_names.index("mask_rule"), "mask_rule", rules).append_column("size", size)
+    return put(put(table, "mask_rule", rules), "size", size)
 
 
 def _is_scan(path: Path) -> bool:

@@ -19,11 +19,12 @@ from dfl.data.decoding import escaped
 from dfl.data.depths import with_bits
 from dfl.data.mask_sets import with_mask_rules
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
-from dfl.data.sources.base import NO_URLS, ROW_SCHEMA, SPLIT_NAMES, SPLITS, is_url
+from dfl.data.sources.base import NO_URLS, SPLIT_NAMES, SPLITS, is_url
 from dfl.data.sources.contradictions import Contradiction
 from dfl.data.sources.names import label_of
 from dfl.data.sources.packed import RECORD
 from dfl.data.sources.written import built
+from dfl.data.text_columns import put
 from dfl.errors import UserError
 
 
@@ -95,7 +96,7 @@ def _rows_of(one: Given) -> pa.Table:
         blank = pc.equal(table["split"], "")
         if len(one.splits) < len(SPLITS):  # of a config, which says what they are used for
             column = pc.if_else(blank, split, table["split"])
-            table = table.set_column(table.column_names.index("split"), ROW_SCHEMA.field("split"), column)
+            table = put(table, "split", column)
         elif parts and pc.all(blank).as_py():  # no splits: the same rows again
             continue
         parts.append(table)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from dfl.data.sources.base import TIES
 from dfl.data.splits import assign, components
+from dfl.data.text_columns import put
 from dfl.data.tools.given import open_sources, rows
 from dfl.data.tools.output import parquet_file
 from dfl.data.tools.work import making
@@ -55,10 +56,10 @@ def split(
     file = parquet_file(output)
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
     videos = [video for one, part in zip(given, tables, strict=True) for video in one.source.videos(part)]
-    tied = _put(table, "video", videos) if "video" in by else table
+    tied = put(table, "video", videos) if "video" in by else table
     column = assign(tied, shares, seed, by=tuple(by))
     with making("the split", file), whole(file) as partial:
-        pq.write_table(_put(table, "split", column), partial)
+        pq.write_table(put(table, "split", column), partial)
     guessed = {video for video, known in zip(videos, table["video"].to_pylist(), strict=True) if video and not known}
     if guessed and "video" in by:
         rest = ",".join(name for name in by if name != "video")
@@ -68,11 +69,6 @@ def split(
         )
     _tell(tied, column, shares, by, file)
     return file
-
-
-def _put(table: pa.Table, name: str, column: list[str]) -> pa.Table:
-    """Return a table with one column of text replaced."""
-    return table.set_column(table.column_names.index(name), name, pa.array(column, pa.string()))
 
 
 def _tell(table: pa.Table, column: list[str], shares: dict[str, float], by: list[str], file: Path) -> None:
