@@ -73,7 +73,6 @@ def one_class(faces: Path, tmp_path: Path) -> DataModule:
     for file in sorted((faces / "real").iterdir())[10:16]:
         (tmp_path / "val" / "real").mkdir(parents=True, exist_ok=True)
         (tmp_path / "val" / "real" / file.name).symlink_to(file)
-    (tmp_path / "val" / "fake").mkdir()
     return DataModule(Folder(str(tmp_path)), batch_size=4, num_workers=0)
 
 
