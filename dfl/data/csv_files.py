@@ -113,9 +113,9 @@ def _not_utf8(file: Path, content: bytes) -> UserError:
         content.decode()
     except UnicodeDecodeError as error:
         row = content[: error.start].count(b"\n") + 1
-        found = f"line {row} holds the byte 0x{content[error.start]:02x}"
+        where = f"line {row} holds the byte 0x{content[error.start]:02x}"
     return UserError(
-        f"{file} is not UTF-8: {found}; save it as UTF-8 (in Excel: CSV UTF-8), or give Table its encoding "
+        f"{file} is not UTF-8: {where}; save it as UTF-8 (in Excel: CSV UTF-8), or give Table its encoding "
         "(encoding: gbk, cp1252, ...)"
     )
 
@@ -126,8 +126,9 @@ def _header(content: pa.Buffer) -> tuple[list[str], str, int]:
     skipped = len(head) - len(head.lstrip("\r\n"))
     declared = re.match(r"sep=(.)\r?\n", head[skipped:])  # what Excel writes for itself
     skipped += declared.end() if declared else 0
-    found = [(*_first(head[skipped:], separator), separator) for separator in ((declared[1],) if declared else ",;\t|")]
-    names, length, separator = max(found, key=lambda one: len(one[0]))  # the first of equals
+    separators = declared[1] if declared else ",;\t|"
+    readings = [(*_first(head[skipped:], separator), separator) for separator in separators]
+    names, length, separator = max(readings, key=lambda one: len(one[0]))  # the first of equals
     text = [_plain(name.encode("latin-1").decode(errors="replace")).strip() for name in names]
     return ([] if text in ([], [""]) else text), separator, skipped + length
 

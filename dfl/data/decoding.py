@@ -201,10 +201,10 @@ def white_of(image: Image.Image, data: bytes) -> int | None:
         return 65_535  # Pillow has scaled it by its maxval
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
-        held = min(tags.get(258, (16,)))
-        bits = held if held < 16 else None
+        stored = min(tags.get(258, (16,)))
+        bits = stored if stored < 16 else None
         if 281 in tags:  # MaxSampleValue, of the kind of pixels or of these
-            bits = min(held, max(8, int(max(np.ravel(tags[281]))).bit_length()))
+            bits = min(stored, max(8, int(max(np.ravel(tags[281]))).bit_length()))
     elif image.format == "PNG" and (at := data.find(b"sBIT", 0, data.find(b"IDAT"))) > 0:
         bits = data[at + 4]
     if bits is None or not 8 <= bits < 16:

@@ -65,37 +65,37 @@ def renew(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings | None
     """
     then = then or _guessed(checkpoint)
     _same_optimizers(trainer, checkpoint, then)
-    for config, held in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"], strict=False):
+    for config, saved in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"], strict=False):
         if isinstance(config.scheduler, WarmupCosine):
-            config.scheduler.prepare(_length(trainer, checkpoint, config.scheduler, held.get("total_steps")))
+            config.scheduler.prepare(_length(trainer, checkpoint, config.scheduler, saved.get("total_steps")))
     now = settings_of(trainer)
-    said = []
+    changes = []
     for old, new in zip(then["optimizers"], now["optimizers"], strict=True):
         for before, after in zip(old["groups"], new["groups"], strict=True):
-            said += _differences(before, after, new["class"])
+            changes += _differences(before, after, new["class"])
     pairs = list(zip_longest(then["schedules"], now["schedules"], fillvalue=NO_SCHEDULE))
     for old, new in pairs:
         if _is_same(old, new):
-            said += _differences(old["state"], new["state"], new["class"])
+            changes += _differences(old["state"], new["state"], new["class"])
         else:
-            said.append(f"schedule: {old['class'] or 'another one'} -> {new['class']}")
-    if said:
+            changes.append(f"schedule: {old['class'] or 'another one'} -> {new['class']}")
+    if changes:
         _renew_states(trainer, checkpoint, then, now, [old for old, _ in pairs])
-    return now, list(dict.fromkeys(said))
+    return now, list(dict.fromkeys(changes))
 
 
 def renew_callbacks(trainer: Any, checkpoint: dict[str, Any]) -> list[str]:
     """The same for the arguments of callbacks that are in their state; those that write checkpoints know their own."""
-    said = []
+    changes = []
     for callback in trainer.callbacks:
         state = checkpoint.get("callbacks", {}).get(callback.state_key)
         if not isinstance(state, dict) or isinstance(callback, Checkpoint):
             continue
         for name in inspect.signature(type(callback)).parameters:
             if name in state and hasattr(callback, name) and state[name] != getattr(callback, name):
-                said.append(f"{type(callback).__name__} {name}: {state[name]} -> {getattr(callback, name)}")
+                changes.append(f"{type(callback).__name__} {name}: {state[name]} -> {getattr(callback, name)}")
                 state[name] = getattr(callback, name)
-    return said
+    return changes
 
 
 def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
@@ -178,20 +178,20 @@ def _renew_states(
     for i, config in enumerate(trainer.lr_scheduler_configs):
         scheduler: Any = config.scheduler
         goes_on = _is_same(schedules[i], now["schedules"][i])
-        held = checkpoint["lr_schedulers"][i] if goes_on else {}
+        saved = checkpoint["lr_schedulers"][i] if goes_on else {}
         if isinstance(scheduler, ReduceLROnPlateau):
-            states.append(scheduler.state_dict() | {key: held[key] for key in SEEN & held.keys()})
+            states.append(scheduler.state_dict() | {key: saved[key] for key in SEEN & saved.keys()})
             if goes_on:
                 fallen[id(scheduler.optimizer)] = _fallen(trainer, checkpoint, then, now, scheduler.optimizer)
         else:
-            _step(scheduler, _steps_made(checkpoint, held, config.interval))
+            _step(scheduler, _steps_made(checkpoint, saved, config.interval))
             states.append(scheduler.state_dict())
     checkpoint["lr_schedulers"] = states
     for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
-        for i, (group, held) in enumerate(zip(optimizer.param_groups, state["param_groups"], strict=True)):
-            held |= {key: value for key, value in group.items() if key != "params"}
+        for i, (group, saved) in enumerate(zip(optimizer.param_groups, state["param_groups"], strict=True)):
+            saved |= {key: value for key, value in group.items() if key != "params"}
             if id(optimizer) in fallen:
-                held["lr"] = fallen[id(optimizer)][i]
+                saved["lr"] = fallen[id(optimizer)][i]
 
 
 def _fallen(
@@ -199,10 +199,10 @@ def _fallen(
 ) -> list[float]:
     """Return the rates that have fallen from the new ones as the old ones did."""
     i = trainer.optimizers.index(optimizer)
-    held, old, new = checkpoint["optimizer_states"][i]["param_groups"], then["optimizers"][i], now["optimizers"][i]
+    saved, old, new = checkpoint["optimizer_states"][i]["param_groups"], then["optimizers"][i], now["optimizers"][i]
     return [
         float(after["lr"]) * (float(group["lr"]) / float(before["lr"]) if before["lr"] else 1.0)
-        for group, before, after in zip(held, old["groups"], new["groups"], strict=True)
+        for group, before, after in zip(saved, old["groups"], new["groups"], strict=True)
     ]
 
 
@@ -219,12 +219,12 @@ def _step(scheduler: Any, times: int) -> None:
             ) from error
 
 
-def _steps_made(checkpoint: dict[str, Any], held: dict[str, Any], every: str) -> int:
+def _steps_made(checkpoint: dict[str, Any], saved: dict[str, Any], every: str) -> int:
     """Return how often a schedule was stepped, or would have been, had there been one."""
-    while "last_epoch" not in held and held.get("_schedulers"):  # of several at once
-        held = held["_schedulers"][0]
-    if "last_epoch" in held:
-        return int(held["last_epoch"])
+    while "last_epoch" not in saved and saved.get("_schedulers"):  # of several at once
+        saved = saved["_schedulers"][0]
+    if "last_epoch" in saved:
+        return int(saved["last_epoch"])
     return int(checkpoint["global_step"]) if every == "step" else math.floor(_epochs(checkpoint, 1))
 
 

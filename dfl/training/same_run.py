@@ -31,7 +31,7 @@ class SameRun(pl.Callback):
     def __init__(self) -> None:
         self._noted: dict[str, Any] = {}
         #: What is about to be loaded, until it is.
-        self._held: dict[str, Any] | None = None
+        self._checkpoint: dict[str, Any] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note what this run is made of."""
@@ -62,7 +62,7 @@ class SameRun(pl.Callback):
             _say(note)
         if not whole:
             self._same_epoch(then, checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"])
-        self._held = checkpoint
+        self._checkpoint = checkpoint
         for note in restored.renew_callbacks(trainer, checkpoint):
             _say(f"from here on: {note}")
         if then.get("code") not in (None, self._noted["code"]):
@@ -81,14 +81,14 @@ class SameRun(pl.Callback):
         Raises:
             UserError: If the checkpoint's states have no place in them.
         """
-        held, self._held = self._held, None
-        if held is None:
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
             self._noted["made"] = restored.settings_of(trainer)
             return
-        then = held["callbacks"][self.state_key].get("made") if self.state_key in held["callbacks"] else None
-        self._noted["made"], said = restored.renew(trainer, held, then)
-        if said:
-            _say(f"from step {held['global_step']} on: {'; '.join(said)}")
+        then = checkpoint["callbacks"].get(self.state_key, {}).get("made")
+        self._noted["made"], changes = restored.renew(trainer, checkpoint, then)
+        if changes:
+            _say(f"from step {checkpoint['global_step']} on: {'; '.join(changes)}")
 
     def _same_epoch(self, then: dict[str, Any], batches: int) -> None:
         """Raise if the rest of an epoch would be that of another one."""
