@@ -85,6 +85,19 @@ def read(file: Path, encoding: str | None = None) -> pa.Table:
     return pa.table([_unquoted(column) for column in table.columns], names)
 
 
+def read_columns(file: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """Read a CSV file that must have some columns, and may have others, each once.
+
+    Raises:
+        UserError: As `read`, and if a needed column is not there, or one of them stands twice.
+    """
+    table = read(file)
+    if not set(needed) <= set(table.column_names):
+        raise UserError(f"{file} needs the columns {', '.join(needed)}; it has {', '.join(table.column_names)}")
+    once(file, table.column_names, (*needed, *optional))
+    return table
+
+
 def once(file: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
     """Raise a UserError if one of the wanted columns stands twice in a file."""
     for name in wanted:

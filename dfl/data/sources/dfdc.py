@@ -82,10 +82,7 @@ class Dfdc(_Listed):
             raise self.expected("labels.csv", base)
         videos = first_folder(base / "videos") or base
         rows: list[Row] = []
-        listed = csv_files.read(table)
-        if not {"filename", "label"} <= set(listed.column_names):
-            raise UserError(f"{table} needs the columns filename and label; it has {', '.join(listed.column_names)}")
-        csv_files.once(table, listed.column_names, ("filename", "label"))
+        listed = csv_files.read_columns(table, ("filename", "label"))
         for name, label in zip(listed["filename"].to_pylist(), listed["label"].to_pylist(), strict=True):
             rows += self._row(videos / name, f"dfdc/{Path(name).stem}", {"0": 0, "1": 1}.get(label), table)
         return self._there(rows, table)

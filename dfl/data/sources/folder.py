@@ -12,6 +12,7 @@ from dfl.data.formats import advice_on, is_image, leave_out
 from dfl.data.frames import Telling, videos_of_classes
 from dfl.data.sources.base import SPLIT_NAMES, TIES, Source, images_in, to_table
 from dfl.data.sources.names import label_of
+from dfl.data.sources.trees import subfolders
 from dfl.data.splits import split_column
 from dfl.data.text_columns import put
 from dfl.errors import UserError
@@ -66,7 +67,7 @@ class Folder(Source):
         if not self.root.is_dir():
             raise self.missing("folder", self.root)
         splits: dict[str, Path] = {}
-        for folder in _folders(self.root):
+        for folder in subfolders(self.root).values():
             if (name := SPLIT_NAMES.get(folder.name.lower())) is not None:
                 if name in splits:
                     raise UserError(f"{self.root} holds two folders of {name}, {splits[name].name} and {folder.name}")
@@ -101,7 +102,7 @@ class Folder(Source):
 
     def _rows(self, folder: Path, split: str) -> pa.Table:
         rows: list[dict[str, object]] = []
-        classes = _folders(folder)
+        classes = list(subfolders(folder).values())
         if not classes:
             raise UserError(f"{folder} has no class folders; expected names such as real and fake")
         empty: dict[int, Path] = {}
@@ -127,7 +128,7 @@ class Folder(Source):
         """Count the pictures and folders that lie in a folder beside its folders of splits or classes."""
         files = [entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
         pictures = [name for name in files if advice_on(name) or is_image(str(folder / name))]
-        leave_out(str(folder), [*pictures, *(f"{p.name}/" for p in _folders(folder) if p not in known)])
+        leave_out(str(folder), [*pictures, *(f"{p.name}/" for p in subfolders(folder).values() if p not in known)])
 
     def _part(self, table: pa.Table, split: str, fractions: dict[str, float]) -> pa.Table:
         """Return the rows of one split by fraction.
@@ -171,7 +172,3 @@ class Folder(Source):
                     "video, frames of it are on all sides of the split; if they are not, set videos: none",
                     stacklevel=2,
                 )
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))

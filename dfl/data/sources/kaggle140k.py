@@ -60,10 +60,7 @@ class Kaggle140k(Source):
         return to_table(rows)
 
     def _listed(self, file: Path, base: Path) -> list[Path]:
-        table = csv_files.read(file)
-        if not {"path", "label_str"} <= set(table.column_names):
-            raise UserError(f"{file} needs the columns path and label_str; it has {', '.join(table.column_names)}")
-        csv_files.once(file, table.column_names, ("path", "label_str"))
+        table = csv_files.read_columns(file, ("path", "label_str"))
         paths = [base / p.replace("\\", "/") for p in table["path"].to_pylist()]
         for path, word in zip(paths, table["label_str"].to_pylist(), strict=True):
             if label_of(path.parent.name) != label_of(word):

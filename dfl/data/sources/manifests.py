@@ -128,12 +128,8 @@ class Spai(_List):
     def rows(self) -> list[Row]:
         """Return all rows of the list."""
         rows: list[Row] = []
-        table = csv_files.read(self.file)
-        names = table.column_names
-        if not {"image", "class"} <= set(names):
-            raise UserError(f"{self.file} needs the columns image, class and split; it has {', '.join(names)}")
-        csv_files.once(self.file, names, ("image", "class", "split"))
-        splits = table["split"].to_pylist() if "split" in names else [""] * len(table)
+        table = csv_files.read_columns(self.file, ("image", "class"), ("split",))
+        splits = table["split"].to_pylist() if "split" in table.column_names else [""] * len(table)
         entries = zip(table["image"].to_pylist(), table["class"].to_pylist(), splits, strict=True)
         for image, name, split in entries:
             label = {"0": 0, "1": 1}.get(name, label_of(name))

@@ -8,7 +8,6 @@ from dfl.data.masks import check_rule
 from dfl.data.sources.base import Unsplit
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Missing, Row, first_folder, images_right_in, masked, present, subfolders
-from dfl.errors import UserError
 
 
 class Nist16(Unsplit):
@@ -55,12 +54,8 @@ class Nist16(Unsplit):
             table = base / "reference" / task / f"NC2016-{task}-ref.csv"
             if not table.is_file():
                 raise self.expected(f"reference/{task}/{table.name}", base, "unpack it, or set tasks or root")
-            listed = csv_files.read(table)
-            needed = {"ProbeFileName", "ProbeMaskFileName", "IsTarget"}
-            if not needed <= set(listed.column_names):
-                raise UserError(f"{table} needs ProbeFileName, ProbeMaskFileName and IsTarget between '|'")
-            csv_files.once(table, listed.column_names, {*needed, "BaseFileName"})
-            for entry in listed.to_pylist():
+            needed = ("ProbeFileName", "ProbeMaskFileName", "IsTarget")
+            for entry in csv_files.read_columns(table, needed, ("BaseFileName",)).to_pylist():
                 row = self._row(base, task, entry)
                 if row["label"] or row["path"] not in found:
                     found[row["path"]] = row
