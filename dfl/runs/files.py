@@ -101,7 +101,7 @@ def write(path: Path, content: str | bytes, sync: bool = True) -> None:
 
 @contextmanager
 def claimed(place: Path, inside: bool = False) -> Iterator[None]:
-    """Hold a file or folder that is being made; errors of the file system inside the block are `told`.
+    """Hold a file or folder that is being made; errors of the file system inside it are one line.
 
     Args:
         place: What appears under its name when it is whole; folders above it are made.
@@ -112,15 +112,15 @@ def claimed(place: Path, inside: bool = False) -> Iterator[None]:
     """
     place = Path(os.path.abspath(place.expanduser()))
     lock = place / ".lock" if inside else place.with_name(f".{_named(place)}.lock")
-    with errors_in_one_line(place), ExitStack() as held:
+    with errors_in_one_line(place), ExitStack() as at_end:
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            held.enter_context(locked(lock, wait=False))
+            at_end.enter_context(locked(lock, wait=False))
         except BlockingIOError as error:
             raise UserError(
                 f"another process is writing {place}: wait until it is done, or give another name"
             ) from error
-        held.callback(remove, lock)  # while it is still held
+        at_end.callback(remove, lock)  # while it is still held
         yield
 
 
