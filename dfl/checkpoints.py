@@ -15,6 +15,7 @@ from dfl.detectors.base import class_path
 from dfl.detectors.loading import Contents, examine
 from dfl.errors import UserError, near
 from dfl.runs import settings
+from dfl.runs.archive import distrusted
 from dfl.runs.plain import Misfit, arguments, untrusted
 from dfl.training.checkpoint import newest_whole, read_checkpoint
 
@@ -24,6 +25,9 @@ RUN_SETTINGS = (
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "log_every_n_steps"),
     *("val_check_interval", "check_val_every_n_epoch", "limit_train_batches", "limit_val_batches"),
 )
+
+#: Largest number of a step, an epoch, a name.
+MOST = 2**40
 
 
 @dataclass
@@ -116,6 +120,11 @@ def read(path: Path, root: Path, typed: str | None = None) -> Trained:
         UserError: If the file is damaged, is no checkpoint of this project, or holds what a checkpoint cannot bring.
     """
     content = read_checkpoint(path)
+    with distrusted(path):
+        return _trained(content, path, root, typed)
+
+
+def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | None) -> Trained:
     contents = examine(content, path, typed)
     folder = path.resolve().parent
     in_run = folder.parent == (root / "checkpoints").resolve()
@@ -160,7 +169,7 @@ def _stranger(folder: Path, content: Mapping[str, Any]) -> str:
 
 def _whole(content: Mapping[str, Any], key: str, path: Path) -> int:
     value = content.get(key, 0)
-    if not isinstance(value, int) or value < 0:
+    if type(value) is not int or not 0 <= value <= MOST:
         raise untrusted(path, f"its {key} is no count")
     return value
 
@@ -191,6 +200,7 @@ def _check_vocabulary(data: Any, path: Path) -> None:
         return
     tables = vocabulary.values() if isinstance(vocabulary, Mapping) else [vocabulary]
     if not all(
-        isinstance(t, Mapping) and all(isinstance(k, str) and type(v) is int for k, v in t.items()) for t in tables
+        isinstance(t, Mapping) and all(isinstance(k, str) and type(v) is int and 0 <= v <= MOST for k, v in t.items())
+        for t in tables
     ):
         raise untrusted(path, "its vocabulary is no table of names and numbers")

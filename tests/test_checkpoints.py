@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,8 @@ from dfl.checkpoints import read
 from dfl.detectors import Baseline
 from dfl.errors import UserError
 from dfl.runs import settings
-from dfl.training.checkpoint import read_checkpoint
+from dfl.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from dfl.training.keeper import Keeper
 
 Content = dict[str, Any]
 RUN = {
@@ -84,6 +86,8 @@ def hyper(**values: Any) -> Callable[[Content], Any]:
         (hyper(timm_args={"num_classes": 10**8}), "num_classes that is"),
         (hyper(input_size=-5), "input_size is -5"),
         (hyper(input_size="32"), "an integer"),
+        (hyper(input_size=10**400), "between"),
+        (hyper(scl_weight=-(10**400)), "between"),
         (hyper(mean=[0.5, 0.5]), "a list of 3"),
         (hyper(fair=["dag"]), "one of"),
         (hyper(stranger=1), "does not take"),
@@ -96,6 +100,13 @@ def hyper(**values: Any) -> Callable[[Content], Any]:
         (lambda c: c["dfl"].update(backbone={"name": "x", "sha256": "0", "keys": "all"}), "which frozen weights"),
         (lambda c: c.update(dfl="text"), "does not say which detector"),
         (lambda c: c.update(epoch="seven"), "epoch is no count"),
+        (lambda c: c.update(epoch=10**500), "epoch is no count"),
+        (lambda c: c["dfl"].update(run=torch.zeros(3)), "not to be trusted (IndexError"),
+        (lambda c: c["state_dict"].update({"evil\x1b[31m": torch.zeros(1)}), "it has 'evil\\x1b[31m'"),
+        (lambda c: c["state_dict"].update(threshold=torch.tensor(float("inf"))), "'threshold' is no probability"),
+        (lambda c: c["state_dict"].update(threshold=torch.tensor(-3.0)), "'threshold' is no probability"),
+        (lambda c: c.update(DataModule={"vocab": {"video": {"a": -1}}}), "vocabulary"),
+        (lambda c: c.update(DataModule={"vocab": {"video": {"a": 10**30}}}), "vocabulary"),
         (lambda c: c.update(DataModule={"vocab": "x"}), "vocabulary"),
         (lambda c: c.update(DataModule={"vocab": {"group": {"a": "b"}}}), "vocabulary"),
         (lambda c: c.update(DataModule={"vocab": {}, "transform": {"resize": "evil.make"}}), "resize is"),
@@ -120,6 +131,11 @@ def first(content: Content) -> str:
         (lambda v: "text", "no tensor"),
         (lambda v: v[:1], "does not fit"),
         (lambda v: torch.full_like(v, float("nan")), "holds NaN"),
+        (lambda v: torch.full_like(v, float("nan")).to(torch.complex64), "no weights"),
+        (lambda v: v.to(torch.float8_e4m3fn), "no weights"),
+        (lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8), "no bytes"),
+        (lambda v: torch.nested.nested_tensor([v[0], v[1]]), "no bytes"),
+        (lambda v: v.reshape(*[1] * 60, -1), "no weights"),
     ],
 )
 def test_tensors_are_what_the_network_has(content: Content, value: Callable[[Any], Any], says: str) -> None:
@@ -128,6 +144,63 @@ def test_tensors_are_what_the_network_has(content: Content, value: Callable[[Any
     said = refused(path)
     assert says in said
     assert name in said
+
+
+def test_attributes_that_hide_methods_are_left_behind(content: Content) -> None:
+    def change(c: Content) -> None:
+        weight = torch.nn.Parameter(c["state_dict"][first(c)])
+        weight.__dict__.update(isnan=1, numel=1, detach=1)
+        c["state_dict"] = OrderedDict(c["state_dict"] | {first(c): weight})
+        c["state_dict"].__dict__.update(keys=1, _metadata=3)
+
+    path = write(content, change)
+    assert read(path, Path(".")).class_name == "Baseline"
+    assert isinstance(detectors.load(path), Baseline)
+
+
+def test_names_that_share_one_storage_are_not_looked_at_for_ever(content: Content) -> None:
+    big = torch.zeros(100_000)
+    path = write(content, lambda c: c["state_dict"].update({f"k{i}": big for i in range(1000)}))
+    assert "claims (100000,), for which the file has no bytes" in refused(path)
+
+
+def test_shapes_are_compared_where_the_file_names_weights_too(content: Content) -> None:
+    path = write(content, hyper(weights="evil.pth", timm_args={"num_classes": 900_000}))
+    assert "does not fit" in refused(path)
+
+
+@pytest.mark.parametrize("version", ["x", 7, None, "0.5.0"])
+def test_evaluation_takes_numbers_of_names_and_no_list_of_unreadable_images(content: Content, version: Any) -> None:
+    data = {"vocab": {"group": {"a": 0}}, "bad": {"test": {"a": {"x.png": "a lie"}}}, "transform": {}}
+    path = write(content, lambda c: c.update({"DataModule": data, "pytorch-lightning_version": version}))
+    taken = AtomicCheckpointIO(evaluates=True).load_checkpoint(path)
+    assert taken["DataModule"] == {"vocab": data["vocab"]}
+    assert taken["pytorch-lightning_version"] == pl.__version__
+    assert AtomicCheckpointIO().load_checkpoint(path)["DataModule"] == data
+    assert "DataModule" not in AtomicCheckpointIO(evaluates=True).load_checkpoint(
+        write(content, lambda c: c.update(DataModule={}))
+    )
+
+
+def test_no_file_is_removed_on_a_checkpoints_word(tmp_path: Path) -> None:
+    """A run's state remembers which file was the best; it may remember any other."""
+    folder = tmp_path / "checkpoints" / "a"
+    folder.mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path)
+    (tmp_path / "precious.txt").write_text("mine")
+    trainer = pl.Trainer(logger=False, accelerator="cpu", plugins=[AtomicCheckpointIO()])
+    for path in (folder / "../../precious.txt", folder / "link" / "precious.txt", tmp_path / "precious.txt"):
+        keeper = Keeper(str(folder), "best", monitor="m", mode="max")
+        state = {"best_model_path": str(path), "kth_best_model_path": str(path), "kth_value": torch.tensor(0.0)}
+        state |= {"best_k_models": {str(path): torch.tensor(0.0)}, "best_model_score": torch.tensor(0.0)}
+        keeper.load_state_dict(state)
+        keeper._save_checkpoint = lambda *_: None  # type: ignore[method-assign]
+        keeper._update_best_and_save(torch.tensor(1.0), trainer, {"m": torch.tensor(1.0)})
+        AtomicCheckpointIO().remove_checkpoint(folder / "../../precious.txt")
+        assert (tmp_path / "precious.txt").is_file()
+    (folder / "old.ckpt").touch()
+    keeper._remove_checkpoint(trainer, str(folder / "old.ckpt"))
+    assert not (folder / "old.ckpt").exists()
 
 
 def test_shapes_that_the_file_does_not_hold_are_seen_before_memory_is_taken(content: Content) -> None:

@@ -22,7 +22,7 @@ MAY = {
     "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "runs", "verbs"},
     "audit": {"argv", "cli", "config", "evaluation", "runs", "verbs"},
     "losses": set(),
-    "networks": set(),
+    "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
     "data": {"config", "page", "runs", "terminal", "verbs"},  # the data tools look configs up by name and write pages
     "training": {"metrics", "evaluation", "runs", "terminal"},

@@ -56,6 +56,7 @@ class AttentionXception(Detector):
     channels_last = True
 
     places = (*Detector.places, "templates")
+    shaping = ("templates",)
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ class Detector(Evaluated, ABC):
     places: ClassVar[tuple[str, ...]] = ("weights",)
     #: Those of them that frozen weights come from.
     bases: ClassVar[tuple[str, ...]] = ("weights",)
+    #: Those of them that shapes of the network follow from.
+    shaping: ClassVar[tuple[str, ...]] = ()
     #: What a checkpoint may give for arguments that are dictionaries: keys, each with its kind (`dfl.runs.plain`).
     kinds: ClassVar[dict[str, Any]] = {}
 

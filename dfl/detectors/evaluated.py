@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from dfl.errors import UserError
 from dfl.metrics import (
     Classes,
     Detection,
@@ -156,6 +157,8 @@ class Evaluated(pl.LightningModule):
         self._settle(split)
         results: dict[str, dict[str, float]] = {}
         for domain, metric in self.metrics[split].items():
+            if self.trainer.state.fn != "fit":  # where they mean damage, and not a step that goes wrong
+                _refuse_nan(metric.rows()["score"], f"{split}/{domain}")
             metric.threshold = float(self.threshold)
             results[domain] = {k: float(v) for k, v in metric.compute().items()} | self._other_results(split, domain)
             if split == "test":
@@ -191,3 +194,11 @@ class Evaluated(pl.LightningModule):
         if "forced_mask_ciou" in found and "class_acc" in found:
             found |= official(self.classes[split][domain].confusion(), found["forced_mask_ciou"])
         return found
+
+
+def _refuse_nan(score: Tensor, what: str) -> None:
+    if count := int(score.isnan().sum()):
+        raise UserError(
+            f"{count} of {len(score)} scores of {what} are no numbers, so there is no result: the weights are damaged, "
+            "or trainer.precision is too coarse for them"
+        )

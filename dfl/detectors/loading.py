@@ -19,6 +19,7 @@ import torch
 from dfl.detectors.base import Detector
 from dfl.errors import UserError, near, subclasses
 from dfl.networks import without_weights
+from dfl.runs.archive import distrusted
 from dfl.runs.plain import Misfit, arguments, fit, shown, untrusted
 from dfl.training.checkpoint import read_checkpoint
 
@@ -70,15 +71,17 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
             are not given or not there.
     """
     content = read_checkpoint(path)
-    found = examine(content, path)
+    with distrusted(path):
+        found = examine(content, path)
     if wanted := found.missing(changes):
         raise UserError(f"{path} {wanted.replace('--model.', '')} to dfl.detectors.load")
     hparams = found.init_args | changes
     with nullcontext() if found.left_out else without_weights():
         taken = inspect.signature(kind or found.kind).parameters
         detector = (kind or found.kind)(**{k: v for k, v in hparams.items() if kind is None or k in taken})
-    detector.on_load_checkpoint(content)
-    detector.load_state_dict(content["state_dict"])
+    with distrusted(path):
+        detector.on_load_checkpoint(content)
+        detector.load_state_dict(content["state_dict"])
     return detector.eval()
 
 
@@ -109,7 +112,7 @@ def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = No
     except Misfit as error:
         raise untrusted(path, f"its hyper-parameters {error}") from None
     found = Contents(kind, init_args, places, left_out or {})
-    if not places:
+    if places.keys().isdisjoint(kind.shaping):
         _check_shapes(found, content["state_dict"], path)
     return found
 
@@ -185,6 +188,8 @@ def _check_shapes(found: Contents, state: Mapping[str, Any], path: str | Path) -
             return  # a class of the user's own need not know shapes without memory
         raise untrusted(path, f"its hyper-parameters build no {found.kind.__name__} ({error})") from error
     left_out = set(found.left_out.get("keys", ()))
+    if strange := next((name for name in state if name not in own), None):
+        raise UserError(f"{path} does not fit: it has {shown(strange)}, and {found.kind.__name__} does not")
     for name, value in own.items():
         here = state.get(name)
         if here is None and set(accumulate(name.split("."), "{}.{}".format)).isdisjoint(left_out):

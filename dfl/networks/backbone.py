@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dfl.errors import UserError, near
 from dfl.hub import offline_if_no_network
+from dfl.runs import archive
 
 _Counts, _Rate = int | list[int], float
 #: Arguments of ``timm.create_model`` that a checkpoint may give, those of an architecture, each with its kind.
@@ -198,6 +199,8 @@ def read_state(file: str | Path) -> dict[str, Tensor]:
         raise UserError(f"no weights file '{file}' (looked in {path.absolute().parent}); set weights to a local file")
     with path.open("rb") as opened:
         begins = opened.read(64)
+    if said := archive.wrong(path):
+        raise UserError(f"{path} {said}")
     try:
         if begins[8:9] == b"{":  # safetensors, whatever the file is called
             state: Any = load_file(path)
@@ -207,7 +210,8 @@ def read_state(file: str | Path) -> dict[str, Tensor]:
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # the readers raise many kinds; each means that this is not a weights file
         raise UserError(f"{path} {_why_unread(begins, str(e))}") from e
-    state = _unwrapped(state, path)
+    with archive.distrusted(path):
+        state = _unwrapped(state, path)
     state = {k.removeprefix("module."): v for k, v in state.items()}
     inner = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
     return inner or state
@@ -231,9 +235,9 @@ def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
         if not known:
             break
         state = tables[known[0]]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no table of tensors")
-    return {str(key): value for key, value in state.items()}
+    return {str(key): Tensor.detach(value) for key, value in dict.items(state)}
 
 
 def _why_unread(begins: bytes, said: str) -> str:

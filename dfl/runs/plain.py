@@ -22,6 +22,8 @@ LARGEST, LONGEST, SENTENCE = 1_000_000, 4_096, 2_000
 BOUNDS = {
     **dict.fromkeys(("depth", "depths", "layers", "num_hidden_layers"), (1, 200)),
     **dict.fromkeys(("input_size", "view_size", "image_size", "img_size"), (1, 2_048)),
+    **dict.fromkeys(("blocks_per_stage", "num_multimask_outputs", "methods"), (0, 1_000)),
+    **dict.fromkeys(("dim", "hidden", "rank"), (1, 65_536)),
     "longest_answer": (1, 8_192),
 }
 
@@ -134,7 +136,7 @@ def _number(value: Any, kind: type, name: str) -> Any:
     least, most = BOUNDS.get(name, (-LARGEST, LARGEST))
     if kind is int and not whole:
         raise Misfit(f"is {shown(value)}, and it must be an integer")
-    if not (whole or isinstance(value, float)) or not math.isfinite(value):
+    if not whole and not (isinstance(value, float) and math.isfinite(value)):
         raise Misfit(f"is {shown(value)}, and it must be a number")
     if not least <= value <= most:
         raise Misfit(f"is {shown(value)}, and it must lie between {least:,} and {most:,}")

@@ -8,9 +8,7 @@ full or read-only costs a warning and never the file that is there.
 import os
 import pickle
 import warnings
-import zipfile
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,18 @@ from torch import Tensor
 
 from dfl.errors import UserError, behind, first_line
 from dfl.ranks import largest
-from dfl.runs import files
+from dfl.runs import archive, files
 from dfl.runs.plain import untrusted
 
 #: Files whose last version but one is kept.
 ROTATED = ("last.ckpt",)
 #: What validation, test and prediction take from a checkpoint.
 EVALUATED = ("state_dict", "dfl", "DataModule", "pytorch-lightning_version", "epoch", "global_step")
+#: What weights may be; a network of half precision is saved as such.
+NUMBERS = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -84,11 +87,18 @@ class AtomicCheckpointIO(CheckpointIO):
             UserError: If it is a URL, is not there, or is torn or holds more than plain values.
         """
         checkpoint = read_checkpoint(path)
-        return {key: checkpoint[key] for key in EVALUATED if key in checkpoint} if self.evaluates else checkpoint
+        if not self.evaluates:
+            return checkpoint
+        checkpoint = {key: checkpoint[key] for key in EVALUATED if key in checkpoint}
+        data = checkpoint.pop("DataModule", None)
+        if isinstance(data, Mapping) and data.get("vocab"):  # not which images it found unreadable
+            checkpoint["DataModule"] = {"vocab": data["vocab"]}
+        return checkpoint
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Delete a checkpoint if it is there."""
-        Path(path).unlink(missing_ok=True)
+        """Delete a checkpoint if it is there; not by a way up, which leads past Lightning's check of the folder."""
+        if ".." not in Path(path).parts:
+            Path(path).unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -103,6 +113,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"no checkpoint {file.absolute()}")
+    if said := archive.wrong(file):
+        raise UserError(f"{file} {said}")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as e:
@@ -114,37 +126,39 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"{file} is torn or is no checkpoint that is safe to load: {first_line(e)[:160]}") from e
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
-    _check_weights(checkpoint["state_dict"], file, file.stat().st_size)
-    if wrong := _damaged_member(file):
-        raise UserError(f"{file} is damaged: {wrong} in it does not have its checksum; copy the file again")
+    checkpoint["pytorch-lightning_version"] = pl.__version__  # there is nothing to migrate
+    with archive.distrusted(file):
+        checkpoint["state_dict"] = _weights(checkpoint["state_dict"], file, file.stat().st_size)
     return checkpoint
 
 
-def _check_weights(state: dict[Any, Any], file: Path, size: int) -> None:
-    """Raise for what is no weight, for shapes that the file has no bytes for, and for NaN."""
-    for name, value in state.items():
+def _weights(state: dict[Any, Any], file: Path, size: int) -> dict[str, Tensor]:
+    """Return a plain table of plain tensors, which share memory with those of a file.
+
+    Raises:
+        UserError: For what is no weight, for shapes that the file has no bytes for, and for NaN.
+    """
+    weights: dict[str, Tensor] = {}
+    left = 4 * size  # tied weights have several names
+    for name, value in dict.items(state):  # what is derived from dict or Tensor may hide its methods
+        where = ascii(name)[:60]
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise untrusted(file, f"{ascii(name)[:60]} in its state_dict is no tensor")
-        if value.layout != torch.strided or value.is_meta or value.numel() * value.element_size() > size:
-            raise untrusted(file, f"{ascii(name)[:60]} claims {tuple(value.shape)}, for which the file has no bytes")
-        if value.is_floating_point() and name != "threshold" and bool(value.isnan().any()):
-            raise UserError(f"{file} is damaged: {ascii(name)[:60]} holds NaN; take a checkpoint from before")
-
-
-def _damaged_member(file: Path) -> str | None:
-    """Return the part of a checkpoint whose checksum is wrong, or why it cannot be read; None if all are right."""
-    try:
-        seen = file.stat()
-        return _damaged_member_of(file, seen.st_mtime_ns, seen.st_size)
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        return str(error)
-
-
-@lru_cache(maxsize=64)
-def _damaged_member_of(file: Path, changed: int, size: int) -> str | None:
-    """The same of a file as it was at one time: it is read once a process."""
-    with zipfile.ZipFile(file) as archive:
-        return archive.testzip()
+            raise untrusted(file, f"{where} in its state_dict is no tensor")
+        weight = weights[name] = Tensor.detach(value)
+        if weight.layout != torch.strided or weight.is_meta or weight.is_nested or weight.is_quantized:
+            raise untrusted(file, f"{where} is of a kind for which the file has no bytes")
+        if weight.dtype not in NUMBERS or weight.ndim > 8:
+            raise untrusted(file, f"{where} holds {weight.dtype} in {weight.ndim} dimensions, which are no weights")
+        taken = weight.numel() * weight.element_size()
+        left -= taken
+        if taken > size or left < 0:
+            raise untrusted(file, f"{where} claims {tuple(weight.shape)}, for which the file has no bytes")
+        if name == "threshold":
+            if weight.numel() != 1 or float(weight) < 0 or float(weight) > 1.001:  # NaN before the first validation
+                raise untrusted(file, f"{where} is no probability")
+        elif weight.is_floating_point() and bool(weight.isnan().any()):
+            raise UserError(f"{file} is damaged: {where} holds NaN; take a checkpoint from before")
+    return weights
 
 
 def refused(trainer: pl.Trainer) -> bool:
@@ -163,7 +177,7 @@ def newest_whole(path: Path) -> Path:
     A path is returned as it is if there is nothing better.
     """
     before = previous(path)
-    if not before.is_file() or _damaged_member(path) is None or _damaged_member(before) is not None:
+    if not before.is_file() or archive.damaged(path) is None or archive.damaged(before) is not None:
         return path
     what = "damaged" if path.is_file() else "missing"
     warnings.warn(f"{path} is {what}; using the checkpoint before it, {before}", stacklevel=2)

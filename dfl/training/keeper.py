@@ -53,5 +53,10 @@ class Keeper(ModelCheckpoint):
             for name, value in before.items():
                 setattr(self, name, value)
 
+    def _remove_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Remove a file of the run's folder; a state that was written elsewhere may remember any other."""
+        if Path(filepath).parent.resolve() == Path(self.dirpath or ".").resolve():
+            super()._remove_checkpoint(trainer, filepath)
+
     def _here(self, path: str) -> str:
         return str(Path(self.dirpath or ".") / Path(path).name) if path else ""

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_utilities.core.imports import RequirementCache
@@ -17,8 +17,15 @@ from dfl.networks.backbone import skips_weights
 
 _Count, _Counts = int, int | list[int]
 _Rope = {"rope_type": str, "rope_theta": float, "mrope_section": list[int], "mrope_interleaved": bool}
+#: Parts that are built from numbers alone; others of transformers may look for weights of their own.
+_PARTS = (
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "phi3", "qwen2_5_vl_text", "qwen3_vl_text"),
+    *("clip_vision_model", "siglip_vision_model", "smolvlm_vision", "idefics3_vision"),
+    *("qwen2_5_vl_vision", "qwen2_5_vl", "qwen3_vl_vision", "qwen3_vl"),
+    *("sam_vision_model", "sam2_vision_model", "sam2_hiera_det_model"),
+)
 _Part: dict[str, Any] = {
-    "model_type": str,
+    "model_type": Literal[_PARTS],
     **dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "depth"), _Count),
     **dict.fromkeys(("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "num_heads"), _Count),
     **dict.fromkeys(("num_channels", "in_channels", "projection_dim", "mlp_dim", "output_channels"), _Count),
@@ -39,6 +46,7 @@ _Part: dict[str, Any] = {
 }
 #: Entries of a config.json that a checkpoint may give, those of an architecture, each with its kind.
 CONFIG: dict[str, Any] = _Part | {
+    "model_type": Literal[(*FAMILIES, "sam", "sam2")],
     **dict.fromkeys(("text_config", "prompt_encoder_config", "mask_decoder_config"), _Part),
     "vision_config": _Part | {"backbone_config": _Part},
 }

@@ -98,11 +98,11 @@ class Sida(Detector):
 
     mean, std = IMAGENET
     places = ("language", "mask", "cache", "start", "text_model")
-    bases = ("language", "mask")
+    bases = shaping = ("language", "mask")
     kinds: ClassVar[dict[str, Any]] = {
         "language_config": CONFIG,
         "mask_config": CONFIG | {"hidden": int},
-        "mask": Literal["light"],
+        "mask": Literal["light", None],
         "corpus": Sentences,
         "lora": {"rank": int, "alpha": float, "dropout": float, "targets": list[str]},
     }
