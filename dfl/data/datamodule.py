@@ -98,6 +98,14 @@ class DataModule(pl.LightningDataModule):
                     f"domain name {domain!r} must not hold '.' or '/': they separate names in logs and flags"
                 )
         self.transform = transform or Transform()
+        least = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
+        for name, value in (
+            ("batch_size", batch_size),
+            ("eval_batch_size", eval_batch_size),
+            ("num_workers", num_workers),
+        ):
+            if value is not None and value < least[name]:
+                raise UserError(f"data.{name} is {value}: it must be at least {least[name]}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
         self.max_pixels, self.allow_overlap, self.size = max_pixels, allow_overlap, size

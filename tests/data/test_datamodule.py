@@ -220,3 +220,9 @@ def test_a_set_without_splits_is_not_tested_on_after_training(faces: Path) -> No
     with pytest.raises(UserError, match="60 images of test/same are trained on too"):
         DataModule(Folder(str(faces)), size=32).setup("test")
     DataModule(test={"x": Folder(str(faces))}, size=32).setup("test")
+
+
+@pytest.mark.parametrize("words", [{"batch_size": 0}, {"batch_size": -3}, {"eval_batch_size": 0}, {"num_workers": -1}])
+def test_counts_that_are_none_are_one_line(words: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=r"data\.\w+ is -?\d: it must be at least [01]"):
+        DataModule(**words)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dfl.data import DataModule, Toy, Transform
 from dfl.data.toy import make
 from dfl.detectors import Baseline, Detector
+from dfl.errors import UserError
 from dfl.evaluation import results
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report, of_each
@@ -119,6 +120,15 @@ def test_validation_measures_it_too(toy: Path, tmp_path: Path) -> None:
     detector = Talker()
     trainer(tmp_path).validate(detector, data(toy), verbose=False)
     assert {"class_f1", "text_rouge_l", "forced_mask_iou"} <= set(detector.results["val"]["same"])
+
+
+def test_scores_that_are_no_numbers_are_no_result(toy: Path, tmp_path: Path) -> None:
+    detector = Baseline("test_resnet", pretrained=False, input_size=32)
+    with torch.no_grad():
+        next(detector.parameters()).fill_(float("inf"))
+    for measure in (trainer(tmp_path).test, trainer(tmp_path).validate):
+        with pytest.raises(UserError, match=r"scores of (test|val)/\w+ are no numbers, so there is no result"):
+            measure(detector, data(toy))
 
 
 def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
