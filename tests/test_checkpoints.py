@@ -101,7 +101,7 @@ def hyper(**values: Any) -> Callable[[Content], Any]:
         (lambda c: c.update(dfl="text"), "does not say which detector"),
         (lambda c: c.update(epoch="seven"), "epoch is no count"),
         (lambda c: c.update(epoch=10**500), "epoch is no count"),
-        (lambda c: c["dfl"].update(run=torch.zeros(3)), "not to be trusted (IndexError"),
+        (lambda c: c["dfl"].update(run=torch.zeros(3)), "not to be trusted: IndexError"),
         (lambda c: c["state_dict"].update({"evil\x1b[31m": torch.zeros(1)}), "it has 'evil\\x1b[31m'"),
         (lambda c: c["state_dict"].update(threshold=torch.tensor(float("inf"))), "'threshold' is no probability"),
         (lambda c: c["state_dict"].update(threshold=torch.tensor(-3.0)), "'threshold' is no probability"),

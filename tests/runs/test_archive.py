@@ -80,7 +80,7 @@ def test_what_is_no_archive_is_left_to_torch(tmp_path: Path) -> None:
 
 def test_odd_contents_are_one_printable_line(tmp_path: Path) -> None:
     with (
-        pytest.raises(UserError, match=r"x is damaged or not to be trusted \(KeyError: 'a\\\\x1b'\)") as error,
+        pytest.raises(UserError, match=r"x is damaged or not to be trusted: KeyError: 'a\\\\x1b'") as error,
         archive.distrusted("x"),
     ):
         raise KeyError("a\x1b")
