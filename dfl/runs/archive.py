@@ -75,8 +75,9 @@ def _wrong(file: Path, changed: int, size: int) -> str | None:
 
 def _of_pickle(content: bytes) -> str | None:
     """Return what is wrong with the pickle, whose operations are followed and not carried out."""
-    depths: list[int | None] = []  # of tuples in what lies on the stack; None is a mark
-    memo: dict[int, int | None] = {}
+    depths: list[int] = []  # of tuples in what lies on the stack
+    marks: list[int] = []  # where on it there are marks, which have a place too
+    memo: dict[int, int] = {}
     try:
         for operation, argument, _ in pickletools.genops(content):
             name, before = operation.name, operation.stack_before
@@ -88,17 +89,17 @@ def _of_pickle(content: bytes) -> str | None:
             if name.endswith("PUT"):
                 memo[int(argument or 0)] = depths[-1]
                 continue
+            taken = len(before)
             if pickletools.markobject in before:
-                mark = len(depths) - 1 - depths[::-1].index(None) if depths[-1] is not None else len(depths) - 1
-                start = mark - before.index(pickletools.markobject)
-            else:
-                start = len(depths) - len(before)
-            inside = [depth for depth in depths[start:] if depth is not None]
-            del depths[start:]
+                taken = len(depths) - marks.pop() + before.index(pickletools.markobject)
+            inside = depths[len(depths) - taken :]
+            del depths[len(depths) - taken :]
             deepest = max(inside, default=0) + name.startswith("TUPLE")
             if deepest > DEEPEST:
                 return f"holds tuples more than {DEEPEST} deep"
-            depths += [None if made is pickletools.markobject else deepest for made in operation.stack_after]
+            if name == "MARK":
+                marks.append(len(depths))
+            depths += [deepest] * len(operation.stack_after)
     except (ValueError, IndexError, KeyError):  # torch says that it is torn
         pass
     return None

@@ -72,6 +72,12 @@ def test_what_torch_writes_is_in_order(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "a.ckpt")["s"] == schedule.state_dict()
 
 
+def test_a_stack_of_many_values_takes_no_longer(tmp_path: Path) -> None:
+    """Quadratic, it would be minutes."""
+    path = rebuilt(tmp_path, lambda _: b"\x80\x02" + b"K\x01" * 300_000 + b"(t0" * 300_000 + b".")
+    assert archive.wrong(path) is None
+
+
 def test_what_is_no_archive_is_left_to_torch(tmp_path: Path) -> None:
     for content in (b"", b"PK", pickle.dumps({"a": 1})):
         (tmp_path / "x").write_bytes(content)
