@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfl import checkpoints, config, layers
+from dfl import checkpoints, config, config_files
 from dfl.checkpoints import Trained
 from dfl.config import mapping
 from dfl.data.decoding import escaped
@@ -52,7 +52,7 @@ class Plan:
 
     def gives_a(self, key: str) -> bool:
         """Whether a config, a typed flag or the checkpoint's run sets a key of this name, wherever."""
-        inside = layers.keys_in([self.layers, self.trained.run if self.trained else {}])
+        inside = config_files.keys_in([self.layers, self.trained.run if self.trained else {}])
         return (
             any(flag.endswith(f".{key}") or f"{key}:" in (value or "") for flag, value in self.typed) or key in inside
         )
@@ -82,8 +82,8 @@ def plan(words: list[str]) -> Plan:
             if before is not None and value != before and not flag.endswith("+"):
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
             made.typed.append((flag, config.find(value) if value and value.endswith(".yaml") else value))
-    made.layers, made.mended = layers.read(made.configs)
-    layers.leave_sources_out(made.configs, made.layers, made.mended, made.value("--data"))
+    made.layers, made.mended = config_files.read(made.configs)
+    config_files.leave_sources_out(made.configs, made.layers, made.mended, made.value("--data"))
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
         return made
     made.root = Path(_word(made, "root") or ".").expanduser()
@@ -296,7 +296,7 @@ def _check_class(made: Plan, trained: Trained) -> None:
         made.notes.append(f"note: the config's {written} is not used, the checkpoint's {trained.class_name} is")
     elif written and made.verb == "fit":
         old, new = (
-            dict(layers.leaves(value))
+            dict(config_files.leaves(value))
             for value in (trained.init_args, mapping(_from_layers(made, "model")).get("init_args"))
         )
         if changed := sorted(key for key in new if key and key in old and old[key] != new[key]):
@@ -320,7 +320,12 @@ def _trained_transform(made: Plan) -> dict[str, Any] | None:
         return None
     whole = mapping(own.get("init_args")).get("transform") if made.verb == "fit" else None
     transform = whole or (made.trained.transform if made.verb != "fit" else None)
-    if transform and isinstance(given, str) and given.endswith(".yaml") and "transform" in layers.init_args_of(given):
+    if (
+        transform
+        and isinstance(given, str)
+        and given.endswith(".yaml")
+        and "transform" in config_files.init_args_of(given)
+    ):
         made.notes.append(
             f"note: the checkpoint's transform is used, not that of {given}; type --data.transform to change it"
         )

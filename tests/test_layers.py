@@ -30,18 +30,12 @@ MAY = {
     "evaluation": {"metrics", "data", "detectors", "page", "runs", "terminal"},
     "mistakes": {"config", "data", "detectors"},
     "checkpoints": {"data", "detectors", "runs", "training"},
-    "argv": {"config", "checkpoints", "mistakes", "data", "detectors", "training"},
+    "config_files": {"config"},
+    "argv": {"checkpoints", "config", "config_files", "data", "detectors", "mistakes", "runs", "training"},
+    "callbacks": {"argv", "evaluation", "training"},
     "cli": {
-        "argv",
-        "checkpoints",
-        "config",
-        "data",
-        "detectors",
-        "evaluation",
-        "mistakes",
-        "networks",
-        "runs",
-        "training",
+        *("argv", "callbacks", "checkpoints", "config", "config_files", "data", "detectors", "evaluation", "mistakes"),
+        *("networks", "runs", "training"),
     },
 }
 

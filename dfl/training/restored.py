@@ -34,6 +34,8 @@ RUNNING = {
 SEEN = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
 #: How an optimizer is computed, which is no setting of the run.
 KERNELS = {"fused", "foreach", "capturable", "differentiable"}
+#: More than any run takes; each is made again when a schedule changes.
+MOST_STEPS = 10_000_000
 NO_SCHEDULE: dict[str, Any] = {"class": "none", "every": "", "state": {}}
 Settings = dict[str, list[dict[str, Any]]]
 
@@ -207,6 +209,8 @@ def _fallen(
 
 
 def _step(scheduler: Any, times: int) -> None:
+    if not 0 <= times <= MOST_STEPS:
+        raise UserError(f"the checkpoint says that {type(scheduler).__name__} was stepped {times} times: it is damaged")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no optimizer has stepped
         try:
