@@ -56,8 +56,9 @@ def test_two_ranks_hold_halves_and_do_what_ddp_does(tmp_path: Path, faces: Path,
 
         ddp, cut = (torch.load(tmp_path / f"{name}-{how}/step=4.ckpt", weights_only=True) for how in ("ddp", "cut"))
         assert list(ddp["state_dict"]) == list(cut["state_dict"])
+        moved = 4 * 1e-4  # four steps of AdamW; where a gradient is near 0, rounding decides a part of them
         for key, value in ddp["state_dict"].items():
-            torch.testing.assert_close(cut["state_dict"][key], value, rtol=1e-5, atol=1e-6, equal_nan=True)
+            torch.testing.assert_close(cut["state_dict"][key], value, rtol=1e-5, atol=0.02 * moved, equal_nan=True)
         assert cut["dfl"]["class_path"] == ddp["dfl"]["class_path"]
         assert cut["dfl"].get("backbone") == ddp["dfl"].get("backbone")  # left out, and by the same hash
         of, to = (file["optimizer_states"][0]["state"] for file in (ddp, cut))
