@@ -161,6 +161,7 @@ def test_an_empty_class_is_an_error_that_says_what_its_folder_holds(tmp_path: Pa
     touch(tmp_path, "train/real/a.png", "train/fake/a.webm", "train/fake/x/b.CR3", "test/real/a.png")
     with pytest.raises(UserError, match=r"train/fake holds no image; 2 files .* 1 .cr3 .*develop it.*1 .webm .*video"):
         Folder(str(tmp_path)).load("train")
+    (tmp_path / "test/fake").mkdir()
     assert len(Folder(str(tmp_path)).load("test")) == 1, "a set to test on may have one class"
     touch(tmp_path, "train/1_fake/a.png")
     assert len(Folder(str(tmp_path)).load("train")) == 2, "another folder holds the class"
