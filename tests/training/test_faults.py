@@ -508,7 +508,7 @@ def _rank(rank: int, path: str) -> None:
 def test_ranks_stop_at_the_same_batch_when_too_much_is_unreadable(tmp_path: Path) -> None:
     """Two and two bad images are more than 3 of 100, though no rank met more than two."""
     on_two_ranks(_rank, str(tmp_path / "store"))
-    (at, line, bad), (also, same, too) = (torch.load(tmp_path / f"store.{rank}") for rank in (0, 1))
+    (at, line, bad), (also, same, too) = (torch.load(tmp_path / f"store.{rank}", weights_only=True) for rank in (0, 1))
     assert (at, also) == (6, 6)
     assert line == same == "4 of 100 images of val/a cannot be read,"[:40]
     assert set(bad) == set(too) == {"0-1", "0-6", "1-4", "1-6"}
