@@ -184,8 +184,8 @@ class KeepLast(Checkpoint):
 def deaf_to_children() -> Iterator[None]:
     """Let no death of another process break off what runs here.
 
-    The pipe to a killed loader process breaks before its end is known. The broken pipe is the exception, and torch, told
-    of the end a moment later, would raise another one in the middle of the save.
+    The pipe to a killed loader process breaks before its end is known. The broken pipe is the exception, and torch,
+    told of the end a moment later, would raise another one in the middle of the save.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         yield
