@@ -94,8 +94,6 @@ class Chain:
     """Whether a step may draw from the NumPy generator; ours draw from Python's alone."""
     needs_margin: bool
     """Whether a step looks at neighbouring pixels or a grid, so that it matters where its image begins."""
-    has_jpeg: bool
-    """Whether the loader runs `Jpeg`, which is better compiled before processes are forked."""
 
 
 def build(augment: str | list[dict[str, Any]], on_device: bool = False) -> Chain:
@@ -126,11 +124,7 @@ def build(augment: str | list[dict[str, Any]], on_device: bool = False) -> Chain
     direct = all(type(step) in _DIRECT for step in built[:kept])
     compose = (_Direct if direct else A.Compose)(built[:kept]) if built else None
     numpy = any(type(step) not in _DIRECT for step in built)
-    return Chain(crop, compose, built[kept:], numpy, margin, _has_jpeg(built[:kept]))
-
-
-def _has_jpeg(steps: list[Any]) -> bool:
-    return any(type(step) is degradations.Jpeg or _has_jpeg(getattr(step, "transforms", [])) for step in steps)
+    return Chain(crop, compose, built[kept:], numpy, margin)
 
 
 class _Direct(A.Compose):

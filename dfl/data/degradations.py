@@ -13,21 +13,15 @@ generators of their chain alone. Their names may stand in an `augment` list besi
 
 import io
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from functools import cache
-from threading import Timer
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
 from albumentations import ImageOnlyTransform
-from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
-_HAS_NUMBA = RequirementCache("numba>=0.63")
 Range = Sequence[float]
 
 
@@ -148,38 +142,10 @@ class Jpeg(_Degradation):
         return {"quality": self.py_random.randint(*self.quality_range)}
 
     def apply(self, img: np.ndarray, quality: int = 75, **_: Any) -> np.ndarray:
-        """Encode and decode, or do what is left of both without the file."""
-        if min(img.shape[:2]) >= COMPILED_FROM and (compiled := compiled_jpeg()):
-            return compiled(img, quality)
+        """Encode and decode."""
         # simplejpeg decodes to RGB at once, but cannot encode with the accurate cosine transform
         blue_first = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
         return simplejpeg.decode_jpeg(cv2.imencode(".jpg", blue_first, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], "RGB")
-
-
-COMPILED_FROM = 192
-"""Pixels of the shorter side; smaller images are faster through the codec."""
-
-
-@cache
-def compiled_jpeg() -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """Return `Jpeg` without entropy coding, the same bit for bit in half the time; None without numba.
-
-    The first call on a machine compiles, which later ones, and processes forked after it, find done.
-    """
-    if not _HAS_NUMBA:
-        return None
-    notice = Timer(2, rank_zero_info, ["compiling the JPEG of augmentation for this processor, once; about 15 s"])
-    notice.start()
-    try:
-        from dfl.data.jpeg_round_trip import jpeg_round_trip
-
-        jpeg_round_trip(np.zeros((16, 16, 3), np.uint8), 75)
-    except Exception as error:  # what only saves time must not stop a training
-        warnings.warn(f"numba cannot be used, so that JPEG augmentation takes twice the time: {error}", stacklevel=2)
-        return None
-    finally:
-        notice.cancel()
-    return jpeg_round_trip
 
 
 class WebP(Jpeg):

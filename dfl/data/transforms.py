@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from dfl.data.augmentation import build
-from dfl.data.degradations import COMPILED_FROM, compiled_jpeg
 from dfl.data.on_device import drawn
 from dfl.data.resize import Pair, interpolated
 from dfl.errors import UserError, near
@@ -170,8 +169,6 @@ class _Train(_Sized):
             self._chain.set_random_state(self._numpy, self._python)
         for step in self._moved:
             step.set_random_state(self._numpy, self._python)
-        if chain.has_jpeg and self._window >= COMPILED_FROM:
-            compiled_jpeg()
 
     # Pickling would separate the generators from the chain's copies of them, so a worker builds its own.
     def __getstate__(self) -> dict[str, Any]:
