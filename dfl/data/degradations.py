@@ -8,7 +8,7 @@ generators of their chain alone. Their names may stand in an `augment` list besi
 * `Jpeg`, `WebP`: a round trip through the codec, colours in the right order;
 * `Rescale`: shrunk and brought back;
 * `PcaLighting`: colour noise along the image's own principal components (Krizhevsky et al. 2012);
-* `GaussianNoise`: the same noise on every device.
+* `GaussianNoise`: drawn as a hash of seed and position.
 """
 
 import io
@@ -204,7 +204,7 @@ class PcaLighting(_Degradation):
     In scale as `FancyPCA` of albumentations 1: one alpha for the three axes, values in [0, 1], the result cut off to
     uint8. (That one multiplies by the transposed axes, against the paper; version 2 stretches the colours along the
     axes instead.) The sign of an axis is arbitrary; here its components'
-    sum is not negative, so that every device and library gives the same.
+    sum is not negative, so that every library gives the same.
 
     Args:
         std: standard deviation of alpha, whose mean is 0.
@@ -238,7 +238,7 @@ class PcaLighting(_Degradation):
 class GaussianNoise(_Degradation):
     """Add independent Gaussian noise to every value.
 
-    The noise is a hash of (seed, position), so it is the same wherever it is computed, up to rounding.
+    The noise is a hash of (seed, position), so one draw of the chain stands for all of it.
 
     Args:
         std_range: standard deviation in grey levels, uniform.
@@ -268,8 +268,8 @@ class GaussianNoise(_Degradation):
 _BITS = 0xFFFFFFFF
 
 
-def mixed(x: Any) -> Any:
-    """Hash whole numbers in [0, 2^32), int64 of NumPy or torch, to the same range (Mueller's integer hash)."""
+def mixed(x: np.ndarray) -> np.ndarray:
+    """Hash whole numbers in [0, 2^32), int64, to the same range (Mueller's integer hash)."""
     for _ in range(2):
         x = ((x ^ (x >> 16)) * 0x45D9F3B) & _BITS
     return x ^ (x >> 16)
