@@ -11,7 +11,8 @@ ROOT = Path(dfl.__file__).parent
 MAY = {
     "__main__": {"cli.configs"},
     "cli.configs": set(),
-    "cli.verbs": set(),  # a function as a verb; those of data and the audit
+    "cli.messages": set(),  # what the parser says, in one line
+    "cli.verbs": {"cli.messages"},  # a function as a verb; those of data and the audit
     "errors": set(),
     "distributed": set(),
     "hub": set(),
@@ -28,12 +29,22 @@ MAY = {
     "training": {"metrics", "evaluation", "runs", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
     "evaluation": {"metrics", "data", "detectors", "page", "runs", "terminal"},
-    "cli": {"cli.configs", "cli.verbs", "data", "detectors", "evaluation", "networks", "runs", "training"},
+    "cli": {
+        "cli.configs",
+        "cli.messages",
+        "cli.verbs",
+        "data",
+        "detectors",
+        "evaluation",
+        "networks",
+        "runs",
+        "training",
+    },
 }
 
 
 def part_of(name: str) -> str:
-    """Return the part of a module: its folder, or one of the two cheap files of ``cli``."""
+    """Return the part of a module: its folder, or one of the cheap files of ``cli``."""
     first, _, rest = name.partition(".")
     cheap = f"cli.{rest.partition('.')[0]}"
     return cheap if first == "cli" and cheap in MAY else first

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from dfl.cli import arguments, messages
 from dfl.cli.callbacks import callbacks, writes
 from dfl.cli.checkpoints import RUN_SETTINGS
+from dfl.cli.verbs import ParseError
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
 from dfl.detectors.base import class_path
@@ -85,10 +86,6 @@ RESTORING = (
     "the checkpoint does not hold the state of a run as this dfl writes it ({error}); to take its weights alone, copy "
     "it out of checkpoints/ and give --ckpt_path FILE"
 )
-
-
-class ParseError(Exception):
-    """What the parser says, before it is boiled down."""
 
 
 class Parser(LightningArgumentParser):
@@ -189,8 +186,8 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(arguments.arrange(self.plan))
         except ParseError as error:
             words = [f"{flag}={value}" for flag, value in self.plan.typed]
-            known = messages.options(self._parser(self.plan.verb))
-            raise UserError(messages.explain(str(error), known, words, self.plan.files())) from error
+            options = messages.options(self._parser(self.plan.verb), ("model", Detector), ("data", DataModule))
+            raise UserError(messages.explain(str(error), options, words, self.plan.files())) from error
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint win over typed flags; `dfl.cli.arguments` has put it in order."""
@@ -233,7 +230,7 @@ class CLI(LightningCLI):
                 super().instantiate_classes()
             except (UserError, ValueError) as error:
                 # jsonargparse hides what a constructor raised under the types that it tried
-                said = messages.of_constructor(str(error))
+                said = messages.of_constructor(error)
                 found = behind(error, UserError) or (UserError(said) if said else None)
                 raise (self._with_missing_data(found) if found else error) from error
 

@@ -423,12 +423,15 @@ FILES: list[tuple[str, str]] = [
     ("trainer:\n  max_epoch: 3\n", "did you mean --trainer.max_epochs? (line 2 of bad.yaml)"),
     ("modle: {class_path: VitScl}\n", "unknown key 'modle'; did you mean 'model'?"),
     ("model:\n  class_path: VitScl\n   init_args: {}\n", "bad.yaml, line 3 is no YAML"),
-    ("model: {class_path: VitScl, init_arg: {rank: 3}}\n", "class_path and its arguments as init_args"),
+    (
+        "model: {class_path: VitScl, init_arg: {rank: 3}}\n",
+        "model takes a class, written as class_path and init_args",
+    ),
     ("data: data/fodler.yaml\n", "did you mean 'data/folder.yaml'?"),
     ("class_path: DataModule\n", "give it to the option it is for: --data bad.yaml"),
     ("model: {class_path: VitScl}\n", "fit lacks --data"),
     ("model: [1, 2]\n", "model takes a class, written as class_path and init_args, not '[1, 2]' (line 1 of bad.yaml)"),
-    ("trainer: {7: 2}\n", "names of options are words, and 7 is none (line 1 of bad.yaml)"),
+    ("trainer: {7: 2}\n", "Key must be a string, got: 7. (line 1 of bad.yaml)"),
 ]
 
 

@@ -216,7 +216,7 @@ GOOD = {"score": 0.9, "label": 1, "group": "a"}
         (GOOD, ["--attributes=age"], "has no column 'age'"),
         (GOOD, ["--resamples=5"], "at least 100"),
         (GOOD, ["--threshold=7"], r"must be a score in \[0, 1\]"),
-        (GOOD, ["--treshold=0.5"], "no option --treshold of `dfl audit`; did you mean 'threshold'"),
+        (GOOD, ["--treshold=0.5"], "no option --treshold of `dfl audit`; did you mean --threshold?"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, row: dict[str, Any], words: list[str], said: str) -> None:
