@@ -12,8 +12,9 @@ import two_ranks
 from forking import on_two_ranks
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from dfl import config, detectors
+from dfl import detectors
 from dfl.__main__ import main
+from dfl.cli import configs
 from dfl.data import DataModule, Folder, Transform
 from dfl.detectors import Detector
 from dfl.training import KeyedRandomness
@@ -55,7 +56,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 #: Trainable parameters that a preset leaves without a gradient on purpose, because the published code does, by name.
 DEAD: dict[str, set[str]] = {}
-CONFIGS = [n for n in config.listing() if not n.startswith(("data/", "setup/", "trainer/"))]
+CONFIGS = [n for n in configs.listing() if not n.startswith(("data/", "setup/", "trainer/"))]
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 LOOKS_AT_FIGURES = True  # every class draws its own once
 
@@ -252,7 +253,7 @@ SHRINK = {
 
 def of_class(yaml: str) -> str:
     """Return the class of a config's detector."""
-    return next(n for n in SHRINK if f"class_path: {n}\n" in Path(config.find(yaml)).read_text())
+    return next(n for n in SHRINK if f"class_path: {n}\n" in Path(configs.find(yaml)).read_text())
 
 
 def words_for(yaml: str, faces: Path) -> list[str]:

@@ -21,17 +21,17 @@ import pytorch_lightning as pl
 import torch
 from forking import on_two_ranks
 
-from dfl import cli
 from dfl.__main__ import main
+from dfl.cli import app
 from dfl.data import dataset
 from dfl.data.unread import Unread
 from dfl.detectors import Baseline
 from dfl.errors import UserError
+from dfl.runs.best import Keeper
+from dfl.runs.checkpoint import newest_whole, previous
+from dfl.runs.last import KeepLast
 from dfl.training import AtomicCheckpointIO, FiniteLoss, faults
-from dfl.training.checkpoint import newest_whole, previous
 from dfl.training.faults import explain
-from dfl.training.keeper import Keeper
-from dfl.training.last import KeepLast
 from dfl.training.preemption import slurm_plugins
 
 
@@ -303,9 +303,9 @@ def test_an_exception_saves_the_step_before_it(
     }
     Path("run.yaml").write_text(json.dumps(run))
     fit("--name=uncut")
-    callbacks = cli.callbacks
+    callbacks = app.callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "callbacks", lambda *given: [Fail(place, step), *callbacks(*given)])
+        patch.setattr(app, "callbacks", lambda *given: [Fail(place, step), *callbacks(*given)])
         with pytest.raises(RuntimeError, match="out of memory"):
             fit()
     assert Path("checkpoints/run/last.ckpt").exists() == (saved is not None)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from dfl.networks import WeightsHash
+from dfl.runs.weights_hash import WeightsHash
 
 
 def test_is_sha256_of_names_and_bytes() -> None:

@@ -1,6 +1,7 @@
 """The command line: Lightning's, with configs and runs by name, and checkpoints that know their model and data.
 
-``dfl.argv`` puts the words in order before they are parsed, ``dfl.mistakes`` makes one line of what the parser says.
+`dfl.cli.arguments` puts the words in order before they are parsed, `dfl.cli.messages` makes one line of what the parser
+says.
 """
 
 import json
@@ -15,19 +16,20 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from dfl import argv, mistakes
-from dfl.callbacks import callbacks, writes
-from dfl.checkpoints import RUN_SETTINGS
+from dfl.cli import arguments, messages
+from dfl.cli.callbacks import callbacks, writes
+from dfl.cli.checkpoints import RUN_SETTINGS
+from dfl.cli.verbs import ParseError
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
 from dfl.detectors.base import class_path
 from dfl.errors import UserError, behind
 from dfl.networks import without_weights
 from dfl.runs import settings
+from dfl.runs.best import Keeper
 from dfl.runs.claim import claim, clear
 from dfl.training import AtomicCheckpointIO, KeepLast
 from dfl.training.faults import explain, in_restoring
-from dfl.training.keeper import Keeper
 from dfl.training.monitored import follow_directions
 from dfl.training.preemption import slurm_plugins
 from dfl.training.tensorboard import OwnVersion
@@ -86,10 +88,6 @@ RESTORING = (
 )
 
 
-class ParseError(Exception):
-    """What the parser says, before it is boiled down."""
-
-
 class Parser(LightningArgumentParser):
     """A parser that takes no typo for an abbreviation and prints no usage when it fails."""
 
@@ -128,7 +126,7 @@ class CLI(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            # checkpoints name their class themselves, see dfl.checkpoints
+            # checkpoints name their class themselves, see dfl.cli.checkpoints
             load_from_checkpoint_support=False,
             trainer_defaults={
                 # the check would validate on the first batches only, which often hold a single class, so that every
@@ -183,16 +181,16 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the words in order and parse them."""
         assert isinstance(args, list)
-        self.plan = argv.plan(args)
+        self.plan = arguments.plan(args)
         try:
-            self.config = parser.parse_args(argv.arrange(self.plan))
+            self.config = parser.parse_args(arguments.arrange(self.plan))
         except ParseError as error:
             words = [f"{flag}={value}" for flag, value in self.plan.typed]
-            known = mistakes.options(self._parser(self.plan.verb))
-            raise UserError(mistakes.explain(str(error), known, words, self.plan.files())) from error
+            options = messages.options(self._parser(self.plan.verb), ("model", Detector), ("data", DataModule))
+            raise UserError(messages.explain(str(error), options, words, self.plan.files())) from error
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let the checkpoint win over typed flags; ``dfl.argv`` has done it in order."""
+        """Nothing: Lightning would let the checkpoint win over typed flags; `dfl.cli.arguments` has put it in order."""
 
     # building
 
@@ -232,7 +230,7 @@ class CLI(LightningCLI):
                 super().instantiate_classes()
             except (UserError, ValueError) as error:
                 # jsonargparse hides what a constructor raised under the types that it tried
-                said = mistakes.of_constructor(str(error))
+                said = messages.of_constructor(error)
                 found = behind(error, UserError) or (UserError(said) if said else None)
                 raise (self._with_missing_data(found) if found else error) from error
 
@@ -279,7 +277,7 @@ class CLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError, RuntimeError) as error:  # such as no number of devices
-            raise UserError(mistakes.of_trainer(error)) from error
+            raise UserError(messages.of_trainer(error)) from error
         assert isinstance(trainer, Trainer)
         trainer.run_config = self._run_config()
         return trainer

@@ -16,13 +16,14 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from dfl import argv, detectors
-from dfl.checkpoints import read
+from dfl import detectors
+from dfl.cli import arguments
+from dfl.cli.checkpoints import read
 from dfl.detectors import Baseline
 from dfl.errors import UserError
 from dfl.runs import settings
-from dfl.training.checkpoint import AtomicCheckpointIO, read_checkpoint
-from dfl.training.keeper import Keeper
+from dfl.runs.best import Keeper
+from dfl.runs.checkpoint import AtomicCheckpointIO, read_checkpoint
 
 Content = dict[str, Any]
 RUN = {
@@ -266,13 +267,13 @@ def test_files_that_a_checkpoint_names_are_the_users_to_give(content: Content) -
     left_out = {"name": "test_resnet", "sha256": "0" * 64, "keys": ["network.conv1"]}
     path = write(content, lambda c: (c["dfl"].update(backbone=left_out), hyper(weights="evil.pth")(c)))
     with pytest.raises(UserError, match=r"not those frozen weights: give --model\.weights$"):
-        argv.plan(["predict", "a.png", f"--ckpt_path={path}"])
+        arguments.plan(["predict", "a.png", f"--ckpt_path={path}"])
     path = write(content, lambda c: c["dfl"].update(backbone=left_out))
     with pytest.raises(UserError, match=r"give --model\.weights, or --model\.pretrained true"):
-        argv.plan(["predict", "a.png", f"--ckpt_path={path}"])
-    assert argv.plan(["predict", "a.png", f"--ckpt_path={path}", "--model.weights=w.pth"]).trained
+        arguments.plan(["predict", "a.png", f"--ckpt_path={path}"])
+    assert arguments.plan(["predict", "a.png", f"--ckpt_path={path}", "--model.weights=w.pth"]).trained
     Path("mine.yaml").write_text("model: {class_path: Baseline, init_args: {backbone: test_resnet}}\n")
-    assert argv.plan(["predict", "a.png", f"--ckpt_path={path}", "--config=mine.yaml"]).trained
+    assert arguments.plan(["predict", "a.png", f"--ckpt_path={path}", "--config=mine.yaml"]).trained
     with pytest.raises(UserError, match="give weights"):
         detectors.load(path)
 
@@ -281,7 +282,7 @@ def test_files_that_a_checkpoint_names_are_the_users_to_give(content: Content) -
 
 
 def arranged(*words: str) -> str:
-    return " ".join(argv.arrange(argv.plan(list(words))))
+    return " ".join(arguments.arrange(arguments.plan(list(words))))
 
 
 def test_a_strangers_file_brings_no_data_no_trainer_and_no_name(content: Content) -> None:
@@ -292,12 +293,12 @@ def test_a_strangers_file_brings_no_data_no_trainer_and_no_name(content: Content
         with pytest.raises(
             UserError, match=r"not in a run of yours; no data are taken from it: give --data NAME\.yaml"
         ):
-            argv.plan([verb, f"--ckpt_path={path}"])
+            arguments.plan([verb, f"--ckpt_path={path}"])
         words = arranged(verb, f"--ckpt_path={path}", "--data=data/folder.yaml")
         assert "evil" not in words
         assert "out" not in words
         assert ("--ckpt_path" in words) == (verb != "fit")
-    plan = argv.plan(["fit", f"--ckpt_path={path}", "--data=data/folder.yaml"])
+    plan = arguments.plan(["fit", f"--ckpt_path={path}", "--data=data/folder.yaml"])
     assert plan.name == "x"
     assert any(note.startswith("starting from the weights of x.ckpt") for note in plan.notes)
 
@@ -327,19 +328,19 @@ def test_a_run_that_was_not_trained_here_is_read_when_its_config_is_named(
     else:
         file.write_text("data: {class_path: evil.Data}\n")
     with pytest.raises(UserError, match=r"not written here.* --config checkpoints/a/config\.yaml"):
-        argv.plan(["test", "--ckpt_path=best"])
+        arguments.plan(["test", "--ckpt_path=best"])
     if how != "replaced":
-        assert argv.plan(["test", "--ckpt_path=best", f"--config={file}"]).gives("data")
+        assert arguments.plan(["test", "--ckpt_path=best", f"--config={file}"]).gives("data")
 
 
 def test_an_old_runs_settings_are_written_down_for_the_user_to_read(content: Content) -> None:
     write(content, lambda c: c["dfl"].update(run={"config": RUN}), "old/checkpoints/a/best.ckpt")
-    plan = argv.plan(["predict", "a.png", "--root=old", "--name=a", "--ckpt_path=best"])
+    plan = arguments.plan(["predict", "a.png", "--root=old", "--name=a", "--ckpt_path=best"])
     assert any("give --config old/checkpoints/a/config.yaml" in note for note in plan.notes)
     assert yaml.safe_load(Path("old/checkpoints/a/config.yaml").read_text()) == RUN
     with pytest.raises(UserError, match="no data are taken"):
-        argv.plan(["test", "--root=old", "--name=a", "--ckpt_path=best"])
-    assert argv.plan(
+        arguments.plan(["test", "--root=old", "--name=a", "--ckpt_path=best"])
+    assert arguments.plan(
         ["test", "--root=old", "--name=a", "--ckpt_path=best", "--config=old/checkpoints/a/config.yaml"]
     ).trained
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LambdaCallback, LearningRateMonitor, RichModelSummary, RichProgressBar
 
-from dfl.argv import Plan
+from dfl.cli.arguments import Plan
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
+from dfl.runs.init_from import StartFrom
 from dfl.training import FiniteLoss, KeyedRandomness, Monitored, Preemption, SameRun
-from dfl.training.start import StartFrom
 from dfl.training.tensorboard import TensorBoardInspect
 
 Callbacks = list[pl.Callback]

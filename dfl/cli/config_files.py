@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dfl import config
-from dfl.config import mapping
+from dfl.cli import configs
+from dfl.cli.configs import mapping
 from dfl.errors import UserError, near
 
 #: Keys that the top level of a config may hold, next to the arguments of the trainer's method.
@@ -42,7 +42,7 @@ def leave_sources_out(names: list[str], layers: list[dict[str, Any]], mended: se
     for name, layer in zip(names, layers, strict=True):
         held = layer.get("data")
         if isinstance(held, str) and held.endswith(".yaml"):
-            held = config.read(held)
+            held = configs.read(held)
         arguments = mapping(mapping(held).get("init_args"))
         if SOURCES & arguments.keys():
             kept = {key: value for key, value in arguments.items() if key not in SOURCES}
@@ -52,7 +52,7 @@ def leave_sources_out(names: list[str], layers: list[dict[str, Any]], mended: se
 
 def _read_yaml(name: str) -> dict[str, Any]:
     """Return what a config holds, or say in which line it is wrong."""
-    content = config.read(name)
+    content = configs.read(name)
     if not isinstance(content, dict):
         raise UserError(f"{name} is no config: it must hold keys such as model, data and trainer")
     if "class_path" in content:
@@ -67,8 +67,8 @@ def _with_includes(name: str, seen: Contents, mended: set[str], outer: tuple[str
     """Return what a config holds, put over what it includes: one file or several, each beating those before it."""
     if name in outer:
         raise UserError(f"{name} includes itself, by way of {' and '.join(outer)}")
-    if len(outer) > config.DEEPEST:
-        raise UserError(f"{outer[0]} includes more than {config.DEEPEST} configs, each of which includes the next")
+    if len(outer) > configs.DEEPEST:
+        raise UserError(f"{outer[0]} includes more than {configs.DEEPEST} configs, each of which includes the next")
     if name in seen:
         return seen[name]
     content = seen[name] = _read_yaml(name)
@@ -82,7 +82,7 @@ def _with_includes(name: str, seen: Contents, mended: set[str], outer: tuple[str
     whole: dict[str, Any] = {}
     for other in files:
         beside = Path(name).parent / other
-        file = str(beside) if beside.is_file() else config.find(other)
+        file = str(beside) if beside.is_file() else configs.find(other)
         whole = _over(whole, _with_includes(file, seen, mended, (*outer, name)))
     seen[name] = _over(whole, content)
     return seen[name]
@@ -107,7 +107,7 @@ def _find_inner(names: list[str], layers: list[dict[str, Any]], mended: set[str]
         for key, value in layer.items():
             if isinstance(value, str) and value.endswith(".yaml"):
                 beside = Path(name).parent / value
-                layer[key] = str(beside.absolute()) if beside.is_file() else config.find(value)
+                layer[key] = str(beside.absolute()) if beside.is_file() else configs.find(value)
                 if not beside.is_file():
                     mended.add(name)
 
@@ -131,4 +131,4 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def init_args_of(file: str) -> dict[str, Any]:
     """Return the ``init_args`` of a YAML file."""
-    return mapping(mapping(config.read(file)).get("init_args"))
+    return mapping(mapping(configs.read(file)).get("init_args"))

@@ -2,7 +2,7 @@
 
 Each checkpoint notes the code, the data and the batches that it was trained with, and how its optimizers were made. A
 batch of another size, and another order of the samples, are refused in mid-epoch, since the samples that are left would
-be other ones; between epochs they are taken, and said. What is typed takes effect: see `dfl.training.restored`.
+be other ones; between epochs they are taken, and said. What is typed takes effect: see `dfl.runs.restored`.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 import dfl
 from dfl.errors import UserError
-from dfl.training import restored
+from dfl.runs import restored
 
 #: Settings that may differ between the parts of a run without changing it; names as in a config.
 FREE = ("name", "data.init_args.num_workers", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "last")

@@ -5,18 +5,19 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from dfl.errors import UserError, near
+from dfl.cli.messages import explain, options
+from dfl.errors import UserError
 
 
-class _Mistake(Exception):
-    """What the parser says."""
+class ParseError(Exception):
+    """What a parser says, before `dfl.cli.messages` makes one line of it."""
 
 
 class _Parser(ArgumentParser):
     """Raises instead of printing its usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        raise _Mistake(message) from ex
+        raise ParseError(message) from ex
 
 
 def call(run: Callable[..., Any], words: list[str], name: str, what: str, first: tuple[str, str, str]) -> Any:
@@ -39,21 +40,12 @@ def call(run: Callable[..., Any], words: list[str], name: str, what: str, first:
     parser = _Parser(prog=name, description=what, allow_abbrev=False)
     many: dict[str, Any] = {"nargs": number} if number == "+" else {}
     parser.add_argument(place, help=help, **many)
-    known = parser.add_function_arguments(run, skip={place})
+    parser.add_function_arguments(run, skip={place})
     try:
-        given = parser.parse_args(["--output" if word == "-o" else word for word in words])
-    except (_Mistake, ArgumentError) as error:
-        raise UserError(_worded(str(error), name, known)) from error
-    words_of = parser.instantiate_classes(given).as_dict()
-    if words_of.get("seed", 0) < 0:
-        raise UserError(f"--seed {words_of['seed']} must not be negative")
-    return run(**words_of)
-
-
-def _worded(message: str, name: str, known: list[str]) -> str:
-    """Return a complaint of the parser as one line."""
-    words = " ".join(message.split())
-    if "nrecognized arguments: " in words:
-        flag = words.partition("nrecognized arguments: ")[2].split()[0].split("=")[0]
-        return f"no option {flag} of `{name}`" + near(flag.lstrip("-"), known)
-    return f"{name}: {words}"
+        values = parser.parse_args(["--output" if word == "-o" else word for word in words])
+    except (ParseError, ArgumentError) as error:
+        raise UserError(explain(str(error), options(parser), words, verb=name)) from error
+    arguments = parser.instantiate_classes(values).as_dict()
+    if arguments.get("seed", 0) < 0:
+        raise UserError(f"--seed {arguments['seed']} must not be negative")
+    return run(**arguments)

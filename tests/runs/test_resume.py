@@ -16,8 +16,8 @@ from torch import Tensor, optim
 from dfl.data import DataModule, Folder, Transform
 from dfl.detectors import Baseline, VitScl
 from dfl.errors import UserError
+from dfl.runs.best import Keeper
 from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Preemption, SameRun
-from dfl.training.keeper import Keeper
 
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 

@@ -17,7 +17,7 @@ def largest(trainer: pl.Trainer, value: int) -> int:
     return int(trainer.strategy.reduce(mine, reduce_op="max"))
 
 
-def is_cut(module: nn.Module) -> bool:
+def is_sharded(module: nn.Module) -> bool:
     """Return whether weights are cut among ranks (`FullyShardStrategy`), so that one alone cannot run the network."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 

@@ -17,8 +17,8 @@ import torch
 from lightning_fabric.plugins import CheckpointIO
 from torch import Tensor
 
+from dfl.distributed import largest
 from dfl.errors import UserError, behind, first_line
-from dfl.ranks import largest
 from dfl.runs import archive, files
 from dfl.runs.plain import untrusted
 

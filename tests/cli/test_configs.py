@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dfl import argv, config
+from dfl.cli import arguments, configs
 from dfl.data.tools.given import open_sources
 from dfl.errors import UserError
 from dfl.matrix import read as read_sweep
@@ -36,9 +36,9 @@ TEXTS = [
 def test_odd_yaml_is_one_line(text: str, says: str) -> None:
     Path("odd.yaml").write_text(text)
     for use in (
-        config.read,
-        lambda name: argv.plan(["fit", f"--config={name}"]),
-        lambda name: argv.plan(["fit", f"--data={name}"]),
+        configs.read,
+        lambda name: arguments.plan(["fit", f"--config={name}"]),
+        lambda name: arguments.plan(["fit", f"--data={name}"]),
         lambda name: open_sources([name]),
         read_sweep,
     ):
@@ -60,25 +60,25 @@ def test_what_is_no_text_is_one_line() -> None:
         ("no", "is no file"),
     ):
         with pytest.raises(UserError, match=says):
-            config.read(f"{name}.yaml")
+            configs.read(f"{name}.yaml")
 
 
 def test_plain_values_are_read_as_they_are() -> None:
     text = "a: &a {b: [1, 2.5, null, true, é, 2020-01-01]}\nc: *a\n7: .inf\n"
-    assert config.plain(text, "x") == {"a": (found := config.plain(text, "x")["c"]), "c": found, 7: float("inf")}
+    assert configs.plain(text, "x") == {"a": (found := configs.plain(text, "x")["c"]), "c": found, 7: float("inf")}
 
 
 def test_a_chain_of_includes_ends_and_a_web_of_them_is_read_once() -> None:
     Path("0.yaml").write_text("trainer: {max_epochs: 3}\n")
     for i in range(1, 60):
         Path(f"{i}.yaml").write_text(f"include: [{i - 1}.yaml, {i - 1}.yaml]\nname: n{i}\n")  # 2 ** i by name
-    (layer,) = argv.plan(["fit", "--config=30.yaml"]).layers
+    (layer,) = arguments.plan(["fit", "--config=30.yaml"]).layers
     assert layer == {"trainer": {"max_epochs": 3}, "name": "n30"}
     with pytest.raises(UserError, match=r"59\.yaml includes more than 40 configs"):
-        argv.plan(["fit", "--config=59.yaml"])
-    made = argv.plan(["fit", "--config=2.yaml", "--config=1.yaml"])
+        arguments.plan(["fit", "--config=59.yaml"])
+    made = arguments.plan(["fit", "--config=2.yaml", "--config=1.yaml"])
     assert [layer["name"] for layer in made.layers] == ["n2", "n1"]
-    assert all("include" not in word and ".yaml" not in word for word in argv.arrange(made))
+    assert all("include" not in word and ".yaml" not in word for word in arguments.arrange(made))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_chain_of_includes_ends_and_a_web_of_them_is_read_once() -> None:
 def test_a_value_of_the_wrong_kind_is_one_line(text: str, says: str) -> None:
     Path("odd.yaml").write_text(text)
     with pytest.raises(UserError, match=says):
-        argv.plan(["fit", "--config=odd.yaml"])
+        arguments.plan(["fit", "--config=odd.yaml"])
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_a_value_of_the_wrong_kind_is_one_line(text: str, says: str) -> None:
 def test_lists_where_mappings_belong_are_left_to_the_parser(data: str) -> None:
     Path("run.yaml").write_text(f"data: {data}\nmodel: {data}\n")
     Path("data.yaml").write_text("class_path: DataModule\ninit_args: {train: {class_path: Folder}}\n")
-    made = argv.plan(["fit", "--config=run.yaml", "--data=data.yaml"])
-    assert argv.arrange(made)[-1] == "--data=data.yaml"
+    made = arguments.plan(["fit", "--config=run.yaml", "--data=data.yaml"])
+    assert arguments.arrange(made)[-1] == "--data=data.yaml"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dfl.errors import UserError
-from dfl.training.optimizers import WarmupCosine
 
 #: What changes in a schedule while it runs.
 RUNNING = {
@@ -68,7 +67,7 @@ def renew(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings | None
     then = then or _guessed(checkpoint)
     _same_optimizers(trainer, checkpoint, then)
     for config, saved in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"], strict=False):
-        if isinstance(config.scheduler, WarmupCosine):
+        if hasattr(config.scheduler, "prepare"):  # `WarmupCosine`, whose length is that of the run
             config.scheduler.prepare(_length(trainer, checkpoint, config.scheduler, saved.get("total_steps")))
     now = settings_of(trainer)
     changes = []
@@ -248,7 +247,7 @@ def _epochs(checkpoint: dict[str, Any], batches: int) -> float:
     return float(epoch["processed"]) + min(batch["processed"] / batches, 1.0 - 1e-9)
 
 
-def _length(trainer: pl.Trainer, checkpoint: dict[str, Any], schedule: WarmupCosine, before: int | None) -> int:
+def _length(trainer: pl.Trainer, checkpoint: dict[str, Any], schedule: Any, before: int | None) -> int:
     """Return the steps of the whole run: those that were made, and those to come with batches as they are now."""
     planned, epochs = schedule.total_steps, trainer.max_epochs or 0
     data: Any = getattr(trainer, "datamodule", None)

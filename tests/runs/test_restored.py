@@ -20,7 +20,8 @@ from torch.optim.lr_scheduler import (
 )
 
 from dfl.errors import UserError
-from dfl.training import SAM, restored
+from dfl.runs import restored
+from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
 Schedule = Callable[[Any], Any] | None

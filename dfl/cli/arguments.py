@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfl import checkpoints, config, config_files
-from dfl.checkpoints import Trained
-from dfl.config import mapping
+from dfl.cli import checkpoints, config_files, configs
+from dfl.cli.checkpoints import Trained
+from dfl.cli.configs import mapping
 from dfl.data.decoding import escaped
 from dfl.errors import UserError
-from dfl.training.checkpoint import previous
+from dfl.runs.checkpoint import previous
 
 #: Flags that may stand without a value.
 ALONE = ("-h", "--help", "--print_config", "--overwrite")
@@ -76,12 +76,12 @@ def plan(words: list[str]) -> Plan:
         if flag == "":
             made.paths.append(_positional(verb, str(value)))
         elif flag in ("-c", "--config"):
-            made.configs.append(config.find(str(value)))
+            made.configs.append(configs.find(str(value)))
         else:
             before = made.value(flag)
             if before is not None and value != before and not flag.endswith("+"):
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
-            made.typed.append((flag, config.find(value) if value and value.endswith(".yaml") else value))
+            made.typed.append((flag, configs.find(value) if value and value.endswith(".yaml") else value))
     made.layers, made.mended = config_files.read(made.configs)
     config_files.leave_sources_out(made.configs, made.layers, made.mended, made.value("--data"))
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
@@ -271,9 +271,9 @@ def _class_of(value: Any) -> str:
 def _class_path(value: Any) -> str:
     """Return the class in the value of ``model`` or ``data``: a name, a path, a mapping or a YAML file."""
     if isinstance(value, str) and value.endswith(".yaml"):
-        value = config.read(value)
+        value = configs.read(value)
     elif isinstance(value, str) and value.startswith("{"):
-        value = config.plain(value, "what is typed")
+        value = configs.plain(value, "what is typed")
     if isinstance(value, dict):
         value = value.get("class_path", "")
     return str(value or "")

@@ -11,7 +11,7 @@ from typing import Any
 
 from dfl.errors import UserError, near, refused
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]
 #: Where configs live: the source checkout first, then the copy that ships inside the wheel.
 ROOTS = [
     root

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from dfl.training.checkpoint import read_checkpoint
+from dfl.runs.checkpoint import read_checkpoint
 
 
 class StartFrom(pl.Callback):

@@ -21,8 +21,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from dfl.ranks import largest, may_ask
-from dfl.training.checkpoint import refused
+from dfl.distributed import largest, may_ask
+from dfl.runs.checkpoint import refused
 
 
 class KeepLast(Checkpoint):

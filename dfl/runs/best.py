@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from dfl.training.checkpoint import refused
+from dfl.runs.checkpoint import refused
 
 #: What ModelCheckpoint remembers of the best.
 RECORD = ("best_k_models", "kth_best_model_path", "kth_value", "best_model_path", "best_model_score")

@@ -16,8 +16,8 @@ from dfl.detectors.loading import Contents, examine
 from dfl.errors import UserError, near
 from dfl.runs import settings
 from dfl.runs.archive import distrusted
+from dfl.runs.checkpoint import newest_whole, read_checkpoint
 from dfl.runs.plain import Misfit, arguments, untrusted
-from dfl.training.checkpoint import newest_whole, read_checkpoint
 
 #: Settings of the trainer that belong to a run and not to the machine; a resumed run takes them up again.
 RUN_SETTINGS = (
