@@ -25,6 +25,7 @@ MAY = {
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
     "data": {"config", "page", "runs", "terminal", "verbs"},  # the data tools look configs up by name and write pages
+    "tools": {"config", "data", "page", "runs", "terminal", "verbs"},
     "training": {"metrics", "evaluation", "runs", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
     "evaluation": {"metrics", "data", "detectors", "page", "runs", "terminal"},

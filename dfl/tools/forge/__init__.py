@@ -6,8 +6,8 @@ files of it, row by row and resumable, is make.py. A generator that is a model i
 
 from typing import Any
 
-from dfl.data.forge.make import forge
-from dfl.data.forge.makers import MAKERS, Maker, Scene
+from dfl.tools.forge.make import forge
+from dfl.tools.forge.makers import MAKERS, Maker, Scene
 from dfl.verbs import call
 
 __all__ = ["MAKERS", "Maker", "Scene", "forge", "main"]
