@@ -25,7 +25,8 @@ MAY = {
     "losses": set(),
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
-    "data": {"cli.configs", "cli.verbs", "page", "runs", "terminal"},  # the data tools look configs up, write pages
+    "data": {"runs", "terminal"},
+    "tools": {"cli.configs", "cli.verbs", "data", "page", "runs", "terminal"},  # configs by name, pages
     "training": {"metrics", "evaluation", "runs", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
     "evaluation": {"metrics", "data", "detectors", "page", "runs", "terminal"},

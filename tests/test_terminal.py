@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from dfl.__main__ import one_line
-from dfl.data.tools.check import check
 from dfl.evaluation import figures, matrix, results
+from dfl.tools.check import check
 
 LOOKS_AT_FIGURES = True
 ODD = ["[red]x", "[/]", "[link=http://x]y[/link]", ":smile:", "[bold", "a\\[b]"]

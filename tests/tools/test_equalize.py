@@ -13,12 +13,12 @@ from dfl.__main__ import main
 from dfl.data import Folder, Table, Transform
 from dfl.data.decoding import read_image
 from dfl.data.masks import load_mask
-from dfl.data.tools import equalize as module
-from dfl.data.tools.equalize import equalize
-from dfl.data.tools.facts import measure
-from dfl.data.tools.given import open_sources
-from dfl.data.tools.given import rows as rows_of
 from dfl.errors import UserError
+from dfl.tools import equalize as module
+from dfl.tools.equalize import equalize
+from dfl.tools.facts import measure
+from dfl.tools.given import open_sources
+from dfl.tools.given import rows as rows_of
 
 
 def picture(path: Path, width: int, height: int, seed: int = 0, **words: object) -> np.ndarray:

@@ -23,11 +23,11 @@ from dfl.data.containers import frame_count
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import parquet_file
-from dfl.data.tools.work import Workers, making
+from dfl.data.workers import Workers, making
 from dfl.errors import UserError, first_line, near
 from dfl.runs.files import whole, write
+from dfl.tools.given import open_sources, rows
+from dfl.tools.output import parquet_file
 
 _HAS_YUNET = RequirementCache("opencv-python-headless>=4.8") or RequirementCache("opencv-python>=4.8")
 #: Longest side of what the face detector looks at, in pixels: YuNet was made for faces of 10 to 300.

@@ -21,12 +21,12 @@ from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, split
 from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import BadImages, Output, fingerprint
-from dfl.data.tools.pixels import centre, encoded, shorter_to
-from dfl.data.tools.work import Workers, making
+from dfl.data.workers import Workers, making
 from dfl.errors import UserError
 from dfl.runs.files import whole, write
+from dfl.tools.given import open_sources, rows
+from dfl.tools.output import BadImages, Output, fingerprint
+from dfl.tools.pixels import centre, encoded, shorter_to
 
 #: Its table; ``origin`` is what an image was made from.
 SCHEMA = pa.schema([*ROW_SCHEMA, ("set", pa.string()), ("origin", pa.string())])

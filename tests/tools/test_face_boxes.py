@@ -12,8 +12,8 @@ from PIL import Image
 
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
-from dfl.data.tools.faces import faces, grown, read_boxes
 from dfl.errors import UserError
+from dfl.tools.faces import faces, grown, read_boxes
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_a_detector_is_asked_at_its_size_and_answers_in_pixels(crowd: Path, monk
             h, w = image.shape[:2]
             return 1, np.array([[w / 4, h / 4, w / 2, h / 2, *[0] * 10, 0.9]], np.float32)
 
-    monkeypatch.setattr("dfl.data.tools.faces._yunet", lambda weights: Fake())
-    monkeypatch.setattr("dfl.data.tools.faces.LOOK", 40)
+    monkeypatch.setattr("dfl.tools.faces._yunet", lambda weights: Fake())
+    monkeypatch.setattr("dfl.tools.faces.LOOK", 40)
     (crowd.parent / "yunet.onnx").write_bytes(b"x")
     file = faces(
         [str(crowd)],

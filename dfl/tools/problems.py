@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dfl.data.tools.leak import FOLDS, Score
+from dfl.tools.leak import FOLDS, Score
 
 #: A leak whose interval begins above this is an error; above 0.5, a warning.
 STRONG = 0.6

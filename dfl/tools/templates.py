@@ -15,10 +15,10 @@ from PIL import Image
 from dfl.data.decoding import DecodeError, image_size
 from dfl.data.locators import read_bytes
 from dfl.data.masks import load_mask
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.work import Workers, making
+from dfl.data.workers import Workers, making
 from dfl.errors import UserError
 from dfl.runs.files import write
+from dfl.tools.given import open_sources, rows
 
 
 def templates(

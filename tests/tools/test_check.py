@@ -12,10 +12,10 @@ from PIL import Image
 
 from dfl.__main__ import main
 from dfl.data.sources.base import to_table
-from dfl.data.tools import twins
-from dfl.data.tools.check import check
-from dfl.data.tools.leak import bits_per_pixel, leak
 from dfl.errors import UserError
+from dfl.tools import twins
+from dfl.tools.check import check
+from dfl.tools.leak import bits_per_pixel, leak
 
 
 def picture(seed: int, side: int = 48) -> Image.Image:

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dfl.data.forge import makers
-from dfl.data.forge.shapes import Kind, files_in
 from dfl.data.locators import split
 from dfl.data.mask_sets import MOST, of_masks, with_mask_rules
 from dfl.data.sources.base import SPLIT_NAMES, TIES
 from dfl.data.splits import assign, components
 from dfl.errors import UserError
+from dfl.tools.forge import makers
+from dfl.tools.forge.shapes import Kind, files_in
 
 #: Donors that are drawn for each fake: the next is taken where one cannot be used.
 DONORS = 4

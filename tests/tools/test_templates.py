@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from dfl.__main__ import main
-from dfl.data.tools.templates import principal, templates
 from dfl.errors import UserError
+from dfl.tools.templates import principal, templates
 
 
 def masks(root: Path, shares: np.ndarray) -> None:

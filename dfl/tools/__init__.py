@@ -36,6 +36,6 @@ def main(argv: list[str]) -> Any:
     verb, *words = argv
     if verb not in VERBS:
         raise UserError(f"no verb {verb!r} of `dfl data`" + near(verb, list(VERBS)))
-    run: Callable[..., Any] = getattr(import_module(f"dfl.data.tools.{verb}"), verb)
+    run: Callable[..., Any] = getattr(import_module(f"dfl.tools.{verb}"), verb)
     first = ("sources", "+", "Data configs, folders, tables.")
     return call(run, words, f"dfl data {verb}", VERBS[verb], first)

@@ -10,7 +10,7 @@ from dfl import page as html
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
-from dfl.data.tools.leak import bits_per_pixel
+from dfl.tools.leak import bits_per_pixel
 
 #: Values of a column that are drawn, names that are listed, and pictures of a kind.
 MOST_BARS, MOST_NAMES, MOST_PICTURES = 12, 50, 7

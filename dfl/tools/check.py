@@ -22,17 +22,17 @@ from rich.table import Table as RichTable
 from dfl.data import csv_files
 from dfl.data.sources.base import TIES
 from dfl.data.text_columns import put
-from dfl.data.tools.check_page import page
-from dfl.data.tools.facts import SCAN_SCHEMA, need_imagehash
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.leak import Score, leak
-from dfl.data.tools.problems import Problem, problems
-from dfl.data.tools.scan import read_by, scanned, unclear
-from dfl.data.tools.twins import Twins, exact, near
-from dfl.data.tools.work import making
+from dfl.data.workers import making
 from dfl.errors import UserError, visible
 from dfl.runs.files import write
 from dfl.terminal import console
+from dfl.tools.check_page import page
+from dfl.tools.facts import SCAN_SCHEMA, need_imagehash
+from dfl.tools.given import open_sources, rows
+from dfl.tools.leak import Score, leak
+from dfl.tools.problems import Problem, problems
+from dfl.tools.scan import read_by, scanned, unclear
+from dfl.tools.twins import Twins, exact, near
 
 #: Columns whose values are counted by class.
 COUNTED = ("set", "split", "generator", "family", "method", "group", "compression", "format", "mode", "quality", "size")

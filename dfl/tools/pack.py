@@ -26,12 +26,12 @@ from dfl.data.locators import load_image, read_bytes, split
 from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.sources.packed import INDEX, RECORD
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import BadImages, Output, fingerprint
-from dfl.data.tools.pixels import encoded, shorter_to
-from dfl.data.tools.work import Workers, making
+from dfl.data.workers import Workers, making
 from dfl.errors import UserError
 from dfl.runs.files import whole, write
+from dfl.tools.given import open_sources, rows
+from dfl.tools.output import BadImages, Output, fingerprint
+from dfl.tools.pixels import encoded, shorter_to
 
 #: Rows of a batch of a shard: what is in memory at once while a shard is written.
 BATCH = 64

@@ -12,12 +12,12 @@ from scipy.io import savemat
 
 from dfl.__main__ import main
 from dfl.data import Table
+from dfl.data import workers as work
 from dfl.data.decoding import DecodeError, read_image
-from dfl.data.forge import MAKERS, Maker, Scene, forge, make, shapes
-from dfl.data.forge.makers import blended, recoloured
 from dfl.data.masks import load_mask
-from dfl.data.tools import work
 from dfl.errors import UserError
+from dfl.tools.forge import MAKERS, Maker, Scene, forge, make, shapes
+from dfl.tools.forge.makers import blended, recoloured
 
 Rows = list[dict[str, str]]
 

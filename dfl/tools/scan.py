@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from dfl.data.locators import split
 from dfl.data.mask_sets import rule_of, with_mask_rules
-from dfl.data.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import parquet_file
-from dfl.data.tools.work import Workers, making
+from dfl.data.workers import Workers, making
 from dfl.errors import UserError, visible
 from dfl.runs.files import whole
+from dfl.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
+from dfl.tools.given import open_sources, rows
+from dfl.tools.output import parquet_file
 
 #: Rows of a part: what is lost at most when the scan is cut off.
 PART = 2048

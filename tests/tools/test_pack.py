@@ -20,10 +20,10 @@ from dfl.data.decoding import DecodeError, read_image
 from dfl.data.locators import load_image, read_bytes
 from dfl.data.masks import load_mask
 from dfl.data.sources import Packed
-from dfl.data.tools import pack as module
-from dfl.data.tools.pack import pack
 from dfl.detectors import Baseline
 from dfl.errors import UserError
+from dfl.tools import pack as module
+from dfl.tools.pack import pack
 
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from dfl.data.sources.base import TIES
 from dfl.data.splits import assign, components
 from dfl.data.text_columns import put
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.output import parquet_file
-from dfl.data.tools.work import making
+from dfl.data.workers import making
 from dfl.errors import UserError, near
 from dfl.runs.files import whole
+from dfl.tools.given import open_sources, rows
+from dfl.tools.output import parquet_file
 
 
 def split(

@@ -296,5 +296,5 @@ def find(name: str) -> Maker:
     except (ImportError, AttributeError) as error:
         raise UserError(f"--makers: {name} cannot be imported: {error}") from error
     if not isinstance(found, Maker):
-        raise UserError(f"--makers: {name} is no Maker (dfl.data.forge.Maker), but {type(found).__name__}")
+        raise UserError(f"--makers: {name} is no Maker (dfl.tools.forge.Maker), but {type(found).__name__}")
     return found

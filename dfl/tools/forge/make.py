@@ -26,15 +26,15 @@ from PIL import Image
 
 from dfl.data import csv_files
 from dfl.data.decoding import DecodeError
-from dfl.data.forge import plan
-from dfl.data.forge.makers import Scene, blended, find, named
-from dfl.data.forge.shapes import Kind, draw, shrunk
-from dfl.data.forge.sheet import contact_sheet
 from dfl.data.locators import load_image
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.work import Workers, making
+from dfl.data.workers import Workers, making
 from dfl.errors import UserError
 from dfl.runs.files import write
+from dfl.tools.forge import plan
+from dfl.tools.forge.makers import Scene, blended, find, named
+from dfl.tools.forge.shapes import Kind, draw, shrunk
+from dfl.tools.forge.sheet import contact_sheet
+from dfl.tools.given import open_sources, rows
 
 #: Goes up when the same arguments would give other pictures.
 VERSION = 1

@@ -10,12 +10,12 @@ from PIL import Image
 
 from dfl.__main__ import main
 from dfl.data import Table
-from dfl.data.tools import facts
-from dfl.data.tools import scan as module
-from dfl.data.tools.given import open_sources, rows
-from dfl.data.tools.scan import scan
-from dfl.data.tools.split import split
 from dfl.errors import UserError
+from dfl.tools import facts
+from dfl.tools import scan as module
+from dfl.tools.given import open_sources, rows
+from dfl.tools.scan import scan
+from dfl.tools.split import split
 
 
 def test_facts_of_files(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_scan_reads_only_what_changed_and_does_not_depend_on_processes(
     bad.write_bytes((faces / "fake" / "04.png").read_bytes())
     measured: list[str] = []
     real = facts.measure
-    monkeypatch.setattr("dfl.data.tools.scan.measure", lambda path, *more: measured.append(path) or real(path, *more))
+    monkeypatch.setattr("dfl.tools.scan.measure", lambda path, *more: measured.append(path) or real(path, *more))
     table = pq.read_table(scan([str(tmp_path / "set")], "1.parquet", workers=1, progress=False))
     assert measured == [str(bad)]
     assert set(table["error"].to_pylist()) == {""}

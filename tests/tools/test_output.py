@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dfl.__main__ import main
-from dfl.data.tools import work
+from dfl.data import workers as work
 from dfl.runs import files
 from dfl.runs.files import claimed
 
