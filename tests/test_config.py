@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dfl import argv, config
+from dfl.benchmark.sweep import read as read_sweep
 from dfl.data.tools.given import open_sources
 from dfl.errors import UserError
-from dfl.matrix import read as read_sweep
 
 WEB = "".join(
     f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefg", "bcdefgh", strict=True)

@@ -15,19 +15,18 @@ MAY = {
     "ranks": set(),
     "hub": set(),
     "orphans": set(),
-    "page": set(),
     "terminal": set(),
     "verbs": set(),  # a function as a verb; those of data and the audit
     "runs": set(),  # what a run leaves behind
-    "matrix": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "runs", "verbs"},
-    "audit": {"argv", "cli", "config", "evaluation", "runs", "verbs"},
+    "benchmark": {"argv", "checkpoints", "cli", "config", "data", "evaluation", "runs", "terminal", "verbs"},
+    "fairness": {"argv", "cli", "config", "evaluation", "metrics", "runs", "terminal", "verbs"},
     "losses": set(),
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
-    "data": {"config", "page", "runs", "terminal", "verbs"},  # the data tools look configs up by name and write pages
+    "data": {"config", "evaluation", "runs", "terminal", "verbs"},  # its tools look configs up and write pages
     "training": {"metrics", "evaluation", "runs", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
-    "evaluation": {"metrics", "data", "detectors", "page", "runs", "terminal"},
+    "evaluation": {"metrics", "data", "detectors", "runs", "terminal"},
     "mistakes": {"config", "data", "detectors"},
     "checkpoints": {"data", "detectors", "runs", "training"},
     "config_files": {"config"},

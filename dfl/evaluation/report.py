@@ -15,10 +15,10 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from dfl.evaluation import figures, results
+from dfl.evaluation.html import document, image, text, thumbnail
+from dfl.evaluation.html import table as html_table
 from dfl.metrics import GroupFairness
 from dfl.metrics.classes import MEASURES
-from dfl.page import document, image, text, thumbnail
-from dfl.page import table as html_table
 from dfl.ranks import is_cut
 from dfl.runs.files import claimed, write
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dfl import page as html
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
 from dfl.data.tools.leak import bits_per_pixel
+from dfl.evaluation import html
 
 #: Values of a column that are drawn, names that are listed, and pictures of a kind.
 MOST_BARS, MOST_NAMES, MOST_PICTURES = 12, 50, 7
