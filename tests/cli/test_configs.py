@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from dfl.benchmark.sweep import read as read_sweep
 from dfl.cli import arguments, configs
-from dfl.tools.given import open_sources
 from dfl.errors import UserError
-from dfl.matrix import read as read_sweep
 from dfl.tools.given import open_sources
 
 WEB = "".join(

@@ -13,9 +13,9 @@ from typing import Any
 from dfl.cli.verbs import call
 from dfl.errors import UserError
 from dfl.evaluation import results
-from dfl.evaluation.audit import examine
-from dfl.evaluation.audit_page import page, show
 from dfl.evaluation.scores import read
+from dfl.fairness.examine import examine
+from dfl.fairness.page import page, show
 from dfl.runs.files import claimed, write
 
 #: Options of the audit itself; with a checkpoint, all others are those of ``predict``.

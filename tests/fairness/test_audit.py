@@ -14,15 +14,15 @@ import pytest
 import torch
 from scipy import stats
 
-from dfl import audit as verb
-from dfl import page
 from dfl.__main__ import main
 from dfl.cli import app
 from dfl.data import csv_files
 from dfl.errors import UserError
-from dfl.evaluation import resample
-from dfl.evaluation.audit import examine, interval
+from dfl.evaluation import html as page
 from dfl.evaluation.scores import Scores, read
+from dfl.fairness import audit as verb
+from dfl.fairness import resample
+from dfl.fairness.examine import examine, interval
 from dfl.metrics import GroupFairness, attributes
 from dfl.metrics import auroc as exact_auroc
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from dfl.evaluation import resample
 from dfl.evaluation.scores import Scores
+from dfl.fairness import resample
 from dfl.metrics import attributes, auroc
 from dfl.metrics.fairness import TOGETHER, VERDICTS, GroupFairness, rates, verdict_gaps
 

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from dfl.data import csv_files
 from dfl.evaluation import results
-from dfl.page import alone, document, heat_map, text
-from dfl.page import table as html_table
+from dfl.evaluation.html import alone, document, heat_map, text
+from dfl.evaluation.html import table as html_table
 from dfl.runs import files
 from dfl.terminal import console
 

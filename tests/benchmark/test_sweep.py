@@ -14,13 +14,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from dfl import matrix, page
 from dfl.__main__ import main
+from dfl.benchmark import sweep as matrix
+from dfl.benchmark.matrix import Row, lines, summary
 from dfl.cli import app
 from dfl.data import Table
 from dfl.data.sources import Only
 from dfl.errors import UserError
-from dfl.evaluation.matrix import Row, lines, summary
+from dfl.evaluation import html as page
 
 GENERATORS = ("v1.4", "lama", "ldm")
 WORDS = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from dfl import page as html
+from dfl.evaluation import html
 from dfl.evaluation.results import FAIRNESS
 from dfl.metrics.fairness import TOGETHER
 from dfl.terminal import console
@@ -27,7 +27,7 @@ def page(found: Mapping[str, Any], source: str) -> str:
     """Return the whole page.
 
     Args:
-        found: of `dfl.evaluation.audit.examine`.
+        found: of `dfl.fairness.examine.examine`.
         source: where the scores are from.
     """
     said = "".join(f'<li class="{f["severity"]}">{html.text(f["text"])}</li>' for f in found["findings"])

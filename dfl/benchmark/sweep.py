@@ -167,7 +167,7 @@ def run(sweep: Sweep, words: Sequence[str]) -> dict[str, Any]:
         UserError: If a run of this name was trained with other settings, a metric is none of those measured, or the
             output cannot be written.
     """
-    from dfl.evaluation import matrix
+    from dfl.benchmark import matrix
 
     _check(sweep)
     runs = list(_runs(sweep))
