@@ -15,6 +15,7 @@ from dfl.cli import checkpoints, config_files, configs
 from dfl.cli.checkpoints import Trained
 from dfl.cli.configs import mapping
 from dfl.data.decoding import escaped
+from dfl.detectors.renamed import NEW, OLD, renamed
 from dfl.errors import UserError
 from dfl.runs.checkpoint import previous
 
@@ -83,12 +84,31 @@ def plan(words: list[str]) -> Plan:
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
             made.typed.append((flag, configs.find(value) if value and value.endswith(".yaml") else value))
     made.layers, made.mended = config_files.read(made.configs)
+    _rename_arguments(made)
     config_files.leave_sources_out(made.configs, made.layers, made.mended, made.value("--data"))
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
         return made
     made.root = Path(_word(made, "root") or ".").expanduser()
     _find_run(made)
     return made
+
+
+def _rename_arguments(made: Plan) -> None:
+    """Put today's names in place of old ones in the configs, and say so."""
+    for name, layer in zip(made.configs, made.layers, strict=True):
+        model = mapping(layer.get("model"))
+        if OLD.isdisjoint(mapping(model.get("init_args"))):
+            continue
+        layer["model"] = model | {"init_args": renamed(model["init_args"], model.get("class_path"))}
+        made.mended.add(name)
+        made.notes.append(
+            f"note: {name} has losses as older versions name them; now they are criterion: "
+            f"{json.dumps(layer['model']['init_args']['criterion'])}"
+        )
+    for flag, _ in made.typed:
+        old = flag.removeprefix("--model.").removeprefix("init_args.")
+        if old in OLD:
+            raise UserError(f"{flag} is now --model.criterion, with {'.'.join(('--model.criterion', NEW[old]))}")
 
 
 def arrange(made: Plan) -> list[str]:
