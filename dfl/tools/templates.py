@@ -15,10 +15,10 @@ from PIL import Image
 from dfl.data.decoding import DecodeError, image_size
 from dfl.data.locators import read_bytes
 from dfl.data.masks import load_mask
-from dfl.data.workers import Workers, making
 from dfl.errors import UserError
-from dfl.runs.files import write
-from dfl.tools.given import open_sources, rows
+from dfl.runs.files import claimed, write
+from dfl.runs.workers import Workers
+from dfl.tools.sources import read_rows
 
 
 def templates(
@@ -56,13 +56,13 @@ def templates(
         raise UserError(f"-o {output} must end in .npz")
     if side < 2 or not 1 <= components < side * side:
         raise UserError(f"--components {components} and --side {side}: take at least 1 and 2, and fewer than cells")
-    table = rows(open_sources(sources, root), decide=True)
-    known = pc.or_(pc.not_equal(table["mask"], ""), pc.match_substring(table["mask_rule"].cast("string"), "all"))
+    table = read_rows(sources, root, mask_rules=True)
+    masked = pc.or_(pc.not_equal(table["mask"], ""), pc.match_substring(table["mask_rule"].cast("string"), "all"))
     here = pc.is_in(table["split"].cast("string"), pc.cast([split, ""], "string"))
-    table = table.filter(pc.and_(pc.and_(pc.equal(table["label"], 1), known), here))
+    table = table.filter(pc.and_(pc.and_(pc.equal(table["label"], 1), masked), here))
     jobs = zip(*(table[name].cast("string").to_pylist() for name in ("path", "mask", "mask_rule")), strict=True)
     total, products, count = np.zeros(side * side), np.zeros((side * side,) * 2), 0
-    with making("the templates", file), Workers(len(table), "masks", workers, progress) as pool:
+    with claimed(file), Workers(len(table), "masks", workers, progress) as pool:
         for small, wrong in pool.map(_shrunk, ((*job, side) for job in jobs)):
             if wrong:
                 raise UserError(f"{wrong}; `dfl data check` lists all of that kind")
@@ -70,17 +70,17 @@ def templates(
                 total, products, count = total + small, products + np.outer(small, small), count + 1
     if count <= components:
         raise UserError(f"{components} components need more masks of fakes than that, and {split} has {count}")
-    found = principal(total / count, products / count, components)
-    shapes = {name: found[name].astype(np.float32).reshape(-1, side, side) for name in ("components", "mean")}
+    result = principal(total / count, products / count, components)
+    shapes = {name: result[name].astype(np.float32).reshape(-1, side, side) for name in ("components", "mean")}
     buffer = io.BytesIO()
-    np.savez(buffer, components=shapes["components"], mean=shapes["mean"][0], explained=found["share"], masks=count)
+    np.savez(buffer, components=shapes["components"], mean=shapes["mean"][0], explained=result["share"], masks=count)
     write(file, buffer.getvalue())
-    print(f"{file}: {count:,} masks; {components} components hold {found['share'].sum():.1%} of their variance")
+    print(f"{file}: {count:,} masks; {components} components explain {result['share'].sum():.1%} of their variance")
     return file
 
 
 def principal(mean: np.ndarray, second: np.ndarray, components: int) -> dict[str, np.ndarray]:
-    """Return the principal components of what has these moments, all float64.
+    """Return the principal components of data with these moments, all float64.
 
     Args:
         mean: (D,).
@@ -89,7 +89,7 @@ def principal(mean: np.ndarray, second: np.ndarray, components: int) -> dict[str
 
     Returns:
         ``mean`` (D,); ``components`` (K, D), each times the standard deviation along it, its largest value positive;
-        ``share`` (K,) of the variance that each holds.
+        ``share`` (K,) of the variance that each explains.
     """
     variance, vectors = np.linalg.eigh(second - np.outer(mean, mean))
     variance, vectors = variance[::-1].clip(min=0), vectors.T[::-1][:components]

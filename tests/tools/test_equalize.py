@@ -16,9 +16,8 @@ from dfl.data.masks import load_mask
 from dfl.errors import UserError
 from dfl.tools import equalize as module
 from dfl.tools.equalize import equalize
-from dfl.tools.facts import measure
-from dfl.tools.given import open_sources
-from dfl.tools.given import rows as rows_of
+from dfl.tools.file_facts import measure
+from dfl.tools.sources import read_rows
 
 
 def picture(path: Path, width: int, height: int, seed: int = 0, **words: object) -> np.ndarray:
@@ -74,9 +73,9 @@ def test_both_classes_are_written_the_same_way(tmp_path: Path) -> None:
     record = json.loads((table.parent / "equalize.json").read_text())
     assert record["counts"] == {"train": {"real": 4, "fake": 4}, "test": {"real": 2, "fake": 2}}
     assert record["left_out"] == []
-    assert {"settings", "versions", "date"} <= record.keys()
+    assert {"settings", "versions"} <= record.keys()
     assert pq.read_table(table)["origin"][0].as_py() == "in/r0.jpg"
-    given = rows_of(open_sources([str(table.parent)]))  # the folder, named to another verb, is read by its table
+    given = read_rows([str(table.parent)])  # the folder, named to another verb, is read by its table
     assert given["generator"].to_pylist().count("sd") == 6
 
 
@@ -121,7 +120,7 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
     biased(tmp_path)
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("all")
-    with pytest.raises(UserError, match=r"mine holds something else; give -o a new folder"):
+    with pytest.raises(UserError, match=r"mine holds something else; give a new folder"):
         equalize(["set.csv"], "mine", size=64, progress=False)
     assert files(Path("mine")) == {"thesis.txt": b"all"}
     assert not list(tmp_path.glob(".*"))

@@ -11,10 +11,10 @@ from PIL import Image
 from dfl.__main__ import main
 from dfl.data import Table
 from dfl.errors import UserError
-from dfl.tools import facts
+from dfl.tools import file_facts as facts
 from dfl.tools import scan as module
-from dfl.tools.given import open_sources, rows
 from dfl.tools.scan import scan
+from dfl.tools.sources import read_rows
 from dfl.tools.split import split
 
 
@@ -83,19 +83,19 @@ def test_a_killed_scan_goes_on(faces: Path, tmp_path: Path) -> None:
 
 
 def test_sources_by_word(faces: Path, tmp_path: Path) -> None:
-    table = rows(open_sources([str(faces)]))
+    table = read_rows([str(faces)])
     assert len(table) == 60
     assert set(table["set"].to_pylist()) == {faces.resolve().name}
-    plain = rows(open_sources([str(faces / "real")]))
+    plain = read_rows([str(faces / "real")])
     assert set(plain["label"].to_pylist()) == {-1}
-    table = rows(open_sources(["data/folder.yaml"], root=str(faces)))
+    table = read_rows(["data/folder.yaml"], str(faces))
     assert {s: table["split"].to_pylist().count(s) for s in ("train", "val", "test")} == {
         "train": 42,
         "val": 6,
         "test": 12,
     }
     with pytest.raises(UserError, match=r"no config 'data/foldr.yaml'.*data/folder.yaml"):
-        open_sources(["data/foldr.yaml"])
+        read_rows(["data/foldr.yaml"])
 
 
 def test_split_keeps_identities_whole(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,8 @@ stands in front of the camera and where the light comes from. `draw` paints the 
 body, neck, hair behind the head, head, features, hair in front, glasses. The head is shaded like an ellipsoid under one
 lamp, and skin, hair and background carry 1/f texture, whose power falls with frequency as it does in photographs.
 
-The two made-up attributes of a person are the colour of the shirt (four) and glasses (two). Together they are the eight
-groups of the data set. Both can be seen in the picture and say nothing about real or fake.
+The two attributes of a person are the shirt (four colours) and the eyes (bare or behind glasses). Their eight
+intersections are the groups of the data set. Both can be seen in the picture and say nothing about real or fake.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ SHIRTS = {
     "plum": (0.48, 0.22, 0.46),
     "moss": (0.38, 0.48, 0.22),
 }
-GLASSES = ("bare", "glasses")
-GROUPS = tuple(f"{shirt}-{eye}" for shirt in SHIRTS for eye in GLASSES)
+EYES = ("bare", "glasses")
+GROUPS = tuple((shirt, eyes) for shirt in SHIRTS for eyes in EYES)
 
 _SKIN = np.array([(0.97, 0.82, 0.72), (0.88, 0.68, 0.54), (0.72, 0.51, 0.37), (0.50, 0.33, 0.23), (0.34, 0.22, 0.16)])
 _HAIR = {
@@ -54,7 +54,8 @@ _WALL = {
 class Person:
     """One identity. Lengths are in units of half the picture's width, colours are RGB in [0, 1]."""
 
-    group: str
+    shirt: str
+    eyes: str
     style: str
     hair: str
     iris: str
@@ -88,12 +89,13 @@ class Pose:
     wall_tone: float
 
 
-def make_person(rng: Rng, group: str) -> Person:
-    """Draw an identity of a group; everything but shirt and glasses is free of the group."""
+def make_person(rng: Rng, shirt: str, eyes: str) -> Person:
+    """Draw an identity of a group; everything but the two attributes is independent of the group."""
     tone = rng.uniform(0, len(_SKIN) - 1)
     skin = [float(np.interp(tone, range(len(_SKIN)), _SKIN[:, c])) for c in range(3)]
     return Person(
-        group=group,
+        shirt=shirt,
+        eyes=eyes,
         style=str(rng.choice(_STYLES, p=(0.35, 0.30, 0.22, 0.13))),
         hair=str(rng.choice(list(_HAIR))),
         iris=str(rng.choice(list(_IRIS))),
@@ -133,9 +135,8 @@ def make_pose(rng: Rng) -> Pose:
 def caption(person: Person, pose: Pose) -> str:
     """Say what the picture shows. The same words for real and fake."""
     hair = "a shaved head" if person.style == "shaved" else f"{person.style} {person.hair} hair"
-    shirt, eyes = person.group.split("-")
-    cloth = f"a striped {shirt} shirt" if person.stripes else f"{'an' if shirt == 'amber' else 'a'} {shirt} shirt"
-    worn = f"glasses and {cloth}" if eyes == "glasses" else cloth
+    article = "a striped" if person.stripes else "an" if person.shirt == "amber" else "a"
+    worn = f"{'glasses and ' * (person.eyes == 'glasses')}{article} {person.shirt} shirt"
     face = "smiling" if pose.smile > 0.45 else "calm"
     return f"A {face} person with {hair} and {person.iris} eyes, wearing {worn}, before a {pose.wall} wall."
 
@@ -223,7 +224,7 @@ def draw(person: Person, pose: Pose, rng: Rng, size: int) -> Array:
     _head(image, f, person, pose, grain)
     _features(image, f, person, pose)
     _hair_front(image, f, person, hair, strands)
-    if person.group.endswith("glasses"):
+    if person.eyes == "glasses":
         _glasses(image, f, person, pose)
     return np.clip(image, 0, 1.2)
 
@@ -240,7 +241,7 @@ def _wall(f: Frame, pose: Pose, rng: Rng, size: int) -> Array:
 
 def _body(image: Array, f: Frame, person: Person, grain: Array) -> None:
     skin = np.asarray(person.skin, np.float32)
-    cloth = np.asarray(SHIRTS[person.group.split("-")[0]], np.float32)
+    cloth = np.asarray(SHIRTS[person.shirt], np.float32)
     folds = 1 + 0.10 * np.roll(grain, 17, 0) - 0.25 * np.abs(f.u)
     if person.stripes:
         folds = folds * (1 + 0.22 * np.sign(np.sin(f.v * 46)))

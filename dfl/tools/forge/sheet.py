@@ -1,4 +1,4 @@
-"""A sheet of pictures to look at: what was made, beside what it was made of."""
+"""A sheet of pictures to look at: the fakes of a set beside their originals."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from dfl.data.decoding import read_image
 from dfl.data.masks import load_mask
@@ -15,7 +14,7 @@ from dfl.data.masks import load_mask
 TINT = (213, 94, 0)
 
 
-def contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 24, side: int = 160) -> Image.Image:
+def contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 24, side: int = 160) -> np.ndarray:
     """Show fakes of a set, spread evenly over its table.
 
     Args:
@@ -25,7 +24,7 @@ def contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 24, 
         side: Longer side of each picture, in pixels.
 
     Returns:
-        Of each fake four pictures: the original, the fake, its mask, and the fake under the tint of its mask.
+        uint8 (H, W, 3): of each fake the original, the fake, its mask, and the fake under the tint of its mask.
     """
     real = {row["source"]: row["path"] for row in rows if not row["label"]}
     fakes = [row for row in rows if row["label"]]
@@ -34,16 +33,16 @@ def contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 24, 
     if len(strips) % 2:
         strips.append(np.full_like(strips[0], 255))
     lines = [np.concatenate(pair, 1) for pair in zip(strips[::2], strips[1::2], strict=True)]
-    return Image.fromarray(np.concatenate(lines) if lines else np.full((side, side, 3), 255, np.uint8))
+    return np.concatenate(lines) if lines else np.full((side, side, 3), 255, np.uint8)
 
 
 def _strip(folder: Path, original: str, row: Mapping[str, Any], side: int) -> np.ndarray:
     fake = read_image(folder / row["path"])
     mask = load_mask(str(folder / row["mask"]), "max", (fake.shape[1], fake.shape[0]))
     assert mask is not None
-    seen = fake.copy()
-    seen[mask > 0] = (0.55 * seen[mask > 0] + 0.45 * np.array(TINT)).astype(np.uint8)
-    pictures = [read_image(folder / original), fake, mask[..., None].repeat(3, 2), seen]
+    tinted = fake.copy()
+    tinted[mask > 0] = (0.55 * tinted[mask > 0] + 0.45 * np.array(TINT)).astype(np.uint8)
+    pictures = [read_image(folder / original), fake, mask[..., None].repeat(3, 2), tinted]
     strip = np.full((side + 8, 4 * (side + 4) + 8, 3), 255, np.uint8)
     for i, picture in enumerate(pictures):
         height, width = picture.shape[:2]
