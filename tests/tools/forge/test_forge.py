@@ -1,4 +1,4 @@
-"""Forged sets: masks are true, donors stay in their split, nothing but the pixels tells, and a cut-off run goes on."""
+"""Forged sets: masks are true, donors stay in their split, and nothing but the pixels tells."""
 
 import csv
 import hashlib
@@ -15,8 +15,7 @@ from dfl.data import Table
 from dfl.data.decoding import DecodeError, read_image
 from dfl.data.masks import load_mask
 from dfl.errors import UserError
-from dfl.runs import workers as work
-from dfl.tools.forge import MAKERS, Maker, Scene, forge, make, shapes
+from dfl.tools.forge import MAKERS, Maker, Scene, forge, shapes
 from dfl.tools.forge.makers import blended, recoloured
 
 Rows = list[dict[str, str]]
@@ -111,40 +110,12 @@ def test_sources_and_donors_stay_in_their_split(photos: Path, tmp_path: Path) ->
     assert not Path("other").exists()
 
 
-def test_the_same_for_a_seed_however_many_make_it(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "TASK", 6)
+def test_the_same_for_a_seed(photos: Path) -> None:
     words = {"makers": ["splice", "noise"], "max_side": 40}
-    one, two, other = (quick(photos, name, **words, **more)[0] for name, more in (
-        ("one", {"workers": 1}), ("two", {"workers": 2}), ("other", {"seed": 1})
-    ))  # fmt: skip
+    one, two, other = (quick(photos, name, **words, seed=seed)[0] for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert digest(one) == digest(two)
     assert digest(one / "images") != digest(other / "images")
     assert max(Image.open(file).size[0] for file in (one / "images").iterdir()) == 40
-
-
-def test_a_run_that_is_cut_off_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = quick(photos, "whole", makers=["copymove"])
-    real, made, cuts = make._make, [], [7]
-
-    def cut(folder: Path, settings: make.Settings, job: make.plan.Job) -> dict[str, object]:
-        if job.number in cuts:
-            cuts.remove(job.number)
-            raise KeyboardInterrupt
-        made.append(job.number)
-        return real(folder, settings, job)
-
-    monkeypatch.setattr(make, "_make", cut)
-    with pytest.raises(KeyboardInterrupt):
-        quick(photos, "cut", makers=["copymove"])
-    assert not Path("cut").exists()
-    with pytest.raises(UserError, match=r".cut.partial was made with other settings \(seed 0, now 1\)"):
-        quick(photos, "cut", makers=["copymove"], seed=1)
-    root, _ = quick(photos, "cut", makers=["copymove"])
-    assert made == [*range(7), *range(7, 12)]
-    assert digest(root) == digest(whole)
-    assert not Path(".cut.partial").exists()
-    quick(photos, "cut", makers=["copymove"])  # there already: nothing is made
-    assert len(made) == 12
 
 
 def test_refuses_what_it_should(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
