@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from dfl.errors import UserError, visible
 from dfl.runs.files import claimed, write
 from dfl.terminal import console
 from dfl.tools.check_page import page
+from dfl.tools.common import Common
 from dfl.tools.copies import Copies, find_copies
 from dfl.tools.file_facts import SCAN_SCHEMA, need_imagehash
 from dfl.tools.leak import Score, leak
@@ -41,22 +42,18 @@ MARKS = {"error": "✗", "warning": "!", "note": "·", "fine": "✓"}
 def check(
     sources: list[str],
     output: str = "check",
-    root: str | None = None,
     distance: int = 4,
     strict: bool = False,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Look for what is wrong in data sets, and write it down.
 
     Args:
         sources: Data configs, folders, tables; a table that ``dfl data scan`` wrote is taken as it is.
         output: The folder for check.html, check.json, copies.csv and the scan.
-        root: Folder that replaces the root of every source of the configs.
         distance: Bits of 64 by which the perceptual hashes of near copies differ at most, 0 to 16.
         strict: End with an error if anything is wrong, for use in scripts.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The page.
@@ -69,7 +66,7 @@ def check(
     need_imagehash()
     folder = Path(output).expanduser()
     with claimed(folder, inside=True):
-        table = _scan_of(sources, folder, root, workers, progress)
+        table = _scan_of(sources, folder, common)
         findings, copies = examine(table, distance)
         write(folder / "check.json", json.dumps(_plain(findings), indent=1, allow_nan=False))
         write(folder / "copies.csv", csv_files.whole(copies.column_names, copies.to_pylist()))
@@ -81,12 +78,12 @@ def check(
     return folder / "check.html"
 
 
-def _scan_of(sources: list[str], folder: Path, root: str | None, workers: int | None, progress: bool) -> pa.Table:
+def _scan_of(sources: list[str], folder: Path, common: Common) -> pa.Table:
     """Return the scan of all sources; tables that are scans already are not scanned again."""
     scans = [file for word in sources if (file := Path(word).expanduser()) and _is_scan(file)]
     others = [word for word in sources if Path(word).expanduser() not in scans]
     if others:
-        write_scan(read_rows(others, root), folder / "scan.parquet", workers, progress)
+        write_scan(read_rows(others, common.get("root")), folder / "scan.parquet", common)
         scans.append(folder / "scan.parquet")
     table = pa.concat_tables([pq.read_table(file) for file in scans])
     if not len(table):

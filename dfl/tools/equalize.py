@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +25,7 @@ from dfl.errors import UserError
 from dfl.runs.files import write
 from dfl.runs.output_folder import OutputFolder, output_folder
 from dfl.runs.workers import Workers
-from dfl.tools.output import BadImages, fingerprint, write_parquet
+from dfl.tools.common import BadImages, Common, fingerprint, processes, write_parquet
 from dfl.tools.pixels import centre, encoded, shorter_to
 from dfl.tools.sources import read_rows
 
@@ -43,9 +43,7 @@ def equalize(
     quality: int = 95,
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4",
     max_bad: float = 0.01,
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Write the images of both classes anew, the same way, into a new folder with a table and a record.
 
@@ -59,9 +57,7 @@ def equalize(
         quality: Of a JPEG, 1 to 100.
         subsampling: Of a JPEG's chroma.
         max_bad: Largest share of images that may be left out: too small, unreadable, or with an unusable mask.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The table.
@@ -71,7 +67,7 @@ def equalize(
     """
     if size < 16 or not 1 <= quality <= 100:
         raise UserError(f"equalize: size is at least 16 and quality 1 to 100, not {size} and {quality}")
-    table = read_rows(sources, root, mask_rules=True)
+    table = read_rows(sources, common.get("root"), mask_rules=True)
     unlabelled = table.filter(pc.less(table["label"], 0))
     if len(unlabelled):
         first = unlabelled["path"][0]
@@ -81,7 +77,7 @@ def equalize(
     with output_folder(output, "equalize", settings | {"rows": fingerprint(table)}) as folder:
         if not folder.done:
             bad = BadImages(len(table), "max_bad", max_bad)
-            with Workers(len(table), "equalize", workers, progress) as pool:
+            with processes(len(table), "equalize", common) as pool:
                 _fill(folder, table, settings, bad, pool)
         file = folder.folder / "table.parquet"
         print(f"{pq.read_metadata(file).num_rows:,} images in {folder.folder}" + " (they were there)" * folder.done)

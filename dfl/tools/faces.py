@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,7 @@ from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.errors import UserError, first_line, near
 from dfl.runs.files import claimed, write
-from dfl.runs.workers import Workers
-from dfl.tools.output import parquet_file, write_parquet
+from dfl.tools.common import Common, parquet_file, processes, write_parquet
 from dfl.tools.sources import read_rows
 
 _HAS_YUNET = RequirementCache("opencv-python-headless>=4.8") or RequirementCache("opencv-python>=4.8")
@@ -48,9 +47,7 @@ def faces(
     square: bool = True,
     min_score: float = 0.8,
     max_missing: float = 0.05,
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Write a table of faces.
 
@@ -66,9 +63,7 @@ def faces(
         square: Make the box square about its middle, as far as the image goes.
         min_score: Faces of the detector below this score are left out.
         max_missing: Largest share of images without a face that is accepted.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The table's file.
@@ -76,15 +71,8 @@ def faces(
     Raises:
         UserError: If neither boxes nor weights are given or can be read, or too many images have no face.
     """
-    if (boxes is None) == (weights is None):
-        raise UserError("faces come from --boxes (a file of boxes or landmarks) or --weights (YuNet as ONNX): give one")
-    if weights is not None:
-        if not _HAS_YUNET:
-            raise UserError("faces are found by OpenCV: pip install 'dfl[faces]'")
-        if not Path(weights).expanduser().is_file():
-            raise UserError(f"no weights file {weights!r}: download YuNet's ONNX file (OpenCV Zoo) and give its path")
-    of_file = {} if boxes is None else read_boxes(Path(boxes).expanduser())
-    table = read_rows(sources, root)
+    of_file = _boxes_of_file(boxes, weights)
+    table = read_rows(sources, common.get("root"))
     file = parquet_file(output)
     jobs = [
         (path, bits, min_score, weights or of_file.get(os.path.abspath(split(path)[0]), {}))
@@ -92,7 +80,7 @@ def faces(
     ]
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
-    with claimed(file), Workers(len(jobs), "faces", workers, progress) as pool:
+    with claimed(file), processes(len(jobs), "faces", common) as pool:
         for row, result in zip(table.to_pylist(), pool.map(_faces, jobs), strict=True):
             if isinstance(result, str):
                 missing[row["path"]] = result
@@ -101,10 +89,26 @@ def faces(
             in_image = sorted(in_image, key=lambda box: -box[2] * box[3])[: 1 if keep == "largest" else None]
             rows += [boxed(row, grown(box, size, margin, square)) for box in in_image]
         _list_missing(missing, len(table), file, max_missing)
-        schema = pa.schema([*ROW_SCHEMA, ("set", pa.string())])
-        write_parquet(file, pa.Table.from_pylist(rows, schema=schema))
+        write_parquet(file, pa.Table.from_pylist(rows, schema=pa.schema([*ROW_SCHEMA, ("set", pa.string())])))
     print(f"{len(rows):,} faces of {len(table) - len(missing):,} images in {file}")
     return file
+
+
+def _boxes_of_file(boxes: str | None, weights: str | None) -> Boxes:
+    """Return the boxes of a file; none if there are weights.
+
+    Raises:
+        UserError: If not exactly one of both is given, or it cannot be used.
+    """
+    if (boxes is None) == (weights is None):
+        raise UserError("faces come from --boxes (a file of boxes or landmarks) or --weights (YuNet as ONNX): give one")
+    if boxes is not None:
+        return read_boxes(Path(boxes).expanduser())
+    if not _HAS_YUNET:
+        raise UserError("faces are found by OpenCV: pip install 'dfl[faces]'")
+    if not Path(weights or "").expanduser().is_file():
+        raise UserError(f"no weights file {weights!r}: download YuNet's ONNX file (OpenCV Zoo) and give its path")
+    return {}
 
 
 def grown(box: Box, size: tuple[int, int], margin: float, square: bool) -> tuple[int, int, int, int]:
@@ -114,9 +118,7 @@ def grown(box: Box, size: tuple[int, int], margin: float, square: bool) -> tuple
     """
     x, y, w, h = box
     more = 2 * margin * max(w, h)
-    sides = [max(w, h) + more] * 2 if square else [w + more, h + more]
-    if square:
-        sides = [min(sides[0], *size)] * 2
+    sides = [min(max(w, h) + more, *size)] * 2 if square else [w + more, h + more]
     wide, high = (max(1, min(round(side), limit)) for side, limit in zip(sides, size, strict=True))
     left, top = round(x + w / 2 - wide / 2), round(y + h / 2 - high / 2)
     return max(0, min(left, size[0] - wide)), max(0, min(top, size[1] - high)), wide, high

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +28,7 @@ from dfl.errors import UserError
 from dfl.runs.files import whole, write
 from dfl.runs.output_folder import OutputFolder, output_folder
 from dfl.runs.workers import Workers
-from dfl.tools.output import BadImages, fingerprint, write_parquet
+from dfl.tools.common import BadImages, Common, fingerprint, processes, write_parquet
 from dfl.tools.pixels import encoded, shorter_to
 from dfl.tools.sources import read_rows
 
@@ -53,9 +53,7 @@ def pack(
     keep: bool = False,
     shard: int = 4096,
     max_bad: float = 0.01,
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Write the images into shards, the larger ones shrunk, with an index and a record; read by ``Packed``.
 
@@ -69,9 +67,7 @@ def pack(
         keep: Keep the bytes of files that need no shrinking, whatever their format.
         shard: Images of a shard.
         max_bad: Largest share of images that may be left out: unreadable, or with an unusable mask.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The folder.
@@ -83,13 +79,13 @@ def pack(
         raise UserError(
             f"pack: size is at least 16, quality 1 to 100, shard at least 1, not {size}, {quality}, {shard}"
         )
-    table = read_rows(sources, root, mask_rules=True)
+    table = read_rows(sources, common.get("root"), mask_rules=True)
     settings: dict[str, Any] = {"size": size, "encoding": encoding, "keep": keep, "shard": shard}
     settings |= {"quality": quality} if encoding == "jpeg" else {}
     with output_folder(output, "pack", settings | {"rows": fingerprint(table)}) as folder:
         if not folder.done:
             bad = BadImages(len(table), "max_bad", max_bad)
-            with Workers(len(table), "pack", workers, progress) as pool:
+            with processes(len(table), "pack", common) as pool:
                 _fill(folder, table, settings, bad, pool)
     record = json.loads((folder.folder / RECORD).read_text(encoding="utf-8"))
     size_in_all = sum(one["bytes"] for one in record["shards"])

@@ -8,7 +8,7 @@ the rows alone, never on the number of processes.
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,8 @@ from dfl.data.mask_sets import rule_of, with_mask_rules
 from dfl.errors import UserError, visible
 from dfl.runs.files import claimed, whole
 from dfl.runs.workers import Workers
+from dfl.tools.common import Common, parquet_file, processes, write_parquet
 from dfl.tools.file_facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
-from dfl.tools.output import parquet_file, write_parquet
 from dfl.tools.sources import read_rows
 
 #: Rows of a part: what is lost at most when the scan is cut off.
@@ -31,18 +31,14 @@ PART = 2048
 def scan(
     sources: list[str],
     output: str = "table.parquet",
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Write a table of all images: what their sources know, their size, format and hashes, and what cannot be read.
 
     Args:
         sources: Data configs, folders, tables.
         output: The table, a Parquet file; read by ``Table`` like any other.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The file.
@@ -52,7 +48,7 @@ def scan(
     """
     need_imagehash()
     file = parquet_file(output)
-    write_scan(read_rows(sources, root), file, workers, progress)
+    write_scan(read_rows(sources, common.get("root")), file, common)
     table = pq.read_table(file, columns=["set", "label", "path", "mask_values", "error", "mask_error"])
     print(f"{len(table):,} images in {file}")
     for column, what in (("error", "cannot be read"), ("mask_error", "have a mask that cannot be used")):
@@ -78,13 +74,13 @@ def ambiguous_masks(table: pa.Table) -> dict[str, str]:
     return reasons
 
 
-def write_scan(table: pa.Table, file: Path, workers: int | None = None, progress: bool = True) -> None:
+def write_scan(table: pa.Table, file: Path, common: Common) -> None:
     """Measure the images of a table of rows and write the table of ``SCAN_SCHEMA``; see ``scan``."""
     with claimed(file):
         parts = file.with_name(f".{file.name}.parts")
         parts.mkdir(parents=True, exist_ok=True)
         earlier, starts, rules = _earlier(file, parts), range(0, len(table), PART), mask_rules(table)
-        with Workers(len(table), "scan", workers, progress) as pool:
+        with processes(len(table), "scan", common) as pool:
             for i, start in enumerate(starts):
                 rows = table.slice(start, PART)
                 facts = _facts(rows, rules[start : start + PART], earlier, pool)

@@ -11,7 +11,7 @@ from dfl.data.splits import assign, components
 from dfl.data.text_columns import put
 from dfl.errors import UserError, near
 from dfl.runs.files import claimed
-from dfl.tools.output import parquet_file, write_parquet
+from dfl.tools.common import parquet_file, write_parquet
 from dfl.tools.sources import open_sources, rows_of
 
 

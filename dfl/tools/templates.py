@@ -7,6 +7,7 @@ their number.
 
 import io
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pyarrow.compute as pc
@@ -17,7 +18,7 @@ from dfl.data.locators import read_bytes
 from dfl.data.masks import load_mask
 from dfl.errors import UserError
 from dfl.runs.files import claimed, write
-from dfl.runs.workers import Workers
+from dfl.tools.common import Common, processes
 from dfl.tools.sources import read_rows
 
 
@@ -27,9 +28,7 @@ def templates(
     components: int = 10,
     side: int = 19,
     split: str = "train",
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Compute templates from the masks of fakes.
 
@@ -41,9 +40,7 @@ def templates(
         components: How many; the paper takes 10.
         side: Height and width in cells; FFD's maps have 19 at 299 px. Other sizes are resized when they are used.
         split: Whose masks; rows without a split count too.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The file.
@@ -56,13 +53,13 @@ def templates(
         raise UserError(f"-o {output} must end in .npz")
     if side < 2 or not 1 <= components < side * side:
         raise UserError(f"--components {components} and --side {side}: take at least 1 and 2, and fewer than cells")
-    table = read_rows(sources, root, mask_rules=True)
+    table = read_rows(sources, common.get("root"), mask_rules=True)
     masked = pc.or_(pc.not_equal(table["mask"], ""), pc.match_substring(table["mask_rule"].cast("string"), "all"))
     here = pc.is_in(table["split"].cast("string"), pc.cast([split, ""], "string"))
     table = table.filter(pc.and_(pc.and_(pc.equal(table["label"], 1), masked), here))
     jobs = zip(*(table[name].cast("string").to_pylist() for name in ("path", "mask", "mask_rule")), strict=True)
     total, products, count = np.zeros(side * side), np.zeros((side * side,) * 2), 0
-    with claimed(file), Workers(len(table), "masks", workers, progress) as pool:
+    with claimed(file), processes(len(table), "masks", common) as pool:
         for small, wrong in pool.map(_shrunk, ((*job, side) for job in jobs)):
             if wrong:
                 raise UserError(f"{wrong}; `dfl data check` lists all of that kind")

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import cv2
 import numpy as np
@@ -24,11 +24,11 @@ from dfl.errors import UserError
 from dfl.runs.files import write
 from dfl.runs.output_folder import OutputFolder, output_folder
 from dfl.runs.workers import Workers
+from dfl.tools.common import BadImages, Common, processes
 from dfl.tools.forge import plan
 from dfl.tools.forge.makers import Scene, blended, find, named
 from dfl.tools.forge.shapes import Kind, draw, shrunk
 from dfl.tools.forge.sheet import contact_sheet
-from dfl.tools.output import BadImages
 from dfl.tools.pixels import encoded
 from dfl.tools.sources import read_rows
 
@@ -94,9 +94,7 @@ def forge(
     test: float = 0.2,
     seed: int = 0,
     max_missing: float = 0.05,
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Make a set of partial fakes with known masks: ``images/``, ``masks/`` (255 = manipulated), ``table.csv``.
 
@@ -119,37 +117,32 @@ def forge(
         test: Share of the images.
         seed: Seed.
         max_missing: Largest share of images that may be left out, because no fake can be made of them.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The table.
 
     Raises:
-        UserError: If an argument is out of bounds, a source gives no real image, too many cannot be used, or the folder
-            holds something else.
+        UserError: For an argument out of bounds, no real image, too many that cannot be used, or another set's folder.
     """
     settings = Settings(named(makers), shapes, per_image, min_area, max_area, feather, colour, max_side, quality, seed)
-    shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
-    jobs = plan.jobs(
-        plan.pictures(read_rows(sources, root), shapes, masks, shares, seed), settings.makers, per_image, seed
-    )
-    facts = {"version": VERSION, "images": len(jobs), "digest": plan.digest(jobs)}
-    with output_folder(output, "forge", asdict(settings) | facts) as folder:
-        if folder.done:
-            print(f"{folder.folder / 'table.csv'} is there already, made with the same settings")
-        else:
-            bad = BadImages(len(jobs), "max_missing", max_missing)
-            with Workers(len(jobs), "forge", workers, progress) as pool:
-                _fill(folder, settings, jobs, bad, pool)
-            skipped = [{"name": name, "reason": reason} for name, reason in bad.images]
+    rows, shares = read_rows(sources, common.get("root")), {"train": train, "val": val, "test": test}
+    pictures = plan.pictures(rows, shapes, masks, shares, seed)
+    jobs = plan.jobs(pictures, settings.makers, per_image, seed)
+    with output_folder(output, "forge", {"version": VERSION, **asdict(settings), **plan.facts(jobs)}) as folder:
+        if not folder.done:
+            with processes(len(jobs), "forge", common) as pool:
+                skipped = _fill(folder, settings, jobs, max_missing, pool)
             folder.finish(sources=sources, skipped=skipped)
+        print(f"the set is {folder.folder / 'table.csv'}" + " (it was there)" * folder.done)
     return folder.folder / "table.csv"
 
 
-def _fill(folder: OutputFolder, settings: Settings, jobs: list[plan.Job], bad: BadImages, pool: Workers) -> None:
-    """Make all pictures, the table and a sheet to look at; print what there is."""
+def _fill(
+    folder: OutputFolder, settings: Settings, jobs: list[plan.Job], max_missing: float, pool: Workers
+) -> list[dict[str, str]]:
+    """Make all pictures, the table and a sheet to look at; print a summary; return what was left out, and why."""
+    bad = BadImages(len(jobs), "max_missing", max_missing)
     rows: list[dict[str, Any]] = []
     for job, result in zip(jobs, folder.results(partial(_make, folder.partial, settings), jobs, pool), strict=True):
         if result["reason"]:
@@ -166,6 +159,7 @@ def _fill(folder: OutputFolder, settings: Settings, jobs: list[plan.Job], bad: B
         print(f"{shapes['blobs']:,} regions are blobs, where no segment is within --min_area and --max_area")
     if bad.images:
         print(f"{bad}; forge.json lists them")
+    return [{"name": name, "reason": reason} for name, reason in bad.images]
 
 
 def _make(folder: Path, settings: Settings, job: plan.Job) -> dict[str, Any]:
@@ -177,10 +171,10 @@ def _make(folder: Path, settings: Settings, job: plan.Job) -> dict[str, Any]:
     except DecodeError as error:
         return {"files": [], "rows": [], "reason": error.reason or str(error)}
     suffix, encoding = ("png", "png") if settings.quality is None else ("jpg", "jpeg")
-    common = {"split": picture.split, "source": picture.name, **picture.columns}
+    shared = {"split": picture.split, "source": picture.name, **picture.columns}
     path = f"images/{job.number:06d}.{suffix}"
     files = {path: encoded(image, encoding, settings.quality or 95)}
-    rows = [common | {"path": path, "label": 0, "class_label": 0}]
+    rows = [shared | {"path": path, "label": 0, "class_label": 0}]
     count: Counter[str] = Counter()
     for (name, _), (fake, region, columns) in zip(job.fakes, fakes, strict=True):
         maker, generator = find(name), name.rpartition(".")[2]
@@ -190,7 +184,7 @@ def _make(folder: Path, settings: Settings, job: plan.Job) -> dict[str, Any]:
         files[path] = encoded(fake, encoding, settings.quality or 95)
         files[mask] = encoded(region.astype(np.uint8) * 255, "png")
         columns |= {"generator": generator, "family": maker.family, "method": maker.method}
-        rows.append(common | columns | {"path": path, "label": 1, "class_label": 2, "mask": mask})
+        rows.append(shared | columns | {"path": path, "label": 1, "class_label": 2, "mask": mask})
     for name, content in files.items():
         write(folder / name, content, sync=False)
     return {"files": list(files), "rows": rows, "reason": ""}

@@ -114,6 +114,7 @@ def _splits(rows: list[dict[str, Any]], names: list[str], shares: dict[str, floa
         for i in blank:
             splits[i] = folders[i]
     elif blank:
+        shares = {name: share for name, share in shares.items() if share}
         table = pa.table({key: [rows[i][key] for i in blank] for key in ("label", *TIES)})
         for i, side in zip(blank, assign(table, shares, seed, by=TIES), strict=True):
             splits[i] = side
@@ -163,16 +164,16 @@ def _donors(members: list[int], own: int, rng: np.random.Generator) -> list[int]
     return [members[int(draw) + (draw >= place)] for draw in draws]
 
 
-def digest(work: list[Job]) -> str:
-    """Return a hash of what is to be made of which files, without where they lie."""
+def facts(jobs: list[Job]) -> dict[str, Any]:
+    """Return the number of pictures, and a hash of what is to be made of which files, without where they lie."""
     whole = hashlib.sha256()
-    for job in work:
+    for job in jobs:
         names = [(maker, [donor.name for donor in donors]) for maker, donors in job.fakes]
         one = job.picture
-        facts: dict[str, Any] = {"path": "", "name": one.name, "split": one.split, "mask": Path(one.mask).name}
-        facts |= {"rule": one.rule, "known": one.columns}
-        whole.update(json.dumps([facts, names, _bytes(one.path), _bytes(one.mask)]).encode())
-    return whole.hexdigest()
+        picture: dict[str, Any] = {"path": "", "name": one.name, "split": one.split, "mask": Path(one.mask).name}
+        picture |= {"rule": one.rule, "known": one.columns}
+        whole.update(json.dumps([picture, names, _bytes(one.path), _bytes(one.mask)]).encode())
+    return {"images": len(jobs), "digest": whole.hexdigest()}
 
 
 def _bytes(locator: str) -> int:

@@ -1,7 +1,8 @@
-"""What the verbs that write tables and images share."""
+"""What the verbs on data sets share: options, processes, images that are left out, tables that are written."""
 
 import hashlib
 from pathlib import Path
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,6 +10,26 @@ import pyarrow.parquet as pq
 
 from dfl.errors import UserError
 from dfl.runs.files import may_be_file, whole
+from dfl.runs.workers import Workers
+
+
+class Common(TypedDict, total=False):
+    """Options of every verb.
+
+    Args:
+        root: Folder that replaces the root of every source of the configs.
+        workers: Processes; by default one for each core.
+        progress: Show a progress bar.
+    """
+
+    root: str | None
+    workers: int | None
+    progress: bool
+
+
+def processes(n: int, what: str, common: Common) -> Workers:
+    """Return the processes of a verb, for n items."""
+    return Workers(n, what, common.get("workers"), common.get("progress", True))
 
 
 class BadImages:
