@@ -66,16 +66,20 @@ class OutputFolder:
         write(self.partial / self._name, text)
 
     def results(
-        self, function: Callable[[Any], dict[str, Any]], jobs: Sequence[Any], workers: Workers
+        self, function: Callable[[Any], dict[str, Any]], jobs: Sequence[Any], workers: Workers | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield ``function(job)`` of each job, in order. What an earlier run that was cut off finished is not repeated.
+
+        Without ``workers`` the jobs run in this process.
 
         A result is what JSON stores. Its ``files`` are those that the job wrote, below ``partial``; one with a
         ``reason`` failed, and is tried again by the next run.
         """
         finished = self._finished()
-        workers.skip(len(finished))
-        missing = workers.map(function, (job for i, job in enumerate(jobs) if i not in finished))
+        rest = (job for i, job in enumerate(jobs) if i not in finished)
+        if workers is not None:
+            workers.completed(len(finished))
+        missing = map(function, rest) if workers is None else workers.map(function, rest)
         with open(self._log, "w", encoding="utf-8") as log:
             for i in range(len(jobs)):
                 result = finished[i] if i in finished else next(missing)

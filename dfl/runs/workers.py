@@ -52,9 +52,9 @@ class Workers:
                 f"a process of {self.what!r} was killed (out of memory?): run the same command again"
             ) from error
 
-    def skip(self, n: int) -> None:
-        """Move the bar over items that were finished by an earlier run."""
-        self._bar.advance(self._task, n)
+    def completed(self, n: int) -> None:
+        """Move the bar to n items: an earlier run finished some."""
+        self._bar.update(self._task, completed=n)
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield ``function(item)`` of each item, in their order; processes work a few tasks ahead."""

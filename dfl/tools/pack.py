@@ -25,7 +25,7 @@ from dfl.data.masks import load_mask
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.data.sources.packed import INDEX, RECORD
 from dfl.errors import UserError
-from dfl.runs.files import whole, write
+from dfl.runs.files import whole
 from dfl.runs.output_folder import OutputFolder, output_folder
 from dfl.runs.workers import Workers
 from dfl.tools.common import BadImages, Common, fingerprint, processes, write_parquet
@@ -99,32 +99,26 @@ def pack(
 def _fill(folder: OutputFolder, table: pa.Table, settings: dict[str, Any], bad: BadImages, pool: Workers) -> None:
     """Write all shards, the index and the record."""
     shards: list[dict[str, Any]] = []
-    for start in range(0, len(table), settings["shard"]):
-        name = f"shard-{len(shards):05d}.arrow"
-        note = folder.partial / f"{name}.json"
-        rows = table.slice(start, settings["shard"])
-        if note.is_file():  # written after its shard, by a run that was cut off
-            pool.skip(len(rows))
-        else:
-            write(note, json.dumps(_shard(folder.partial / name, rows, settings, pool)))
-        result = json.loads(note.read_text(encoding="utf-8"))
-        for path, reason in result.pop("left_out"):
+    starts = range(0, len(table), settings["shard"])
+    for result in folder.results(partial(_shard, folder.partial, table, settings, pool), starts):
+        pool.completed(min(len(table), starts[len(shards)] + settings["shard"]))
+        for path, reason in result["left_out"]:
             bad.add(path, reason)
-        shards.append(result)
+        shards.append({name: result[name] for name in ("file", "rows", "bytes", "sha256")})
     index = pa.concat_tables([_index(folder.partial / one["file"]) for one in shards])
     if not len(index):
         raise UserError(f"pack: no image is left; {bad}")
     write_parquet(folder.partial / INDEX, index)
-    for one in shards:
-        (folder.partial / f"{one['file']}.json").unlink()
     if bad.images:
         print(f"pack: {bad}")
     facts = {"file": INDEX, **_bytes_and_hash(folder.partial / INDEX)}
     folder.finish(images=len(index), shards=shards, index=facts, left_out=bad.images)
 
 
-def _shard(file: Path, rows: pa.Table, settings: dict[str, Any], pool: Workers) -> dict[str, Any]:
-    """Write a shard; return file, rows, bytes and sha256, and what was ``left_out`` with the reason."""
+def _shard(folder: Path, table: pa.Table, settings: dict[str, Any], pool: Workers, start: int) -> dict[str, Any]:
+    """Write the shard that begins at a row; return file, rows, bytes and sha256, and what was left out, and why."""
+    rows = table.slice(start, settings["shard"])
+    file = folder / f"shard-{start // settings['shard']:05d}.arrow"
     columns = [rows[name].to_pylist() for name in ("path", "mask", "mask_rule", "bits")]
     rows = rows.append_column("origin", rows["path"])
     left_out: list[tuple[str, str]] = []
@@ -149,7 +143,8 @@ def _shard(file: Path, rows: pa.Table, settings: dict[str, Any], pool: Workers) 
                 ]
                 writer.write_batch(pa.record_batch(arrays, schema=SHARD_SCHEMA))
         facts = _bytes_and_hash(part)
-    return {"file": file.name, "rows": len(rows) - len(left_out), **facts, "left_out": left_out}
+    n = len(rows) - len(left_out)
+    return {"files": [file.name], "file": file.name, "rows": n, **facts, "left_out": left_out}
 
 
 def _packed(settings: dict[str, Any], job: tuple[str, str, str, int]) -> tuple[bytes, bytes | None, int, int] | str:
