@@ -8,8 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from dfl.cli.verbs import call
 from dfl.errors import UserError, near
-from dfl.verbs import call
 
 VERBS = {
     "scan": "write a table of all images: size, format, hashes, what cannot be read",

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dfl import page as html
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
+from dfl.evaluation import html
 from dfl.tools.leak import bits_per_pixel
 from dfl.tools.problems import CLASSES
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl import config
+from dfl.cli import configs
 from dfl.data.decoding import escaped
 from dfl.data.depths import with_bits
 from dfl.data.mask_sets import with_mask_rules
@@ -69,7 +69,7 @@ def open_sources(words: list[str], root: str | None = None) -> list[NamedSource]
         elif is_url(word):
             raise UserError(f"{word} is an address; {NO_URLS}")
         else:
-            sources += _of_config(config.find(word), root)
+            sources += _of_config(configs.find(word), root)
     return sources
 
 
@@ -123,15 +123,15 @@ def _folder(path: Path) -> Source:
 
 
 def _of_config(file: str, root: str | None) -> list[NamedSource]:
-    document = config.mapping(config.read(file))
+    document = configs.mapping(configs.read(file))
     if "data" in document:
         document = document["data"]
         if isinstance(document, str):
-            inner = config.find(document)
-            if "data" in config.mapping(config.read(inner)):
+            inner = configs.find(document)
+            if "data" in configs.mapping(configs.read(inner)):
                 raise UserError(f"{file}: data names {document}, which is a config of a run and no data config")
             return _of_config(inner, root)
-    arguments = config.mapping(config.mapping(document).get("init_args"))
+    arguments = configs.mapping(configs.mapping(document).get("init_args"))
     train = arguments.get("train") or []
     train = train if isinstance(train, list) else [train]
     splits = ("train", *(split for split in ("val", "test") if not arguments.get(split)))
@@ -149,5 +149,5 @@ def _of_config(file: str, root: str | None) -> list[NamedSource]:
 
 def _build(one: Any, root: str | None, file: str) -> Source:
     if root is not None and isinstance(one, Mapping):
-        one = {**one, "init_args": {**config.mapping(one.get("init_args")), "root": root}}
+        one = {**one, "init_args": {**configs.mapping(one.get("init_args")), "root": root}}
     return built(one, os.path.basename(file))

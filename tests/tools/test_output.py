@@ -112,7 +112,7 @@ def test_a_full_disk_leaves_no_output(
         (("data", "check", "FACES", "--output=boxes.csv"), "boxes.csv: it is there, and is no folder"),
         (("audit", "scores.csv", "--output=boxes.csv"), "boxes.csv: it is there, and is no folder"),
         (("data", "sacn"), "did you mean 'scan'?"),
-        (("data", "scan", "FACES", "--outptu=a"), "did you mean 'output'?"),
+        (("data", "scan", "FACES", "--outptu=a"), "did you mean --output?"),
         (("data", "scan", "FACES", "--output=t.csv"), "ends in .parquet"),
         (("data", "equalize", "FACES", "--output=o", "--size=3"), "at least 16"),
         (("data", "equalize", "FACES", "--output=o", "--fit=corp"), "corp"),

@@ -6,9 +6,9 @@ files of it, row by row and resumable, is make.py. A generator that is a model i
 
 from typing import Any
 
+from dfl.cli.verbs import call
 from dfl.tools.forge.make import forge
 from dfl.tools.forge.makers import MAKERS, Maker, Scene
-from dfl.verbs import call
 
 __all__ = ["MAKERS", "Maker", "Scene", "forge", "main"]
 

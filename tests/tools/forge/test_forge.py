@@ -124,7 +124,7 @@ def test_refuses_what_it_should(photos: Path, tmp_path: Path, capsys: pytest.Cap
     wrong = {
         "mine holds something else": ["-o", "mine"],
         "no maker 'splise'; did you mean 'splice'": ["--makers", "[splise]"],
-        "no option --maker of `dfl forge`; did you mean 'makers'": ["--maker", "splice"],
+        "no option --maker of `dfl forge`; did you mean --makers?": ["--maker", "splice"],
         "is no Maker": ["--makers", "[os.path.join]"],
         "--min_area 0.5 and --max_area 0.3 must rise": ["--min_area", "0.5"],
         "needs --masks FOLDER": ["--shapes", "segments"],
