@@ -27,7 +27,7 @@ def split(
 ) -> Path:
     """Share images out to train, val and test, class by class; rows tied by identity, video or source stay together.
 
-    Where a source knows no videos, folders and numbered names below the class folders tell them; this is said.
+    Where a source has no videos, they are guessed from folders and numbered names below the class folders; this is said.
 
     Args:
         sources: Data configs, folders, tables. Splits they have are replaced.
@@ -63,7 +63,7 @@ def split(
     if guessed and "video" in by:
         rest = ",".join(name for name in by if name != "video")
         print(
-            f"{len(guessed):,} videos are told by folders and numbered names alone, such as {min(guessed)}; "
+            f"{len(guessed):,} videos are guessed from folders and numbered names alone, such as {min(guessed)}; "
             f"--by '[{rest}]' tears them apart"
         )
     sizes = np.unique(components([tied[name].to_pylist() for name in by]), return_counts=True)[1] if by else np.ones(1)

@@ -67,16 +67,17 @@ def templates(
                 total, products, count = total + small, products + np.outer(small, small), count + 1
     if count <= components:
         raise UserError(f"{components} components need more masks of fakes than that, and {split} has {count}")
-    result = principal(total / count, products / count, components)
-    shapes = {name: result[name].astype(np.float32).reshape(-1, side, side) for name in ("components", "mean")}
+    mean = total / count
+    vectors, share = principal(mean, products / count, components)
     buffer = io.BytesIO()
-    np.savez(buffer, components=shapes["components"], mean=shapes["mean"][0], explained=result["share"], masks=count)
+    cells = [array.astype(np.float32).reshape(-1, side, side) for array in (vectors, mean)]
+    np.savez(buffer, components=cells[0], mean=cells[1][0], explained=share, masks=count)
     write(file, buffer.getvalue())
-    print(f"{file}: {count:,} masks; {components} components explain {result['share'].sum():.1%} of their variance")
+    print(f"{file}: {count:,} masks; {components} components explain {share.sum():.1%} of their variance")
     return file
 
 
-def principal(mean: np.ndarray, second: np.ndarray, components: int) -> dict[str, np.ndarray]:
+def principal(mean: np.ndarray, second: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the principal components of data with these moments, all float64.
 
     Args:
@@ -85,14 +86,14 @@ def principal(mean: np.ndarray, second: np.ndarray, components: int) -> dict[str
         components: K.
 
     Returns:
-        ``mean`` (D,); ``components`` (K, D), each times the standard deviation along it, its largest value positive;
-        ``share`` (K,) of the variance that each explains.
+        (K, D), each times the standard deviation along it, its largest value positive; and (K,), the share of the
+        variance that each explains.
     """
     variance, vectors = np.linalg.eigh(second - np.outer(mean, mean))
     variance, vectors = variance[::-1].clip(min=0), vectors.T[::-1][:components]
     signs = np.sign(vectors[np.arange(components), np.abs(vectors).argmax(1)])
     share = variance[:components] / variance.sum() if variance.sum() else np.zeros(components)
-    return {"mean": mean, "components": vectors * (signs * np.sqrt(variance[:components]))[:, None], "share": share}
+    return vectors * (signs * np.sqrt(variance[:components]))[:, None], share
 
 
 def _shrunk(job: tuple[str, str, str, int]) -> tuple[np.ndarray | None, str]:
