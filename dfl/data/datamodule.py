@@ -238,15 +238,14 @@ class DataModule(pl.LightningDataModule):
         if split == "train":
             if not self.train_sources:
                 raise UserError("nothing to train on: set data.train to a source")
-            alone = len(self.train_sources) == 1  # tables of one type only can be put together
-            tables = [with_defaults(one.load("train", encoded=alone), f"train, {one!r}") for one in self.train_sources]
+            tables = [with_defaults(one.load("train"), f"train, {one!r}") for one in self.train_sources]
             for source, table in zip(self.train_sources, tables, strict=True):
                 self.videos.note(source, table)
             return {"train": pa.concat_tables(tables)}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         side = "test" if split == "predict" else split
-        found = {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
+        found = {domain: source.load(side) for domain, source in self.sources[split].items()}
         for domain, table in found.items() if split == "val" and not self.allow_overlap else ():
             self.videos.hold(f"val/{domain}", self.sources["val"][domain], table)
         return {name: with_defaults(table, f"{split}/{name}", split != "predict") for name, table in found.items()}

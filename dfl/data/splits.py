@@ -45,10 +45,8 @@ def components(columns: Sequence[list[str] | pa.Array | pa.ChunkedArray]) -> np.
 
 def _codes(names: list[str] | pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, int]:
     """Return int32 (n,) with a number for each name, -1 for '', and how many numbers there are."""
-    column = pa.chunked_array([pa.array(names, pa.string())]) if isinstance(names, list) else names
-    found = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    if isinstance(found, pa.ChunkedArray):
-        found = found.combine_chunks()
+    column = pa.chunked_array([names]) if not isinstance(names, pa.ChunkedArray) else names
+    found = column.cast(pa.string()).dictionary_encode().combine_chunks()
     code = found.indices.to_numpy().astype(np.int32)
     empty = pc.index(found.dictionary, "").as_py()
     code[code == empty] = -1

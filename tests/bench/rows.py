@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from dfl.data import DataModule, ImageDataset, Table
 
 MILLIONS, FEW, WORKERS, BATCHES = 10_000_000, 10_000, 2, 300
-GOAL_MB, GOAL_S = 300, 10
+GOAL_MB, GOAL_S = 300, 30
 
 
 class Lookup:

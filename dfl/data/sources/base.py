@@ -169,15 +169,8 @@ class Source(ABC):
         """Return the video of each row of this source, n names, '' for none; what no column tells may be a guess."""
         return list(table["video"].to_pylist())
 
-    def load(self, split: str, encoded: bool = False) -> pa.Table:
-        """Return ``items(split)``, checked and cut to ``limit``.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            encoded: Leave names as dictionaries where the source gives such, which spares time and memory.
-
-        Returns:
-            A table of ``ROW_SCHEMA``, but for the dictionaries.
+    def load(self, split: str) -> pa.Table:
+        """Return ``items(split)``, a table of ``ROW_SCHEMA``, checked and cut to ``limit``.
 
         Raises:
             UserError: If the split is unknown or holds no image.
@@ -186,9 +179,7 @@ class Source(ABC):
         if split not in SPLITS:
             raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
         with self.left_out.listening():
-            table = self.items(split).select(ROW_SCHEMA.names)
-        kept = [pa.types.is_dictionary(f.type) and encoded for f in table.schema]
-        table = table.cast(pa.schema([a if k else b for a, b, k in zip(table.schema, ROW_SCHEMA, kept, strict=True)]))
+            table = self.items(split).select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
         if not len(table):
             raise UserError("; ".join(filter(None, (f"{self!r} has no image in split {split!r}", str(self.left_out)))))
         if not self.user_named_fakes and (
@@ -197,11 +188,9 @@ class Source(ABC):
             raise contradiction(repr(self), "its label", found, table["path"][found.row].as_py(), self._ways(found))
         limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit
         if limit is not None and limit < len(table):
-            keep = np.random.default_rng([self.limit_seed, SPLITS.index(split)]).choice(
-                len(table), limit, replace=False
-            )
+            rng = np.random.default_rng([self.limit_seed, SPLITS.index(split)])
             chosen = np.zeros(len(table), bool)
-            chosen[keep] = True
+            chosen[rng.choice(len(table), limit, replace=False)] = True
             table = table.filter(pa.array(chosen))
         return table
 

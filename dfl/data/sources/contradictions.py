@@ -23,6 +23,7 @@ Of more than ``MOST`` rows, so many are looked at, evenly spread.
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -194,12 +195,10 @@ class _Taken(Sequence[str]):
 
 def _at(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
     """Return some rows of a column, rising; dictionaries as what they hold."""
-    picked, start = [], 0
-    for chunk in column.chunks:
-        own = chunk.take(pa.array(rows[slice(*np.searchsorted(rows, (start, start + len(chunk))))] - start))
-        picked.append(own.dictionary_decode() if pa.types.is_dictionary(chunk.type) else own)
-        start += len(chunk)
-    return pa.chunked_array(picked)
+    edges = np.cumsum([0, *map(len, column.chunks)])
+    here = [pa.array(rows[(rows >= start) & (rows < end)] - start) for start, end in pairwise(edges)]
+    picked = [chunk.take(part) for chunk, part in zip(column.chunks, here, strict=True)]
+    return pa.chunked_array([p.dictionary_decode() if pa.types.is_dictionary(p.type) else p for p in picked])
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:

@@ -50,11 +50,11 @@ class Only(Source):
 
     def items(self, split: str) -> pa.Table:
         """Return the chosen rows of a split."""
-        table = self.source.load(split, encoded=True)
+        table = self.source.load(split)
         fake = pc.equal(table["label"], 1)
         wanted = fake
         if self.generators is not None:
-            names = table["generator"].cast(pa.string())
+            names = table["generator"]
             there = sorted(set(pc.unique(names.filter(fake)).to_pylist()) - {""})
             for name in self.generators:
                 if name not in there:

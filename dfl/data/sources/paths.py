@@ -93,4 +93,4 @@ class _List(Table):
         """Return the paths of all rows."""
         raw = self._read()
         column = self._names(raw.column_names)["path"]
-        return list(self._paths(texts(raw[column], f"{self.file}: column {column!r}"), None).to_pylist())
+        return list(self._below(texts(raw[column], f"{self.file}: column {column!r}")).to_pylist())
