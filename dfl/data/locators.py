@@ -56,9 +56,10 @@ def below(root: Path, locator: str) -> str:
 
 def all_below(root: Path, locators: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return ``below`` of each of many locators."""
-    stay = pc.match_substring_regex(locators, r"^(/|polygon:|\z)")
+    stay = pc.or_(pc.starts_with(locators, "/"), pc.or_(pc.starts_with(locators, "polygon:"), pc.equal(locators, "")))
     folder = "" if str(root) == "." else f"{str(root).rstrip('/')}/"
-    joined = pc.if_else(stay, locators, pc.binary_join_element_wise(folder, locators, ""))
+    joined = pc.binary_join_element_wise(folder, locators, "")
+    joined = pc.if_else(stay, locators, joined) if pc.any(stay).as_py() else joined
     return replaced(joined, odd(locators), lambda text: below(root, text), locators)
 
 

@@ -195,6 +195,8 @@ def _remove_old(folder: Path) -> None:
 
 def _absolute(paths: pa.Array) -> pa.Array:
     """Return paths as ``os.path.abspath`` gives them."""
-    here, nothing = (pa.scalar(text, paths.type) for text in (escaped(os.getcwd()).rstrip("/") + "/", ""))
-    joined = pc.if_else(pc.starts_with(paths, "/"), paths, pc.binary_join_element_wise(here, paths, nothing))
-    return replaced(joined, odd(paths), os.path.abspath)
+    whole, strange = pc.starts_with(paths, "/"), odd(paths)
+    if not pc.all(whole).as_py():
+        here, nothing = (pa.scalar(text, paths.type) for text in (escaped(os.getcwd()).rstrip("/") + "/", ""))
+        paths = pc.if_else(whole, paths, pc.binary_join_element_wise(here, paths, nothing))
+    return replaced(paths, strange, os.path.abspath)
