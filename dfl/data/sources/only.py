@@ -58,8 +58,8 @@ class Only(Source):
             there = sorted(set(pc.unique(names.filter(fake)).to_pylist()) - {""})
             for name in self.generators:
                 if name not in there:
-                    known = near(name, there) or "; its rows name no generator at all"
-                    raise UserError(f"{self.source!r} has no fakes of {name!r} in split {split!r}{known}")
+                    hint = near(name, there) or "; its rows name no generator at all"
+                    raise UserError(f"{self.source!r} has no fakes of {name!r} in split {split!r}{hint}")
             wanted = pc.and_(fake, pc.is_in(names, pa.array(self.generators, pa.string())))
         return table.filter(pc.or_(wanted, pc.invert(fake)) if self.reals else wanted)
 

@@ -24,16 +24,16 @@ _FEW = 64
 _SMALL = 1 << 17
 
 
-def read(file: Path, known: Mapping[str, str], named: Collection[str] = ()) -> pa.Table:
+def read(file: Path, columns: Mapping[str, str], named: Collection[str] = ()) -> pa.Table:
     """Return the columns that say something to us, under the file's names.
 
     Args:
         file: The file.
-        known: Its columns by our names.
+        columns: Its columns by our names.
         named: Those of our names whose column the user named.
 
     Returns:
-        The known columns, with locators in place of bytes; and others that may say what is real. An image where text
+        These columns, with locators in place of bytes; and others that may say what is real. An image where text
         belongs (a picture called ``original``) is left out unless the user named it.
 
     Raises:
@@ -41,17 +41,17 @@ def read(file: Path, known: Mapping[str, str], named: Collection[str] = ()) -> p
     """
     with pq.ParquetFile(file, memory_map=True) as content:
         schema = content.schema_arrow
-        inside = {known[name] for name in IMAGES if name in known and _is_inside(content, file, known[name])}
+        inside = {columns[name] for name in IMAGES if name in columns and _is_inside(content, file, columns[name])}
         pictures = {
             column
-            for name, column in known.items()
+            for name, column in columns.items()
             if name not in (*IMAGES, "label", *named) and _holds_images(content, schema.field(column))
         }
-        flat = [name for name in dict.fromkeys(known.values()) if name not in inside | pictures]
+        flat = [name for name in dict.fromkeys(columns.values()) if name not in inside | pictures]
         flat += [
             f.name
             for f in schema
-            if f.name not in known.values() and may_be_evidence(f.name, f.type) and _small(content, f)
+            if f.name not in columns.values() and may_be_evidence(f.name, f.type) and _small(content, f)
         ]
         table = content.read(flat)
         for name in inside:

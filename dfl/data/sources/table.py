@@ -90,7 +90,6 @@ class Table(Splittable):
         self._real_and_fake = ("0", "1")  # values of the label column that mean real and fake
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         raw = self._read()
         columns = self._names(raw.column_names)
         table = pa.table(
@@ -120,8 +119,8 @@ class Table(Splittable):
 
     def videos(self, table: pa.Table) -> list[str]:
         """Return the video of each row; by folders and names of files where no column ties rows."""
-        known = any(set(pc.unique(table[name]).to_pylist()) - {""} for name in TIES)
-        return super().videos(table) if known else by_paths(table)
+        tied = any(set(pc.unique(table[name]).to_pylist()) - {""} for name in TIES)
+        return super().videos(table) if tied else by_paths(table)
 
     def release(self) -> None:
         """Let go of the file's content, which stays in memory between the splits that are read of it."""
@@ -148,15 +147,15 @@ class Table(Splittable):
 
     def _names(self, names: list[str]) -> dict[str, str]:
         """Return the file's column by our name, where it has one."""
-        found = {name: column for name in ROW_SCHEMA.names if (column := self._column(names, name)) is not None}
+        columns = {name: column for name in ROW_SCHEMA.names if (column := self._column(names, name)) is not None}
         for name in self.needed:
-            if name not in found:
+            if name not in columns:
                 raise UserError(
                     f"{self.file} has no column for {name!r}: it has {', '.join(names)}; "
                     f"name it with columns: {{{name}: ...}}"
                 )
-        csv_files.once(self.file, names, found.values())
-        return found
+        csv_files.once(self.file, names, columns.values())
+        return columns
 
     def _where(self, column: str) -> str:
         return f"{self.file}: column {column!r}"
@@ -171,16 +170,16 @@ class Table(Splittable):
                 raise UserError(f"{self.file} has no column {self.columns[name]!r}: it has {', '.join(names)}")
             return self.columns[name]
         lower = {c.lower(): c for c in names}
-        found = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
-        return None if name == "method" and found == self._column(names, "generator") else found
+        column = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
+        return None if name == "method" and column == self._column(names, "generator") else column
 
-    def _labels(self, raw: pa.Table, known: Mapping[str, str]) -> pa.ChunkedArray:
+    def _labels(self, raw: pa.Table, columns: Mapping[str, str]) -> pa.ChunkedArray:
         """Return 0 or 1 for each row.
 
         Raises:
             Contradiction: If another column, the column's own name or the schema says the opposite.
         """
-        column, values = known["label"], raw[known["label"]]
+        column, values = columns["label"], raw[columns["label"]]
         if pa.types.is_nested(values.type) or holds_bytes(values.type):
             values = texts(values, self._where(column))
         names = class_names(raw.schema, column)
@@ -190,20 +189,20 @@ class Table(Splittable):
         self._real_and_fake = real_and_fake_value(meaning)
         if self.user_named_fakes:
             return labels
-        own = {column, *(known[name] for name in PLAIN if name in known)}
-        if found := find_contradiction(labels, None, evidence_columns(raw, own)):
-            path = str(raw[known["path"]][found.row].as_py())
-            raise contradiction(str(self.file), f"column {column!r}", found, path, self._ways(found))
+        own = {column, *(columns[name] for name in PLAIN if name in columns)}
+        if evidence := find_contradiction(labels, None, evidence_columns(raw, own)):
+            path = str(raw[columns["path"]][evidence.row].as_py())
+            raise contradiction(str(self.file), f"column {column!r}", evidence, path, self._ways(evidence))
         return labels
 
-    def _ways(self, found: Evidence) -> str:
+    def _ways(self, evidence: Evidence) -> str:
         real, fake = self._real_and_fake
-        keep = f"label_of_fake: {fake} if the labels are right"
-        if not found.all:
-            return f"mend these rows, or set {keep}"
-        if found.column:
-            return f"set columns: {{label: {found.column}}} if that is right, or {keep}"
-        return f"set label_of_fake: {real} if that is right, or {keep}"
+        settle = f"label_of_fake: {fake} if the labels are right"
+        if not evidence.all:
+            return f"mend these rows, or set {settle}"
+        if evidence.column:
+            return f"set columns: {{label: {evidence.column}}} if that is right, or {settle}"
+        return f"set label_of_fake: {real} if that is right, or {settle}"
 
     def _numbers(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         kind = ROW_SCHEMA.field(name).type
