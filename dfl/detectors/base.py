@@ -20,16 +20,16 @@ from torch import Tensor, nn
 
 import dfl
 from dfl.detectors.evaluated import Evaluated
+from dfl.distributed import is_sharded
 from dfl.errors import UserError
 from dfl.metrics import inside
-from dfl.networks import WeightsHash
-from dfl.ranks import is_cut
+from dfl.runs.weights_hash import WeightsHash
 from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
 #: Outputs that are lists of N strings.
-WRITTEN = ("text", "answer")
+WRITTEN = ("text", "generated_text")
 
 
 def class_path(kind: type) -> str:
@@ -111,10 +111,10 @@ class Detector(Evaluated, ABC):
 
         Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation; those
         that give ``class_logit`` the probabilities ``class_prob`` (N, K) float32 and ``class_names``; and those that
-        write, ``text`` and, where they tell it apart, the whole ``answer``. Where images were padded ``extent`` (N, 2)
-        says what of the square, and so of the map, they fill.
+        write, ``text`` and, where they tell it apart, the whole ``generated_text``. Where images were padded,
+        ``extent`` (N, 2) says what of the square, and so of the map, they fill.
         """
-        out = self.answer(batch)
+        out = self.outputs(batch)
         score = out["logit"].float().sigmoid()
         domain = self._domains("predict")[dataloader_idx]
         said = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
@@ -169,7 +169,7 @@ class Detector(Evaluated, ABC):
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, fused where torch has it, and the scheduler."""
         optimizer = _built("model.optimizer", self.optimizer, [p for p in self.parameters() if p.requires_grad])
-        cut = is_cut(self)  # torch fuses steps of slices for Adam alone
+        cut = is_sharded(self)  # torch fuses steps of slices for Adam alone
         for group in optimizer.param_groups:
             if group.get("fused", False) is None and not group.get("foreach") and not cut:
                 group["fused"] = True

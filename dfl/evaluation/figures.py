@@ -18,9 +18,9 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from dfl.distributed import is_sharded
 from dfl.errors import UserError
 from dfl.metrics import auroc, average_precision, inside, pr_curve, resize_map, roc_curve
-from dfl.ranks import is_cut
 
 MATPLOTLIB = RequirementCache("matplotlib>=3.9")
 if MATPLOTLIB:
@@ -244,7 +244,7 @@ def ask(module: Any, item: Mapping[str, Any]) -> dict[str, Any]:
     training = module.training
     module.eval()
     with torch.no_grad():
-        out = module.answer(batch)
+        out = module.outputs(batch)
     module.train(training)
     return out
 
@@ -259,7 +259,7 @@ def map_examples(module: Any, dataset: Any, rows: Rows, scores: Rows, k: int) ->
         scores: `Detection.rows()` of the domain.
         k: at most so many of each.
     """
-    if is_cut(module):
+    if is_sharded(module):
         return []
     score = dict(zip(scores["index"].tolist(), scores["score"].tolist(), strict=True))
     found = []

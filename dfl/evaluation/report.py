@@ -14,12 +14,12 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from dfl.distributed import is_sharded
 from dfl.evaluation import figures, results
+from dfl.evaluation.html import document, image, text, thumbnail
+from dfl.evaluation.html import table as html_table
 from dfl.metrics import GroupFairness
 from dfl.metrics.classes import MEASURES
-from dfl.page import document, image, text, thumbnail
-from dfl.page import table as html_table
-from dfl.ranks import is_cut
 from dfl.runs.files import claimed, write
 
 #: The longest lists of file names on the page; results.json has them whole.
@@ -102,7 +102,7 @@ class Report(pl.Callback):
         parts = []
         for domain, metric in getattr(module, "texts", {}).get("test", {}).items():
             index = metric.rows()["index"].tolist() if domain in sets and self.pictures > 0 else []
-            if index and not is_cut(module):
+            if index and not is_sharded(module):
                 shown = of_each(index, sets[domain].rows.class_label[index].tolist(), self.pictures)
                 with trainer.precision_plugin.forward_context():
                     lines = "".join(answer(module, sets[domain][i]) for i in shown)

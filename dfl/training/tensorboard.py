@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.tensorboard.summary import hparams
 
+from dfl.distributed import is_sharded
 from dfl.errors import visible
 from dfl.evaluation import figures
-from dfl.ranks import is_cut
 
 #: Settings that are not what a run is compared by.
 UNTOLD = ("name.", "checkpoint.", "last.", "data.val.", "data.test.", "data.predict.")
@@ -183,7 +183,7 @@ class TensorBoardInspect(pl.Callback):
 
     def _project(self, trainer: pl.Trainer, module: Any, split: str) -> None:
         logger = tensorboard(trainer)
-        if logger is None or self.projector <= 0 or is_cut(module):
+        if logger is None or self.projector <= 0 or is_sharded(module):
             return
         points, sets = Points(), data_sets(trainer, split)
         with trainer.precision_plugin.forward_context():
