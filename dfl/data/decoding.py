@@ -162,7 +162,7 @@ def _decode_with_pillow(name: str, data: bytes, max_pixels: int, bits: int = -1)
 
 
 def with_pillow(name: str, data: bytes, max_pixels: int, make: Callable[[Image.Image, Image.Transpose | None], T]) -> T:
-    """Return what is made of an image that is loaded, and of how it is to be turned."""
+    """Load an image with Pillow and return ``make`` of it and of how it is to be turned."""
     with open_header(name, io.BytesIO(data)) as image:
         _check_cost(name, data, image.size, max_pixels)
         try:
@@ -252,14 +252,14 @@ _ESCAPED = re.compile(r"%[89A-F][0-9A-F]")
 
 def escaped(name: str) -> str:
     """Return a file's name as text that a table can hold: bytes that are not UTF-8 as %FF, which `on_disk` undoes."""
-    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
 
 
 def on_disk(name: str) -> str:
-    """Return the name that `escaped` was given, unless there is a file of the escaped name."""
+    """Undo `escaped`, unless there is a file of the escaped name."""
     if not _ESCAPED.search(name) or os.path.lexists(name):
         return name
-    return _ESCAPED.sub(lambda found: chr(0xDC00 + int(found[0][1:], 16)), name)
+    return _ESCAPED.sub(lambda match: chr(0xDC00 + int(match[0][1:], 16)), name)
 
 
 def check_regular(name: str) -> None:
@@ -274,13 +274,13 @@ def _failed(name: str, error: Exception) -> DecodeError:
     return DecodeError(name, getattr(error, "strerror", None) or str(error))
 
 
-def _check_file(name: str, found: os.stat_result, limit: int | None = None) -> int:
+def _check_file(name: str, info: os.stat_result, limit: int | None = None) -> int:
     """Return the bytes of a regular file."""
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(info.st_mode):
         raise DecodeError(name, "not a regular file")
-    if limit is not None and found.st_size > limit:
-        raise DecodeError(name, f"the file has {found.st_size} bytes, more than the {limit} any allowed image can have")
-    return found.st_size
+    if limit is not None and info.st_size > limit:
+        raise DecodeError(name, f"the file has {info.st_size} bytes, more than the {limit} any allowed image can have")
+    return info.st_size
 
 
 def _check_cost(name: str, data: bytes, size: tuple[int, int], max_pixels: int) -> None:
@@ -321,8 +321,8 @@ def open_header(name: str, file: BinaryIO) -> Image.Image:
             raise DecodeError(name, f"{kind}, which this Pillow was built without: pip install -U pillow") from error
         if not start:
             raise DecodeError(name, "the file is empty") from error
-        known = f"it starts with {start[:12]!r}, known are {', '.join(FORMATS)}"
-        raise DecodeError(name, f"no known image or a damaged header; {known}") from error
+        start_and_kinds = f"it starts with {start[:12]!r}, known are {', '.join(FORMATS)}"
+        raise DecodeError(name, f"no known image or a damaged header; {start_and_kinds}") from error
     except Exception as error:  # as in _decode_with_pillow
         raise DecodeError(name, f"damaged header ({error or type(error).__name__})") from error
 

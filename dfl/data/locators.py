@@ -42,11 +42,11 @@ def locate(file: str | Path, **inside: object) -> str:
 
 def split(locator: str) -> tuple[str, dict[str, str]]:
     """Return the file of a locator and the words that say where in it."""
-    found = _INSIDE.search(locator)
-    if found is None:
+    match = _INSIDE.search(locator)
+    if match is None:
         return locator, {}
-    words = dict(word.split("=", 1) for word in found[1].split("&"))
-    return locator[: found.start()], {name: unquote(value) for name, value in words.items()}
+    words = dict(word.split("=", 1) for word in match[1].split("&"))
+    return locator[: match.start()], {name: unquote(value) for name, value in words.items()}
 
 
 def below(root: Path, locator: str) -> str:

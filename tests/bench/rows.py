@@ -36,7 +36,7 @@ class Lookup:
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         row = int(key[0])
-        return {} if self.data is None else self.data._known(row, row) | {"mask": self.data.rows.text("mask", row)}
+        return {} if self.data is None else self.data._facts(row, row) | {"mask": self.data.rows.text("mask", row)}
 
 
 def private(rows: list[dict[str, Any]]) -> dict[str, float]:
