@@ -528,7 +528,7 @@ def _rank(rank: int, path: str) -> None:
     try:
         for at in range(9):
             bad = [(f"{rank}-{at}", "torn")] if at in ((1, 6), (4, 6))[rank] else []
-            books.book(SimpleNamespace(world_size=2, strategy=strategy), "val", sets, "a", bad)  # type: ignore[arg-type]
+            books.record(SimpleNamespace(world_size=2, strategy=strategy), "val", sets, "a", bad)  # type: ignore[arg-type]
         told = (at, "went on", {})
     except UserError as error:
         told = (at, str(error)[:40], dict(sets["a"].bad))
