@@ -95,6 +95,26 @@ def test_the_same_command_starts_afresh_and_then_resumes(
     assert second.trainer.global_step == 2 * first.trainer.global_step > 0
 
 
+def test_a_short_epoch_logs_its_loss_and_fit_begins_with_the_parameters(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--name=short", "--trainer.log_every_n_steps=null", "--trainer.limit_val_batches=0"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = main(["fit", "--config=tiny.yaml", *words, *QUIET[:2]])
+    assert [str(w.message) for w in caught if "log_every_n_steps" in str(w.message)] == []
+    assert made.trainer.log_every_n_steps == 1  # of four batches
+    said = capsys.readouterr().out
+    assert "loss     16 trainable of 16" in said
+    assert "FLOPs" not in said
+    assert (
+        run(
+            "fit", "--config=tiny.yaml", "--name=typed", *words[1:], "--trainer.log_every_n_steps=3"
+        ).trainer.log_every_n_steps
+        == 3
+    )
+
+
 def test_last_is_written_even_when_the_score_did_not_rise(place: Path) -> None:
     run("fit", "--config=tiny.yaml", "--name=worse", "--trainer.max_epochs=2", "--model.optimizer.lr=0")
     held = {which: torch.load(f"checkpoints/worse/{which}.ckpt", weights_only=True) for which in ("best", "last")}
