@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import (
 from dfl.cli.arguments import Plan
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
-from dfl.runs.init_from import StartFrom
+from dfl.runs.init_from import InitFrom
 from dfl.training import FiniteLoss, KeyedRandomness, Monitored, Preemption, SameRun
 from dfl.training.progress import ProgressLines
 from dfl.training.tensorboard import TensorBoardInspect
@@ -42,8 +42,8 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
         wanted += [run.checkpoint, run.last]  # idle outside fit, but Lightning puts in others where they lack
     if verb == "fit":
         wanted += [Monitored(plan.gives_a("mode")), SameRun(), KeyedRandomness(run.seed_everything), FiniteLoss()]
-        if plan.trained is not None and not plan.trained.in_run:
-            wanted.append(StartFrom(plan.trained.path))
+        if plan.init_from is not None:
+            wanted.append(InitFrom(plan.init_from, whole=plan.trained is not None))
         if trainer.enable_checkpointing is not False:
             wanted.append(Preemption(run.last))
         if trainer.logger is not False and not trainer.fast_dev_run:

@@ -240,6 +240,22 @@ def test_a_file_of_no_run_gives_its_weights_and_nothing_else(place: Path, capsys
     assert all(torch.equal(before["state_dict"][name], after["state_dict"][name]) for name in trained)
 
 
+def test_a_run_begins_with_another_and_resumes_without_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)["state_dict"]
+    words = ["fit", "--config=tiny.yaml", "--name=next", "--ckpt_path=last", "--init_from=tiny"]
+    made = run(*words, "--model.head=frozen", "--model.optimizer.lr=0")
+    said = capsys.readouterr().out
+    assert "checkpoints/tiny/best.ckpt gives" in said
+    trained = [name for name, p in made.model.named_parameters() if p.requires_grad]
+    assert all(torch.equal(before[name], made.model.state_dict()[name]) for name in trained)
+    shutil.rmtree("checkpoints/tiny")
+    run(*words, "--model.head=frozen", "--trainer.max_epochs=2")
+    assert "gives" not in capsys.readouterr().out
+    both = ["--name=third", "--init_from=next", "--ckpt_path=theirs.ckpt"]
+    shutil.copy("checkpoints/next/last.ckpt", "theirs.ckpt")
+    assert "both give weights; keep one" in fails(capsys, "fit", "--config=tiny.yaml", *both)
+
+
 def test_a_state_of_a_run_that_cannot_be_read_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = torch.load("checkpoints/tiny/last.ckpt", weights_only=True)
     for change in ({"optimizer_states": "x"}, {"loops": {"fit_loop": 7}}, {"lr_schedulers": None}, {"callbacks": [1]}):
