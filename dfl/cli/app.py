@@ -340,7 +340,7 @@ class CLI(LightningCLI):
         """Say where the report is."""
         folder = self.trainer.log_dir
         if folder and (Path(folder) / "report.html").is_file():
-            say(f"report: {Path(folder) / 'report.html'}")
+            say(f"report: {Path(folder) / 'report.html'} (curves, groups of people, the most wrong images)")
             say(f"curves: tensorboard --logdir {self.plan.root / 'lightning_logs'}")
 
 

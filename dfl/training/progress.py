@@ -122,8 +122,8 @@ class ProgressLines(ProgressBar):
             training.printed, training.images, training.elsewhere = self._evaluation.printed, 0, 0.0
         training.elsewhere += self._clock() - max(self._evaluation.start, training.printed)
 
-    on_validation_start = on_test_start = on_predict_start = _begin
-    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _batch_end
+    on_validation_start = on_test_start = on_predict_start = _begin  # type: ignore[assignment]
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _batch_end  # type: ignore[assignment]
 
 
 def _trained(trainer: pl.Trainer, batches: int) -> float:
@@ -134,7 +134,7 @@ def _trained(trainer: pl.Trainer, batches: int) -> float:
     return min(1.0, max(shares, default=math.nan))
 
 
-def _step(trainer: pl.Trainer, module: pl.LightningModule, outputs: Any) -> Iterator[str]:
+def _step(trainer: Any, module: pl.LightningModule, outputs: Any) -> Iterator[str]:
     epochs, steps = trainer.max_epochs or -1, trainer.estimated_stepping_batches
     yield f"step {trainer.global_step}" + (f" of {steps}" if math.isfinite(steps) else "")
     yield f"epoch {trainer.current_epoch + 1}" + (f" of {epochs}" if epochs > 0 else "")
