@@ -43,8 +43,8 @@ def work(rank: int, faces: str, out: Path, models: dict[str, Any], names: list[s
         each = 2 if name in models else 1  # sharpness-aware minimisation steps after every batch
         keep = ModelCheckpoint(out / f"{name}-{how}", filename="{step}", every_n_train_steps=1, save_top_k=-1)
         run = trainer(
-            out, devices=2, strategy=strategy, max_epochs=1, limit_train_batches=2 * each, limit_val_batches=1, gradient_clip_val=1.0,
-            accumulate_grad_batches=each, plugins=[AtomicCheckpointIO()],
+            out, devices=2, strategy=strategy, max_epochs=1, limit_train_batches=2 * each, limit_val_batches=1,
+            gradient_clip_val=1.0, accumulate_grad_batches=each, plugins=[AtomicCheckpointIO()],
             callbacks=[KeyedRandomness(), FiniteLoss(), keep], enable_checkpointing=True,
         )  # fmt: skip
         detector = build(name, models)
