@@ -16,9 +16,8 @@ from dfl.detectors import Detector, Sida
 from dfl.training import AtomicCheckpointIO, FiniteLoss, KeyedRandomness
 from dfl.training.sharded import FullyShardStrategy
 
-warnings.filterwarnings(
-    "ignore", message=".*returned a view tensor"
-)  # of SAM's small layers, which are sharded here only
+# of SAM's small layers, which are sharded here only
+warnings.filterwarnings("ignore", message=".*returned a view tensor")
 
 
 def build(name: str, models: dict[str, Any]) -> Detector:

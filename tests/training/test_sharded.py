@@ -73,9 +73,8 @@ def test_two_ranks_hold_halves_and_do_what_ddp_does(tmp_path: Path, faces: Path,
         one.test(detector, data(name, models, str(faces)), ckpt_path=file, verbose=False, weights_only=True)
         for domain, values in detector.results["test"].items():
             assert values == pytest.approx(ranks[0][name]["test"][domain], rel=1e-5, abs=1e-5, nan_ok=True)
-        one = trainer(
-            tmp_path, max_epochs=1, limit_train_batches=5, limit_val_batches=1
-        )  # and goes on without the strategy
+        # and goes on without the strategy
+        one = trainer(tmp_path, max_epochs=1, limit_train_batches=5, limit_val_batches=1)
         one.fit(again(name, models), data(name, models, str(faces), val=None), ckpt_path=file, weights_only=True)
 
 
