@@ -31,10 +31,10 @@ MODEL_VERBS = {
 #: Verbs with a parser of their own: name -> (module with ``main(argv)``, what it does).
 OWN_VERBS = {
     "toy": ("dfl.data.toy", "make the toy data set of the demo"),
-    "audit": ("dfl.audit", "compare groups of people: dfl audit SCORES.csv, or --ckpt_path ... --data ..."),
-    "matrix": ("dfl.matrix", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
-    "data": ("dfl.data.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
-    "forge": ("dfl.data.forge", "make partial fakes with true masks of real images: dfl forge SOURCE..."),
+    "audit": ("dfl.fairness.audit", "compare groups of people: dfl audit SCORES.csv, or --ckpt_path ... --data ..."),
+    "matrix": ("dfl.benchmark.sweep", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
+    "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
+    "forge": ("dfl.tools.forge", "make partial fakes with true masks of real images: dfl forge SOURCE..."),
 }
 VERBS = {**MODEL_VERBS, **{verb: what for verb, (_, what) in OWN_VERBS.items()}, "list": "show detectors and configs"}
 USAGE = """usage: dfl VERB [--config NAME.yaml] [--ckpt_path best|last|FILE] [--key value ...]

@@ -17,37 +17,29 @@ MAY = {
     "distributed": set(),
     "hub": set(),
     "orphans": set(),
-    "page": set(),
     "terminal": set(),
     "runs": set(),  # what a run leaves behind
-    "matrix": {"cli", "cli.configs", "cli.verbs", "data", "evaluation", "runs", "terminal"},
-    "audit": {"cli", "cli.verbs", "evaluation", "runs"},
     "losses": set(),
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
-    "data": {"cli.configs", "cli.verbs", "page", "runs", "terminal"},  # the data tools look configs up, write pages
+    "data": {"runs", "terminal"},
+    "tools": {"cli.configs", "cli.verbs", "data", "evaluation.html", "runs", "terminal"},  # configs by name, pages
     "training": {"metrics", "evaluation", "runs", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
-    "evaluation": {"metrics", "data", "detectors", "page", "runs", "terminal"},
+    "evaluation.html": set(),  # a page that stands alone
+    "evaluation": {"detectors", "evaluation.html", "metrics", "data", "runs", "terminal"},
+    "benchmark": {"cli", "cli.configs", "cli.verbs", "data", "evaluation", "evaluation.html", "runs", "terminal"},
+    "fairness": {"cli", "cli.verbs", "evaluation", "evaluation.html", "metrics", "runs", "terminal"},
     "cli": {
-        "cli.configs",
-        "cli.messages",
-        "cli.verbs",
-        "data",
-        "detectors",
-        "evaluation",
-        "networks",
-        "runs",
-        "training",
+        *("cli.configs", "cli.messages", "cli.verbs", "data", "detectors", "evaluation", "networks", "runs", "training")
     },
 }
 
 
 def part_of(name: str) -> str:
-    """Return the part of a module: its folder, or one of the cheap files of ``cli``."""
-    first, _, rest = name.partition(".")
-    cheap = f"cli.{rest.partition('.')[0]}"
-    return cheap if first == "cli" and cheap in MAY else first
+    """Return the part of a module: its folder, or a file of it that has arrows of its own."""
+    names = name.split(".")
+    return ".".join(names[:2]) if ".".join(names[:2]) in MAY else names[0]
 
 
 @functools.cache

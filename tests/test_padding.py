@@ -103,7 +103,7 @@ def test_the_padding_is_zero_after_normalisation(table: Path) -> None:
     assert inside({"image": seen}) is None
     for item, one in zip(images, seen, strict=True):
         seen_alone: list[Tensor] = []
-        detector.answer = lambda b, keep=seen_alone: keep.append(b["image"])  # type: ignore[assignment]
+        detector.outputs = lambda b, keep=seen_alone: keep.append(b["image"])  # type: ignore[assignment]
         figures.ask(detector, item)
         torch.testing.assert_close(seen_alone[0][0], one)
 

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from dfl.__main__ import one_line
-from dfl.data.tools.check import check
-from dfl.evaluation import figures, matrix, results
+from dfl.benchmark import matrix
+from dfl.evaluation import figures, results
+from dfl.tools.check import check
 
 LOOKS_AT_FIGURES = True
 ODD = ["[red]x", "[/]", "[link=http://x]y[/link]", ":smile:", "[bold", "a\\[b]"]

@@ -29,7 +29,7 @@ from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
 #: Outputs that are lists of N strings.
-WRITTEN = ("text", "answer")
+WRITTEN = ("text", "generated_text")
 
 
 def class_path(kind: type) -> str:
@@ -111,10 +111,10 @@ class Detector(Evaluated, ABC):
 
         Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation; those
         that give ``class_logit`` the probabilities ``class_prob`` (N, K) float32 and ``class_names``; and those that
-        write, ``text`` and, where they tell it apart, the whole ``answer``. Where images were padded ``extent`` (N, 2)
-        says what of the square, and so of the map, they fill.
+        write, ``text`` and, where they tell it apart, the whole ``generated_text``. Where images were padded,
+        ``extent`` (N, 2) says what of the square, and so of the map, they fill.
         """
-        out = self.answer(batch)
+        out = self.outputs(batch)
         score = out["logit"].float().sigmoid()
         domain = self._domains("predict")[dataloader_idx]
         said = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}

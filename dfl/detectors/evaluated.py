@@ -51,7 +51,7 @@ class Evaluated(pl.LightningModule):
         self.metrics: Domains[Detection] = {}
         #: The same of maps, for detectors that give ``mask_logit`` and images with masks; without rows otherwise.
         self.maps: Domains[Localization] = {}
-        #: The same of ``forced_mask_logit``, of ``class_logit`` and of ``text``.
+        #: The same of ``teacher_forced_mask_logit``, of ``class_logit`` and of ``text``.
         self.forced_maps: Domains[Localization] = {}
         self.classes: Domains[Classes] = {}
         self.texts: Domains[Texts] = {}
@@ -62,11 +62,12 @@ class Evaluated(pl.LightningModule):
         #: Verdict is fake at this probability and above; chosen on validation, NaN before.
         self.register_buffer("threshold", torch.tensor(float("nan")))
 
-    def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the outputs that evaluation and predict read, of a batch; a detector may ask more of it than images.
 
-        Beside what ``forward`` gives: ``forced_mask_logit`` (N, h, w), the map where the answer was given, and
-        ``text``, a list of N strings; ``answer``, N strings that ``text`` is a part of, goes to predictions alone.
+        Beside what ``forward`` gives: ``teacher_forced_mask_logit`` (N, h, w), the map where the answer was given, and
+        ``text``, a list of N strings; ``generated_text``, N strings that ``text`` is a part of, goes to predictions
+        alone.
         """
         return self(batch["image"])
 
@@ -74,7 +75,7 @@ class Evaluated(pl.LightningModule):
         """Return the loss of every image, (N,) float32, whose mean validation reports as ``loss``; None reports none.
 
         Args:
-            out: Of `answer`, in evaluation.
+            out: Of `outputs`, in evaluation.
             batch: With labels and masks.
         """
         return None
@@ -131,13 +132,13 @@ class Evaluated(pl.LightningModule):
         return [str(i) for i in range(len(loaders) if isinstance(loaders, list) else 1)]
 
     def _evaluate(self, split: str, batch: dict[str, Any], dataloader_idx: int) -> None:
-        out, domain = self.answer(batch), self._domains(split)[dataloader_idx]
+        out, domain = self.outputs(batch), self._domains(split)[dataloader_idx]
         score, index = out["logit"].float().sigmoid(), batch["index"]  # bf16 scores tie, and AUROC falls
         self.metrics[split][domain].update(score, batch["label"], index, batch["video"], batch.get("group"))
         if split == "val" and (loss := self.image_loss(out, batch)) is not None:
             by_mask = getattr(self, "supervision", "label") == "mask"  # which says nothing of an image without one
             self.image_losses[split][domain].update(loss, index.where(batch["has_mask"], -1) if by_mask else index)
-        for key, maps in (("mask_logit", self.maps), ("forced_mask_logit", self.forced_maps)):
+        for key, maps in (("mask_logit", self.maps), ("teacher_forced_mask_logit", self.forced_maps)):
             if key in out and "mask" in batch:
                 known = index.where(batch["has_mask"], -1)
                 maps[split][domain].update(

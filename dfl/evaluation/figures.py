@@ -244,7 +244,7 @@ def ask(module: Any, item: Mapping[str, Any]) -> dict[str, Any]:
     training = module.training
     module.eval()
     with torch.no_grad():
-        out = module.answer(batch)
+        out = module.outputs(batch)
     module.train(training)
     return out
 

@@ -37,8 +37,8 @@ class PredictionWriter(BasePredictionWriter):
     """Write path, score (probability of fake), verdict, threshold and domain of each image, and what is known of it.
 
     What is known are its label (0 real, 1 fake), group and video; empty where not. Detectors that tell classes add
-    ``class``, the most probable one, and ``prob_<class>`` for each; those that write add ``text``, and ``answer`` where
-    that is a part of it.
+    ``class``, the most probable one, and ``prob_<class>`` for each; those that write add ``text``, and
+    ``generated_text`` where that is a part of it.
 
     The verdict is ``fake`` at the threshold and above. The threshold is the one chosen on validation, or 0.5 when there
     is none. Padding rows (index -1) are left out; unreadable images, and files that were not taken for images, are
@@ -221,8 +221,8 @@ def rows(
 
     Args:
         prediction: ``score`` (N,) float32 probability of fake, ``index`` (N,), ``path`` N strings, ``domain``; where
-            the detector gives them ``class_prob`` (N, K) float32 with K ``class_names``, and ``text`` and ``answer``, N
-            strings each.
+            the detector gives them ``class_prob`` (N, K) float32 with K ``class_names``, and ``text`` and
+            ``generated_text``, N strings each.
         threshold: Score from which the verdict is fake.
         batch: ``label``, ``group``, ``video`` (N,) integers, -1 for unknown; a column that lacks is unknown.
         names: Name by id of ``group`` and ``video``; an id without one is written as it is.

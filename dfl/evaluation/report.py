@@ -16,10 +16,10 @@ from torch import Tensor
 
 from dfl.distributed import is_sharded
 from dfl.evaluation import figures, results
+from dfl.evaluation.html import document, image, text, thumbnail
+from dfl.evaluation.html import table as html_table
 from dfl.metrics import GroupFairness
 from dfl.metrics.classes import MEASURES
-from dfl.page import document, image, text, thumbnail
-from dfl.page import table as html_table
 from dfl.runs.files import claimed, write
 
 #: The longest lists of file names on the page; results.json has them whole.

@@ -9,7 +9,11 @@ just begun. Weights do not change while it runs, so the same checkpoint is right
 """
 
 import copy
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +143,10 @@ class KeepLast(Checkpoint):
             return
         if self.saved_step == self._step or not self._stepped:
             return
+        with deaf_to_children():
+            self._save_before_exception(trainer)
+
+    def _save_before_exception(self, trainer: pl.Trainer) -> None:
         if trainer.validating:
             self.save_in_validation(trainer)
         elif trainer.training:
@@ -170,6 +178,23 @@ class KeepLast(Checkpoint):
         self._due, self.tried_step, self._clock = False, trainer.global_step, time.monotonic()
         if not refused(trainer):
             self.saved_step = self.tried_step
+
+
+@contextmanager
+def deaf_to_children() -> Iterator[None]:
+    """Let no death of another process break off what runs here.
+
+    The pipe to a killed loader process breaks before its end is known. The broken pipe is the exception, and torch,
+    told of the end a moment later, would raise another one in the middle of the save.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
 
 
 def forget_unfinished(loop: Any) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from dfl.benchmark.sweep import read as read_sweep
 from dfl.cli import arguments, configs
-from dfl.data.tools.given import open_sources
 from dfl.errors import UserError
-from dfl.matrix import read as read_sweep
+from dfl.tools.given import open_sources
 
 WEB = "".join(
     f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefg", "bcdefgh", strict=True)

@@ -45,11 +45,11 @@ class Talker(Detector):
         maps = image[:, 0].abs() - 0.5
         return {"logit": fake, "class_logit": logit, "mask_logit": maps.where(tampered[:, None, None], -9.0)}
 
-    def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         written = zip(batch["index"].tolist(), batch["explanation"], strict=True)
         text = [wanted if index % 2 else 'nothing, "alike"' for index, wanted in written]
-        more = {"text": text, "answer": [f"[CLS] {said}" for said in text]}
-        return self(batch["image"]) | {"forced_mask_logit": 9 * batch["mask"] - 4.5} | more
+        more = {"text": text, "generated_text": [f"[CLS] {said}" for said in text]}
+        return self(batch["image"]) | {"teacher_forced_mask_logit": 9 * batch["mask"] - 4.5} | more
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return {"loss": nn.functional.cross_entropy(out["class_logit"].float(), batch["class_label"])}
@@ -190,7 +190,7 @@ def test_predictions_name_class_and_text(toy: Path, tmp_path: Path, name: str) -
         assert row["class"] == NAMES[int(prob.argmax())]
         assert [float(row[f"prob_{n}"]) for n in NAMES] == pytest.approx(prob.tolist(), abs=1e-6)
         assert row["text"] in (item["explanation"], 'nothing, "alike"')
-        assert row["answer"] == f"[CLS] {row['text']}"
+        assert row["generated_text"] == f"[CLS] {row['text']}"
         assert float(row["score"]) == pytest.approx(1 - float(prob[0]), abs=1e-6)
         assert ("map" in row) == name.endswith("csv")
         if "map" in row:

@@ -228,7 +228,7 @@ def test_mask_of_the_free_run_is_nothing_unless_tampered() -> None:
             detector.detect[-1].bias.copy_(10 * torch.eye(3)[kind])
         out = detector(image)
         assert out["class_logit"].argmax(1).tolist() == [kind] * 3
-        assert torch.equal(out["mask_logit"], out["forced_mask_logit"]) == (kind == 2)
+        assert torch.equal(out["mask_logit"], out["teacher_forced_mask_logit"]) == (kind == 2)
         assert (kind == 2) or bool((out["mask_logit"] == NOTHING).all())
         torch.testing.assert_close(out["logit"].sigmoid(), 1 - out["class_logit"].softmax(1)[:, 0])
 
@@ -237,9 +237,9 @@ def test_mask_of_the_free_run_is_nothing_unless_tampered() -> None:
 def test_detection_informs_the_mask_only_with_two_keys(mode: str) -> None:
     detector = build(fusion=mode).eval()
     image = batch_for(detector, 2)["image"]
-    before = detector(image)["forced_mask_logit"]
+    before = detector(image)["teacher_forced_mask_logit"]
     detector.fusion.project.weight.data.mul_(3)
-    changed = (detector(image)["forced_mask_logit"] - before).abs().max()
+    changed = (detector(image)["teacher_forced_mask_logit"] - before).abs().max()
     assert (changed > 1e-6) == (mode == "two_key")
 
 
@@ -330,7 +330,7 @@ def test_learns_to_write_the_template() -> None:
         out, _, seen = detector._read(batch["image"], [answer(2)] * 3)
         assert [parse(t) for t in detector.write(seen, 3)] == [(0, "Fine"), (1, "Odd"), (2, "Top")]
     mask = torch.nn.functional.interpolate(batch["mask"][:, None], 16)[2, 0] > 0.5
-    found = out["forced_mask_logit"][2] > 0
+    found = out["teacher_forced_mask_logit"][2] > 0
     assert (mask & found).sum() / (mask | found).sum() > 0.9
 
 
@@ -372,7 +372,7 @@ def test_named_bases_stay_out_of_the_checkpoint(tokens: str, folders: dict[str, 
         detectors.load(file, language=folders["language"])
     again = detectors.load(file, **folders)
     image = batch_for(detector, 2)["image"]
-    for key in ("class_logit", "forced_mask_logit"):
+    for key in ("class_logit", "teacher_forced_mask_logit"):
         assert torch.equal(again(image)[key], detector.eval()(image)[key])
     other = build(mask=None, mask_config=SAM)
     other.language.model.language_model.layers[0].mlp.up_proj.weight.data += 1
@@ -508,7 +508,8 @@ def test_stage_two_takes_up_stage_one(tmp_path: Path) -> None:
     second = build(lora=LORA, text_weight=1.0, start=str(file))
     second._take_up(str(file))
     image = batch_for(first, 2)["image"]
-    assert torch.equal(first.eval()(image)["forced_mask_logit"], second.eval()(image)["forced_mask_logit"])
+    key = "teacher_forced_mask_logit"
+    assert torch.equal(first.eval()(image)[key], second.eval()(image)[key])
     with pytest.raises(UserError, match=r"model\.start: .* does not fit"):
         build(dim=64, lora=LORA)._take_up(str(file))
 
@@ -534,20 +535,20 @@ def test_kept_embeddings_are_those_of_the_encoder(config: dict[str, Any], tmp_pa
     masks = detector.masks
     assert isinstance(masks, Sam)
     seen = Counted(masks)
-    plain = detector(image)["forced_mask_logit"]
+    plain = detector(image)["teacher_forced_mask_logit"]
     assert seen.images == 3
     masks.keep_embeddings(tmp_path)
-    torch.testing.assert_close(detector(image)["forced_mask_logit"], plain)
+    torch.testing.assert_close(detector(image)["teacher_forced_mask_logit"], plain)
     assert seen.images == 6
-    torch.testing.assert_close(detector(image)["forced_mask_logit"], plain)
-    torch.testing.assert_close(detector(image[[2, 0]])["forced_mask_logit"], plain[[2, 0]])
+    torch.testing.assert_close(detector(image)["teacher_forced_mask_logit"], plain)
+    torch.testing.assert_close(detector(image[[2, 0]])["teacher_forced_mask_logit"], plain[[2, 0]])
     assert seen.images == 6
     image[1, 0, 5, 5] += 1e-3  # another image
-    other = detector(image)["forced_mask_logit"]
+    other = detector(image)["teacher_forced_mask_logit"]
     assert seen.images == 7
     torch.testing.assert_close(other[[0, 2]], plain[[0, 2]])
     masks.keep_embeddings(None)
-    torch.testing.assert_close(other, detector(image)["forced_mask_logit"])
+    torch.testing.assert_close(other, detector(image)["teacher_forced_mask_logit"])
 
 
 def test_cache_is_of_one_network_and_one_precision(tmp_path: Path) -> None:
@@ -584,14 +585,14 @@ def test_a_broken_file_of_the_cache_is_made_anew(content: str, tmp_path: Path) -
     seen = Counted(masks)
     masks.keep_embeddings(tmp_path)
     assert masks.cache is not None
-    want = detector(image)["forced_mask_logit"]
+    want = detector(image)["teacher_forced_mask_logit"]
     file = masks.cache.path(masks.cache.keys(image)[0])
     whole = file.read_bytes()
     if content == "empty":
         save_file({}, file)
     else:
         file.write_bytes({"": b"", "cut": whole[:-10], "zeros": bytes(len(whole))}[content])
-    assert torch.equal(detector(image)["forced_mask_logit"], want)
+    assert torch.equal(detector(image)["teacher_forced_mask_logit"], want)
     assert seen.images == 2
     assert file.read_bytes() == whole
     assert [f.name for f in file.parent.iterdir()] == [file.name]  # nothing half written is left

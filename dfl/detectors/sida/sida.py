@@ -263,7 +263,7 @@ class Sida(Detector):
         return (image * b + (a - c)) / d
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Return ``logit`` (N,), ``class_logit`` (N, 3), ``mask_logit`` (N, h, w) and ``forced_mask_logit``.
+        """Return ``logit`` (N,), ``class_logit`` (N, 3), ``mask_logit`` (N, h, w) and ``teacher_forced_mask_logit``.
 
         ``mask_logit`` is the free run's in evaluation: all real where the class is not tampered. In training both are
         the one whose answer is given.
@@ -282,13 +282,13 @@ class Sida(Detector):
         out = {
             "class_logit": class_logit,
             "logit": class_logit[:, 1:].logsumexp(1) - class_logit[:, 0],
-            "forced_mask_logit": self.masks(image, seen.features, prompt).float(),
+            "teacher_forced_mask_logit": self.masks(image, seen.features, prompt).float(),
             "hidden": hidden,
         }
         return out, said, seen
 
     def _free(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
-        forced = out["forced_mask_logit"]
+        forced = out["teacher_forced_mask_logit"]
         out.pop("hidden")
         if self.training:
             return out | {"mask_logit": forced}
@@ -327,7 +327,7 @@ class Sida(Detector):
         det = each.where(kind >= 0, some_fake).mean()
         weight = ((kind == TAMPERED) & batch["has_mask"]).float()
         mask = batch["mask"].float()
-        logit = upsampled(out["forced_mask_logit"], (mask.shape[1], mask.shape[2]))
+        logit = upsampled(out["teacher_forced_mask_logit"], (mask.shape[1], mask.shape[2]))
         count = mean_over_ranks(weight.sum())
         shown = inside(batch)
         bce = sida_bce(logit, mask, weight, count, shown)
@@ -340,10 +340,11 @@ class Sida(Detector):
             total = total + text_weight * out["text_loss"]
         return {"loss": total, **losses}
 
-    def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return what evaluation and predict read: the outputs of `forward`, and where asked for what it writes.
 
-        ``text`` is the explanation of each image (what was written, where that is no answer), ``answer`` all of it.
+        ``text`` is the explanation of each image (what was written, where that is no answer), ``generated_text`` all
+        of it.
         """
         image = batch["image"]
         out, _, seen = self._read(image, [answer(TAMPERED)] * len(image))
@@ -351,7 +352,7 @@ class Sida(Detector):
         if not self.generates or self.trainer.validating or self.trainer.training or self.trainer.sanity_checking:
             return out
         written = self.write(seen, len(image))
-        return out | {"text": [parse(text)[1] for text in written], "answer": written}
+        return out | {"text": [parse(text)[1] for text in written], "generated_text": written}
 
     @torch.no_grad()
     def write(self, seen: Any, n: int) -> list[str]:

@@ -1,0 +1,167 @@
+"""The domain matrix: what a detector that was trained on one domain is worth on all others, as table and heat map.
+
+A row is a training, a column a test domain. The value where both are the same says how well a method learns a domain;
+all others say what of that holds elsewhere, which is what counts in use.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from rich.table import Table
+from rich.text import Text
+
+from dfl.data import csv_files
+from dfl.evaluation import results
+from dfl.evaluation.html import alone, document, heat_map, text
+from dfl.evaluation.html import table as html_table
+from dfl.runs import files
+from dfl.terminal import console
+
+#: The row of what a map that calls every pixel fake would get, where a metric has that.
+ALL_FAKE = "all fake"
+
+
+@dataclass
+class Row:
+    """One training: its name, the domains it was trained on, and test domain -> metric -> value."""
+
+    label: str
+    trained: tuple[str, ...]
+    results: Mapping[str, Mapping[str, float]]
+
+    def value(self, domain: str, metric: str) -> float:
+        """Return a value; NaN where it was not measured, or is undefined."""
+        found = self.results.get(domain, {}).get(metric)
+        return math.nan if found is None else float(found)
+
+
+def summary(row: Row, metric: str, columns: Sequence[str]) -> tuple[float, float]:
+    """Return the means over the test domains that were trained on and over the others; NaN of none."""
+    seen = [row.value(c, metric) for c in columns if c in row.trained]
+    unseen = [row.value(c, metric) for c in columns if c not in row.trained]
+    return _mean(seen), _mean(unseen)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean of what is defined."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def lines(metric: str, columns: Sequence[str], rows: Sequence[Row]) -> dict[str, list[float]]:
+    """Return the values of a metric: label of a row -> one for each column, then the means of seen and unseen."""
+    found = {row.label: [*(row.value(c, metric) for c in columns), *summary(row, metric, columns)] for row in rows}
+    base = [rows[0].value(c, f"{metric}_all_fake") for c in columns]
+    if not all(map(math.isnan, base)):
+        found[ALL_FAKE] = [*base, math.nan, math.nan]
+    return found
+
+
+def write(
+    folder: Path, facts: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+) -> dict[str, Any]:
+    """Print the tables and write ``matrix.csv``, ``matrix.json``, ``matrix.html`` and ``matrix_<metric>.svg``.
+
+    Args:
+        folder: Where to.
+        facts: ``name`` of the sweep, its ``configs``, ``options`` and ``runs``.
+        metrics: What to show; the JSON file has all.
+        columns: The test domains.
+        rows: The trainings.
+
+    Returns:
+        The content of ``matrix.json``.
+
+    Raises:
+        UserError: If the files cannot be written.
+    """
+    content = {
+        **facts,
+        "tested_on": list(columns),
+        "matrix": {metric: lines(metric, columns, rows) for metric in metrics},
+        "trained_on": {row.label: list(row.trained) for row in rows},
+        "results": {row.label: row.results for row in rows},
+    }
+    _write(folder, content, metrics, columns, rows)
+    return content
+
+
+@rank_zero_only
+def _write(
+    folder: Path, content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+) -> None:
+    files.write(folder / "matrix.csv", to_csv(content["matrix"], columns))
+    files.write(folder / "matrix.json", results.to_json(content))
+    files.write(folder / "matrix.html", page(content, metrics, columns, rows))
+    for metric, one in content["matrix"].items():
+        files.write(folder / f"matrix_{metric}.svg", alone(drawing(one, metric, columns, rows)))
+    for metric in metrics:
+        show(metric, content["matrix"][metric], columns, rows)
+    print(f"page: {folder / 'matrix.html'}")
+
+
+def to_csv(matrix: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequence[str]) -> str:
+    """Return the tables of all metrics, one after the other, as CSV; an undefined value is ``nan``."""
+    rows = [[metric, label, *values] for metric, one in matrix.items() for label, values in one.items()]
+    head = csv_files.line(["metric", "trained_on", *columns, "mean_seen", "mean_unseen"])
+    return head + "".join(map(csv_files.line, rows))
+
+
+def show(metric: str, one: Mapping[str, Sequence[float]], columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Print the table of a metric; what was trained on is bold."""
+    trained = {row.label: row.trained for row in rows}
+    head = [f"{_name(metric)}: trained on", *columns, "seen", "unseen"]
+    shown = Table(*head)
+    for place, column in enumerate(shown.columns):
+        column.no_wrap, column.justify = True, "right" if place else "left"
+    several = False
+    for label, values in one.items():
+        if label == ALL_FAKE or (len(trained[label]) > 1 and not several):
+            shown.add_section()
+            several = True
+        cells = [Text(_number(v)) for v in values]
+        for place, name in enumerate(columns):
+            if name in trained.get(label, ()):
+                cells[place].stylize("bold")
+        shown.add_row(label, *cells)
+    console(200).print(shown)
+
+
+def drawing(one: Mapping[str, Sequence[float]], metric: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return the heat map of a metric, with a frame where the domain was part of the training."""
+    groups = [[r.label for r in rows if len(r.trained) == 1], [r.label for r in rows if len(r.trained) > 1]]
+    groups.append([ALL_FAKE] if ALL_FAKE in one else [])
+    cells = {label: values[: len(columns)] for label, values in one.items()}
+    framed = {(row.label, column) for row in rows for column in columns if column in row.trained}
+    return heat_map(cells, columns, [g for g in groups if g], _name(metric), framed)
+
+
+def page(content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return the page: a heat map and a table for each metric, and what was run."""
+    said = "Rows: what was trained on. Columns: what was tested on. A frame: the domain was part of the training."
+    parts = [f"<p class=soft>{said}</p>"]
+    for metric in metrics:
+        one = content["matrix"][metric]
+        help = results.METRICS.get(metric, ("", ""))[1]
+        drawn = drawing(one, metric, columns, rows)
+        table = [[label, *map(_number, values)] for label, values in one.items()]
+        parts += [
+            f"<h2>{text(_name(metric))}</h2><p class=soft>{text(help)}</p><div class=figures>{drawn}</div>",
+            html_table(["trained on", *columns, "mean of seen", "mean of unseen"], table),
+        ]
+    facts = {key: content[key] for key in ("configs", "options", "runs", "trained_on")}
+    told = f"<summary>Configs, options and runs</summary><pre>{text(results.to_json(facts))}</pre>"
+    parts.append(f"<h2>Sweep</h2><details>{told}</details>")
+    return document(f"{content['name']}: domain matrix", parts)
+
+
+def _name(metric: str) -> str:
+    return results.METRICS.get(metric, (metric, ""))[0]
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
