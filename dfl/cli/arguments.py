@@ -18,7 +18,10 @@ from dfl.data.decoding import escaped
 from dfl.detectors.renamed import NEW, OLD, renamed
 from dfl.errors import UserError
 from dfl.runs.checkpoint import previous
+from dfl.runs.find import resolve, stage
 
+#: How an option says that it has no value.
+NONE = (None, "null", "None")
 #: Flags that may stand without a value.
 ALONE = ("-h", "--help", "--print_config", "--overwrite")
 
@@ -38,6 +41,8 @@ class Plan:
     root: Path = Path()
     name: str = "run"
     trained: Trained | None = None
+    #: Checkpoint of an earlier stage that `fit` begins with.
+    init_from: Path | None = None
     #: Whether training goes on in the run's own folder.
     goes_on: bool = False
     #: Lines to print once, before the work starts.
@@ -90,6 +95,8 @@ def plan(words: list[str]) -> Plan:
         return made
     made.root = Path(_word(made, "root") or ".").expanduser()
     _find_run(made)
+    if verb == "fit" and not (made.trained and made.trained.in_run):  # a run that goes on has begun with it
+        made.init_from = _find_stage(made)
     return made
 
 
@@ -120,7 +127,7 @@ def arrange(made: Plan) -> list[str]:
     if trained and not made.gives("data") and not made.paths and trained.run.get("data"):
         base["data"] = trained.run["data"]
     if trained and made.verb == "fit":
-        keys = ("trainer", "checkpoint", "last", "seed_everything")
+        keys = ("trainer", "checkpoint", "last", "init_from", "seed_everything")
         base |= {key: trained.run[key] for key in keys if key in trained.run}
         base["trainer"] = _without_given_callbacks(made, base.get("trainer") or {})
     words = [
@@ -217,7 +224,7 @@ def _find_run(made: Plan) -> None:
     word = _word(made, "ckpt_path")
     if made.verb == "predict" and not word and not _gives_weights(made, name):
         word = "best"
-    if word in (None, "null", "None"):
+    if word in NONE:
         if made.verb == "predict" and not made.gives("model"):
             raise UserError(
                 "predict needs a trained detector: --ckpt_path best, last or a file, or --model NAME and "
@@ -232,7 +239,7 @@ def _find_run(made: Plan) -> None:
         made.name, made.goes_on = name, True
         made.notes.append(f"no {last} yet: starting afresh")
         return
-    path = checkpoints.resolve(word, made.root, name)
+    path = resolve(word, made.root, name)
     trained = made.trained = checkpoints.read(path, made.root, _named_class(made))
     newest = not name and word in ("best", "last")
     made.name = name or (path.parent.name if trained.in_run else path.stem)
@@ -254,6 +261,16 @@ def _find_run(made: Plan) -> None:
             f"{path} holds all weights, so those of --model.weights {weights} would not be read: leave it out, or give "
             "--ckpt_path null to take it and not the checkpoint"
         )
+
+
+def _find_stage(made: Plan) -> Path | None:
+    """Return the checkpoint whose weights a new run begins with: of ``--init_from``, or a foreign ``--ckpt_path``."""
+    word, file = _word(made, "init_from"), made.trained.path if made.trained else None
+    if word in NONE:
+        return file
+    if file:
+        raise UserError(f"--init_from {word} and --ckpt_path {file} both give weights; keep one")
+    return stage(str(word), made.root)
 
 
 def _check_paths(made: Plan) -> None:

@@ -95,6 +95,22 @@ def test_the_same_command_starts_afresh_and_then_resumes(
     assert second.trainer.global_step == 2 * first.trainer.global_step > 0
 
 
+def test_a_short_epoch_logs_its_loss_and_fit_begins_with_the_parameters(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--name=short", "--trainer.log_every_n_steps=null", "--trainer.limit_val_batches=0"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = main(["fit", "--config=tiny.yaml", *words, *QUIET[:2]])
+    assert [str(w.message) for w in caught if "log_every_n_steps" in str(w.message)] == []
+    assert made.trainer.log_every_n_steps == 1  # of four batches
+    said = capsys.readouterr().out
+    assert "loss     64 trainable of 64" in said
+    assert "FLOPs" not in said
+    typed = run("fit", "--config=tiny.yaml", "--name=typed", words[-1], "--trainer.log_every_n_steps=3")
+    assert typed.trainer.log_every_n_steps == 3
+
+
 def test_last_is_written_even_when_the_score_did_not_rise(place: Path) -> None:
     run("fit", "--config=tiny.yaml", "--name=worse", "--trainer.max_epochs=2", "--model.optimizer.lr=0")
     held = {which: torch.load(f"checkpoints/worse/{which}.ckpt", weights_only=True) for which in ("best", "last")}
@@ -222,6 +238,22 @@ def test_a_file_of_no_run_gives_its_weights_and_nothing_else(place: Path, capsys
     assert before["global_step"] == after["global_step"] == made.trainer.global_step > 0
     trained = [name for name, p in made.model.named_parameters() if p.requires_grad]
     assert all(torch.equal(before["state_dict"][name], after["state_dict"][name]) for name in trained)
+
+
+def test_a_run_begins_with_another_and_resumes_without_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)["state_dict"]
+    words = ["fit", "--config=tiny.yaml", "--name=next", "--ckpt_path=last", "--init_from=tiny"]
+    made = run(*words, "--model.head=frozen", "--model.optimizer.lr=0")
+    said = capsys.readouterr().out
+    assert "checkpoints/tiny/best.ckpt gives" in said
+    trained = [name for name, p in made.model.named_parameters() if p.requires_grad]
+    assert all(torch.equal(before[name], made.model.state_dict()[name]) for name in trained)
+    shutil.rmtree("checkpoints/tiny")
+    run(*words, "--model.head=frozen", "--trainer.max_epochs=2")
+    assert "gives" not in capsys.readouterr().out
+    both = ["--name=third", "--init_from=next", "--ckpt_path=theirs.ckpt"]
+    shutil.copy("checkpoints/next/last.ckpt", "theirs.ckpt")
+    assert "both give weights; keep one" in fails(capsys, "fit", "--config=tiny.yaml", *both)
 
 
 def test_a_state_of_a_run_that_cannot_be_read_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
