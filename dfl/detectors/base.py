@@ -19,17 +19,16 @@ from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 import dfl
-from dfl.detectors.evaluated import Evaluated
+from dfl.detectors.measured import Measured
 from dfl.errors import UserError
 from dfl.metrics import inside
+from dfl.metrics.measures import TEXT_OUTPUTS
 from dfl.networks import WeightsHash
 from dfl.ranks import is_cut
 from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
 Losses = dict[str, Tensor]
-#: Outputs that are lists of N strings.
-WRITTEN = ("text", "generated_text")
 
 
 def class_path(kind: type) -> str:
@@ -38,7 +37,7 @@ def class_path(kind: type) -> str:
     return f"{home}.{kind.__qualname__}"
 
 
-class Detector(Evaluated, ABC):
+class Detector(Measured, ABC):
     """A detector of fake images.
 
     Args:
@@ -124,7 +123,7 @@ class Detector(Evaluated, ABC):
             said["extent"] = batch["extent"]
         if "class_logit" in out:
             said |= {"class_prob": out["class_logit"].float().softmax(1), "class_names": self.class_names}
-        return said | {name: out[name] for name in WRITTEN if name in out}
+        return said | {name: out[name] for name in TEXT_OUTPUTS if name in out}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Turn uint8 images into normalised floats, on the device."""

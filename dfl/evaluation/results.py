@@ -144,19 +144,6 @@ def fairness_rows(rows: Sequence[Row]) -> list[tuple[str, str, dict[str, float]]
     return [(domain, attribute, values) for (domain, attribute), values in found.items()]
 
 
-def print_fairness(rows: Sequence[Row]) -> None:
-    """Print how far groups lie apart, at 0.5 and at the threshold of validation; nothing where there are no groups."""
-    lines = fairness_rows(rows)
-    names = ["F_FPR", "F_OAE", "F_DP", "F_MEO", "F_FPR_val", "F_MEO_val", "gap_auroc"]
-    shown = Table("domain", "groups by", *(n.replace("_val", "@val").replace("gap_auroc", "gap AUROC") for n in names))
-    for place, column in enumerate(shown.columns):
-        column.no_wrap, column.justify = True, "right" if place > 1 else "left"
-    for domain, attribute, values in lines:
-        shown.add_row(domain, attribute, *(f"{values[name]:.4f}" for name in names))
-    if lines:
-        console(160).print(shown)
-
-
 def to_csv(rows: Sequence[Row]) -> str:
     """Return a table as CSV: an undefined metric is ``nan``, one that a domain does not have is empty."""
     return csv_files.whole(list(dict.fromkeys(name for row in rows for name in row)), rows)

@@ -10,7 +10,6 @@ Papers differ in what they count. Each has its name here, see `Localization`.
 """
 
 import math
-import random
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -178,28 +177,6 @@ def sum_auroc(prob: Tensor, mask: Tensor, valid: Tensor | None = None) -> Tensor
     return torch.stack(areas) if areas else prob.new_empty(0, dtype=torch.float64)
 
 
-def balanced_draws_ap(score: Tensor, label: Tensor, draws: int = 5, seed: int = 1337) -> tuple[Tensor, Tensor]:
-    """Return the mean and twice the deviation of AP over draws of as many reals as fakes, float64 scalars.
-
-    Source: the evaluation code of dolos (Tantaru et al. 2024): the smaller class is there whole in every draw. Drawing
-    does not undo anything in AP but the prevalence; a plain `average_precision` stands beside it in our tables.
-
-    Args:
-        score: (N,) float32 or float64, by rising index, since the draws depend on the order.
-        label: (N,) 0 real, 1 fake.
-        draws: how many.
-        seed: of Python's generator.
-    """
-    real, fake = score[label == 0].tolist(), score[label == 1].tolist()
-    n = min(len(real), len(fake))
-    if not n:
-        return binary.NAN.clone(), binary.NAN.clone()
-    rng, both = random.Random(seed), torch.arange(2).repeat_interleave(n)
-    drawn = [torch.tensor(rng.sample(real, n) + rng.sample(fake, n), dtype=torch.float64) for _ in range(draws)]
-    ap = torch.stack([binary.average_precision(one, both) for one in drawn])
-    return ap.mean(), 2 * ap.std(correction=0)
-
-
 class Localization(Gathered):
     """IoU and its company for one domain.
 
@@ -251,6 +228,11 @@ class Localization(Gathered):
             raise ValueError(f"invert={invert!r} belongs to the protocol benco, not to {protocol}")
         self.protocol, self.empty, self.invert = protocol, empty or EMPTY[protocol], invert
         self.add_state("bins", default=torch.zeros(2 * BINS, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def take(self, output: Tensor, batch: Mapping[str, Any]) -> None:
+        """Add the map logits (N, h, w) of a batch; images without a mask are left out."""
+        index = batch["index"].where(batch["has_mask"], -1)
+        self.update(output.float().sigmoid(), batch["mask"], batch["label"], index, inside(batch))
 
     def update(
         self,
@@ -315,7 +297,7 @@ class Localization(Gathered):
             exact[fake, len(Curves._fields) :] = torch.stack([*own, *verdict], 1)
         count = counts(prob, mask, valid).double()
         count[unusable], exact[unusable] = math.nan, math.nan
-        self.keep(index, torch.cat([label[:, None].double(), count, exact], 1))
+        self.add_rows(index, label, count, exact)
 
     def _binned(self, prob: Tensor, mask: Tensor, valid: Tensor | None) -> Tensor:
         """Return how many pixels lie in each bin, first of the real, then of the manipulated ones: int64 (2 BINS,)."""

@@ -3,7 +3,7 @@
 import torch
 
 from dfl.evaluation.results import METRICS
-from dfl.metrics import Classes, Detection, GroupFairness, Localization
+from dfl.metrics import Classes, Detection, Localization
 from dfl.metrics.directions import DIRECTIONS, OF_ONE_CLASS, direction
 
 
@@ -42,7 +42,6 @@ def test_a_right_answer_is_better_than_a_wrong_one_by_each() -> None:
 
 
 def test_fairness_is_a_distance_and_what_is_no_metric_has_no_direction() -> None:
-    assert GroupFairness.higher_is_better is False
     assert direction("test/a/fairness/gender/F_EO") == "min"
     assert direction("val/other_camera/class_recall_tampered") == "max"
     assert direction("train/loss") == "min"

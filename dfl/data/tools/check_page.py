@@ -10,7 +10,7 @@ from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
 from dfl.data.tools.leak import bits_per_pixel
-from dfl.evaluation import html
+from dfl.evaluation import html, plots
 
 #: Values of a column that are drawn, names that are listed, and pictures of a kind.
 MOST_BARS, MOST_NAMES, MOST_PICTURES = 12, 50, 7
@@ -52,7 +52,7 @@ def page(table: pa.Table, found: Mapping[str, Any]) -> str:
 
 def _said(problems: Iterable[Any]) -> str:
     lines = "".join(f'<li class="{p.severity}">{html.text(p.text)}</li>' for p in problems)
-    return f"<h2>Findings</h2><ul class=said>{lines}</ul>"
+    return f"<h2>Findings</h2><ul class=findings>{lines}</ul>"
 
 
 def _samples(table: pa.Table) -> Iterable[str]:
@@ -109,7 +109,8 @@ def _leak(table: pa.Table, leak: Mapping[str, Mapping[str, Any]]) -> Iterable[st
     ]
     yield html.table(head, lines)
     bpp, label = bits_per_pixel(table), table["label"].to_numpy()
-    yield f"<div class=figures>{html.histogram(bpp[label == 0], bpp[label == 1], 'bits per pixel')}</div>"
+    drawn = plots.histograms({"": (bpp[label == 0], bpp[label == 1])}, "bits per pixel")
+    yield html.figures({"Histogram of bits per pixel": drawn})
 
 
 def _counts(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterable[str]:

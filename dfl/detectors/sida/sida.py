@@ -31,6 +31,7 @@ from dfl.detectors.base import Detector, Losses
 from dfl.detectors.sida.building import CONFIG, add_rows, build
 from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
+from dfl.detectors.sida.official import official
 from dfl.detectors.sida.text import (
     IGNORED,
     NEW_TOKENS,
@@ -353,6 +354,12 @@ class Sida(Detector):
             return out
         written = self.write(seen, len(image))
         return out | {"text": [parse(text)[1] for text in written], "generated_text": written}
+
+    def derived_results(self, metrics: Mapping[str, Any], results: Mapping[str, float]) -> dict[str, float]:
+        """Return the official code's misnomers, see `official`."""
+        if "forced_mask_ciou" in results and "class_acc" in results:
+            return official(metrics["class"].confusion(), results["forced_mask_ciou"])
+        return {}
 
     @torch.no_grad()
     def write(self, seen: Any, n: int) -> list[str]:
