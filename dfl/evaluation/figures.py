@@ -23,7 +23,7 @@ def areas(domains: Mapping[str, Rows]) -> "Figure":
     for domain, rows in domains.items():
         low, high = auroc_interval(rows["score"], rows["label"], rows["video"])
         shown[domain] = (float(auroc(rows["score"], rows["label"])), low, high)
-    return plots.intervals(shown, "AUROC, with its 95 % interval")
+    return plots.intervals(shown, "AUROC, with its 95 % interval", title="AUROC by domain")
 
 
 def roc(domains: Mapping[str, Rows]) -> "Figure":

@@ -7,7 +7,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -35,14 +35,16 @@ p { margin: 4px 0; overflow-wrap: anywhere } .soft { color: var(--soft) }
 .cards b { display: block; font-size: 26px; line-height: 1.2; font-variant-numeric: tabular-nums }
 .cards span { font-size: 13px; color: var(--soft); overflow-wrap: anywhere }
 .wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; width: 100% }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums;
+  white-space: nowrap; width: 100% }
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--page) }
 th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
 tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
 td small { color: var(--soft); font-weight: 400; margin-left: 4px }
 .figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin: 12px 0 }
-.figures img { max-width: 100%; height: auto; border-radius: 8px; border: 1px solid var(--line) }
+.figures img, .columns img { max-width: 100%; height: auto; border-radius: 8px; border: 1px solid var(--line) }
+.columns { columns: 350px; column-gap: 14px; margin: 12px 0 } .columns img { display: block; margin-bottom: 14px }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
 .pairs { grid-template-columns: repeat(auto-fill, 302px) }
 .pairs figure { display: flex; flex-wrap: wrap; gap: 4px 14px }
@@ -65,14 +67,15 @@ pre { background: var(--card); padding: 16px; border-radius: 8px; white-space: p
 tr.generated td { white-space: normal; text-align: left; vertical-align: top }
 tr.generated td:first-child { width: 154px } tr.generated img { width: 144px; border-radius: 6px }
 @media (max-width: 600px) {
-  body { padding: 20px 14px 40px } .cards div { min-width: 0; flex: 1 1 30% } .cards b { font-size: 21px }
+  body { padding: 20px 14px 40px } .cards b { font-size: 21px }
+  .cards div { min-width: 0; flex: 1 1 40%; padding: 8px 12px }
   tr.generated td:first-child { width: 96px; position: static } tr.generated img { width: 88px } }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #f2f2f2 }
   body { padding: 0; max-width: none; font-size: 11px } h2 { margin-top: 20px; break-after: avoid }
-  .wide { overflow: visible } table { white-space: normal } th, td { padding: 2px 4px; font-size: 9px }
-  td:first-child { overflow-wrap: anywhere; min-width: 60px }
-  tr, figure, .figures img { break-inside: avoid } .figures img { max-height: 45vh } }
+  .wide { overflow: visible } th, td { padding: 2px 4px; font-size: 9px } th { white-space: normal }
+  .minor { display: none } td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 80px }
+  tr, figure, img { break-inside: avoid } .figures img { max-height: 45vh } .columns { columns: 2 } }
 """
 
 
@@ -93,9 +96,14 @@ def figure(drawn: "Figure", name: str) -> str:
     return image(plots.to_png(drawn), "png", name, round(96 * drawn.get_figwidth()))
 
 
-def figures(drawn: Mapping[str, "Figure"]) -> str:
-    """Return figures side by side where there is room, each under its name for those who cannot see it."""
-    return f"<div class=figures>{''.join(figure(one, name) for name, one in drawn.items())}</div>"
+def figures(drawn: Mapping[str, "Figure"], kind: Literal["figures", "columns"] = "figures") -> str:
+    """Return figures, side by side where there is room or in columns that they fill from above.
+
+    Args:
+        drawn: The figure by its name, for those who cannot see it.
+        kind: The class of the element.
+    """
+    return f"<div class={kind}>{''.join(figure(one, name) for name, one in drawn.items())}</div>"
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:

@@ -75,7 +75,7 @@ def rate_curves(
         steps: Whether the value holds up to the next x, in place of a straight line.
         diagonal: Whether the diagonal is drawn, which is chance.
     """
-    drawn = figure(4.4, 4.0 + 0.17 * len(curves))
+    drawn = figure(4.2, 3.9 + 0.17 * len(curves))
     axes = drawn.subplots()
     style(axes, title, x, y)
     for place, (label, (across, up)) in enumerate(curves.items()):
@@ -106,7 +106,7 @@ def histograms(
         threshold: Where a dashed line is drawn unless NaN.
         bins: Of equal width.
     """
-    drawn, plots = panels(len(classes), 3.3, 2.3)
+    drawn, plots = panels(len(classes), 4.2, 2.2)
     for axes, (name, values) in zip(plots, classes.items(), strict=False):
         style(axes, name, label, "share of the class")
         finite = [part[np.isfinite(part)] for part in values]
@@ -120,7 +120,7 @@ def histograms(
             axes.axvline(threshold, color="black", linewidth=0.8, linestyle="--", label=f"threshold {threshold:.3f}")
         margin = 0.01 * (high - low)
         axes.set_xlim(low - margin, high + margin)
-        axes.legend(fontsize=7, frameon=False, loc="upper center")
+        axes.legend(fontsize=7, framealpha=0.8, edgecolor="none", loc="upper center")
     return drawn
 
 
@@ -137,7 +137,9 @@ def _tenths(values: Iterable[float]) -> tuple[float, float]:
     return low, max(low + 0.1, math.ceil(10 * max(finite) - 1e-9) / 10)
 
 
-def intervals(rows: Mapping[str, tuple[float, float, float]], label: str, line: float = math.nan) -> "Figure":
+def intervals(
+    rows: Mapping[str, tuple[float, float, float]], label: str, line: float = math.nan, title: str = ""
+) -> "Figure":
     """Draw a dot with its interval for each name, one under the other.
 
     Args:
@@ -145,10 +147,11 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], label: str, line: 
             below to the tenth above all of them.
         label: What the values are.
         line: Where a dashed line is drawn unless NaN, such as the value of all together.
+        title: Above the plot.
     """
-    drawn = figure(4.4, 0.75 + 0.27 * max(1, len(rows)))
+    drawn = figure(4.2, (0.95 if title else 0.75) + 0.27 * max(1, len(rows)))
     axes = drawn.subplots()
-    style(axes, x=label)
+    style(axes, title, label)
     for place, (value, low, high) in enumerate(rows.values()):
         if math.isnan(value):
             axes.annotate(
@@ -176,7 +179,7 @@ def lines(x: np.ndarray, ys: Mapping[str, np.ndarray], label: str, marks: Mappin
         label: What ``x`` is.
         marks: Name -> place on the x axis of a dashed line.
     """
-    drawn = figure(4.4, 2.6)
+    drawn = figure(4.2, 2.6)
     axes = drawn.subplots()
     style(axes, x=label)
     for place, (name, y) in enumerate(ys.items()):

@@ -107,15 +107,15 @@ def group_rates(groups: Mapping[str, Mapping[str, GroupFairness]]) -> dict[str, 
 
 def page(run: Mapping[str, Any], parts: Sequence[str]) -> str:
     """Return the whole page: what was run, then the parts, then how to repeat it."""
-    name = (run["config"] or {}).get("name") or run["detector"]
-    facts = [run["detector"], run["date"].replace("T", " ").replace("+00:00", " UTC"), run["device"]]
+    name = (run["config"] or {}).get("name")
+    facts = [run["date"].replace("T", " ").replace("+00:00", " UTC"), run["device"]]
     if run["checkpoint"]:
         facts.append(run["checkpoint"])
     if run["git"]:
         facts.append(f"commit {run['git']['commit'][:10]}{' with changes' if run['git']['dirty'] else ''}")
     head = f"<p class=soft>{' · '.join(text(fact) for fact in facts)}</p>"
     foot = html.folded("Run: configuration, versions and data", f"<pre>{text(results.to_json(run))}</pre>")
-    return html.document(f"{name}: test", [head, *parts, foot])
+    return html.document(f"Test of {run['detector']}" + (f": {name}" if name else ""), [head, *parts, foot])
 
 
 def headline(table: Sequence[results.Row]) -> str:
@@ -123,7 +123,8 @@ def headline(table: Sequence[results.Row]) -> str:
     domains = [row for row in table if row["n_real"] is not None]
     area = {row["domain"]: row["auroc"] for row in domains if not math.isnan(row.get("auroc", math.nan))}
     real, fake = (sum(row[name] for row in domains) for name in ("n_real", "n_fake"))
-    cards = [(f"{real + fake:,}", f"images ({real:,} real, {fake:,} fake) of {len(domains)} test domains")]
+    of = f" in {len(domains)} test domains" if len(domains) > 1 else ""
+    cards = [(f"{real + fake:,}", f"images{of}: {real:,} real, {fake:,} fake")]
     if len(area) == 1:
         cards.insert(0, (number(*area.values()), f"AUROC on {next(iter(area))}"))
     elif area:
@@ -148,28 +149,37 @@ def at_a_glance(rows: Mapping[str, figures.Rows], run: Mapping[str, Any]) -> str
     drawn = {
         "AUROC by domain": figures.areas(rows),
         "ROC curves": figures.roc(rows),
-        "Histograms of the scores": figures.scores(rows, threshold),
     }
-    return f"{html.figures(drawn)}<p class=soft>{verdict}</p>"
+    drawn |= {
+        f"Histogram of the scores: {domain}": figures.scores({domain: own}, threshold) for domain, own in rows.items()
+    }
+    return f"{html.figures(drawn, 'columns')}<p class=soft>{verdict}</p>"
 
 
 def results_tables(rows: Sequence[results.Row]) -> str:
-    """Return the table of detection, and one of localization where there are maps: one of both is too wide to read."""
+    """Return the table of detection, and those of localization and of classes and texts where there are any."""
     names = results.metric_names(rows)
-    of_maps = [name for name in names if name.startswith(("mask_", "forced_mask_"))]
-    of_images = _columns("Results", rows, [name for name in names if name not in of_maps])
-    return of_images + (_columns("Localization", rows, of_maps) if of_maps else "")
+    starts = {"Localization": ("mask_", "forced_mask_"), "Classes and texts": ("class_", "text_", "official_")}
+    parts = {title: [name for name in names if name.startswith(start)] for title, start in starts.items()}
+    others = [name for name in names if not any(name in part for part in parts.values())]
+    return "".join(_columns(title, rows, part) for title, part in {"Results": others, **parts}.items() if part)
 
 
 def _columns(title: str, rows: Sequence[results.Row], names: Sequence[str]) -> str:
     """Return some metrics of a table under a title."""
-    labels = [results.METRICS.get(name, (name, "")) for name in names]
-    head = "".join(
-        f'<th title="{text(help)}">{text(label)}</th>' if help else f"<th>{text(label)}</th>" for label, help in labels
-    )
+    head = ""
+    for name in names:
+        label, help = results.METRICS.get(name, (name, ""))
+        head += f'<th{_minor(name)} title="{text(help)}">{text(label)}</th>'
     lines = "".join(_line(row, names) for row in rows)
     start = f"<h2>{title}</h2><div class=wide><table><tr><th>domain</th><th>real</th><th>fake</th>"
     return f"{start}{head}</tr>\n{lines}</table></div>"
+
+
+def _minor(name: str, other: str = "") -> str:
+    """Return the class of a cell, by which print leaves out the minor metrics."""
+    kinds = " ".join(filter(None, (other, "minor" * (name in results.MINOR))))
+    return f' class="{kinds}"' if kinds else ""
 
 
 def _line(row: results.Row, names: Sequence[str]) -> str:
@@ -179,12 +189,12 @@ def _line(row: results.Row, names: Sequence[str]) -> str:
     for name in names:
         value = row.get(name)
         if value is None:
-            cells.append("<td></td>")
+            cells.append(f"<td{_minor(name)}></td>")
         elif math.isnan(value):
-            cells.append('<td class=soft title="undefined on these images">n/a</td>')
+            cells.append(f'<td{_minor(name, "soft")} title="undefined on these images">n/a</td>')
         else:
             of = f"<small>of {row[f'n_{name}']:.0f}</small>" if f"n_{name}" in row else ""
-            cells.append(f"<td>{value:.4f}{of}</td>")
+            cells.append(f"<td{_minor(name)}>{value:.4f}{of}</td>")
     mean = row["n_real"] is None
     of = f"<small>of {row['n']:.0f}</small>" if mean and "n" in row else ""
     start = "<tr class=mean>" if mean else "<tr>"
