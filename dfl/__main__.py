@@ -12,7 +12,8 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-from dfl import __version__, config
+from dfl import __version__
+from dfl.cli import configs
 from dfl.errors import UserError, near, of_files, refused, visible
 
 #: Exit codes that shells give for Ctrl-C, and for a program whose reader has left (SIGPIPE).
@@ -32,8 +33,8 @@ OWN_VERBS = {
     "toy": ("dfl.data.toy", "make the toy data set of the demo"),
     "audit": ("dfl.fairness.audit", "compare groups of people: dfl audit SCORES.csv, or --ckpt_path ... --data ..."),
     "matrix": ("dfl.benchmark.sweep", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
-    "data": ("dfl.data.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
-    "forge": ("dfl.data.forge", "make partial fakes with true masks of real images: dfl forge SOURCE..."),
+    "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
+    "forge": ("dfl.tools.forge", "make partial fakes with true masks of real images: dfl forge SOURCE..."),
 }
 VERBS = {**MODEL_VERBS, **{verb: what for verb, (_, what) in OWN_VERBS.items()}, "list": "show detectors and configs"}
 USAGE = """usage: dfl VERB [--config NAME.yaml] [--ckpt_path best|last|FILE] [--key value ...]
@@ -168,17 +169,17 @@ def dispatch(words: list[str]) -> Any:
     from dfl.orphans import end_with_rank_zero
 
     end_with_rank_zero()
-    from dfl import cli
+    from dfl.cli import app
 
-    return cli.main(words)
+    return app.main(words)
 
 
 def show_list() -> None:
     """Print detectors and configs, each with its first line of documentation."""
-    sections = {"detectors": list(config.detectors())}
-    for name in config.listing():
+    sections = {"detectors": list(configs.detectors())}
+    for name in configs.listing():
         folder = os.path.dirname(name)
-        sections.setdefault(f"{folder} configs" if folder else "configs", []).append((name, config.describe(name)))
+        sections.setdefault(f"{folder} configs" if folder else "configs", []).append((name, configs.describe(name)))
     width = 2 + max((len(name) for rows in sections.values() for name, _ in rows), default=0)
     for title, rows in sections.items():
         print(f"{title}:")

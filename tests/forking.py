@@ -24,7 +24,7 @@ ENVIRONMENT = {
 @functools.cache
 def importing() -> None:
     """Start the process that imports, once; before there are threads, since it needs an environment of its own."""
-    forkserver.set_forkserver_preload(["pytest", "dfl.cli", "killing"])
+    forkserver.set_forkserver_preload(["pytest", "dfl.cli.app", "killing"])
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)  # it keeps the environment of its start
     forkserver.ensure_running()

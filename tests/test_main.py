@@ -15,7 +15,8 @@ import pytest
 
 import dfl
 from dfl import __main__ as entry
-from dfl import config, detectors
+from dfl import detectors
+from dfl.cli import configs
 from dfl.errors import UserError
 
 
@@ -47,26 +48,26 @@ def test_the_script_ends_with_status_zero(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_list_knows_every_public_detector() -> None:
     public = {name for name in detectors.__all__ if isinstance(getattr(detectors, name), type)} - {"Detector"}
-    listed = dict(config.detectors())
+    listed = dict(configs.detectors())
     assert set(listed) == public
     assert all(getattr(detectors, name).__doc__.startswith(line) for name, line in listed.items())
 
 
 def test_every_config_has_a_line_for_the_list() -> None:
-    assert [name for name in config.listing() if not config.describe(name)] == []
+    assert [name for name in configs.listing() if not configs.describe(name)] == []
 
 
 def test_a_config_is_found_from_any_folder_with_and_without_suffix(tmp_path: Path) -> None:
-    packaged = Path(config.find("vit_scl.yaml"))
+    packaged = Path(configs.find("vit_scl.yaml"))
     assert packaged.is_file()
-    assert Path(config.find("vit_scl")) == packaged
+    assert Path(configs.find("vit_scl")) == packaged
     (tmp_path / "vit_scl.yaml").write_text("model: VitScl\n")
-    assert config.find("vit_scl.yaml") == "vit_scl.yaml"  # the user's own file comes first
+    assert configs.find("vit_scl.yaml") == "vit_scl.yaml"  # the user's own file comes first
 
 
 def test_an_unknown_config_says_where_it_looked_and_what_comes_near(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        config.find("vit_slc.yaml")
+        configs.find("vit_slc.yaml")
     assert str(tmp_path) in str(error.value)
     assert "did you mean 'vit_scl.yaml'" in str(error.value)
 

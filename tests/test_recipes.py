@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dfl import config
+from dfl.cli import configs
 
 RECIPES = Path(__file__).parent.parent / "docs" / "recipes"
 
@@ -32,7 +32,7 @@ def test_every_config_exists_and_every_run_resumes() -> None:
     assert len(fits) == 3
     for text in fits.values():
         for name in re.findall(r"--config[ =](\S+)", text):
-            config.find(name)
+            configs.find(name)
         assert "--ckpt_path last" in text
         assert "--root" in text
 

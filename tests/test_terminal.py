@@ -9,8 +9,8 @@ from PIL import Image
 
 from dfl.__main__ import one_line
 from dfl.benchmark import matrix
-from dfl.data.tools.check import check
 from dfl.evaluation import figures, plots, results
+from dfl.tools.check import check
 
 LOOKS_AT_FIGURES = True
 ODD = ["[red]x", "[/]", "[link=http://x]y[/link]", ":smile:", "[bold", "a\\[b]"]

@@ -28,11 +28,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from dfl import argv, config
+from dfl.cli import arguments as argv
+from dfl.cli import configs as config
+from dfl.cli.verbs import call
 from dfl.data.sources.written import built
 from dfl.errors import UserError, near
 from dfl.runs import files
-from dfl.verbs import call
 
 #: Options of the matrix itself; all others are those of ``fit`` and ``test``.
 OWN = ("output", "metric", "leave_one_out", "name", "root")
@@ -193,7 +194,7 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
     """Return the state of a run, trained and tested; it is kept beside its checkpoints."""
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    from dfl import cli
+    from dfl.cli import app
     from dfl.evaluation import results
 
     folder = sweep.root / "checkpoints" / one.name
@@ -222,13 +223,13 @@ def _done(sweep: Sweep, one: Run, words: list[str], said: str) -> dict[str, Any]
         say(f"{said}: training on {', '.join(one.domains)}")
         state = {"trained": trained, "complete": False}
         keep(state)
-        fitted = cli.main(["fit", *begin, "--ckpt_path=last"])
+        fitted = app.main(["fit", *begin, "--ckpt_path=last"])
         state |= {"complete": True, "monitor": str(getattr(fitted.trainer.checkpoint_callback, "monitor", ""))}
         keep(state)
         del fitted
     word = "best" if (folder / "best.ckpt").is_file() else "last"
     say(f"{said}: testing its {word} checkpoint on {', '.join(data['init_args']['test'])}")
-    found = cli.main(["test", *begin, f"--ckpt_path={word}"]).model.results["test"]
+    found = app.main(["test", *begin, f"--ckpt_path={word}"]).model.results["test"]
     # what is not finite is kept as JSON keeps it
     state |= {"tested": tested, "checkpoint": word, "results": {d: v for d, v in found.items() if d != "mean"}}
     keep(state)
@@ -339,7 +340,7 @@ def _check(sweep: Sweep) -> None:
 
 def _learned(words: list[str]) -> Any:
     """Return what a run learns from, of its options: settings of the machine alone are left out."""
-    from dfl.checkpoints import RUN_SETTINGS
+    from dfl.cli.checkpoints import RUN_SETTINGS
 
     made = argv.plan(["fit", *words])
     kept: list[Any] = []

@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 
 from dfl.data import degradations
-from dfl.data import on_device as on_device_steps
 from dfl.errors import UserError, near
 
 _FLIP = {"name": "HorizontalFlip", "p": 0.5}
@@ -87,19 +86,15 @@ class Chain:
     crop: dict[str, Any] | None
     """scale and ratio of a random resized crop, which the caller does itself; None without one."""
     compose: A.Compose | None
-    """The rest that the loader does; None when nothing is left."""
-    moved: list[Any]
-    """The steps after it that run on the device; empty unless asked for."""
+    """The other steps; None where there are none."""
     needs_numpy: bool
     """Whether a step may draw from the NumPy generator; ours draw from Python's alone."""
     needs_margin: bool
     """Whether a step looks at neighbouring pixels or a grid, so that it matters where its image begins."""
-    has_jpeg: bool
-    """Whether the loader runs `Jpeg`, which is better compiled before processes are forked."""
 
 
-def build(augment: str | list[dict[str, Any]], on_device: bool = False) -> Chain:
-    """Build a policy or a list of steps; with `on_device`, leave those at its end that can move to the device.
+def build(augment: str | list[dict[str, Any]]) -> Chain:
+    """Build a policy or a list of steps.
 
     Raises:
         UserError: an unknown policy, class or argument, or a value that albumentations refuses, or ignores with a
@@ -114,23 +109,9 @@ def build(augment: str | list[dict[str, Any]], on_device: bool = False) -> Chain
         _check_arguments(_CROP, crop, ["scale", "ratio"])
     built = [_built(name, arguments) for name, arguments in named]
     margin = any(not isinstance(step, A.HorizontalFlip | A.VerticalFlip) for step in built)
-    kept = len(built)
-    while on_device and kept and on_device_steps.can_move(built[kept - 1]):
-        kept -= 1
-    if on_device and kept == len(built):
-        raise UserError(
-            "transform: on_device, but the last step of augment cannot run there; those that can are "
-            + ", ".join(on_device_steps.names())
-        )
-    # empty, it still takes the one draw that it takes when all steps are in it, so that the draws after are the same
-    direct = all(type(step) in _DIRECT for step in built[:kept])
-    compose = (_Direct if direct else A.Compose)(built[:kept]) if built else None
-    numpy = any(type(step) not in _DIRECT for step in built)
-    return Chain(crop, compose, built[kept:], numpy, margin, _has_jpeg(built[:kept]))
-
-
-def _has_jpeg(steps: list[Any]) -> bool:
-    return any(type(step) is degradations.Jpeg or _has_jpeg(getattr(step, "transforms", [])) for step in steps)
+    ours = all(type(step) in _DIRECT for step in built)
+    compose = (_Direct if ours else A.Compose)(built) if built else None
+    return Chain(crop, compose, needs_numpy=not ours, needs_margin=margin)
 
 
 class _Direct(A.Compose):

@@ -1,7 +1,7 @@
 """What a batch is: the one meeting place of data and detectors.
 
 Every key but ``extent`` is always there, so that batches collate and detectors need no checks. Absent is -1 or ''.
-(``augment`` and ``bad`` are taken out on the way to the detector.)
+(``bad`` is taken out on the way to the detector.)
 """
 
 from typing import Any, TypedDict
@@ -33,7 +33,6 @@ class Batch(TypedDict, total=False):
     explanation: list[str]
     weight: Tensor  # (N,) float32, weight of the sample's class in the loss; 1 unless balance="weights"
     extent: Tensor  # (N, 2) long, rows and columns from the top left that are no padding; only with resize: pad
-    augment: Tensor  # (N, 1 + T, 4) float64, steps left to the device, see on_device.py; only with Transform(on_device)
     bad: list[tuple[str, str]]  # path and reason of images that could not be read; taken out before the detector
 
 

@@ -18,7 +18,6 @@ from dfl.data.checks import check
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
 from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
-from dfl.data.on_device import augment
 from dfl.data.overlap import Videos
 from dfl.data.rows import Rows, shared_paths
 from dfl.data.sampler import EvalSampler, TrainSampler, steps_of_epoch
@@ -198,16 +197,6 @@ class DataModule(pl.LightningDataModule):
         split, bad = self._running_split(), batch.pop("bad", [])
         assert self.trainer is not None
         self._unread.book(self.trainer, split, self.sets[split], self.domains(split)[dataloader_idx], bad)
-        return batch
-
-    def transfer_batch_to_device(
-        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
-    ) -> dict[str, Any]:
-        """Move a batch, and do there what is left of the augmentation; only training batches carry any."""
-        steps = batch.pop("augment", None)
-        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        if steps is not None:
-            batch["image"] = augment(batch["image"], steps)
         return batch
 
     def settle(self, split: str) -> None:

@@ -155,9 +155,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         empty = self._no_mask if area is None else area
         # a real image has a mask without a file: nothing in it is manipulated
         known = {"image": pixels, "mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}
-        steps = getattr(self.view, "steps", None)
-        known |= self._extent(*image.shape[:2]) | ({} if steps is None else {"augment": steps})
-        return self._known(row, index) | known
+        return self._known(row, index) | known | self._extent(*image.shape[:2])
 
     def _extent(self, height: int, width: int) -> dict[str, Tensor]:
         """Return the key ``extent`` of an image of so many pixels, where the view pads."""

@@ -8,26 +8,20 @@ generators of their chain alone. Their names may stand in an `augment` list besi
 * `Jpeg`, `WebP`: a round trip through the codec, colours in the right order;
 * `Rescale`: shrunk and brought back;
 * `PcaLighting`: colour noise along the image's own principal components (Krizhevsky et al. 2012);
-* `GaussianNoise`: the same noise on every device.
+* `GaussianNoise`: drawn as a hash of seed and position.
 """
 
 import io
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from functools import cache
-from threading import Timer
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
 from albumentations import ImageOnlyTransform
-from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
-_HAS_NUMBA = RequirementCache("numba>=0.63")
 Range = Sequence[float]
 
 
@@ -148,38 +142,10 @@ class Jpeg(_Degradation):
         return {"quality": self.py_random.randint(*self.quality_range)}
 
     def apply(self, img: np.ndarray, quality: int = 75, **_: Any) -> np.ndarray:
-        """Encode and decode, or do what is left of both without the file."""
-        if min(img.shape[:2]) >= COMPILED_FROM and (compiled := compiled_jpeg()):
-            return compiled(img, quality)
+        """Encode and decode."""
         # simplejpeg decodes to RGB at once, but cannot encode with the accurate cosine transform
         blue_first = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
         return simplejpeg.decode_jpeg(cv2.imencode(".jpg", blue_first, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], "RGB")
-
-
-COMPILED_FROM = 192
-"""Pixels of the shorter side; smaller images are faster through the codec."""
-
-
-@cache
-def compiled_jpeg() -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """Return `Jpeg` without entropy coding, the same bit for bit in half the time; None without numba.
-
-    The first call on a machine compiles, which later ones, and processes forked after it, find done.
-    """
-    if not _HAS_NUMBA:
-        return None
-    notice = Timer(2, rank_zero_info, ["compiling the JPEG of augmentation for this processor, once; about 15 s"])
-    notice.start()
-    try:
-        from dfl.data.jpeg_round_trip import jpeg_round_trip
-
-        jpeg_round_trip(np.zeros((16, 16, 3), np.uint8), 75)
-    except Exception as error:  # what only saves time must not stop a training
-        warnings.warn(f"numba cannot be used, so that JPEG augmentation takes twice the time: {error}", stacklevel=2)
-        return None
-    finally:
-        notice.cancel()
-    return jpeg_round_trip
 
 
 class WebP(Jpeg):
@@ -238,7 +204,7 @@ class PcaLighting(_Degradation):
     In scale as `FancyPCA` of albumentations 1: one alpha for the three axes, values in [0, 1], the result cut off to
     uint8. (That one multiplies by the transposed axes, against the paper; version 2 stretches the colours along the
     axes instead.) The sign of an axis is arbitrary; here its components'
-    sum is not negative, so that every device and library gives the same.
+    sum is not negative, so that every library gives the same.
 
     Args:
         std: standard deviation of alpha, whose mean is 0.
@@ -272,7 +238,7 @@ class PcaLighting(_Degradation):
 class GaussianNoise(_Degradation):
     """Add independent Gaussian noise to every value.
 
-    The noise is a hash of (seed, position), so it is the same wherever it is computed, up to rounding.
+    The noise is a hash of (seed, position), so one draw of the chain stands for all of it.
 
     Args:
         std_range: standard deviation in grey levels, uniform.
@@ -302,8 +268,8 @@ class GaussianNoise(_Degradation):
 _BITS = 0xFFFFFFFF
 
 
-def mixed(x: Any) -> Any:
-    """Hash whole numbers in [0, 2^32), int64 of NumPy or torch, to the same range (Mueller's integer hash)."""
+def mixed(x: np.ndarray) -> np.ndarray:
+    """Hash whole numbers in [0, 2^32), int64, to the same range (Mueller's integer hash)."""
     for _ in range(2):
         x = ((x ^ (x >> 16)) * 0x45D9F3B) & _BITS
     return x ^ (x >> 16)

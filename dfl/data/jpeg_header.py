@@ -1,14 +1,9 @@
-"""What the header of a JPEG says.
+"""Is this file a plain JPEG, which both decoders turn into the same pixels?
 
-Is this file a plain JPEG, which both decoders turn into the same pixels? The answer takes microseconds and errs to the
-safe side: whatever is unusual gets a no, and the caller takes the careful way. And what are the steps of a quality?
+The answer takes microseconds and errs to the safe side: whatever is unusual gets a no, and the caller takes Pillow.
 """
 
-import io
 import struct
-
-import numpy as np
-from PIL import Image
 
 _TABLES = (0xC4, 0xDB, 0xDD)  # segments besides APPn and COM that a plain JPEG has: Huffman, quantization, restart
 _SAMPLING = {(0x11,), (0x11, 0x11, 0x11), (0x21, 0x11, 0x11), (0x22, 0x11, 0x11)}  # gray, 4:4:4, 4:2:2, 4:2:0
@@ -71,11 +66,3 @@ def _upright(tiff: bytes) -> bool:
     except struct.error:
         return False
     return len(entries) == count and all(entry[1:] == (3, 1, 1) for entry in entries if entry[0] == _ORIENTATION)
-
-
-def quantization_tables(quality: int) -> np.ndarray:
-    """Return the steps of luma and chroma, row by row of an 8 x 8 block, as the codec writes them: int64 (2, 64)."""
-    data = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(data, "JPEG", quality=quality)
-    found: dict[int, list[int]] = Image.open(data).quantization  # type: ignore[attr-defined]
-    return np.array([found[0], found[1]])

@@ -23,8 +23,6 @@ import numpy as np
 import torch
 
 from dfl.data.augmentation import build
-from dfl.data.degradations import COMPILED_FROM, compiled_jpeg
-from dfl.data.on_device import drawn
 from dfl.data.resize import Pair, interpolated
 from dfl.errors import UserError, near
 
@@ -66,14 +64,12 @@ class Transform:
         augment: a policy of `POLICIES`, or a list of albumentations classes: `{name: GaussianBlur, p: 0.5}` or
             `{class_path: GaussianBlur, init_args: {p: 0.5}}`; `transforms` of a `OneOf` is again such a list.
             `RandomResizedCrop`, allowed in the first place only, replaces the resize in training and is antialiased.
-        on_device: run the blur, colour, noise and JPEG steps that end `augment` on the training device, for when the
-            loader is the bottleneck. The parameters of a sample are the same, its pixels within rounding.
+        on_device: gone, and so false: the loader augments. It stands here for configs that older versions wrote.
         soft_masks: resize masks bilinearly, antialiased, so that borders stay soft, as SIDA trains; by default the
             nearest pixel decides, which keeps masks of 0 and 1 as they are.
 
     Raises:
-        UserError: an unknown policy, class or argument; on_device where no step can move; arguments that contradict
-            each other.
+        UserError: an unknown policy, class or argument; arguments that contradict each other.
     """
 
     #: Arguments that matter in training alone; evaluation is told by the others.
@@ -98,12 +94,12 @@ class Transform:
             raise UserError(f"transform: crop_ratio is {crop_ratio}, it must be above 0 and at most 1")
         if resize in ("none", "pad") and crop_ratio != 1:
             raise UserError(f"transform: crop_ratio has no meaning with resize: {resize}; leave it at 1.0")
-        if resize == "pad" and on_device:
-            raise UserError("transform: on_device works on whole squares, and resize: pad leaves some of them empty")
+        if on_device:
+            raise UserError("transform: on_device is gone, take it out: the loader augments, with the same draws")
         self.resize, self.crop_ratio, self.interpolation = resize, float(crop_ratio), interpolation
         self.augment = augment if isinstance(augment, str) else deepcopy(list(augment))
-        self.on_device, self.soft_masks = bool(on_device), bool(soft_masks)
-        chain = build(self.augment, self.on_device)  # here, so that a wrong step is not first met in a data worker
+        self.soft_masks = bool(soft_masks)
+        chain = build(self.augment)  # here, so that a wrong step is not first met in a data worker
         if resize in ("none", "pad") and chain.crop is not None:
             why = "resamples" if resize == "none" else "shows a part of the image"
             raise UserError(f"transform: RandomResizedCrop {why}, which resize: {resize} forbids; take one of the two")
@@ -123,7 +119,6 @@ class Transform:
             "crop_ratio": self.crop_ratio,
             "interpolation": self.interpolation,
             "augment": deepcopy(self.augment),
-            "on_device": self.on_device,
             "soft_masks": self.soft_masks,
         }
 
@@ -152,26 +147,19 @@ class _Train(_Sized):
     The key holds integers from 0 on. One object is not for several threads at once: the generators are its own.
     """
 
-    #: What the device has yet to do to the newest image, see `dfl.data.on_device`; None unless asked for.
-    steps: torch.Tensor | None = None
-
     def __init__(self, spec: dict[str, Any], size: int) -> None:
         super().__init__(spec, size)
         self._build()
 
     def _build(self) -> None:
-        chain = build(self.spec["augment"], self.spec["on_device"])
-        self._crop, self._chain, self._moved = chain.crop, chain.compose, chain.moved
+        chain = build(self.spec["augment"])
+        self._crop, self._chain = chain.crop, chain.compose
         self._window = self.size + (_MARGIN if chain.needs_margin else 0)
         # One pair of generators for good: giving the chain new ones for every sample costs more than resetting these.
         self._numpy, self._python = np.random.Generator(np.random.Philox(0)), random.Random(0)
         self._needs_numpy = chain.needs_numpy
         if self._chain is not None:
             self._chain.set_random_state(self._numpy, self._python)
-        for step in self._moved:
-            step.set_random_state(self._numpy, self._python)
-        if chain.has_jpeg and self._window >= COMPILED_FROM:
-            compiled_jpeg()
 
     # Pickling would separate the generators from the chain's copies of them, so a worker builds its own.
     def __getstate__(self) -> dict[str, Any]:
@@ -204,13 +192,7 @@ class _Train(_Sized):
             pair = _scaled(pair, self._crop, self._window, self.spec, self._python)
         if self._chain is not None:
             pair = self._augmented(_cropped(pair, self._window, draw(), draw()))
-        rows = drawn(self._moved, (0, 0)) if self._moved else None
-        down, right = draw(), draw()
-        if rows is not None:
-            height, width = pair[0].shape[:2]
-            rows[0, 1:3] = torch.tensor([_start(height, self.size, down), _start(width, self.size, right)])
-            self.steps = rows
-        return _tensors(_cropped(pair, self.size, down, right), out)
+        return _tensors(_cropped(pair, self.size, draw(), draw()), out)
 
     def _augmented(self, pair: Pair) -> Pair:
         if self._chain is None:
@@ -305,14 +287,10 @@ def _box(pair: Pair, rows: int, columns: int, down: float, right: float) -> Pair
     height, width = image.shape[:2]
     if (rows, columns) == (height, width):
         return pair
-    top, left = _start(height, rows, down), _start(width, columns, right)
+    top = min(int(down * (height - rows + 1)), height - rows)
+    left = min(int(right * (width - columns + 1)), width - columns)
     box = np.s_[top : top + rows, left : left + columns]
     return image[box], None if mask is None else mask[box]
-
-
-def _start(length: int, part: int, place: float) -> int:
-    """Return where a part of a length begins."""
-    return min(int(place * (length - part + 1)), length - part)
 
 
 def _tensors(pair: Pair, out: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 import torch
 
+from dfl.distributed import largest, may_ask
 from dfl.errors import UserError
-from dfl.ranks import largest, may_ask
 
 if TYPE_CHECKING:
     from dfl.data.dataset import ImageDataset

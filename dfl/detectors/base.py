@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 import dfl
 from dfl.detectors.measured import Measured
+from dfl.distributed import is_sharded
 from dfl.errors import UserError
 from dfl.metrics import inside
 from dfl.metrics.measures import TEXT_OUTPUTS
-from dfl.networks import WeightsHash
-from dfl.ranks import is_cut
+from dfl.runs.weights_hash import WeightsHash
 from dfl.training import SAM
 from dfl.training.optimizers import WarmupCosine
 
@@ -168,7 +168,7 @@ class Detector(Measured, ABC):
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, fused where torch has it, and the scheduler."""
         optimizer = _built("model.optimizer", self.optimizer, [p for p in self.parameters() if p.requires_grad])
-        cut = is_cut(self)  # torch fuses steps of slices for Adam alone
+        cut = is_sharded(self)  # torch fuses steps of slices for Adam alone
         for group in optimizer.param_groups:
             if group.get("fused", False) is None and not group.get("foreach") and not cut:
                 group["fused"] = True

@@ -20,8 +20,8 @@ from dfl.detectors.base import Detector
 from dfl.errors import UserError, near, subclasses
 from dfl.networks import without_weights
 from dfl.runs.archive import distrusted
+from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.plain import Misfit, arguments, fit, shown, untrusted
-from dfl.training.checkpoint import read_checkpoint
 
 
 @dataclass
@@ -89,7 +89,7 @@ def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = No
     """Return what a checkpoint says of its detector.
 
     Args:
-        content: Of `dfl.training.checkpoint.read_checkpoint`.
+        content: Of `dfl.runs.checkpoint.read_checkpoint`.
         path: Its file, for messages.
         typed: Class that the user named; one that is not of ``dfl`` is taken only if it is this one.
 

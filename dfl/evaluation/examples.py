@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from dfl.distributed import is_sharded
 from dfl.evaluation.plots import FAKE
 from dfl.metrics import resize_map
-from dfl.ranks import is_cut
 
 Rows = Mapping[str, Tensor]
 Item = Mapping[str, Any]
@@ -93,7 +93,7 @@ class Examples:
         None where the detector gives no maps, no fake has a mask, or weights are sharded.
         """
         metric = self.metrics.measured("mask").get(domain)
-        if metric is None or domain not in self.sets or is_cut(self.module):
+        if metric is None or domain not in self.sets or is_sharded(self.module):
             return []
         scores = self.metrics.rows(domain)
         score_of = dict(zip(scores["index"].tolist(), scores["score"].tolist(), strict=True))
@@ -113,7 +113,7 @@ class Examples:
         None where the detector writes nothing, no image has an explanation, or weights are sharded.
         """
         metric = self.metrics.measured("text").get(domain)
-        if metric is None or domain not in self.sets or is_cut(self.module):
+        if metric is None or domain not in self.sets or is_sharded(self.module):
             return []
         index = metric.rows()["index"].tolist()
         chosen = spread_over(index, self.sets[domain].rows.class_label[index].tolist(), k)

@@ -10,13 +10,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from dfl.cli.verbs import call
 from dfl.errors import UserError
 from dfl.evaluation import results
 from dfl.evaluation.scores import read
 from dfl.fairness.examine import examine
 from dfl.fairness.page import page, show
 from dfl.runs.files import claimed, write
-from dfl.verbs import call
 
 #: Options of the audit itself; with a checkpoint, all others are those of ``predict``.
 OWN = ("output", "threshold", "attributes", "label_of_fake", "resamples", "seed")
@@ -81,12 +81,12 @@ def audit(
 
 def _predicted(words: list[str]) -> list[str]:
     """Score the data with the checkpoint; return the file of scores and the options of the audit itself."""
-    from dfl import argv, cli
+    from dfl.cli import app, arguments
 
     own: list[str] = []
     others: list[str] = []
     folder = "audit"
-    for flag, value in argv.pairs(words):
+    for flag, value in arguments.pairs(words):
         if not flag:
             raise UserError(f"{value!r} stands alone; with --ckpt_path, images and their groups come from --data")
         typed = flag if value is None else f"{flag}={value}"
@@ -96,5 +96,5 @@ def _predicted(words: list[str]) -> list[str]:
     file = Path(folder).expanduser() / "predictions.csv"
     if not any(word.split("=")[0].startswith("--data") for word in others):
         raise UserError("with --ckpt_path, images and their groups come from --data, for example --data data/toy.yaml")
-    cli.main(["predict", *others, f"--output={file}"])
+    app.main(["predict", *others, f"--output={file}"])
     return [str(file), *own]

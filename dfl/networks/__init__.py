@@ -14,7 +14,6 @@ from dfl.networks.grad_cam import grad_cam, stretch
 from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.sida_fusion import SidaFusion
-from dfl.networks.weights_hash import WeightsHash
 from dfl.networks.whitening import whiten_patch_embed
 from dfl.networks.xception import TruncatedXception
 from dfl.networks.xception_encoder import BackboneEncoder, XceptionEncoder
@@ -27,7 +26,6 @@ __all__ = [
     "PooledHead",
     "SidaFusion",
     "TruncatedXception",
-    "WeightsHash",
     "XceptionEncoder",
     "adain",
     "add_lora",

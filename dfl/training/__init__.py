@@ -1,13 +1,13 @@
 """Training: the trainer's verbs, and callbacks that make runs repeatable, resumable and visible."""
 
-from dfl.training.checkpoint import AtomicCheckpointIO
+from dfl.runs.checkpoint import AtomicCheckpointIO
+from dfl.runs.last import KeepLast
+from dfl.runs.same_run import SameRun
 from dfl.training.determinism import KeyedRandomness
 from dfl.training.finite import FiniteLoss
-from dfl.training.last import KeepLast
 from dfl.training.monitored import Monitored
 from dfl.training.preemption import Preemption
 from dfl.training.sam import SAM
-from dfl.training.same_run import SameRun
 
 __all__ = [
     "SAM",

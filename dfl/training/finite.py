@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from dfl.distributed import largest
 from dfl.errors import UserError
-from dfl.ranks import largest
 
 ADVICE = "what is saved is from before it; lower the learning rate or set trainer.gradient_clip_val"
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
+from dfl.distributed import largest, may_ask
 from dfl.errors import UserError
-from dfl.ranks import largest, may_ask
-from dfl.training.last import KeepLast
+from dfl.runs.last import KeepLast
 
 #: Exit codes: "temporary failure, try again" of sysexits.h, and what shells give for Ctrl-C.
 PREEMPTED, INTERRUPTED = 75, 130

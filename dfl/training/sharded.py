@@ -27,8 +27,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from dfl.distributed import is_sharded
 from dfl.errors import UserError
-from dfl.ranks import is_cut
 
 #: Parameters of the smallest layer that is worth a round of messages of its own.
 SMALLEST = 4_000_000
@@ -78,7 +78,7 @@ class FullyShardStrategy(DDPStrategy):
         Raises:
             UserError: If another strategy has cut it.
         """
-        if not is_cut(model):
+        if not is_sharded(model):
             mesh = init_device_mesh(self.root_device.type, (self.world_size,))
             for layer in layers(model, self.smallest):
                 _align(layer, self.root_device)

@@ -5,8 +5,7 @@ has them, with its resize of what has the size already and its round trip throug
 ranges of sigma and quality are the same, written here. From JPEG and PNG files of 256 and 1024 pixels, the larger
 ones shrunk to 256, or from JPEG files of the user's (`python -m tests.bench.augmented FOLDER`). Beside them the
 limits: the bare decoder, and for JPEG of 256 pixels the bare calls of a loader that does it all by libjpeg-turbo and
-OpenCV; ours does the JPEG of the policy itself where numba is installed. Timed in turns by
-the processor time of one thread. At last, what memory a loader process holds over an epoch.
+OpenCV. Timed in turns by the processor time of one thread. At last, what memory a loader process holds over an epoch.
 """
 
 import random

@@ -23,8 +23,8 @@ from dfl.data.decoding import read_image
 from dfl.data.locators import read_bytes
 from dfl.data.sources import Folder, Packed
 from dfl.data.sources.base import Source
-from dfl.data.tools.pack import pack
 from dfl.data.transforms import Transform
+from dfl.tools.pack import pack
 from tests.bench.timing import in_turns
 
 FILES, SIDE, SIZE, BATCH, GOAL = 96, 1024, 224, 32, 3.0

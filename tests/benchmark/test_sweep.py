@@ -14,10 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from dfl import cli
 from dfl.__main__ import main
 from dfl.benchmark import sweep as matrix
 from dfl.benchmark.matrix import Row, lines, summary
+from dfl.cli import app
 from dfl.data import Table
 from dfl.data.sources import Only
 from dfl.errors import UserError
@@ -91,7 +91,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         found = {d: {"ap": len(d) / 10, "auroc": math.nan, "ap_all_fake": 0.25} for d in tested}
         return SimpleNamespace(model=SimpleNamespace(results={"test": found | {"mean": {"ap": 1.0}}}))
 
-    monkeypatch.setattr(cli, "main", pretend)
+    monkeypatch.setattr(app, "main", pretend)
     return made
 
 
@@ -110,7 +110,7 @@ def data_of(run: str, split: str) -> Any:
 def test_a_row_is_what_fit_and_test_give(
     sweep: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, spared = cli.main, {"mask_iou": 0.5}
+    real, spared = app.main, {"mask_iou": 0.5}
 
     def main_of_one(words: list[str]) -> Any:  # the second row is spared the time
         if "--name=sweep-lama" in words:
@@ -120,7 +120,7 @@ def test_a_row_is_what_fit_and_test_give(
             model=SimpleNamespace(results={"test": {"lama": spared, "ldm": spared}}),
         )
 
-    monkeypatch.setattr(cli, "main", main_of_one)
+    monkeypatch.setattr(app, "main", main_of_one)
     found = main(["matrix", sweep(generators=["lama", "ldm"], reals=False, metric=None), *WORDS])
     assert list(found["matrix"]) == ["mask_iou"]  # what chose the best checkpoint
     own = json.loads(Path("lightning_logs/sweep-lama/version_1/results.json").read_text())
@@ -143,7 +143,7 @@ def test_runs_chosen_by_the_loss_of_validation_are_shown_by_what_tests_measure(
         trainer=SimpleNamespace(checkpoint_callback=SimpleNamespace(monitor="val/mean/loss")),
         model=SimpleNamespace(results={"test": {"lama": {measured: 0.5}, "ldm": {measured: 0.5}}}),
     )
-    monkeypatch.setattr(cli, "main", lambda words: told)
+    monkeypatch.setattr(app, "main", lambda words: told)
     found = main(["matrix", sweep(generators=["lama", "ldm"], metric=None), *WORDS])
     assert list(found["matrix"]) == [measured]
 
@@ -201,7 +201,7 @@ def test_what_was_cut_off_goes_on_and_what_is_complete_is_left(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = [sweep(generators=["lama", "ldm"], metric="ap"), "--trainer.max_epochs=2"]
-    pretended = cli.main
+    pretended = app.main
 
     def preempted(given: list[str]) -> Any:
         made = pretended(given)
@@ -209,12 +209,12 @@ def test_what_was_cut_off_goes_on_and_what_is_complete_is_left(
             raise SystemExit(75)
         return made
 
-    monkeypatch.setattr(cli, "main", preempted)
+    monkeypatch.setattr(app, "main", preempted)
     with pytest.raises(SystemExit) as stop:
         main(["matrix", *words])
     assert stop.value.code == 75
     assert not Path("lightning_logs/sweep/matrix.json").exists()
-    monkeypatch.setattr(cli, "main", pretended)
+    monkeypatch.setattr(app, "main", pretended)
     calls.clear()
     main(["matrix", *words, "--data.num_workers=1"])  # of the machine, not of what is learned
     assert calls == [("fit", "sweep-ldm"), ("test", "sweep-ldm")]

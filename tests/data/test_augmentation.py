@@ -1,7 +1,6 @@
 """Augmentation: the official numbers, the parameters that the policies promise, and mistakes that name themselves."""
 
 import json
-import pickle
 import random
 import warnings
 from pathlib import Path
@@ -10,13 +9,10 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from dfl.data import DataModule, Folder, on_device
 from dfl.data.augmentation import POLICIES, build
-from dfl.data.batch import collate
 from dfl.data.degradations import GaussianNoise, Jpeg, OpenCvBlur, PcaLighting, Rescale, SciPyBlur, WebP
 from dfl.data.transforms import Transform
 from dfl.errors import UserError
@@ -270,98 +266,7 @@ def test_a_warning_of_albumentations_is_an_error(monkeypatch):
     assert A.GaussianBlur is not warns
 
 
-# on the device
-
-
-def both(augment, size, keys, image_size=None, **arguments):
-    """A batch that the loader augments, and the same batch that the device finishes; integers (N, 3, S, S)."""
-    inside = Transform(augment=augment, **arguments).train(size)
-    outside = Transform(augment=augment, on_device=True, **arguments).train(size)
-    done, begun, steps = [], [], []
-    for key in keys:
-        image = picture(*(image_size or (size, size)), seed=key[-1])
-        done.append(inside(image, None, key)[0])
-        begun.append(outside(image, None, key)[0])
-        steps.append(outside.steps)
-    return torch.stack(done).int(), on_device.augment(torch.stack(begun), torch.stack(steps)).int()
-
-
-KEYS = [(0, 1, index) for index in range(12)]
-SINGLE = [
-    ({"name": "SciPyBlur"}, 1),
-    ({"name": "OpenCvBlur"}, 1),
-    ({"name": "OpenCvBlur", "kernel_range": [9, 13]}, 1),
-    ({"name": "GaussianBlur"}, 1),
-    ({"name": "GaussianBlur", "sigma_limit": [0.01, 2.0], "blur_limit": 0}, 1),
-    ({"name": "RandomBrightnessContrast", "brightness_limit": 0.3}, 0),
-    ({"name": "HueSaturationValue"}, 1),
-    ({"name": "PcaLighting", "std": 1.0}, 1),
-    ({"name": "GaussianNoise"}, 1),
-    ({"name": "Jpeg", "quality_range": [1, 100]}, 0),
-    ({"name": "ImageCompression", "quality_range": [40, 100]}, 0),
-]
-
-
-@pytest.mark.parametrize(("step", "most"), SINGLE, ids=lambda value: value["name"] if isinstance(value, dict) else "")
-@pytest.mark.parametrize("size", [64, 53])
-def test_the_device_does_what_the_loader_does(step, most, size):
-    loader, device = both([{**step, "p": 0.9}], size, KEYS, resize="squash")
-    assert (loader - device).abs().max() <= most
-    assert len({row.numpy().tobytes() for row in device}) == len(KEYS)
-
-
-@pytest.mark.parametrize("policy", ["cnnf", "cnnf_official", "dfb", "dfb_norotate", "social"])
-def test_a_policy_draws_the_same_on_the_device(policy):
-    loader, device = both(policy, 64, KEYS, resize="squash")
-    off_by = (loader - device).abs().float()
-    # one grey level before JPEG may turn a coefficient over
-    assert off_by.mean() < (0.5 if policy.startswith("dfb") else 0.02)
-    assert ((off_by.amax((1, 2, 3)) <= 1).sum()) >= len(KEYS) // 2
-
-
-def test_jpeg_grid_of_the_device_lies_where_the_loader_has_it():
-    loader, device = both(
-        [{"name": "Jpeg", "quality_range": [10, 50], "p": 1}], 96, KEYS, image_size=(150, 150), resize="none"
-    )
-    inner = np.s_[:, :, 24:-24, 24:-24]  # blocks that the crop cuts have mirrored pixels in place of those beside it
-    assert torch.equal(loader[inner], device[inner])
-
-
-def test_what_the_device_does_depends_on_the_sample_alone():
-    view = Transform(augment="dfb", on_device=True).train(48)
-    rows = [(view(picture(60, 70, index), None, (3, 1, index))[0], view.steps) for index in range(6)]
-    images, steps = (torch.stack(column) for column in zip(*rows, strict=True))
-    whole = on_device.augment(images.clone(), steps)
-    order = [4, 1, 5, 0]
-    # a batch of another size may round a blurred pixel to its neighbour, and JPEG carries that on
-    part, same, others = (x.numpy() for x in (on_device.augment(images[order], steps[order]), whole[order], whole[:4]))
-    assert off(part, same).mean() < 1e-3 * off(part, others).mean()
-    again = pickle.loads(pickle.dumps(view))
-    again(picture(60, 70, 4), None, (3, 1, 4))
-    assert torch.equal(again.steps, steps[4])
-    assert not torch.equal(whole, images)
-
-
-def test_training_batches_alone_carry_steps(tmp_path):
-    for index in range(4):
-        for kind in ("real", "fake"):
-            (tmp_path / kind).mkdir(exist_ok=True)
-            Image.fromarray(picture(72, 72, index)).save(tmp_path / kind / f"{index}.png")
-    made = DataModule(
-        train=Folder(str(tmp_path)), transform=Transform(augment="cnnf", on_device=True), size=64, num_workers=0, seed=3
-    )
-    sets = {split: made.datasets(split) for split in ("train", "val")}
-    rows = [sets["train"]["train"][(row, 2)] for row in range(len(sets["train"]["train"]))]
-    batch = collate(rows)
-    begun, steps = batch["image"].clone(), batch["augment"]
-    assert steps.shape == (len(rows), 3, 4)
-    moved = made.transfer_batch_to_device(batch, torch.device("cpu"), 0)
-    assert "augment" not in moved
-    assert torch.equal(moved["image"], on_device.augment(begun, steps))
-    assert "augment" not in collate([next(iter(sets["val"].values()))[0]])
-
-
-@pytest.mark.parametrize("augment", ["flip", "none", [{"name": "Jpeg"}, {"name": "HorizontalFlip"}]])
-def test_nothing_to_move_is_an_error(augment):
-    with pytest.raises(UserError, match="last step of augment cannot run there; those that can are .*SciPyBlur"):
-        Transform(augment=augment, on_device=True)
+def test_augmentation_on_the_device_is_gone():
+    with pytest.raises(UserError, match="on_device is gone, take it out: the loader augments"):
+        Transform(on_device=True)
+    assert Transform(on_device=False).spec() == Transform().spec()

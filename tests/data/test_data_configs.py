@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 import dfl
 from dfl.data import DataModule
 from dfl.data import sources as all_sources
-from dfl.data.sources import Carved, Source, Unsplit
+from dfl.data.sources import Source, TrainTest, Unsplit
 
 CONFIGS = sorted((Path(dfl.__file__).parent.parent / "configs" / "data").glob("*.yaml"))
 
@@ -40,7 +40,7 @@ def test_every_public_set_has_a_config_and_its_papers() -> None:
         if (
             not isinstance(kind, type)
             or not issubclass(kind, Source)
-            or kind in (Source, Carved, Unsplit)
+            or kind in (Source, TrainTest, Unsplit)
             or name in own
         ):
             continue

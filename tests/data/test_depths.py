@@ -15,9 +15,9 @@ from dfl.data.decoding import DecodeError, read_image
 from dfl.data.depths import with_defaults
 from dfl.data.locators import load_image
 from dfl.data.sources import Packed
-from dfl.data.tools.equalize import equalize
-from dfl.data.tools.pack import pack
-from dfl.data.tools.scan import scan
+from dfl.tools.equalize import equalize
+from dfl.tools.pack import pack
+from dfl.tools.scan import scan
 
 
 def png(values: np.ndarray, sbit: int | None = None) -> bytes:

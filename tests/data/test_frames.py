@@ -10,8 +10,8 @@ import pytest
 from dfl.data import Folder, Table
 from dfl.data.frames import by_paths, videos
 from dfl.data.sources import to_table
-from dfl.data.tools.split import split
 from dfl.errors import UserError
+from dfl.tools.split import split
 
 PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
 FRAMES = range(6)

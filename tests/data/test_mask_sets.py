@@ -14,10 +14,10 @@ from dfl.data.decoding import DecodeError
 from dfl.data.mask_sets import rule_of, stored_values, with_mask_rules
 from dfl.data.masks import load_mask
 from dfl.data.sources import to_table
-from dfl.data.tools.check import check
-from dfl.data.tools.pack import pack
-from dfl.data.tools.scan import scan
 from dfl.errors import UserError
+from dfl.tools.check import check
+from dfl.tools.pack import pack
+from dfl.tools.scan import scan
 
 SIDE = 16
 Store = Callable[[np.ndarray, Path], None]

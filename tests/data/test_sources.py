@@ -15,8 +15,8 @@ from dfl.data.locators import load_image
 from dfl.data.rows import Rows
 from dfl.data.sources import Cifake, ForensicHub, GenImage, ImdlBenco, Packed, Spai, to_table
 from dfl.data.sources.trees import class_folders
-from dfl.data.tools.facts import measure, stamp
 from dfl.errors import NothingDone, UserError
+from dfl.tools.facts import measure, stamp
 
 
 def touch(root: Path, *names: str) -> None:

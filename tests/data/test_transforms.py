@@ -145,13 +145,11 @@ def test_only_padding_has_an_extent(resize):
     assert Transform(resize=resize).eval(64).extent(30, 50) is None
 
 
-def test_padding_contradicts_crops_and_steps_on_the_device():
+def test_padding_contradicts_crops():
     with pytest.raises(UserError, match="crop_ratio has no meaning with resize: pad"):
         Transform(resize="pad", crop_ratio=0.9)
     with pytest.raises(UserError, match="shows a part of the image, which resize: pad forbids"):
         Transform(resize="pad", augment="light")
-    with pytest.raises(UserError, match="on_device works on whole squares"):
-        Transform(resize="pad", augment="social", on_device=True)
 
 
 @pytest.mark.parametrize("augment", AUGMENTS, ids=NAMES)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dfl import argv, detectors
+from dfl import detectors
+from dfl.cli import arguments
 from dfl.detectors import AttentionXception, Baseline, GradCam, PatchForensics
 from dfl.detectors.attention_xception import UNUSED
 from dfl.errors import UserError
@@ -335,7 +336,7 @@ def test_a_checkpoint_brings_its_templates(tmp_path: Path) -> None:
 )
 def test_setups_differ_in_data_and_loss_alone(yaml: str) -> None:
     method, setup = yaml.removesuffix(".yaml").split("_")
-    (layer, paper) = argv.plan(["fit", f"--config={yaml}", "--config=setup/paper.yaml"]).layers
+    (layer, paper) = arguments.plan(["fit", f"--config={yaml}", "--config=setup/paper.yaml"]).layers
     train = layer["data"]["init_args"]["train"]["init_args"]
     assert train["generators"] == {"a": ["p2"], "b": ["repaint-p2-9k"], "c": ["repaint-p2"]}[setup]
     assert train.get("reals", True) == (setup != "c")

@@ -13,8 +13,8 @@ import pytest
 import torch
 from scipy import stats
 
-from dfl import cli
 from dfl.__main__ import main
+from dfl.cli import app
 from dfl.data import csv_files
 from dfl.errors import UserError
 from dfl.evaluation.scores import Scores, read
@@ -213,7 +213,7 @@ GOOD = {"score": 0.9, "label": 1, "group": "a"}
         (GOOD, ["--attributes=age"], "has no column 'age'"),
         (GOOD, ["--resamples=5"], "at least 100"),
         (GOOD, ["--threshold=7"], r"must be a score in \[0, 1\]"),
-        (GOOD, ["--treshold=0.5"], "no option --treshold of `dfl audit`; did you mean 'threshold'"),
+        (GOOD, ["--treshold=0.5"], "no option --treshold of `dfl audit`; did you mean --threshold?"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, row: dict[str, Any], words: list[str], said: str) -> None:
@@ -310,7 +310,7 @@ def test_a_checkpoint_is_scored_first(tmp_path: Path, monkeypatch: pytest.Monkey
         file.parent.mkdir(parents=True)
         saved(file, people(200))
 
-    monkeypatch.setattr(cli, "main", predict)
+    monkeypatch.setattr(app, "main", predict)
     words = ["--ckpt_path", "best", "--data=toy.yaml", "--seed", "3", "--output", "o", "--resamples=100"]
     found = verb.main([*words, "--threshold=0.4"])
     assert asked == ["predict", "--ckpt_path=best", "--data=toy.yaml", "--output=o/predictions.csv"]

@@ -11,7 +11,7 @@ import torch
 from dfl.errors import UserError
 from dfl.networks import read_state
 from dfl.runs import archive
-from dfl.training.checkpoint import read_checkpoint
+from dfl.runs.checkpoint import read_checkpoint
 
 DEEP = b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"K\x01s."
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
 import resource
@@ -20,16 +21,17 @@ import pytorch_lightning as pl
 import torch
 from forking import on_two_ranks
 
-from dfl import cli
 from dfl.__main__ import main
+from dfl.cli import app
 from dfl.data import dataset
 from dfl.data.unread import Unread
 from dfl.detectors import Baseline
 from dfl.errors import UserError
+from dfl.runs.best import Keeper
+from dfl.runs.checkpoint import newest_whole, previous
+from dfl.runs.last import KeepLast
 from dfl.training import AtomicCheckpointIO, FiniteLoss, faults
-from dfl.training.checkpoint import newest_whole, previous
 from dfl.training.faults import explain
-from dfl.training.keeper import Keeper
 from dfl.training.preemption import slurm_plugins
 
 
@@ -301,9 +303,9 @@ def test_an_exception_saves_the_step_before_it(
     }
     Path("run.yaml").write_text(json.dumps(run))
     fit("--name=uncut")
-    callbacks = cli.callbacks
+    callbacks = app.callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "callbacks", lambda *given: [Fail(place, step), *callbacks(*given)])
+        patch.setattr(app, "callbacks", lambda *given: [Fail(place, step), *callbacks(*given)])
         with pytest.raises(RuntimeError, match="out of memory"):
             fit()
     assert Path("checkpoints/run/last.ckpt").exists() == (saved is not None)
@@ -348,6 +350,32 @@ def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     assert 2 <= weights()["global_step"] < 9
     fit("--data.num_workers=1")
     assert_same(weights(), uncut)
+
+
+def test_a_loader_process_whose_pipe_breaks_before_its_end_does_not_break_the_save(
+    faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(faces)
+    save, iterator = KeepLast._save, torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    get, fetched = iterator._try_get_data, itertools.count()
+
+    def fetch(loader: Any, *timeout: float) -> Any:
+        if next(fetched) == 4:
+            raise ConnectionResetError("the pipe is broken")
+        return get(loader, *timeout)
+
+    def slow(callback: KeepLast, trainer: Any) -> None:
+        """Save while the end of the process becomes known."""
+        (child,) = multiprocessing.active_children()
+        os.kill(child.pid or 0, signal.SIGKILL)
+        multiprocessing.connection.wait([child.sentinel])
+        save(callback, trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(iterator, "_try_get_data", fetch)
+        patch.setattr(KeepLast, "_save", slow)
+        assert "a loader process was killed" in fails(capsys, "--data.num_workers=1")
+    assert weights()["global_step"] >= 1
 
 
 class Numbers(torch.utils.data.Dataset[int]):

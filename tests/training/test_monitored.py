@@ -16,8 +16,8 @@ from pytorch_lightning.cli import ReduceLROnPlateau
 from dfl.data import DataModule, Folder
 from dfl.detectors import Baseline
 from dfl.errors import UserError
+from dfl.runs.best import Keeper
 from dfl.training import AtomicCheckpointIO, KeepLast, Monitored
-from dfl.training.keeper import Keeper
 from dfl.training.monitored import follow_directions
 
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}

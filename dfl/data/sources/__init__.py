@@ -1,6 +1,6 @@
 """Sources: one public data set layout per class. Importing one here is what makes it known by its short name."""
 
-from dfl.data.sources.base import ROW_SCHEMA, Carved, Source, Unsplit, to_table
+from dfl.data.sources.base import ROW_SCHEMA, Source, TrainTest, Unsplit, to_table
 from dfl.data.sources.casia import CasiaV1, CasiaV2
 from dfl.data.sources.celeb_df import CelebDf
 from dfl.data.sources.cifake import Cifake
@@ -32,7 +32,6 @@ __all__ = [
     "ROW_SCHEMA",
     "AiFace",
     "AutoSplice",
-    "Carved",
     "CasiaV1",
     "CasiaV2",
     "CelebDf",
@@ -70,6 +69,7 @@ __all__ = [
     "Spai",
     "Table",
     "Toy",
+    "TrainTest",
     "UniversalFakeDetect",
     "Unsplit",
     "to_table",

@@ -4,8 +4,9 @@ A source answers one question: which images are there, and what is known of each
 Labels are normalised here and nowhere later: 0 real, 1 fake. So is the meaning of masks: where a set's mask files do
 not say 255 = manipulated, the row carries the rule that turns them (``dfl/data/masks.py``).
 
-Three bases for the three ways in which sets are split: ``Source`` (the set has train, val and test), ``Carved`` (it has
-train and test; validation is carved out of train), ``Unsplit`` (it has no splits).
+Bases for the ways in which sets are split: ``Source`` (the set has train, val and test), ``TrainTest`` (it has train
+and test; validation is taken out of train), ``Unsplit`` (it has no splits), ``Splittable`` (it may have them). They
+alone know ``limit``, ``fractions``, ``val_share`` and their seeds: a source hands its ``**options`` on to its base.
 """
 
 import os
@@ -125,8 +126,7 @@ class Source(ABC):
     """One data set layout. The constructor touches no disk.
 
     Args:
-        limit: At most so many images of a split, drawn with seed ``limit_seed``; one number for all splits,
-            or one per split. None takes all.
+        limit: At most so many images of a split; one number for all splits, or one by split. None takes all.
         limit_seed: Seed of that draw.
     """
 
@@ -230,32 +230,27 @@ class Source(ABC):
         )
 
     def __repr__(self) -> str:
-        root = getattr(self, "root", None) or getattr(self, "file", None)
+        root = getattr(self, "file", None) or getattr(self, "root", None)
         return f"{type(self).__name__}({str(root) if root else ''})"
 
 
-class Unsplit(Source):
-    """A set without splits of its own.
+class Splittable(Source):
+    """A set that has no splits of its own, or need not have them: ``fractions`` makes them.
 
     Args:
         root: The folder that holds the set.
-        fractions: Share of train, val and test. None gives all images for every split that is asked for, which
-            suits a set that is only tested on.
+        fractions: Share of train, val and test, whole identities, videos and originals together, for a set without
+            splits. None gives all images for every split that is asked for, which suits a set that is only tested on.
         seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
-    def __init__(
-        self,
-        root: str,
-        fractions: dict[str, float] | None = None,
-        seed: int = 0,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
-    ) -> None:
-        super().__init__(limit, limit_seed)
+    def __init__(self, root: str, fractions: dict[str, float] | None = None, seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
         self.root, self.fractions, self.seed = Path(root).expanduser(), fractions, seed
+
+
+class Unsplit(Splittable):
+    """A set without splits of its own, as a list of rows."""
 
     @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
@@ -266,27 +261,18 @@ class Unsplit(Source):
         return part(to_table(self.rows()), split, self.fractions, self.seed)
 
 
-class Carved(Source):
-    """A set with train and test only; validation is carved out of train.
+class TrainTest(Source):
+    """A set with train and test only; validation images are taken out of train.
 
     Args:
         root: The folder that holds the set.
-        val_share: Share of the training images that become validation images, whole identities and videos together.
-            0 leaves the training set whole, and there is no validation.
+        val_share: Share of the training images that become validation images, whole identities, videos and originals
+            together. 0 leaves the training set whole, and there is no validation.
         seed: Seed of that draw.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
-    def __init__(
-        self,
-        root: str,
-        val_share: float = 0.1,
-        seed: int = 0,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
-    ) -> None:
-        super().__init__(limit, limit_seed)
+    def __init__(self, root: str, val_share: float = 0.1, seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
         self.root, self.val_share, self.seed = Path(root).expanduser(), val_share, seed
 
     @abstractmethod

@@ -14,10 +14,6 @@ class _Casia(Unsplit):
     Args:
         root: The folder that holds Au, Tp and the masks.
         missing: Whether a tampered image without mask is an error, or given without one and a warning.
-        fractions: Share of train, val and test. None gives all images for every split.
-        seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     masks: str
@@ -26,8 +22,8 @@ class _Casia(Unsplit):
     label_convention = "folders Au (real) and Tp (fake)"
     mask_convention = "above 0 = tampered"
 
-    def __init__(self, root: str, missing: Missing = "raise", **unsplit: Any) -> None:
-        super().__init__(root, **unsplit)
+    def __init__(self, root: str, missing: Missing = "raise", **options: Any) -> None:
+        super().__init__(root, **options)
         self.missing_masks = missing
 
     def rows(self) -> list[Row]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dfl.data.containers import need_video
-from dfl.data.sources.base import Carved
+from dfl.data.sources.base import TrainTest
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import Row, first_folder, subfolders, video_rows, videos_in
@@ -18,19 +18,15 @@ def who(video: str) -> dict[str, str]:
     return {"identity": f"celebdf/{found[1]}"} if found else {}
 
 
-class CelebDf(Carved):
+class CelebDf(TrainTest):
     """``Celeb-real``, ``YouTube-real``, ``Celeb-synthesis`` and ``List_of_testing_videos.txt``; both versions.
 
-    Videos in the list are the test; all others are train, and ``val`` is carved out of them. (DeepfakeBench trains on
+    Videos in the list are the test; all others are train, and ``val`` is taken out of them. (DeepfakeBench trains on
     the test videos too.) The folders may hold a folder ``videos``, or one of pictures for each video.
 
     Args:
         root: The folder that holds the three folders.
         frames: Frames of each video, at even spacing.
-        val_share: Share of the training images that become validation images, whole persons together; 0 for none.
-        seed: Seed of that draw.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
     get = "ask for it at github.com/yuezunli/celeb-deepfakeforensics, unpack it there, or set root"
@@ -39,8 +35,8 @@ class CelebDf(Carved):
     label_convention = "the folder; the number in the test list is 1 = real (recalled), so the folder decides"
     recalled = "meaning of the number in List_of_testing_videos.txt; both meanings are accepted, a mixture is not"
 
-    def __init__(self, root: str, frames: int = 32, **carved: Any) -> None:
-        super().__init__(root, **carved)
+    def __init__(self, root: str, frames: int = 32, **options: Any) -> None:
+        super().__init__(root, **options)
         self.frames = frames
 
     def rows(self, split: str) -> list[Row]:

@@ -1,6 +1,7 @@
 """ForenSynths (Wang et al., CVPR 2020): trained on ProGAN, tested on thirteen generators. And its re-packs."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,8 +20,6 @@ class ForenSynths(Source):
         root: The folder that holds ``train``, ``val`` and ``test``, or some of them.
         generators: Generators to test on; None takes all.
         classes: LSUN classes to train and validate on, such as car, cat, chair, horse; None takes all.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get it from github.com/PeterWang512/CNNDetection, unpack it there, or set root"
@@ -33,10 +32,9 @@ class ForenSynths(Source):
         root: str,
         generators: list[str] | None = None,
         classes: list[str] | None = None,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.root, self.generators, self.classes = Path(root).expanduser(), generators, classes
 
     def items(self, split: str) -> pa.Table:

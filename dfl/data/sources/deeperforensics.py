@@ -26,8 +26,6 @@ class DeeperForensics(Source):
         real_fractions: Share of the actors in train, val and test; an empty mapping leaves the real videos out.
         seed: Seed of that draw.
         missing: Whether a listed video that is not there is an error, or left out with a warning.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
     get = "ask for it at github.com/EndlessSora/DeeperForensics-1.0, unpack it there, or set root"
@@ -46,10 +44,9 @@ class DeeperForensics(Source):
         real_fractions: dict[str, float] | None = None,
         seed: int = 0,
         missing: Missing = "raise",
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.root, self.perturbations, self.frames = Path(root).expanduser(), perturbations or ["end_to_end"], frames
         self.real_fractions = {"train": 0.7, "val": 0.1, "test": 0.2} if real_fractions is None else real_fractions
         self.seed, self.missing_videos = seed, missing

@@ -54,8 +54,6 @@ class DeepfakeBench(Source):
             together. 0 takes the JSON's.
         seed: Seed of that draw.
         missing: Whether listed frames that are not there are an error, or left out with a warning.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
     get = "get the processed sets and their JSON files as github.com/SCLBD/DeepfakeBench says, or set json and root"
@@ -76,10 +74,9 @@ class DeepfakeBench(Source):
         val_share: float = 0.0,
         seed: int = 0,
         missing: Missing = "raise",
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         if (root is None) == (lmdb is None):
             raise UserError(f"{type(self).__name__} needs root (files) or lmdb, and not both")
         self.files = [Path(f).expanduser() for f in ([json] if isinstance(json, str) else json)]

@@ -6,30 +6,26 @@ from typing import Any
 
 from dfl.data import csv_files
 from dfl.data.containers import need_video
-from dfl.data.sources.base import Carved
+from dfl.data.sources.base import TrainTest
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import Missing, Row, first_folder, present, read_json, subfolders, video_rows
 from dfl.errors import UserError
 
 
-class _Listed(Carved):
+class _Listed(TrainTest):
     """Videos that a table of the set lists.
 
     Args:
         root: The folder that holds the set.
         frames: Frames of each video, at even spacing.
         missing: Whether a listed video that is not there is an error, or left out with a warning.
-        val_share: Share of the training images that become validation images, whole originals together; 0 for none.
-        seed: Seed of that draw.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
     licence = "DFDC terms: research only, by AWS account (recalled)"
 
-    def __init__(self, root: str, frames: int = 32, missing: Missing = "raise", **carved: Any) -> None:
-        super().__init__(root, **carved)
+    def __init__(self, root: str, frames: int = 32, missing: Missing = "raise", **options: Any) -> None:
+        super().__init__(root, **options)
         self.frames, self.missing_videos = frames, missing
 
     def _row(self, file: Path, name: str, label: int | None, table: Path, **more: str) -> list[Row]:
@@ -47,7 +43,7 @@ class _Listed(Carved):
 class Dfdc(_Listed):
     """``[train/]dfdc_train_part_N/{metadata.json,*.mp4}`` and ``test/{labels.csv,*.mp4}``.
 
-    ``val`` is carved out of the training parts; a fake stays with the original it was made from.
+    ``val`` is taken out of the training parts; a fake stays with the original it was made from.
     """
 
     get = "get it from ai.meta.com/datasets/dfdc or Kaggle, unpack all parts there, or set root"
@@ -89,7 +85,7 @@ class Dfdc(_Listed):
 
 
 class Dfdcp(_Listed):
-    """``original_videos/``, ``method_A/``, ``method_B/`` and ``dataset.json``; ``val`` is carved out of train.
+    """``original_videos/``, ``method_A/``, ``method_B/`` and ``dataset.json``; ``val`` is taken out of train.
 
     (DeepfakeBench validates on the test videos.)
     """

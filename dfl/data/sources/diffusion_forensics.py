@@ -1,7 +1,7 @@
 """DiffusionForensics (Wang et al., ICCV 2023): images of diffusion models, their reconstructions and DIRE maps."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -21,8 +21,6 @@ class DiffusionForensics(Source):
         kind: Pictures to read.
         subsets: Subsets to take; None takes all.
         generators: Generators to take; None takes all.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get it from github.com/ZhendongWang6/DIRE, unpack it there, or set root"
@@ -37,10 +35,9 @@ class DiffusionForensics(Source):
         kind: Literal["images", "recons", "dire"] = "images",
         subsets: list[str] | None = None,
         generators: list[str] | None = None,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.root, self.kind, self.subsets, self.generators = Path(root).expanduser(), kind, subsets, generators
 
     def items(self, split: str) -> pa.Table:

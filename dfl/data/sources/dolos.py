@@ -1,6 +1,7 @@
 """Dolos (Tantaru et al., WACV 2024): faces with one region painted in by diffusion and other models, with masks."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,8 +23,6 @@ class Dolos(Source):
         dataset: Which faces.
         generators: Generators to take, such as repaint-p2-9k, ldm, lama, pluralistic; None takes all that are there.
         reals: Whether real images are taken too.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get it from github.com/bit-ml/dolos, unpack it there, or set root"
@@ -38,10 +37,9 @@ class Dolos(Source):
         dataset: str = "celebahq",
         generators: list[str] | None = None,
         reals: bool = True,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.root, self.dataset, self.generators = Path(root).expanduser(), dataset, generators
         self.reals = reals
 

@@ -48,8 +48,6 @@ class FaceForensics(Source):
         masks: Give the masks that come with the fakes.
         splits: Folder of the three JSON files; by default ``root`` or its ``splits``.
         missing: Whether a listed video that is not there is an error, or left out with a warning.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get its download script from github.com/ondyari/FaceForensics, or set root"
@@ -69,10 +67,9 @@ class FaceForensics(Source):
         masks: bool = False,
         splits: str | None = None,
         missing: Missing = "raise",
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.root, self.media, self.frames, self.masks, self.missing_videos = (
             Path(root).expanduser(),
             media,

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from dfl.data import csv_files
-from dfl.data.sources.base import Carved, Source, to_table
+from dfl.data.sources.base import Source, TrainTest, to_table
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Missing, Row, present, relocate
 from dfl.errors import UserError
@@ -98,8 +98,6 @@ class PgFdd(Source):
         images: Folder below which the listed images are, whatever folders stand before them in the list; by default
             ``root``.
         missing: Whether listed images that are not there are an error, or left out with a warning.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get it from github.com/Purdue-M2/Fairness-Generalization, or set root and images"
@@ -112,10 +110,9 @@ class PgFdd(Source):
         root: str,
         images: str | None = None,
         missing: Missing = "raise",
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.root, self.missing_images = Path(root).expanduser(), missing
         self.images = Path(images).expanduser() if images else self.root
 
@@ -131,8 +128,8 @@ class PgFdd(Source):
         return to_table(rows)
 
 
-class AiFace(Carved):
-    """``train.csv`` and ``test.csv`` beside one folder of images for each generator; ``val`` is carved out of train.
+class AiFace(TrainTest):
+    """``train.csv`` and ``test.csv`` beside one folder of images for each generator; ``val`` is taken out of train.
 
     Both releases are read: the one with eight groups of gender and race, and the one with six of gender and skin tone.
 
@@ -140,10 +137,6 @@ class AiFace(Carved):
         root: The folder that holds the CSV files and the images.
         images: Folder below which the listed images are; by default ``root``.
         missing: Whether listed images that are not there are an error, or left out with a warning.
-        val_share: Share of the training images that become validation images; 0 for none.
-        seed: Seed of that draw.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
     get = "ask for it at github.com/Purdue-M2/AI-Face-FairnessBench, or set root and images"
@@ -152,8 +145,8 @@ class AiFace(Carved):
     label_convention = "Target: 0 real, 1 fake"
     recalled = "names of the skin tone columns; the first folder of a fake's path is its generator"
 
-    def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **carved: Any) -> None:
-        super().__init__(root, **carved)
+    def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
+        super().__init__(root, **options)
         self.images, self.missing_images = Path(images).expanduser() if images else self.root, missing
 
     def rows(self, split: str) -> list[Row]:

@@ -4,13 +4,14 @@ import os
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.formats import advice_on, is_image, leave_out
 from dfl.data.frames import Telling, videos_of_classes
-from dfl.data.sources.base import SPLIT_NAMES, TIES, Source, images_in, to_table
+from dfl.data.sources.base import SPLIT_NAMES, TIES, Splittable, images_in, to_table
 from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import subfolders
 from dfl.data.splits import split_column
@@ -18,7 +19,7 @@ from dfl.data.text_columns import put
 from dfl.errors import UserError
 
 
-class Folder(Source):
+class Folder(Splittable):
     """Images in ``root/{train,val,test}/{real,fake}/**`` or in ``root/{real,fake}/**``.
 
     Class folders are known by name, whatever their case (real, 0_real, nature, ... and fake, 1_fake, ai, ...);
@@ -29,13 +30,8 @@ class Folder(Source):
         root: The folder.
         real: More names of folders that hold real images.
         fake: More names of folders that hold fake images.
-        fractions: Share of train, val and test where the set has no split folders. None puts all images
-            in every split that is asked for, which suits a set that is only tested on.
-        seed: Seed of the split by fraction.
         generator: Name of what made the fakes, kept with each row.
         family: Its family, for example gan or diffusion.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
         videos: What tells the frames of one video: ``folders`` below the class folders, or ``names`` that are equal but
             for their last number; rows then carry it in the column ``video``. ``none``: every image stands alone. By
             default, what folders and names seem to tell (``dfl/data/frames.py``) ties images in the split by fraction
@@ -47,20 +43,15 @@ class Folder(Source):
         root: str,
         real: list[str] | None = None,
         fake: list[str] | None = None,
-        fractions: dict[str, float] | None = None,
-        seed: int = 0,
         generator: str = "",
         family: str = "",
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
         videos: Telling | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
-        self.root = Path(root).expanduser()
+        super().__init__(root, **options)
         self.real, self.fake = real or [], fake or []
         self.user_named_fakes = bool(self.real or self.fake)
-        self.fractions, self.seed, self.generator, self.family = fractions, seed, generator, family
-        self.telling = videos
+        self.generator, self.family, self.telling = generator, family, videos
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""

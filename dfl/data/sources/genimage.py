@@ -4,26 +4,22 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dfl.data.sources.base import Carved
+from dfl.data.sources.base import TrainTest
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Row, chosen, class_folders, plain_rows, subfolders
 
 _NAME = re.compile(r"imagenet_(?:ai_)?(?:\d{4}_)?(.+)\Z")
 
 
-class GenImage(Carved):
+class GenImage(TrainTest):
     """``<Generator>/imagenet_ai_MMDD_<generator>/{train,val}/{ai,nature}``; the middle folder may be absent.
 
-    The set's ``val`` is what the field tests on, so it is the split ``test`` here; ``val`` is carved out of ``train``.
+    The set's ``val`` is what the field tests on, so it is the split ``test`` here; ``val`` is taken out of ``train``.
     Beware: nature images are JPEG of any size, generated ones PNG of one size. The label leaks through the format.
 
     Args:
         root: The folder that holds the generators, or one generator.
         generators: Generators to take, by their names without date, such as adm or sdv5; None takes all.
-        val_share: Share of the training images that become validation images; 0 for none.
-        seed: Seed of that draw.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
     get = "get it from github.com/GenImage-Dataset/GenImage, unpack all volumes of its zip files there, or set root"
@@ -31,8 +27,8 @@ class GenImage(Carved):
     citation = "Zhu et al., GenImage: a million-scale benchmark for detecting AI-generated image, NeurIPS 2023"
     label_convention = "folders nature (real) and ai (fake)"
 
-    def __init__(self, root: str, generators: list[str] | None = None, **carved: Any) -> None:
-        super().__init__(root, **carved)
+    def __init__(self, root: str, generators: list[str] | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
         self.generators = generators
 
     def rows(self, split: str) -> list[Row]:

@@ -1,6 +1,7 @@
 """140k Real and Fake Faces (Kaggle, xhlulu): 70,000 FFHQ photos and 70,000 StyleGAN faces, 256 px JPEG."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,8 +23,6 @@ class Kaggle140k(Source):
 
     Args:
         root: The folder that holds ``real_vs_fake``.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get it from kaggle.com/datasets/xhlulu/140k-real-and-fake-faces, unpack it there, or set root"
@@ -31,8 +30,8 @@ class Kaggle140k(Source):
     citation = "xhlulu, 140k real and fake faces, Kaggle 2020; Karras et al., StyleGAN, CVPR 2019"
     label_convention = "its CSV files: label 1 real, 0 fake; the column label_str is read"
 
-    def __init__(self, root: str = "data/140k", limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
-        super().__init__(limit, limit_seed)
+    def __init__(self, root: str = "data/140k", **options: Any) -> None:
+        super().__init__(**options)
         self.root = Path(root).expanduser()
 
     def items(self, split: str) -> pa.Table:

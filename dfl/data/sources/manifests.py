@@ -1,18 +1,19 @@
 """Lists in the form of other frameworks: IMDL-BenCo and ForensicHub JSON, SPAI CSV."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data import csv_files
-from dfl.data.sources.base import SPLIT_NAMES, Source, images_in, part, to_table
+from dfl.data.sources.base import SPLIT_NAMES, Unsplit, images_in, part, to_table
 from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import Missing, Row, masked, present, read_json, relocate
 from dfl.errors import UserError
 
 
-class _List(Source):
+class _List(Unsplit):
     """A list of images.
 
     Args:
@@ -20,10 +21,6 @@ class _List(Source):
         root: Folder below which the listed images are, whatever folders of another machine stand before them; by
             default the list's own.
         missing: Whether listed images that are not there are an error, or left out with a warning.
-        fractions: Share of train, val and test where the list has no splits. None gives all images for every split.
-        seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     def __init__(
@@ -31,18 +28,10 @@ class _List(Source):
         file: str,
         root: str | None = None,
         missing: Missing = "raise",
-        fractions: dict[str, float] | None = None,
-        seed: int = 0,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
-        self.file, self.missing_images, self.fractions, self.seed = Path(file).expanduser(), missing, fractions, seed
-        self.base = Path(root).expanduser() if root else self.file.parent
-
-    def rows(self) -> list[Row]:
-        """Return all rows of the list, its paths as they are written."""
-        raise NotImplementedError
+        super().__init__(root or str(Path(file).parent), **options)
+        self.file, self.missing_images = Path(file).expanduser(), missing
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
@@ -51,7 +40,7 @@ class _List(Source):
         rows = self.rows()
         for column in ("path", "mask"):
             filled = [row for row in rows if row.get(column)]
-            for row, path in zip(filled, relocate([row[column] for row in filled], self.base), strict=True):
+            for row, path in zip(filled, relocate([row[column] for row in filled], self.root), strict=True):
                 row[column] = path
         rows = present(self, rows, self.file, "set root, or missing: skip", self.missing_images)
         table = part(to_table(rows), split, self.fractions, self.seed)
@@ -75,7 +64,7 @@ class ImdlBenco(_List):
     def rows(self) -> list[Row]:
         """Return all rows of the list or folder."""
         if self.file.is_dir():
-            self.base = self.file
+            self.root = self.file
             return self._folder()
         rows: list[Row] = []
         for entry in read_json(self.file, list):

@@ -1,5 +1,7 @@
 """Part of another source: the fakes of some generators, with its real images or without them."""
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,8 +18,6 @@ class Only(Source):
         source: What to choose from.
         generators: Generators to take, by the names in the source's rows; None takes all.
         reals: Whether real images are taken too.
-        limit: At most so many images of what is chosen, in all splits or by split.
-        limit_seed: Seed of that draw.
 
     Raises:
         UserError: On reading, if the source has no such generator in the split that is asked for.
@@ -28,10 +28,9 @@ class Only(Source):
         source: Source,
         generators: list[str] | None = None,
         reals: bool = True,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.source, self.generators, self.reals = source, generators, reals
         #: None where every split has all images, which the data module heeds.
         self.fractions = getattr(source, "fractions", {})

@@ -27,8 +27,6 @@ class OpenForensics(Source):
         margin: How much a face's box grows on each side, as a share of its width and height.
         test: Folder of the split ``test``: Test-Dev, or Test-Challenge.
         missing: Whether listed pictures that are not there are an error, or left out with a warning.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get it from sites.google.com/view/ltnghia/research/openforensics, unpack it there, or set root"
@@ -45,10 +43,9 @@ class OpenForensics(Source):
         margin: float = 0.0,
         test: str = "Test-Dev",
         missing: Missing = "raise",
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.root, self.faces, self.margin = Path(root).expanduser(), faces, margin
         self.test, self.missing_images = test, missing
 

@@ -2,44 +2,28 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dfl.data.sources.base import ROW_SCHEMA, Source, part
+from dfl.data.sources.base import ROW_SCHEMA, Splittable, part
 from dfl.data.text_columns import put
 from dfl.errors import UserError, first_line
 
 INDEX, RECORD = "index.parquet", "pack.json"
 
 
-class Packed(Source):
+class Packed(Splittable):
     """Shards with the images inside, memory-mapped: any image at any time, so a resume is as exact as with files.
 
     Args:
         root: The folder that ``dfl data pack`` wrote.
-        fractions: Share of train, val and test where the set has no splits; None puts all images in every split.
-        seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "make it with `dfl data pack`, or set root"
     mask_convention = "255 = manipulated"
-
-    def __init__(
-        self,
-        root: str,
-        fractions: dict[str, float] | None = None,
-        seed: int = 0,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
-    ) -> None:
-        super().__init__(limit, limit_seed)
-        self.root, self.fractions, self.seed = Path(root).expanduser(), fractions, seed
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfl.data.locators import locate
-from dfl.data.sources.base import Carved
+from dfl.data.sources.base import TrainTest
 from dfl.data.sources.generators import family_of, made_by
 from dfl.data.sources.labels import check_names, class_names
 from dfl.data.sources.trees import Row, chosen, class_folders, first_folder, plain_rows, subfolders
@@ -46,19 +46,15 @@ def cells(file: Path, columns: list[str], images: list[str]) -> list[dict[str, A
         return list(shard.read(columns=columns).to_pylist())
 
 
-class OpenSdi(Carved):
+class OpenSdi(TrainTest):
     """``OpenSDI_train/data/<generator>-*.parquet`` and ``OpenSDI_test/data/<generator>-*.parquet``.
 
     A fake whose key says ``partial`` was painted in and has a mask. Any other fake is generated as a whole, and its
-    mask is the whole image, as is that of a fake whose mask is empty. ``val`` is carved out of train.
+    mask is the whole image, as is that of a fake whose mask is empty. ``val`` is taken out of train.
 
     Args:
         root: The folder that holds ``OpenSDI_train`` and ``OpenSDI_test``.
         generators: Generators to take, such as sd15 and flux; None takes all.
-        val_share: Share of the training images that become validation images; 0 for none.
-        seed: Seed of that draw.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
     get = "get nebula/OpenSDI_train and nebula/OpenSDI_test from the Hugging Face hub, or set root"
@@ -68,8 +64,8 @@ class OpenSdi(Carved):
     mask_convention = "mean of RGB above 127.5 = manipulated; a fake without mask is manipulated everywhere"
     recalled = "names of the generators sd2, sdxl, sd3, flux; words of the keys"
 
-    def __init__(self, root: str, generators: list[str] | None = None, **carved: Any) -> None:
-        super().__init__(root, **carved)
+    def __init__(self, root: str, generators: list[str] | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
         self.generators = generators
 
     def rows(self, split: str) -> list[Row]:
@@ -100,19 +96,15 @@ class OpenSdi(Carved):
         return row
 
 
-class CommunityForensics(Carved):
+class CommunityForensics(TrainTest):
     """``data/{systematic,manual,publicEval,commercial}/*.parquet``, or ``data/*.parquet`` of the small version.
 
-    The test is publicEval; ``val`` is carved out of train. The full set has nearly no real images in its training
+    The test is publicEval; ``val`` is taken out of train. The full set has nearly no real images in its training
     parts: add a source of reals. A local copy as ``<generator>/{real,fake}`` is read too, for testing.
 
     Args:
         root: The folder that holds ``data``, or the folders of the generators.
         parts: Parts to train on; the small version has one, which is always taken.
-        val_share: Share of the training images that become validation images; 0 for none.
-        seed: Seed of that draw.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of the limit's draw.
     """
 
     get = "get OwensLab/CommunityForensics (or -Small) from the Hugging Face hub, or set root"
@@ -122,8 +114,8 @@ class CommunityForensics(Carved):
     )
     label_convention = "label: 0 real, 1 fake"
 
-    def __init__(self, root: str, parts: list[str] | None = None, **carved: Any) -> None:
-        super().__init__(root, **carved)
+    def __init__(self, root: str, parts: list[str] | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
         self.parts = parts if parts is not None else ["systematic", "manual"]
 
     def rows(self, split: str) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -31,8 +32,6 @@ class SidSet(Source):
         descriptions: The folder of the description set, or a JSON file of texts by names of images. None takes those
             that lie in the root: ``<split>/description/{real,full_synthetic,tampered}_GT.json``, or a column
             ``description`` of the shards.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get saberzl/SID_Set from the Hugging Face hub (the test as a zip from github.com/hzlsaber/SIDA), or set root"
@@ -46,10 +45,9 @@ class SidSet(Source):
         self,
         root: str,
         descriptions: str | None = None,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         self.root = Path(root).expanduser()
         self.descriptions = None if descriptions is None else Path(descriptions).expanduser()
 

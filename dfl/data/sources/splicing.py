@@ -77,10 +77,6 @@ class AutoSplice(Unsplit):
     Args:
         root: The folder that holds them.
         quality: JPEG quality of the fakes to take, of 100, 90 and 75.
-        fractions: Share of train, val and test. None gives all images for every split.
-        seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get it from github.com/shanface33/AutoSplice_Dataset, unpack it there, or set root"
@@ -91,8 +87,8 @@ class AutoSplice(Unsplit):
     label_convention = "folders Authentic and Forged_JPEG<quality>"
     mask_convention = "above 0 = forged"
 
-    def __init__(self, root: str, quality: int = 100, **unsplit: Any) -> None:
-        super().__init__(root, **unsplit)
+    def __init__(self, root: str, quality: int = 100, **options: Any) -> None:
+        super().__init__(root, **options)
         self.quality = quality
 
     def rows(self) -> list[Row]:
@@ -118,10 +114,6 @@ class CocoGlide(Unsplit):
     Args:
         root: The folder that holds them.
         mask_rule: How to read its masks (``dfl/data/masks.py``): white = tampered is recalled, not yet seen.
-        fractions: Share of train, val and test. None gives all images for every split.
-        seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get CocoGlide.zip from github.com/grip-unina/TruFor, unpack it there, or set root"
@@ -131,8 +123,8 @@ class CocoGlide(Unsplit):
     mask_convention = "white = tampered (recalled)"
     recalled = "colour of the masks; set mask_rule: max<128 if they turn out the other way"
 
-    def __init__(self, root: str, mask_rule: str = "max>127", **unsplit: Any) -> None:
-        super().__init__(root, **unsplit)
+    def __init__(self, root: str, mask_rule: str = "max>127", **options: Any) -> None:
+        super().__init__(root, **options)
         self.mask_rule = check_rule(mask_rule)
 
     def rows(self) -> list[Row]:

@@ -15,7 +15,7 @@ from dfl.data import csv_files
 from dfl.data.frames import by_paths
 from dfl.data.locators import all_below, below
 from dfl.data.masks import check_rule
-from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Source
+from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Splittable
 from dfl.data.sources.contradictions import Evidence, contradiction, evidence_columns, find_contradiction
 from dfl.data.sources.labels import Fakes, cell, class_names, label_meaning, real_and_fake_value
 from dfl.data.sources.parquet_table import holds_bytes
@@ -50,7 +50,7 @@ ALIASES = {
 _TEXT = frozenset(field.name for field in ROW_SCHEMA if pa.types.is_string(field.type))
 
 
-class Table(Source):
+class Table(Splittable):
     """Rows of a CSV or Parquet file. Paths in it are relative to ``root``, or to the file's folder.
 
     Labels may be 0 and 1, or class names the field agrees on (real, fake, ...), in the cells or, as Hugging Face has
@@ -68,11 +68,6 @@ class Table(Source):
         label_of_fake: The value that means fake, or a list of them. None: 1, or a name such as fake.
         mask_rule: How masks are read that have no rule in the table (``dfl/data/masks.py``), such as ``max>0``; by
             default the set's masks are looked at together.
-        fractions: Share of train, val and test where the file has no split column; None puts all images in
-            every split.
-        seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
         encoding: Of a CSV file, such as gbk or cp1252; by default UTF-8.
     """
 
@@ -86,18 +81,13 @@ class Table(Source):
         columns: dict[str, str] | None = None,
         label_of_fake: Fakes = None,
         mask_rule: str = "",
-        fractions: dict[str, float] | None = None,
-        seed: int = 0,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
         encoding: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(root or str(Path(file).parent), **options)
         self.file, self.encoding = Path(file).expanduser(), encoding
-        self.root = Path(root).expanduser() if root else self.file.parent
-        self.columns, self.label_of_fake, self.fractions, self.seed = columns or {}, label_of_fake, fractions, seed
+        self.columns, self.label_of_fake = columns or {}, label_of_fake
         self.user_named_fakes = label_of_fake is not None
-
         self.mask_rule = check_rule(mask_rule)
         self._held: tuple[tuple[int, int], pa.Table] | None = None
         self._real_and_fake = ("0", "1")  # values of the label column that mean real and fake
@@ -141,9 +131,6 @@ class Table(Source):
             if field.name not in table.column_names:
                 table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))
         return table.select(ROW_SCHEMA.names)
-
-    def __repr__(self) -> str:
-        return f"Table({self.file})"
 
     def videos(self, table: pa.Table) -> list[str]:
         """Return the video of each row; by folders and names of files where no column ties rows."""

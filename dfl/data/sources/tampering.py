@@ -21,10 +21,6 @@ class Nist16(Unsplit):
         tasks: Tasks to take.
         mask_rule: How to read its masks (``dfl/data/masks.py``): black = tampered is recalled, not yet seen.
         missing: Whether listed images that are not there are an error, or left out with a warning.
-        fractions: Share of train, val and test. None gives all images for every split.
-        seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "ask NIST for the Nimble Challenge 2016 set, unpack it there, or set root"
@@ -40,9 +36,9 @@ class Nist16(Unsplit):
         tasks: list[str] | None = None,
         mask_rule: str = "max<128",
         missing: Missing = "raise",
-        **unsplit: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(root, **unsplit)
+        super().__init__(root, **options)
         self.tasks = tasks or ["manipulation", "removal", "splice"]
         self.mask_rule, self.missing_images = check_rule(mask_rule), missing
 

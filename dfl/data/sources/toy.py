@@ -1,6 +1,7 @@
 """The toy data set of the demo, made on first use."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,8 +21,6 @@ class Toy(Source):
         n: Pictures of the whole set.
         size: Their width and height in pixels.
         seed: Seed of the set.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
         unfair_group: Training is hard on this group, such as ``plum`` or ``plum-glasses``: docs/fairness.md. The set
             then has the domain ``same`` alone, and wants a root of its own.
     """
@@ -33,11 +32,10 @@ class Toy(Source):
         n: int = 4000,
         size: int = 128,
         seed: int = 0,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
         unfair_group: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(limit, limit_seed)
+        super().__init__(**options)
         if domain not in DOMAINS:
             raise UserError(f"the toy set has no domain {domain!r}{near(domain, list(DOMAINS))}")
         if unfair_group is not None:

@@ -1,6 +1,7 @@
 """The diffusion sets of UniversalFakeDetect (Ojha et al., CVPR 2023): eight generators that share two sets of reals."""
 
 from pathlib import Path
+from typing import Any
 
 from dfl.data.sources.base import Unsplit
 from dfl.data.sources.generators import made_by
@@ -19,10 +20,6 @@ class UniversalFakeDetect(Unsplit):
     Args:
         root: The folder that holds the generators.
         generators: Generators to take; None takes all.
-        fractions: Share of train, val and test. None gives all images for every split.
-        seed: Seed of the split by fraction.
-        limit: At most so many images, in all splits or by split.
-        limit_seed: Seed of that draw.
     """
 
     get = "get it from github.com/WisconsinAIVision/UniversalFakeDetect, unpack it there, or set root"
@@ -35,12 +32,9 @@ class UniversalFakeDetect(Unsplit):
         self,
         root: str,
         generators: list[str] | None = None,
-        fractions: dict[str, float] | None = None,
-        seed: int = 0,
-        limit: int | dict[str, int] | None = None,
-        limit_seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(root, fractions, seed, limit, limit_seed)
+        super().__init__(root, **options)
         self.generators = generators
 
     def rows(self) -> list[Row]:

@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from dfl.data import csv_files
-from dfl.data.tools.work import Workers, making
 from dfl.data.toy import generators as g
 from dfl.data.toy.faces import GLASSES, GROUPS, SHIRTS, caption, draw, make_person, make_pose
+from dfl.data.workers import Workers, making
 from dfl.errors import UserError, near
 
 #: Generators of each domain, and its camera. Training knows the domain ``same`` only.

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dfl.errors import UserError
-from dfl.networks import WeightsHash
 from dfl.runs.files import write
+from dfl.runs.weights_hash import WeightsHash
 
 
 class EmbeddingCache:

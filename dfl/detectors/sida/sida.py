@@ -48,8 +48,8 @@ from dfl.losses import sida_bce, sida_dice
 from dfl.metrics import inside
 from dfl.networks import SidaFusion, merge_lora, whiten_patch_embed
 from dfl.networks.backbone import skips_weights
+from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.plain import Sentences
-from dfl.training.checkpoint import read_checkpoint
 from dfl.training.sharded import FullyShardStrategy
 
 TAMPERED = 2

@@ -10,8 +10,8 @@ import pytest
 from dfl.data import Folder, Table
 from dfl.data.sources import ForensicHub, Only, Source, Spai
 from dfl.data.sources.contradictions import Contradiction
-from dfl.data.tools.given import Given, rows
 from dfl.errors import UserError
+from dfl.tools.given import Given, rows
 
 
 def table(root: Path, text: str, **given: object) -> Table:

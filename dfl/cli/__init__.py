@@ -1,0 +1,1 @@
+"""The command line. Nothing is imported here: `configs` and `verbs` must answer without torch."""

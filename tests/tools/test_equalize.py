@@ -1,0 +1,180 @@
+"""Writing both classes anew: what the files then have in common, what is left out, what survives a kill."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from forking import exit_code, killed_at
+from PIL import Image
+
+from dfl.__main__ import main
+from dfl.data import Folder, Table, Transform
+from dfl.data.decoding import read_image
+from dfl.data.masks import load_mask
+from dfl.errors import UserError
+from dfl.tools import equalize as module
+from dfl.tools.equalize import equalize
+from dfl.tools.facts import measure
+from dfl.tools.given import open_sources
+from dfl.tools.given import rows as rows_of
+
+
+def picture(path: Path, width: int, height: int, seed: int = 0, **words: object) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **words)
+    return pixels
+
+
+def biased(root: Path, n: int = 6) -> None:
+    """Reals are JPEG of quality 75 with EXIF, fakes PNG of another size; the fakes have masks, marked dark."""
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    lines = ["path,label,split,mask,mask_rule,generator"]
+    for i in range(n):
+        part = "train" if i < n - 2 else "test"
+        picture(root / f"in/r{i}.jpg", 80, 70, i, quality=75, exif=exif)
+        picture(root / f"in/f{i}.png", 100, 64, 100 + i)
+        mask = np.full((64, 100), 255, np.uint8)
+        mask[:32, :50] = 0
+        Image.fromarray(mask).save(root / f"in/m{i}.png")
+        lines += [f"in/r{i}.jpg,0,{part},,,", f"in/f{i}.png,1,{part},in/m{i}.png,mean<128,sd"]
+    (root / "set.csv").write_text("\n".join(lines))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_both_classes_are_written_the_same_way(tmp_path: Path) -> None:
+    biased(tmp_path)
+    table = equalize(["set.csv"], "out", size=64, quality=90, subsampling="4:2:0", workers=1, progress=False)
+    rows = [row for part in ("train", "test") for row in Table(str(table)).load(part).to_pylist()]
+    assert len(rows) == 12
+    facts = [measure(row["path"], row["mask"], row["mask_rule"]) for row in rows]
+    for name, value in {"format": "JPEG", "width": 64, "height": 64, "quality": 90, "subsampling": "4:2:0"}.items():
+        assert {fact[name] for fact in facts} == {value}
+    assert len({fact["qtables"] for fact in facts}) == 1
+    assert not any(fact["error"] or fact["mask_error"] for fact in facts)
+    with Image.open(rows[0]["path"]) as image:
+        assert not image.getexif()
+        assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    assert [row["generator"] for row in rows if row["label"]] == ["sd"] * 6
+    # masks went through the same crop, and are 255 = manipulated now
+    fake = next(row for row in rows if row["label"])
+    assert (fake["mask_rule"], Path(fake["mask"]).parent.parent) == ("max", table.parent / "masks/train")
+    area = load_mask(fake["mask"], "", (64, 64))
+    assert area is not None
+    left = (100 - 64) // 2 // 16 * 16
+    assert area[:32, : 50 - left].min() == 255
+    assert area.sum() == 255 * 32 * (50 - left)
+    assert len(Folder(str(table.parent)).load("train")) == 8, "readable without its table too"
+    record = json.loads((table.parent / "equalize.json").read_text())
+    assert record["counts"] == {"train": {"real": 4, "fake": 4}, "test": {"real": 2, "fake": 2}}
+    assert record["left_out"] == []
+    assert {"settings", "versions", "date"} <= record.keys()
+    assert pq.read_table(table)["origin"][0].as_py() == "in/r0.jpg"
+    given = rows_of(open_sources([str(table.parent)]))  # the folder, named to another verb, is read by its table
+    assert given["generator"].to_pylist().count("sd") == 6
+
+
+def test_geometry_bit_for_bit(tmp_path: Path) -> None:
+    pixels = picture(tmp_path / "in/real/a.png", 100, 70)
+    other = picture(tmp_path / "in/fake/b.png", 60, 60, 1)
+    for fit, size in (("crop", 48), ("resize", 32)):
+        table = equalize(["in"], fit, size=size, fit=fit, format="png", workers=1, progress=False)
+        found = {row["label"]: read_image(row["path"]) for row in Table(str(table)).load("test").to_pylist()}
+        if fit == "crop":  # from the middle, back to a multiple of 16
+            assert (found[0] == pixels[0:48, 16:64]).all()
+            assert (found[1] == other[0:48, 0:48]).all()
+        else:
+            view = Transform().eval(32)
+            assert (found[1] == view(other, None, ())[0].permute(1, 2, 0).numpy()).all()
+            assert found[0].shape == (32, 32, 3)
+
+
+def test_what_cannot_be_taken_is_named_and_capped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    biased(tmp_path)
+    picture(tmp_path / "in/r0.jpg", 40, 80)
+    (tmp_path / "in/r1.jpg").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"1 of 12 images must be left out, more than max_bad=0.01.*r0.jpg: 40x80 is"):
+        equalize(["set.csv"], "out", size=64, workers=1, progress=False)
+    assert not Path("out").exists()
+    table = equalize(["set.csv"], "out", size=64, workers=1, progress=False, max_bad=0.2)  # goes on
+    assert "2 left out, such as" in capsys.readouterr().out
+    record = json.loads((table.parent / "equalize.json").read_text())
+    assert [Path(path).name for path, _ in record["left_out"]] == ["r0.jpg", "r1.jpg"]
+    assert "smaller than 64" in record["left_out"][0][1]
+    assert len(pq.read_table(table)) == 10
+    with pytest.raises(UserError, match="labels, and 1 images have none"):
+        equalize([_unlabelled()], "other", progress=False)
+
+
+def _unlabelled() -> str:
+    picture(Path("plain/x.png"), 80, 80)
+    return "plain"
+
+
+def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+    biased(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("all")
+    with pytest.raises(UserError, match=r"mine holds something else; give -o a new folder"):
+        equalize(["set.csv"], "mine", size=64, progress=False)
+    assert files(Path("mine")) == {"thesis.txt": b"all"}
+    assert not list(tmp_path.glob(".*"))
+    Path("empty").mkdir()
+    equalize(["set.csv"], "empty", size=64, workers=1, progress=False)
+    before = files(Path("empty"))
+    equalize(["set.csv"], "empty", size=64, workers=1, progress=False)  # there already
+    assert files(Path("empty")) == before
+    with pytest.raises(UserError, match=r"other settings \(size 64, now 32\)"):
+        equalize(["set.csv"], "empty", size=32, progress=False)
+    text = Path("set.csv").read_text()
+    Path("set.csv").write_text(text.replace(",sd", ",sdxl"))
+    with pytest.raises(UserError, match="other images or other facts"):
+        equalize(["set.csv"], "empty", size=64, progress=False)
+
+
+def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path) -> None:
+    biased(tmp_path, 33)
+    one, two = (
+        files(equalize(["set.csv"], name, size=64, workers=n, progress=False).parent)
+        for n, name in ((1, "one"), (2, "two"))
+    )
+    assert one.pop("equalize.json") != b""
+    assert two.pop("equalize.json") != b""
+    assert one == two
+
+
+def _cut_equalize() -> None:
+    module.load_image = killed_at(6, module.load_image)
+    equalize(["set.csv"], "cut", size=64, workers=1, progress=False)
+
+
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    biased(tmp_path, 10)
+    assert exit_code(_cut_equalize) == -9
+    assert not Path("cut").exists()
+    done = {p: p.stat().st_mtime_ns for p in Path(".cut.partial").rglob("[0-9]*.jpg")}
+    assert len(done) == 5
+    cut = equalize(["set.csv"], "cut", size=64, workers=1, progress=False).parent
+    assert {p: (cut / p.relative_to(".cut.partial")).stat().st_mtime_ns for p in done} == done
+    whole = equalize(["set.csv"], "whole", size=64, workers=1, progress=False).parent
+    found, wanted = files(cut), files(whole)
+    assert found.keys() == wanted.keys()
+    assert all(found[name] == wanted[name] for name in found if name != "equalize.json")
+    assert not list(tmp_path.glob(".cut*"))
+
+
+def test_the_command_line(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "equalize", str(faces), "-o", "out", "--size=32", "--workers=1", "--progress=false"])
+    assert "60 images in" in capsys.readouterr().out
+    for words, said in ((["--size=3", "-o", "o"], "at least 16"), (["--fit=corp", "-o", "o"], "corp"), ([], "output")):
+        with pytest.raises(SystemExit):
+            main(["data", "equalize", str(faces), *words])
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1

@@ -1,0 +1,129 @@
+"""Scanning and splitting: what is measured, what is left out the second time, what survives a kill."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from forking import exit_code, killed_at
+from PIL import Image
+
+from dfl.__main__ import main
+from dfl.data import Table
+from dfl.errors import UserError
+from dfl.tools import facts
+from dfl.tools import scan as module
+from dfl.tools.given import open_sources, rows
+from dfl.tools.scan import scan
+from dfl.tools.split import split
+
+
+def test_facts_of_files(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    for quality in (40, 75, 95):
+        Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=quality, subsampling="4:2:0")
+        found = facts.measure(str(tmp_path / "a.jpg"))
+        assert (found["quality"], found["format"], found["subsampling"]) == (quality, "JPEG", "4:2:0")
+    assert (found["width"], found["height"], found["error"]) == (24, 40, "")
+    assert np.isnan(found["mask_share"])
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    cover = np.zeros((40, 24), np.uint8)
+    cover[:10] = 255
+    Image.fromarray(cover).save(tmp_path / "m.png")
+    Image.fromarray(cover[:20]).save(tmp_path / "small.png")
+    found = facts.measure(str(tmp_path / "a.png"), str(tmp_path / "m.png"))
+    assert (found["quality"], found["qtables"], found["mask_share"]) == (-1, "", 0.25)
+    assert "24x20" in facts.measure(str(tmp_path / "a.png"), str(tmp_path / "small.png"))["mask_error"]
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:200])
+    found = facts.measure(str(tmp_path / "cut.jpg"))
+    assert found["error"]
+    assert found["sha256"]
+    assert facts.measure(str(tmp_path / "none.jpg"))["error"]
+
+
+def test_a_scan_reads_only_what_changed_and_does_not_depend_on_processes(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set").mkdir()
+    for kind in ("real", "fake"):
+        (tmp_path / "set" / kind).mkdir()
+        for file in (faces / kind).iterdir():
+            (tmp_path / "set" / kind / file.name).write_bytes(file.read_bytes())
+    bad = tmp_path / "set" / "fake" / "03.png"
+    bad.write_bytes(b"nothing")
+    one, two = (scan([str(tmp_path / "set")], f"{n}.parquet", workers=n, progress=False) for n in (1, 2))
+    assert one.read_bytes() == two.read_bytes()
+    assert "1 cannot be read, such as" in capsys.readouterr().out
+    assert [p for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    bad.write_bytes((faces / "fake" / "04.png").read_bytes())
+    measured: list[str] = []
+    real = facts.measure
+    monkeypatch.setattr("dfl.tools.scan.measure", lambda path, *more: measured.append(path) or real(path, *more))
+    table = pq.read_table(scan([str(tmp_path / "set")], "1.parquet", workers=1, progress=False))
+    assert measured == [str(bad)]
+    assert set(table["error"].to_pylist()) == {""}
+    hashes = dict(zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    assert hashes[str(bad)] == hashes[str(bad.with_name("04.png"))]
+    assert len(Table("1.parquet", fractions={"train": 0.5, "test": 0.5}).load("train")) == 30
+
+
+def _cut_scan(folder: str) -> None:
+    module.PART, module.measure = 10, killed_at(25, module.measure)
+    scan([folder], "cut.parquet", workers=1, progress=False)
+
+
+def test_a_killed_scan_goes_on(faces: Path, tmp_path: Path) -> None:
+    assert exit_code(_cut_scan, str(faces)) == -9
+    parts = tmp_path / ".cut.parquet.parts"
+    assert len(list(parts.glob("*.parquet"))) == 2
+    assert not (tmp_path / "cut.parquet").exists()
+    cut = scan([str(faces)], "cut.parquet", progress=False)
+    assert cut.read_bytes() == scan([str(faces)], "whole.parquet", progress=False).read_bytes()
+    assert not parts.exists()
+
+
+def test_sources_by_word(faces: Path, tmp_path: Path) -> None:
+    table = rows(open_sources([str(faces)]))
+    assert len(table) == 60
+    assert set(table["set"].to_pylist()) == {faces.resolve().name}
+    plain = rows(open_sources([str(faces / "real")]))
+    assert set(plain["label"].to_pylist()) == {-1}
+    table = rows(open_sources(["data/folder.yaml"], root=str(faces)))
+    assert {s: table["split"].to_pylist().count(s) for s in ("train", "val", "test")} == {
+        "train": 42,
+        "val": 6,
+        "test": 12,
+    }
+    with pytest.raises(UserError, match=r"no config 'data/foldr.yaml'.*data/folder.yaml"):
+        open_sources(["data/foldr.yaml"])
+
+
+def test_split_keeps_identities_whole(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{faces}/{'fake' if i % 2 else 'real'}/{i // 2:02d}.png,{i % 2},p{i // 6}" for i in range(60)]
+    Path("list.csv").write_text("path,label,identity\n" + "\n".join(lines))
+    split(["list.csv"], "out.parquet", train=0.5, val=0.0, test=0.5)
+    table = pq.read_table("out.parquet")
+    sides: dict[str, set[str]] = {}
+    for who, side in zip(table["identity"].to_pylist(), table["split"].to_pylist(), strict=True):
+        sides.setdefault(who, set()).add(side)
+    assert all(len(side) == 1 for side in sides.values())
+    assert table["split"].to_pylist().count("train") == 30
+    assert "10 sets of tied rows, the largest of 6" in capsys.readouterr().out
+    with pytest.raises(UserError, match="add up to 1"):
+        split(["list.csv"], "other.parquet", train=0.5)
+    assert not Path("other.parquet").exists()
+
+
+def test_the_command_line(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "scan", str(faces), "-o", "t.parquet", "--workers=1", "--progress=false"])
+    assert "60 images in t.parquet" in capsys.readouterr().out
+    main(["data", "--help"])
+    assert "scan" in capsys.readouterr().out
+    for words, said in (
+        (["sacn"], "did you mean 'scan'?"),
+        (["scan", str(faces), "--outptu=a"], "did you mean 'output'?"),
+        (["scan", str(faces), "-o", "t.csv"], "ends in .parquet"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["data", *words])
+        assert said in capsys.readouterr().err
