@@ -16,6 +16,7 @@ from rich.text import Text
 
 from dfl.data import csv_files
 from dfl.evaluation import html, plots, results
+from dfl.metrics.names import about
 from dfl.runs import files
 from dfl.terminal import console
 
@@ -115,7 +116,7 @@ def to_csv(matrix: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequenc
 def show(metric: str, one: Mapping[str, Sequence[float]], columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Print the table of a metric; what was trained on is bold."""
     trained = {row.label: row.trained for row in rows}
-    head = [f"{_name(metric)}: trained on", *columns, "seen", "unseen"]
+    head = [f"{about(metric).label}: trained on", *columns, "seen", "unseen"]
     shown = Table(*head)
     for place, column in enumerate(shown.columns):
         column.no_wrap, column.justify = True, "right" if place else "left"
@@ -138,7 +139,7 @@ def drawing(one: Mapping[str, Sequence[float]], metric: str, columns: Sequence[s
     groups.append([ALL_FAKE] if ALL_FAKE in one else [])
     cells = {label: values[: len(columns)] for label, values in one.items()}
     framed = {(row.label, column) for row in rows for column in columns if column in row.trained}
-    return plots.heat_map(cells, columns, [g for g in groups if g], _name(metric), framed)
+    return plots.heat_map(cells, columns, [g for g in groups if g], about(metric).label, framed)
 
 
 def page(content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> str:
@@ -147,21 +148,16 @@ def page(content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[s
     parts = [f"<p class=soft>{said}</p>"]
     for metric in metrics:
         one = content["matrix"][metric]
-        help = results.METRICS.get(metric, ("", ""))[1]
         drawn = drawing(one, metric, columns, rows)
         table = [[label, *map(_number, values)] for label, values in one.items()]
         parts += [
-            f"<h2>{html.text(_name(metric))}</h2><p class=soft>{html.text(help)}</p>",
-            html.figures({f"Heat map of {_name(metric)}": drawn}),
+            f"<h2>{html.text(about(metric).label)}</h2><p class=soft>{html.text(about(metric).help)}</p>",
+            html.figures({f"Heat map of {about(metric).label}": drawn}),
             html.table(["trained on", *columns, "mean of seen", "mean of unseen"], table),
         ]
     facts = {key: content[key] for key in ("configs", "options", "runs", "trained_on")}
     parts.append(html.folded("Sweep: configs, options and runs", f"<pre>{html.text(results.to_json(facts))}</pre>"))
     return html.document(f"{content['name']}: domain matrix", parts)
-
-
-def _name(metric: str) -> str:
-    return results.METRICS.get(metric, (metric, ""))[0]
 
 
 def _number(value: float) -> str:

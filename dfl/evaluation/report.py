@@ -16,7 +16,8 @@ import pytorch_lightning as pl
 from dfl.evaluation import figures, html, plots, results
 from dfl.evaluation.examples import Examples, MapExample, TextExample, pixels, without_padding
 from dfl.metrics import GroupFairness
-from dfl.metrics.classes import MEASURES
+from dfl.metrics.classes import PER_CLASS
+from dfl.metrics.names import FAIRNESS, about
 from dfl.runs.files import claimed, write
 
 text = html.text
@@ -169,8 +170,8 @@ def _columns(title: str, rows: Sequence[results.Row], names: Sequence[str]) -> s
     """Return some metrics of a table under a title."""
     head = ""
     for name in names:
-        label, help = results.METRICS.get(name, (name, ""))
-        head += f'<th{_minor(name)} title="{text(help)}">{text(label)}</th>'
+        one = about(name)
+        head += f'<th{_minor(name)} title="{text(one.help)}">{text(one.label)}</th>'
     lines = "".join(_line(row, names) for row in rows)
     start = f"<h2>{title}</h2><div class=wide><table><tr><th>domain</th><th>real</th><th>fake</th>"
     return f"{start}{head}</tr>\n{lines}</table></div>"
@@ -178,7 +179,7 @@ def _columns(title: str, rows: Sequence[results.Row], names: Sequence[str]) -> s
 
 def _minor(name: str, other: str = "") -> str:
     """Return the class of a cell, by which print leaves out the minor metrics."""
-    kinds = " ".join(filter(None, (other, "minor" * (name in results.MINOR))))
+    kinds = " ".join(filter(None, (other, "minor" * about(name).minor)))
     return f' class="{kinds}"' if kinds else ""
 
 
@@ -207,7 +208,7 @@ def classes(module: Any) -> str:
     for domain, metric in measured.items():
         values, images = {k: float(v) for k, v in metric.compute().items()}, metric.confusion().sum(1).tolist()
         for name, count in zip(names, images, strict=True):
-            lines.append([domain, name, f"{count:,}", *(number(values[f"{m}_{name}"]) for m in MEASURES)])
+            lines.append([domain, name, f"{count:,}", *(number(values[f"{m}_{name}"]) for m in PER_CLASS)])
     if not lines:
         return ""
     drawn = plots.confusion({domain: metric.confusion().numpy() for domain, metric in measured.items()}, names)
@@ -224,13 +225,13 @@ def fairness(table: Sequence[results.Row], groups: Mapping[str, Mapping[str, Any
     for domain, attribute, values in lines:
         for end, at in (("", "0.5"), ("_val", "validation")):
             if not math.isnan(values.get(f"F_FPR{end}", math.nan)) or not end:
-                own = [values.get(name + end, values.get(name, math.nan)) for name in results.FAIRNESS]
+                own = [values.get(name + end, values.get(name, math.nan)) for name in FAIRNESS]
                 cells.append([domain, attribute, at, *map(number, own)])
-    about = "; ".join(f"{label}: {help}" for label, help in results.FAIRNESS.values())
+    meanings = "; ".join(f"{one.label}: {one.meaning}" for one in FAIRNESS.values())
     parts = [
-        f"<p class=soft>Fractions, 0 for alike. {text(about)}. A difference here is not yet more than chance: "
+        f"<p class=soft>Fractions, 0 for alike. {text(meanings)}. A difference here is not yet more than chance: "
         "<code>dfl audit</code> has intervals and tests.</p>",
-        html.table(["domain", "groups by", "threshold", *(label for label, _ in results.FAIRNESS.values())], cells),
+        html.table(["domain", "groups by", "threshold", *(one.label for one in FAIRNESS.values())], cells),
     ]
     for domain, by in groups.items():
         for attribute, one in by.items():
@@ -270,8 +271,8 @@ def wrong_images(examples: Examples, k: int) -> str:
                 shown += f'<figure title="{text(path)}">{picture}{caption}</figure>'
             if shown:
                 parts.append(f"<h3>{text(domain)}: {title}</h3><div class=pictures>{shown}</div>")
-    about = "<p class=soft>Scores farthest from the label, as the network saw them.</p>"
-    return "".join([about, *parts]) if parts else ""
+    intro = "<p class=soft>Scores farthest from the label, as the network saw them.</p>"
+    return "".join([intro, *parts]) if parts else ""
 
 
 def maps(examples: Examples, k: int) -> str:
@@ -281,8 +282,8 @@ def maps(examples: Examples, k: int) -> str:
         if shown := "".join(map(_map, examples.maps(domain, k) if k else [])):
             head = f"<h3>{text(domain)}: from the best to the worst map</h3>"
             parts.append(f"{head}<div class='pictures fours'>{shown}</div>")
-    about = "Image, mask, map, and map over image, of the fakes with the best and with the worst IoU."
-    return f"<p class=soft>{about}</p>{''.join(parts)}" if parts else ""
+    intro = "Image, mask, map, and map over image, of the fakes with the best and with the worst IoU."
+    return f"<p class=soft>{intro}</p>{''.join(parts)}" if parts else ""
 
 
 def _map(one: MapExample) -> str:
@@ -300,8 +301,8 @@ def texts(module: Any, examples: Examples, k: int) -> str:
     for domain in examples.metrics:
         if lines := "".join(_text(module.class_names, one) for one in (examples.texts(domain, k) if k else [])):
             parts.append(f"<h3>{text(domain)}</h3><div class=wide><table>{lines}</table></div>")
-    about = "Images of each class, evenly spread: what the detector writes, and the explanation that was wanted."
-    return f"<p class=soft>{about}</p>{''.join(parts)}" if parts else ""
+    intro = "Images of each class, evenly spread: what the detector writes, and the explanation that was wanted."
+    return f"<p class=soft>{intro}</p>{''.join(parts)}" if parts else ""
 
 
 def _text(class_names: Sequence[str], one: TextExample) -> str:

@@ -8,14 +8,14 @@ import numpy as np
 from rich.table import Table
 
 from dfl.evaluation import html, plots
-from dfl.evaluation.results import FAIRNESS
 from dfl.metrics.fairness import TOGETHER
+from dfl.metrics.names import FAIRNESS, About
 from dfl.terminal import console
 
 NAMES = {"fpr": "FPR", "tpr": "TPR", "acc": "accuracy", "positive": "called fake", "auroc": "AUROC"}
 MEASURES = FAIRNESS | {
-    "gap_fpr": ("gap FPR", "largest difference of FPR between groups"),
-    "gap_tpr": ("gap TPR", "largest difference of TPR between groups"),
+    "gap_fpr": About("gap FPR", "largest difference of FPR between groups", "min"),
+    "gap_tpr": About("gap TPR", "largest difference of TPR between groups", "min"),
 }
 ABOUT = (
     "FPR: share of real images that are called fake. TPR: share of fakes that are found. Brackets hold 95 % intervals, "
@@ -57,8 +57,8 @@ def _domain(domain: str, one: Mapping[str, Any], threshold: float) -> Iterator[s
         yield html.table(
             ["measure", "value", "by chance", "p", "what it is"],
             [
-                [MEASURES[name][0], _interval(gap), _number(gap.get("by_chance")), _p(gap.get("p")), MEASURES[name][1]]
-                for name, gap in by["gaps"].items()
+                [one.label, _interval(gap), _number(gap.get("by_chance")), _p(gap.get("p")), one.meaning]
+                for one, gap in ((MEASURES[name], gap) for name, gap in by["gaps"].items())
             ],
         )
         yield (
@@ -92,7 +92,7 @@ def _figures(by: Mapping[str, Any], threshold: float) -> str:
         rows = {name: own[rate] for name, own in by["groups"].items() if name != TOGETHER}
         dots = {name: (one["value"], one["low"], one["high"]) for name, one in rows.items()}
         drawn[f"{NAMES[rate]} by group"] = plots.intervals(dots, NAMES[rate], by["groups"][TOGETHER][rate]["value"])
-    curves = {MEASURES[name][0]: np.array(by["curves"][name]) for name in ("gap_fpr", "gap_tpr", "F_FPR")}
+    curves = {MEASURES[name].label: np.array(by["curves"][name]) for name in ("gap_fpr", "gap_tpr", "F_FPR")}
     drawn["Differences by threshold"] = plots.lines(
         np.array(by["curves"]["threshold"]), curves, "threshold", {"in use": threshold}
     )

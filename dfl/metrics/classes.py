@@ -21,7 +21,7 @@ from dfl.metrics import binary
 from dfl.metrics.gathered import Gathered
 
 NAMES = ("real", "synthetic", "tampered")
-MEASURES = ("precision", "recall", "f1", "auroc")
+PER_CLASS = ("precision", "recall", "f1", "auroc")
 
 
 def confusion(class_logit: Tensor, class_label: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class Classes(Gathered):
         odds = log_odds(logit)
         by_class["auroc"] = torch.stack([binary.auroc(odds[:, k], label == k) for k in range(len(self.names))])
         result = {"acc": right.sum() / counts.sum(), "bacc": by_class["recall"].mean()}
-        result |= {measure: by_class[measure].mean() for measure in MEASURES}
-        return result | {f"{m}_{name}": by_class[m][k] for m in MEASURES for k, name in enumerate(self.names)}
+        result |= {measure: by_class[measure].mean() for measure in PER_CLASS}
+        return result | {f"{m}_{name}": by_class[m][k] for m in PER_CLASS for k, name in enumerate(self.names)}
 
     def _warn(self, images: Tensor, called: Tensor) -> None:
         """Say once per computation what is undefined."""

@@ -24,6 +24,7 @@ from dfl.evaluation import results
 from dfl.evaluation.examples import spread_over
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
+from dfl.metrics.names import METRICS
 from dfl.training.tensorboard import TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:text_css", "ignore:.*video")
@@ -169,7 +170,7 @@ def test_the_terminal_cuts_no_number(tested: tuple[Talker, Path], capsys: pytest
     said = capsys.readouterr().out
     assert "…" not in said
     for name in ("auroc", "mask_iou", "class_acc", "class_f1", "text_rouge_l", "forced_mask_ciou"):
-        assert results.METRICS[name][0] in said
+        assert METRICS[name].label in said
         assert f"{found['same'][name]:.4f}" in said
 
 

@@ -20,6 +20,7 @@ from dfl.data import DataModule
 from dfl.data.sources.table import Table
 from dfl.evaluation import results
 from dfl.evaluation.report import Report
+from dfl.metrics.names import METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ")
 LOOKS_AT_FIGURES = True
@@ -96,7 +97,7 @@ def test_page_shows_the_table_and_needs_no_other_file(tested: Brightness, folder
     page = Page((folder / "report.html").read_text())
     head, *rows = page.rows
     names = list(tested.results["test"]["own"])
-    assert head == ["domain", "real", "fake", *(results.METRICS[name][0] for name in names)]
+    assert head == ["domain", "real", "fake", *(METRICS[name].label for name in names)]
     for row, (domain, values) in zip(rows, tested.results["test"].items(), strict=True):
         cells = ["n/a" if math.isnan(values[n]) else f"{values[n]:.4f}" for n in names]
         assert [cell.split("of ")[0] for cell in (row[0], *row[3:])] == [domain, *cells]
