@@ -62,7 +62,7 @@ class Evaluated(pl.LightningModule):
         #: Verdict is fake at this probability and above; chosen on validation, NaN before.
         self.register_buffer("threshold", torch.tensor(float("nan")))
 
-    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def outputs(self, batch: dict[str, Any]) -> Any:
         """Return the outputs that evaluation and predict read, of a batch; a detector may ask more of it than images.
 
         Beside what ``forward`` gives: ``teacher_forced_mask_logit`` (N, h, w), the map where the answer was given, and

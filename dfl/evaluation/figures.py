@@ -20,7 +20,7 @@ from torch.utils.data import default_collate
 
 from dfl.distributed import is_sharded
 from dfl.errors import UserError
-from dfl.metrics import auroc, average_precision, inside, pr_curve, resize_map, roc_curve
+from dfl.metrics import auroc, average_precision, pr_curve, resize_map, roc_curve
 
 MATPLOTLIB = RequirementCache("matplotlib>=3.9")
 if MATPLOTLIB:
@@ -240,7 +240,7 @@ def ask(module: Any, item: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a detector answers for one sample of a data set, in eval mode and without gradients; N is 1."""
     batch = default_collate([{k: v for k, v in item.items() if k not in ("bad", "training")}])
     batch = {k: v.to(module.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    batch["image"] = module.normalise(batch["image"], inside(batch))
+    batch = module.on_after_batch_transfer(batch, 0)
     training = module.training
     module.eval()
     with torch.no_grad():

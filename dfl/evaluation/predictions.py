@@ -283,11 +283,10 @@ def names_of(trainer: pl.Trainer, column: str) -> dict[int, str]:
 
 
 def as_seen(image: torch.Tensor, module: Any) -> torch.Tensor:
-    """Return normalised images (N, 3, H, W) as uint8 on the CPU; uint8 ones as they are."""
+    """Return images (N, 3, H, W) in [0, 1] as uint8 on the CPU; uint8 ones as they are."""
     if not image.is_floating_point():
         return image.cpu()
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (module.mean, module.std))
-    return ((image.float().cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    return (image.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def encode(row: tuple[Any, ...], name: str, columns: tuple[str, ...] = COLUMNS) -> str:

@@ -18,7 +18,7 @@ from dfl.data.decoding import DecodeError, read_image
 from dfl.data.locators import load_image, read_bytes
 from dfl.data.masks import load_mask
 from dfl.data.sources import Packed
-from dfl.detectors import Baseline
+from dfl.detectors import Classifier
 from dfl.errors import UserError
 from dfl.tools import pack as module
 from dfl.tools.pack import pack
@@ -185,7 +185,7 @@ def test_training_and_exact_resume(faces: Path, tmp_path: Path) -> None:
             use_distributed_sampler=False,
             limit_val_batches=0,
         )
-        detector = Baseline(backbone="test_resnet", pretrained=False, input_size=32)
+        detector = Classifier(backbone="test_resnet", pretrained=False, input_size=32)
         trainer.fit(detector, datamodule=data, ckpt_path=checkpoint)
         return seen.steps
 
