@@ -193,7 +193,7 @@ def test_resume_equals_no_interruption(name: str, tmp_path: Path, faces: Path) -
 def test_runs_in_bf16_with_float32_scores(name: str, tmp_path: Path, faces: Path) -> None:
     run, detector = trainer(tmp_path, max_epochs=1, precision="bf16-mixed"), build(name)
     run.fit(detector, data(faces, 20))
-    assert detector.metrics["val"]["same"].rows()["score"].dtype == torch.float32
+    assert detector.metrics["val"].rows("same")["score"].dtype == torch.float32
     assert torch.isfinite(torch.tensor(detector.results["val"]["same"]["log_loss"]))
 
 
@@ -215,7 +215,7 @@ def test_two_ranks_train_resume_and_equal_one_in_evaluation(tmp_path: Path, face
         results = scored(name, 1, faces, tmp_path).results["test"]
         assert json.dumps(results) == (tmp_path / f"{name}.json").read_text(), name
         # other images share a batch of 4 there, which a processor may round otherwise; the scores lie further apart
-        rows = scored(name, 4, faces, tmp_path).metrics["test"]["a"].rows()
+        rows = scored(name, 4, faces, tmp_path).metrics["test"].rows("a")
         theirs = torch.load(tmp_path / f"{name}.pt", weights_only=True)
         assert all(torch.equal(rows[column], theirs[column]) for column in ("index", "label"))
         assert (rows["score"] - theirs["score"]).abs().max() < 0.1 * rows["score"].std(), name

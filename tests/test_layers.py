@@ -7,6 +7,8 @@ from pathlib import Path
 import dfl
 
 ROOT = Path(dfl.__file__).parent
+#: How pages and their figures are written.
+PAGES = {"evaluation.html", "evaluation.plots"}
 #: What each part may import from the rest of the package. ``errors``, ``hub`` and ``distributed`` are free to all.
 MAY = {
     "__main__": {"cli.configs"},
@@ -23,13 +25,14 @@ MAY = {
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
     "data": {"runs", "terminal"},
-    "tools": {"cli.configs", "cli.verbs", "data", "evaluation.html", "runs", "terminal"},  # configs by name, pages
-    "training": {"metrics", "evaluation", "runs", "terminal"},
+    "tools": {*PAGES, "cli.configs", "cli.verbs", "data", "runs", "terminal"},  # configs by name, pages
+    "training": {*PAGES, "metrics", "evaluation", "runs", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
-    "evaluation.html": set(),  # a page that stands alone
-    "evaluation": {"detectors", "evaluation.html", "metrics", "data", "runs", "terminal"},
-    "benchmark": {"cli", "cli.configs", "cli.verbs", "data", "evaluation", "evaluation.html", "runs", "terminal"},
-    "fairness": {"cli", "cli.verbs", "evaluation", "evaluation.html", "metrics", "runs", "terminal"},
+    "evaluation.html": {"evaluation.plots"},  # a page that stands alone
+    "evaluation.plots": set(),  # figures of plain numbers
+    "evaluation": {*PAGES, "metrics", "data", "runs", "terminal"},
+    "benchmark": {*PAGES, "cli", "cli.configs", "cli.verbs", "data", "evaluation", "runs", "terminal"},
+    "fairness": {*PAGES, "cli", "cli.verbs", "evaluation", "metrics", "runs", "terminal"},
     "cli": {
         *("cli.configs", "cli.messages", "cli.verbs", "data", "detectors", "evaluation", "networks", "runs", "training")
     },
@@ -76,7 +79,8 @@ def test_arrows_point_one_way() -> None:
 
 def test_training_takes_only_figures_from_evaluation() -> None:
     uses = {u for n, (_, us) in modules().items() if n.startswith("training") for u in us if u.startswith("evaluation")}
-    assert {".".join(u.split(".")[:2]) for u in uses} <= {"evaluation.figures", "evaluation"}
+    figures = {"evaluation.figures", "evaluation.plots", "evaluation.examples"}
+    assert {".".join(u.split(".")[:2]) for u in uses} <= figures
 
 
 def test_losses_and_networks_know_no_lightning() -> None:

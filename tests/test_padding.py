@@ -16,7 +16,7 @@ from dfl.detectors import PatchForensics
 from dfl.detectors.base import Detector
 from dfl.detectors.sida.losses import sida_bce, sida_dice
 from dfl.detectors.sida.sida import classes
-from dfl.evaluation import figures
+from dfl.evaluation.examples import Examples, outputs_of
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.metrics import inside
 from dfl.networks import Normalize
@@ -106,7 +106,7 @@ def test_the_padding_is_zero_after_normalisation(table: Path) -> None:
     for item, one in zip(images, seen, strict=True):
         seen_alone: list[Tensor] = []
         detector.outputs = lambda b, keep=seen_alone: keep.append(b["image"])  # type: ignore[assignment]
-        figures.ask(detector, item)
+        outputs_of(detector, item)
         torch.testing.assert_close(seen_alone[0][0], one)
 
 
@@ -128,8 +128,9 @@ def test_pictures_of_a_page_are_of_the_image_alone(table: Path, tmp_path: Path) 
     detector, module = Bright(), data(table)
     detector.threshold.fill_(0.5)
     trainer(tmp_path).test(detector, module, verbose=False)
-    rows, scores = (m["test"]["same"].rows() for m in (detector.maps, detector.metrics))
-    for one in figures.map_examples(detector, module.sets["test"]["same"], rows, scores, 2):
+    shown = Examples(detector, "test", module.sets["test"]).maps("same", 2)
+    assert shown
+    for one in shown:
         assert one.image.shape[1:] == one.mask.shape == one.prob.shape
         assert max(one.mask.shape) == 64
         assert one.prob[:, -1].max() < 0.5

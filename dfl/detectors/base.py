@@ -16,20 +16,20 @@ from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 import dfl
-from dfl.detectors.evaluated import Evaluated
+from dfl.detectors.measured import Measured
 from dfl.detectors.outputs import Outputs, checked, shape_of
 from dfl.distributed import is_sharded
 from dfl.errors import UserError
 from dfl.metrics import inside
+from dfl.metrics.measures import TEXT_OUTPUTS
 from dfl.networks import Normalize
 from dfl.runs.plain import parameters
 from dfl.runs.weights_hash import WeightsHash
 from dfl.training import SAM
+from dfl.training.domains import domains, settle
 from dfl.training.optimizers import WarmupCosine, total_steps
 
 Losses = dict[str, Tensor]
-#: Outputs that are lists of N strings.
-WRITTEN = ("text", "generated_text")
 #: Arguments that a checkpoint does not hold as they are: callables, and modules, whose class notes what they are.
 NOT_PLAIN = ("optimizer", "scheduler", "criterion")
 
@@ -40,7 +40,7 @@ def class_path(kind: type) -> str:
     return f"{home}.{kind.__qualname__}"
 
 
-class Detector(Evaluated, ABC):
+class Detector(Measured, ABC):
     """A detector of fake images.
 
     A subclass hands on what it does not name itself: ``def __init__(self, mine: int = 3, **kwargs)``.
@@ -138,7 +138,7 @@ class Detector(Evaluated, ABC):
         """
         out: Any = checked(self.outputs(batch), len(batch["index"]), self)
         score = out["logit"].float().sigmoid()
-        domain = self._domains("predict")[dataloader_idx]
+        domain = domains(self.trainer, "predict")[dataloader_idx]
         answers = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
         if "mask_logit" in out:
             answers["map"] = out["mask_logit"].float().sigmoid()
@@ -146,7 +146,7 @@ class Detector(Evaluated, ABC):
             answers["extent"] = batch["extent"]
         if "class_logit" in out:
             answers |= {"class_prob": out["class_logit"].float().softmax(1), "class_names": self.class_names}
-        return answers | {name: out[name] for name in WRITTEN if name in out}
+        return answers | {name: out[name] for name in TEXT_OUTPUTS if name in out}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Turn uint8 images into floats in [0, 1], on the device; padding gets the mean colour, which is 0 inside."""
@@ -161,7 +161,7 @@ class Detector(Evaluated, ABC):
 
     def on_train_epoch_end(self) -> None:
         """Settle which images could not be read."""
-        self._settle("train")
+        settle(self.trainer, "train")
 
     # optimization
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
-from dfl.evaluation import html
+from dfl.evaluation import html, plots
 from dfl.tools.leak import bits_per_pixel
 from dfl.tools.problems import CLASSES
 
@@ -91,7 +91,8 @@ def _leak(table: pa.Table, leak: Mapping[str, Mapping[str, Any]]) -> Iterable[st
     )
     yield html.table(["set", *leak["all"]], list(cells))
     bits, label = bits_per_pixel(table), table["label"].to_numpy()
-    yield f"<div class=figures>{html.histogram(bits[label == 0], bits[label == 1], 'bits per pixel')}</div>"
+    drawn = plots.histograms({"": (bits[label == 0], bits[label == 1])}, "bits per pixel")
+    yield html.figures({"Histogram of bits per pixel": drawn})
 
 
 def _counts(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterable[str]:

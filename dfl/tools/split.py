@@ -25,7 +25,7 @@ def split(
     seed: int = 0,
     root: str | None = None,
 ) -> Path:
-    """Share images out to train, val and test, class by class; rows tied by identity, video or source stay together.
+    """Share images out to train, val and test, by class; rows tied by identity, video or source stay together.
 
     Where a source has no videos, they are guessed from folders and numbered names below the class folders, with a note.
 

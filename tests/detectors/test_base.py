@@ -13,7 +13,7 @@ from dfl import detectors
 from dfl.detectors import Classifier
 from dfl.errors import UserError
 from dfl.losses import SingleCenter
-from dfl.metrics import Detection
+from dfl.metrics.measures import Measurements
 from dfl.training.optimizers import WarmupCosine, total_steps
 
 
@@ -50,13 +50,13 @@ def test_an_upside_down_detector_is_named() -> None:
     detector = Classifier("test_vit", pretrained=False)
     detector._trainer = pl.Trainer(logger=False, accelerator="cpu")
     detector.log_dict = lambda *a, **k: None
-    detector.metrics["val"] = {"a": Detection()}
+    detector.metrics["val"] = Measurements(detector, ["a"])
     label = torch.tensor([0, 0, 1, 1])
-    detector.metrics["val"]["a"].update(1 - label.float(), label, torch.arange(4))
+    detector.metrics["val"]["a"]["logit"].update(1 - label.float(), label, torch.arange(4))
     with pytest.warns(UserWarning, match="inverted labels"):
         detector.on_validation_epoch_end()
-    detector.metrics["val"] = {"a": Detection()}
-    detector.metrics["val"]["a"].update(label.float(), label, torch.arange(4))
+    detector.metrics["val"] = Measurements(detector, ["a"])
+    detector.metrics["val"]["a"]["logit"].update(label.float(), label, torch.arange(4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         detector.on_validation_epoch_end()

@@ -32,6 +32,7 @@ from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.fusion import SidaFusion
 from dfl.detectors.sida.losses import TAMPERED, classes, mean_over_ranks, sida_bce, sida_dice
 from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
+from dfl.detectors.sida.official import official
 from dfl.detectors.sida.text import (
     IGNORED,
     NEW_TOKENS,
@@ -345,6 +346,12 @@ class Sida(Detector):
             losses["txt"] = out["text_loss"]
             total = total + text_weight * out["text_loss"]
         return {"loss": total, **losses}
+
+    def derived_results(self, metrics: Mapping[str, Any], results: Mapping[str, float]) -> dict[str, float]:
+        """Return the official code's misnomers, see `official`."""
+        if "forced_mask_ciou" in results and "class_acc" in results:
+            return official(metrics["class"].confusion(), results["forced_mask_ciou"])
+        return {}
 
     @torch.no_grad()
     def write(self, seen: Any, n: int) -> list[str]:

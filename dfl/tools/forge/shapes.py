@@ -74,9 +74,9 @@ def draw(
             raise DecodeError(file, "the mask marks nothing" if not region.any() else "the mask marks the whole image")
         return region, kind
     if kind == "segments":
-        chosen = segment(read_segments(file, size, rng), limits, rng)
-        if chosen is not None:
-            return chosen, kind
+        segmented = segment(read_segments(file, size, rng), limits, rng)
+        if segmented is not None:
+            return segmented, kind
         kind = "blobs"
     return outline(size, limits, rng, ragged=kind == "blobs"), kind
 

@@ -18,10 +18,13 @@ from torch import Tensor, nn
 from dfl.data import DataModule, Toy, Transform
 from dfl.data.toy import make
 from dfl.detectors import Classifier, Detector
+from dfl.detectors.sida.official import official
 from dfl.errors import UserError
 from dfl.evaluation import results
+from dfl.evaluation.examples import spread_over
 from dfl.evaluation.predictions import PredictionWriter
-from dfl.evaluation.report import Report, of_each
+from dfl.evaluation.report import Report
+from dfl.metrics.names import METRICS
 from dfl.training.tensorboard import TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:text_css", "ignore:.*video")
@@ -51,6 +54,9 @@ class Talker(Detector):
         text = [wanted if index % 2 else 'nothing, "alike"' for index, wanted in written]
         more = {"text": text, "generated_text": [f"[CLS] {said}" for said in text]}
         return self(batch["image"]) | {"teacher_forced_mask_logit": 9 * batch["mask"] - 4.5} | more
+
+    def derived_results(self, metrics: Mapping[str, Any], results: Mapping[str, float]) -> dict[str, float]:
+        return official(metrics["class"].confusion(), results["forced_mask_ciou"])
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return {"loss": nn.functional.cross_entropy(out["class_logit"].float(), batch["class_label"])}
@@ -134,7 +140,7 @@ def test_scores_that_are_no_numbers_are_no_result(toy: Path, tmp_path: Path) -> 
 
 def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
     detector, folder = tested
-    page, metric = (folder / "report.html").read_text(), detector.classes["test"]["same"]
+    page, metric = (folder / "report.html").read_text(), detector.metrics["test"]["same"]["class"]
     section = page.split("<h2>Classes</h2>")[1].split("<h2>")[0]
     cells = re.findall(r"<td>([^<]*)</td>", section)
     counts, found = metric.confusion(), detector.results["test"]["same"]
@@ -144,7 +150,7 @@ def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
         assert row[3:] == [f"{found[f'class_{m}_{name}']:.4f}" for m in ("precision", "recall", "f1", "auroc")]
     assert 'alt="Confusion of classes"' in section
     texts = page.split("<h2>Texts</h2>")[1].split("<h2>")[0]
-    assert texts.count("<tr class=answer>") == 3
+    assert texts.count("<tr class=generated>") == 3
     assert set(re.findall(r"</b>, is (\w+)", texts)) == set(NAMES)
     assert re.search(r"<b>(real|synthetic|tampered) \(0\.\d\d\)</b>, is (real|synthetic|tampered)", texts)
     assert "class_f1_real" not in page.split("<h2>Classes</h2>")[0]
@@ -154,18 +160,18 @@ def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
 
 
 def test_examples_are_of_each_class_and_spread() -> None:
-    assert of_each([3, 5, 7, 8, 9, 11, 12], [0, 0, 1, 0, 0, 0, 0], 4) == [5, 7, 11]
-    assert of_each([4, 2], [1, 1], 8) == [2, 4]
-    assert of_each([], [], 3) == []
+    assert spread_over([3, 5, 7, 8, 9, 11, 12], [0, 0, 1, 0, 0, 0, 0], 4) == [5, 7, 11]
+    assert spread_over([4, 2], [1, 1], 8) == [2, 4]
+    assert spread_over([], [], 3) == []
 
 
 def test_the_terminal_cuts_no_number(tested: tuple[Talker, Path], capsys: pytest.CaptureFixture[str]) -> None:
     found = tested[0].results["test"]
-    results.print_table(results.table(found, {"same": tested[0].metrics["test"]["same"].rows()}))
+    results.print_table(results.table(found, {"same": tested[0].metrics["test"].rows("same")}))
     said = capsys.readouterr().out
     assert "…" not in said
     for name in ("auroc", "mask_iou", "class_acc", "class_f1", "text_rouge_l", "forced_mask_ciou"):
-        assert results.METRICS[name][0] in said
+        assert METRICS[name].label in said
         assert f"{found['same'][name]:.4f}" in said
 
 
