@@ -27,7 +27,7 @@ def split(
 ) -> Path:
     """Share images out to train, val and test, by class; rows tied by identity, video or source stay together.
 
-    Where a source has no videos, they are guessed from folders and numbered names below the class folders, with a note.
+    Where a source has no videos, they are guessed from folders and numbered names below the class folders.
 
     Args:
         sources: Data configs, folders, tables. Splits they have are replaced.
