@@ -37,23 +37,6 @@ def test_another_seed_gives_other_pictures(unfair: tuple[Path, Path], tmp_path: 
     assert (other / name).read_bytes() != (unfair[0].parent / name).read_bytes()
 
 
-def test_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object, **words: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", full)
-        with pytest.raises(UserError, match="cannot write .*toy: No space left"):
-            make(tmp_path / "toy", n=80, size=32, workers=1, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == [".toy.partial"]
-    main(["--root", str(tmp_path / "toy"), "--n", "80", "--size", "32"])  # goes on
-    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
-    with pytest.raises(UserError, match=r"toy was made with other settings \(size 32, now 64\)"):
-        make(tmp_path / "toy", n=80, size=64)
-    with pytest.raises(UserError, match="at least 80"):
-        make(tmp_path / "small", n=10)
-
-
 @pytest.fixture(scope="module")
 def unfair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The table of a plain set, and of one that is unfair to a group."""

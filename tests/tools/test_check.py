@@ -187,8 +187,3 @@ def test_leak_of_noise_is_chance_and_pooling_does_not_bend_it() -> None:
     assert scores["size"].low < 0.5 < scores["size"].high
     assert bits_per_pixel(table)[0] == pytest.approx(8 * facts["bytes"][0].as_py() / (facts["width"][0].as_py() * 100))
     assert all(math.isnan(s.auroc) for s in leak(table.slice(0, 1)).values())
-
-
-def test_bad_words_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="64 bits"):
-        check([str(tmp_path)], distance=40)

@@ -118,6 +118,11 @@ def test_a_full_disk_leaves_no_output(
         (("data", "equalize", "FACES", "--output=o", "--fit=corp"), "corp"),
         (("data", "equalize", "FACES"), "output"),
         (("data", "pack", "FACES", "--output=o", "--shard=0"), "shard at least 1"),
+        (("data", "check", "FACES", "--output=o", "--distance=40"), "64 bits"),
+        (("data", "faces", "FACES", "--output=o.parquet"), "give one"),
+        (("data", "faces", "FACES", "--output=o.parquet", "--weights=none.onnx"), "no weights file"),
+        (("data", "templates", "masks.csv", "--output=t.npy"), "must end in .npz"),
+        (("toy", "--root=out", "--n=10"), "at least 80"),
     ],
 )
 def test_odd_words_are_one_line(
