@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfl.cli import checkpoints, config_files, configs
+from dfl.cli import checkpoints, configs
 from dfl.cli.checkpoints import Trained
 from dfl.cli.configs import mapping
 from dfl.data.decoding import escaped
@@ -35,8 +35,6 @@ class Plan:
     paths: list[str] = field(default_factory=list)
     #: Content of the configs, in their order; files that they name are given by their whole path.
     layers: list[dict[str, Any]] = field(default_factory=list)
-    #: Configs that name a packaged file as if it lay beside them, and so are read with its whole path put in.
-    mended: set[str] = field(default_factory=set)
     root: Path = Path()
     name: str = "run"
     trained: Trained | None = None
@@ -57,7 +55,7 @@ class Plan:
 
     def gives_a(self, key: str) -> bool:
         """Whether a config, a typed flag or the checkpoint's run sets a key of this name, wherever."""
-        inside = config_files.keys_in([self.layers, self.trained.run if self.trained else {}])
+        inside = configs.keys_in([self.layers, self.trained.run if self.trained else {}])
         return (
             any(flag.endswith(f".{key}") or f"{key}:" in (value or "") for flag, value in self.typed) or key in inside
         )
@@ -87,8 +85,7 @@ def plan(words: list[str]) -> Plan:
             if before is not None and value != before and not flag.endswith("+"):
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
             made.typed.append((flag, configs.find(value) if value and value.endswith(".yaml") else value))
-    made.layers, made.mended = config_files.read(made.configs)
-    config_files.leave_sources_out(made.configs, made.layers, made.mended, made.value("--data"))
+    made.layers = configs.layers(made.configs, made.value("--data"))
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
         return made
     made.root = Path(_word(made, "root") or ".").expanduser()
@@ -110,15 +107,10 @@ def arrange(made: Plan) -> list[str]:
         keys = ("trainer", "checkpoint", "last", "init_from", "seed_everything")
         base |= {key: trained.run[key] for key in keys if key in trained.run}
         base["trainer"] = _without_given_callbacks(made, base.get("trainer") or {})
-    words = [
-        f"--config={json.dumps(layer, default=str) if name in made.mended else name}"
-        for name, layer in zip(made.configs, made.layers, strict=True)
-    ]
-    if base:
-        words.insert(0, f"--config={json.dumps(base)}")
+    layers = [base] * bool(base) + made.layers
     if trained:
-        model = {"class_path": trained.class_path, "init_args": trained.init_args}
-        words.append(f"--config={json.dumps({'model': model})}")
+        layers.append({"model": {"class_path": trained.class_path, "init_args": trained.init_args}})
+    words = [f"--config={configs.text(layer)}" for layer in layers]
     if made.paths:
         words += _predict_paths(made)
     words += [f"--data={value}" for flag, value in made.typed if flag == "--data"]
@@ -313,7 +305,7 @@ def _check_class(made: Plan, trained: Trained) -> None:
         made.notes.append(f"note: the config's {written} is not used, the checkpoint's {trained.class_name} is")
     elif written and made.verb == "fit":
         old, new = (
-            dict(config_files.leaves(value))
+            dict(configs.leaves(value))
             for value in (trained.init_args, mapping(_from_layers(made, "model")).get("init_args"))
         )
         if changed := sorted(key for key in new if key and key in old and old[key] != new[key]):
@@ -337,12 +329,7 @@ def _trained_transform(made: Plan) -> dict[str, Any] | None:
         return None
     whole = mapping(own.get("init_args")).get("transform") if made.verb == "fit" else None
     transform = whole or (made.trained.transform if made.verb != "fit" else None)
-    if (
-        transform
-        and isinstance(given, str)
-        and given.endswith(".yaml")
-        and "transform" in config_files.init_args_of(given)
-    ):
+    if transform and isinstance(given, str) and given.endswith(".yaml") and "transform" in configs.init_args_of(given):
         made.notes.append(
             f"note: the checkpoint's transform is used, not that of {given}; type --data.transform to change it"
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 from pytorch_lightning.callbacks import EarlyStopping
 
 from dfl.__main__ import main
@@ -418,7 +419,7 @@ def test_a_typed_data_config_leaves_nothing_of_the_sources_it_replaces(tmp_path:
     (tmp_path / "d.yaml").write_text(json.dumps(other))
     made = arguments.plan(["fit", "--config=top.yaml", "--data=d.yaml"])
     assert made.layers == [{"data": {"class_path": "DataModule", "init_args": {"batch_size": 4}}}]
-    assert json.loads(arguments.arrange(made)[1].removeprefix("--config=")) == made.layers[0]
+    assert yaml.safe_load(arguments.arrange(made)[1].removeprefix("--config=")) == made.layers[0]
     assert arguments.plan(["fit", "--config=top.yaml", "--data.batch_size=3"]).layers == [{"data": data}]
 
 
@@ -439,7 +440,7 @@ def test_a_config_is_laid_over_those_it_includes() -> None:
     }  # of another class nothing stays
     assert (layer["trainer"]["max_epochs"], layer["trainer"]["max_steps"]) == (1, 9)
     words = arguments.arrange(made)
-    assert json.loads(words[1].removeprefix("--config=")) == layer
+    assert yaml.safe_load(words[1].removeprefix("--config=")) == layer
     assert words[-1] == "--trainer.max_steps=11"
     Path("low.yaml").write_text("include: top.yaml\n")
     with pytest.raises(UserError, match="includes itself"):
