@@ -502,31 +502,6 @@ def test_help_of_a_class_and_the_whole_config_are_printed(place: Path, capsys: p
 # hostile checkpoints
 
 
-class Payload:
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path("executed"),)
-
-
-def _write(change: dict[str, Any]) -> None:
-    content = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)
-    torch.save(content | change, "bad.ckpt")
-
-
-def test_a_payload_is_refused_and_not_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _write({"extra": Payload()})
-    assert "bad.ckpt" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
-    assert not Path("executed").exists()
-
-
-def test_a_checkpoint_cannot_make_us_import(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("stranger.py").write_text("open('executed', 'w')\n")
-    about = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)["dfl"]
-    about["run"]["config"]["data"]["init_args"]["test"]["own"]["class_path"] = "stranger.Mine"
-    _write({"dfl": about})
-    assert "no data are taken from it: give --data" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
-    assert not Path("executed").exists()
-
-
 @pytest.mark.parametrize("keep", [0, 3000, -2])
 def test_a_torn_checkpoint_is_one_line(keep: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.ckpt").write_bytes(Path("checkpoints/tiny/best.ckpt").read_bytes()[:keep])
