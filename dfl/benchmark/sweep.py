@@ -333,7 +333,7 @@ def _check(sweep: Sweep) -> None:
         if key not in seen:
             seen[key] = built(spec, f"domain {name!r}")
             seen[key].prepare()
-        seen[key].load(split, encoded=True)
+        seen[key].load(split)
     for source in seen.values():
         source.release()
 

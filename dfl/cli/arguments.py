@@ -15,6 +15,7 @@ from dfl.cli import checkpoints, configs
 from dfl.cli.checkpoints import Trained
 from dfl.cli.configs import mapping
 from dfl.data.decoding import escaped
+from dfl.detectors.renamed import NEW, OLD, renamed
 from dfl.errors import UserError
 from dfl.runs.checkpoint import previous
 from dfl.runs.find import WHICH, resolve, stage
@@ -102,6 +103,7 @@ def plan(words: list[str]) -> Plan:
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
             plan.typed.append((flag, configs.find(value) if value and value.endswith(".yaml") else value))
     plan.layers = configs.layers(plan.configs, plan.value("--data"))
+    _rename_arguments(plan)
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in plan.typed):
         return plan
     plan.root = Path(plan.word("root") or ".").expanduser()
@@ -111,6 +113,25 @@ def plan(words: list[str]) -> Plan:
     if verb == "fit" and not (plan.trained and plan.trained.in_run):  # a run that goes on has begun with it
         plan.init_from = _find_stage(plan)
     return plan
+
+
+def _rename_arguments(plan: Plan) -> None:
+    """Put today's names in place of old ones in the configs, with a note.
+
+    Raises:
+        UserError: For an old name that is typed.
+    """
+    for name, layer in zip(plan.configs, plan.layers, strict=True):
+        model = mapping(layer.get("model"))
+        if OLD.isdisjoint(mapping(model.get("init_args"))):
+            continue
+        layer["model"] = model | {"init_args": renamed(model["init_args"], model.get("class_path"))}
+        now = json.dumps(layer["model"]["init_args"]["criterion"])
+        plan.notes.append(f"note: {name} has losses as older versions name them; now they are criterion: {now}")
+    for flag, _ in plan.typed:
+        old = flag.removeprefix("--model.").removeprefix("init_args.")
+        if old in OLD:
+            raise UserError(f"{flag} is now --model.criterion, with --model.criterion.{NEW[old]}")
 
 
 def arrange(plan: Plan) -> list[str]:
@@ -166,13 +187,9 @@ def pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
 def _positional(verb: str, word: str) -> str:
     if verb == "predict":
         return word
-    if word.endswith(".yaml"):
-        raise UserError(f"{word!r} stands alone; did you mean --config {word}?")
-    if "=" in word:
-        raise UserError(f"{word!r} stands alone; did you mean --{word}?")
-    raise UserError(
-        f"{word!r} stands alone; {verb} takes options such as --config NAME.yaml (only predict takes paths)"
-    )
+    if word.endswith(".yaml") or "=" in word:
+        raise UserError(f"{word!r} stands alone; did you mean --{'' if '=' in word else 'config '}{word}?")
+    raise UserError(f"{word!r} stands alone; {verb} takes options such as --config NAME.yaml; only predict takes paths")
 
 
 # the run and its checkpoint
@@ -199,7 +216,8 @@ def _find_run(plan: Plan) -> None:
         plan.notes.append(f"no {last} yet: starting afresh")
         return
     path = resolve(word, plan.root, name)
-    trained = plan.trained = checkpoints.read(path, plan.root, _typed_class(plan) or _class_path(plan.written("model")))
+    wanted = _typed_class(plan) or configs.class_path_of(plan.written("model"))
+    trained = plan.trained = checkpoints.read(path, plan.root, wanted)
     plan.name = name or (path.parent.name if trained.in_run else path.stem)
     plan.goes_on = path.parent.resolve() == (plan.root / "checkpoints" / plan.name).resolve()
     does = {"fit": "resuming" if trained.in_run else "starting from the weights of", "count": "counting"}
@@ -214,7 +232,7 @@ def _name(plan: Plan) -> str | None:
     name = plan.word("name")
     if name and (Path(name).name != name or name in (".", "..")):
         raise UserError(f"--name {name} must be the name of one folder; where it lies is set with --root")
-    return name or (Path(plan.configs[0]).stem if plan.configs else _class_of(plan.value("--model"))) or None
+    return name or (Path(plan.configs[0]).stem if plan.configs else configs.class_of(plan.value("--model"))) or None
 
 
 def _gives_weights(plan: Plan, name: str | None) -> bool:
@@ -256,12 +274,12 @@ def _check_complete(plan: Plan, trained: Trained) -> None:
 
 def _check_class(plan: Plan, trained: Trained) -> None:
     """Raise if another detector is typed than the checkpoint holds; say so if a config names another one."""
-    typed = _class_of(_typed_class(plan))
+    typed = configs.class_of(_typed_class(plan))
     if typed and typed != trained.class_name:
         raise UserError(
             f"{trained.path} holds a {trained.class_name}, not a {typed}; leave out --model, or the checkpoint"
         )
-    written = _class_of(plan.written("model"))
+    written = configs.class_of(plan.written("model"))
     if written and written != trained.class_name:
         if plan.verb == "fit":
             raise UserError(
@@ -279,21 +297,7 @@ def _check_class(plan: Plan, trained: Trained) -> None:
 
 def _typed_class(plan: Plan) -> str:
     """Return the class path of the detector that is typed; empty for none."""
-    return _class_path(plan.value("--model") or plan.value("--model.class_path"))
-
-
-def _class_of(value: Any) -> str:
-    """Return the short class name in the value of ``model`` or ``data``."""
-    return _class_path(value).rpartition(".")[2]
-
-
-def _class_path(value: Any) -> str:
-    """Return the class in the value of ``model`` or ``data``: a name, a path, a mapping or a YAML file."""
-    if isinstance(value, str) and value.endswith(".yaml"):
-        value = configs.read(value)
-    elif isinstance(value, str) and value.startswith("{"):
-        value = configs.plain(value, "what is typed")
-    return str((value.get("class_path") if isinstance(value, dict) else value) or "")
+    return configs.class_path_of(plan.value("--model") or plan.value("--model.class_path"))
 
 
 # what a checkpoint's run gives to the command
@@ -304,10 +308,10 @@ def _without_given_callbacks(plan: Plan, trainer: dict[str, Any]) -> dict[str, A
     appended = [value for flag, value in plan.typed if flag.startswith("--trainer.callbacks")]
     for layer in plan.layers:
         appended += mapping(layer.get("trainer")).get("callbacks+") or []
-    names, before = {_class_of(value) for value in appended} - {""}, trainer.get("callbacks")
+    names, before = {configs.class_of(value) for value in appended} - {""}, trainer.get("callbacks")
     if not names or not isinstance(before, list):
         return trainer
-    return trainer | {"callbacks": [one for one in before if _class_of(one) not in names] or None}
+    return trainer | {"callbacks": [one for one in before if configs.class_of(one) not in names] or None}
 
 
 def _trained_transform(plan: Plan) -> dict[str, Any] | None:
@@ -321,7 +325,7 @@ def _trained_transform(plan: Plan) -> dict[str, Any] | None:
     own, data = mapping(plan.trained.run.get("data")), plan.value("--data")
     if data is None and not plan.paths:
         data = plan.written("data")
-    if data is not None and _class_of(data) != (_class_of(own) or "DataModule"):
+    if data is not None and configs.class_of(data) != (configs.class_of(own) or "DataModule"):
         return None
     of_run = mapping(own.get("init_args")).get("transform")
     transform = of_run if plan.verb == "fit" else plan.trained.transform

@@ -13,6 +13,7 @@ from typing import Any
 from dfl.data.transforms import Transform
 from dfl.detectors.base import class_path
 from dfl.detectors.loading import Contents, examine
+from dfl.detectors.renamed import renamed
 from dfl.runs import settings
 from dfl.runs.archive import distrusted
 from dfl.runs.checkpoint import read_checkpoint
@@ -87,7 +88,7 @@ def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | No
     folder = path.resolve().parent
     in_run = folder.parent == (root / "checkpoints").resolve()
     run = (settings.read(folder) if in_run else None) or {}
-    own = (run.get("model") or {}).get("init_args") or {}
+    own = renamed((run.get("model") or {}).get("init_args") or {}, contents.kind.__name__)
     trained = Trained(
         path=path,
         contents=contents,

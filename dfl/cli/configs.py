@@ -272,3 +272,17 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def init_args_of(file: str) -> dict[str, Any]:
     """Return the ``init_args`` of a YAML file."""
     return mapping(mapping(read(file)).get("init_args"))
+
+
+def class_of(value: Any) -> str:
+    """Return the short class name in the value of ``model`` or ``data``."""
+    return class_path_of(value).rpartition(".")[2]
+
+
+def class_path_of(value: Any) -> str:
+    """Return the class in the value of ``model`` or ``data``: a name, a path, a mapping or a YAML file."""
+    if isinstance(value, str) and value.endswith(".yaml"):
+        value = read(value)
+    elif isinstance(value, str) and value.startswith("{"):
+        value = plain(value, "what is typed")
+    return str((value.get("class_path") if isinstance(value, dict) else value) or "")

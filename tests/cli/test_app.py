@@ -120,10 +120,10 @@ def test_last_is_written_even_when_the_score_did_not_rise(place: Path) -> None:
 
 
 def test_a_run_is_resumed_with_its_own_settings_without_a_config(place: Path) -> None:
-    again = run("fit", "--ckpt_path=last", "--name=tiny", "--model.scl_weight=0.25")
+    again = run("fit", "--ckpt_path=last", "--name=tiny", "--model.criterion.weight=0.25")
     assert again.trainer.max_epochs == 1  # Lightning's own default is 1000
     assert again.datamodule.batch_size == 8
-    assert again.model.hparams.scl_weight == 0.25
+    assert again.model.criterion.weight == 0.25
 
 
 def test_without_config_or_name_the_newest_run_is_taken(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +201,7 @@ def test_a_callback_that_is_typed_again_is_the_same_one(place: Path, capsys: pyt
 def test_weights_of_a_file_are_scored_and_what_they_lack_is_named(
     place: Path, faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = ["--model=Baseline", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
+    small = ["--model=Classifier", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
     for name, outputs in (("whole.pth", 2), ("many.pth", 1000)):
         torch.save(timm.create_model("test_resnet", num_classes=outputs).state_dict(), name)
     words = ["predict", str(faces / "real"), *small, "--data.num_workers=0"]
@@ -214,7 +214,7 @@ def test_weights_of_a_file_are_scored_and_what_they_lack_is_named(
     assert (
         "many.pth gives nothing for network.fc.weight, network.fc.bias: they are at random" in capsys.readouterr().out
     )
-    assert "no best.ckpt of the run 'Baseline'" in fails(capsys, *words)
+    assert "no best.ckpt of the run 'Classifier'" in fails(capsys, *words)
     said = fails(capsys, "predict", str(faces), "--name=tiny", "--model.weights=whole.pth", *QUIET)
     assert "best.ckpt holds all weights, so those of --model.weights whole.pth would not be read" in said
 
@@ -271,9 +271,9 @@ def test_a_state_of_a_run_that_cannot_be_read_is_one_line(place: Path, capsys: p
 def test_typed_beats_checkpoint_beats_config(place: Path) -> None:
     text = Path("tiny.yaml").read_text().replace("rank: 2", "rank: 3").replace("scl_margin: 0.4", "scl_margin: 0.1")
     Path("changed.yaml").write_text(text)
-    made = run("test", "--config=changed.yaml", "--name=tiny", "--ckpt_path=best", "--model.scl_margin=0.9")
+    made = run("test", "--config=changed.yaml", "--name=tiny", "--ckpt_path=best", "--model.criterion.margin=0.9")
     assert made.model.hparams.rank == 2
-    assert made.model.hparams.scl_margin == 0.9
+    assert made.model.hparams["criterion"]["init_args"]["margin"] == 0.9
 
 
 def test_data_may_be_other_but_keep_the_transform_of_training(place: Path, faces: Path) -> None:
@@ -398,7 +398,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--ckpt_path=nope.ckpt"], "no checkpoint 'nope.ckpt' in"),
     (["--ckpt_path=https://x.org/a.ckpt"], "takes a local file, not the URL"),
     (["--ckpt_path=best", "--name=tyni"], "no best.ckpt of the run 'tyni'"),
-    (["--ckpt_path=best", "--model=Baseline"], "holds a VitScl, not a Baseline"),
+    (["--ckpt_path=best", "--model=Classifier"], "holds a VitScl, not a Classifier"),
     (["--ckpt_path=tiny.yaml"], "tiny.yaml"),
 ]
 
@@ -430,12 +430,12 @@ def test_a_config_is_laid_over_those_it_includes() -> None:
     )
     Path("top.yaml").write_text(
         "include: [mid.yaml, trainer/smoke.yaml]\ntrainer: {max_steps: 9}\n"
-        "model: {class_path: Baseline, init_args: {input_size: 32}}\n"
+        "model: {class_path: Classifier, init_args: {input_size: 32}}\n"
     )
     made = arguments.plan(["fit", "--config=top.yaml", "--trainer.max_steps=11"])
     (layer,) = made.layers
     assert layer["model"] == {
-        "class_path": "Baseline",
+        "class_path": "Classifier",
         "init_args": {"input_size": 32},
     }  # of another class nothing stays
     assert (layer["trainer"]["max_epochs"], layer["trainer"]["max_steps"]) == (1, 9)
@@ -489,8 +489,8 @@ def test_last_without_a_run_or_a_model_is_no_fresh_start(capsys: pytest.CaptureF
 
 def test_help_of_a_class_and_the_whole_config_are_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, says in (
-        (["--config=tiny.yaml", "--print_config"], "scl_margin: 0.4"),
-        (["--model.help", "VitScl"], "--model.scl_margin"),
+        (["--config=tiny.yaml", "--print_config"], "margin: 0.4"),
+        (["--model.help", "VitScl"], "--model.criterion"),
         (["--help"], "--trainer.max_epochs"),
     ):
         with pytest.raises(SystemExit) as stop:
@@ -570,7 +570,7 @@ def test_an_edited_config_is_named_on_resume(faces: Path, capsys: pytest.Capture
     words = ["fit", "--config=run.yaml", "--config=trainer/smoke.yaml", "--data=data/folder.yaml", "--ckpt_path=last"]
     words += [f"--data.train.root={faces}"]
     main([*words, *small])
-    Path("run.yaml").write_text(text.replace("scl_margin: 0.3", "scl_margin: 0.7").replace("lr: 1.0e-3", "lr: 2.0e-3"))
+    Path("run.yaml").write_text(text.replace("margin: 0.3", "margin: 0.7").replace("lr: 1.0e-3", "lr: 2.0e-3"))
     main([*words, *small, "--trainer.max_epochs=2"])
     said = capsys.readouterr().out
     assert "optimizer.lr 0.001, not 0.002" in said
