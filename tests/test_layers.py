@@ -31,7 +31,7 @@ MAY = {
     "evaluation.html": {"evaluation.plots"},  # a page that stands alone
     "evaluation.plots": set(),  # figures of plain numbers
     "evaluation": {*PAGES, "metrics", "data", "runs", "terminal"},
-    "benchmark": {*PAGES, "cli", "cli.configs", "cli.verbs", "data", "evaluation", "runs", "terminal"},
+    "benchmark": {*PAGES, "cli", "cli.configs", "cli.verbs", "data", "evaluation", "metrics", "runs", "terminal"},
     "fairness": {*PAGES, "cli", "cli.verbs", "evaluation", "metrics", "runs", "terminal"},
     "cli": {
         *("cli.configs", "cli.messages", "cli.verbs", "data", "detectors", "evaluation", "networks", "runs", "training")
