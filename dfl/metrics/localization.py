@@ -2,7 +2,7 @@
 
 Every number is taken per image and averaged over the fakes of the domain, as the papers do; pooling all pixels of a
 data set, as torchmetrics does, lets large areas outvote small ones (0.68 against 0.45 on our golden maps). Counts stay
-integers and the values of an image are kept until the end, sorted by its index, so that 1 and 2 ranks and any batch
+integers and the values of an image are stored until the end, sorted by its index, so that 1 and 2 ranks and any batch
 order give the same result to the last bit. What is pooled over a data set on purpose is counted in bins, so memory
 does not grow with the number of pixels.
 
