@@ -23,13 +23,7 @@ class _List(Unsplit):
         missing: Whether listed images that are not there are an error, or left out with a warning.
     """
 
-    def __init__(
-        self,
-        file: str,
-        root: str | None = None,
-        missing: Missing = "raise",
-        **options: Any,
-    ) -> None:
+    def __init__(self, file: str, root: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root or str(Path(file).parent), **options)
         self.file, self.missing_images = Path(file).expanduser(), missing
 
