@@ -84,13 +84,12 @@ class ImageDataset(Dataset[dict[str, Any]]):
         self._ids = {
             name: np.array([number(n, -1) for n in self.rows.names(name)], np.int64) for name, number in numbers.items()
         }
-        self._codes = {name: self.rows.codes(name) for name in NAMED}
 
     def id(self, name: str, row: int) -> int:
         """Return the id of a row's name in a ``NAMED`` column; that of a real image's generator is 0."""
         if name == "generator" and self.label[row] == 0:
             return 0
-        return int(self._ids[name][self._codes[name][row]])
+        return int(self._ids[name][self.rows.codes(name)[row]])
 
     @cached_property
     def sha256(self) -> str:
@@ -101,13 +100,6 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def duplicates(self) -> list[str]:
         """Paths that stand in more than one row."""
         return self.rows.repeated()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_codes"}  # a view would be copied
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._codes = {name: self.rows.codes(name) for name in NAMED}
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         row, epoch = key if isinstance(key, tuple) else (key, 0)
