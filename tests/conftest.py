@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dfl.evaluation import figures
+from dfl.evaluation import plots
 from dfl.training.tensorboard import TensorBoardInspect
 
 torch.set_num_threads(1)  # many small tensors: threads cost more than they bring
@@ -35,7 +35,7 @@ def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "LOOKS_AT_FIGURES", False):
             patch.setattr(TensorBoardInspect, "_draw", lambda *_: None)
-            patch.setattr(figures, "to_png", lambda _: b"")
+            patch.setattr(plots, "to_png", lambda _: b"")
         yield
 
 

@@ -21,7 +21,7 @@ def work(rank: int, faces: Path, out: Path) -> None:
         alone, together = (contract.scored(name, size, faces, out, **RANKS) for size in (1, 4))
         if rank == 0:
             (out / f"{name}.json").write_text(json.dumps(alone.results["test"]))
-            torch.save(together.metrics["test"]["a"].rows(), out / f"{name}.pt")
+            torch.save(together.metrics["test"].rows("a"), out / f"{name}.pt")
         start = sha256(parameters(contract.build(name)))
         whole = trained(name, faces, out)
         resumed = trained(name, faces, out, str(out / name / "step=2.ckpt"))

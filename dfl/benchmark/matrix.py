@@ -8,18 +8,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.table import Table
 from rich.text import Text
 
 from dfl.data import csv_files
-from dfl.evaluation import results
-from dfl.evaluation.html import alone, document, heat_map, text
-from dfl.evaluation.html import table as html_table
+from dfl.evaluation import html, plots, results
+from dfl.metrics.names import about
 from dfl.runs import files
 from dfl.terminal import console
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: The row of what a map that calls every pixel fake would get, where a metric has that.
 ALL_FAKE = "all fake"
@@ -98,7 +100,7 @@ def _write(
     files.write(folder / "matrix.json", results.to_json(content))
     files.write(folder / "matrix.html", page(content, metrics, columns, rows))
     for metric, one in content["matrix"].items():
-        files.write(folder / f"matrix_{metric}.svg", alone(drawing(one, metric, columns, rows)))
+        files.write(folder / f"matrix_{metric}.svg", plots.to_svg(drawing(one, metric, columns, rows)))
     for metric in metrics:
         show(metric, content["matrix"][metric], columns, rows)
     print(f"page: {folder / 'matrix.html'}")
@@ -114,7 +116,7 @@ def to_csv(matrix: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequenc
 def show(metric: str, one: Mapping[str, Sequence[float]], columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Print the table of a metric; what was trained on is bold."""
     trained = {row.label: row.trained for row in rows}
-    head = [f"{_name(metric)}: trained on", *columns, "seen", "unseen"]
+    head = [f"{about(metric).label}: trained on", *columns, "seen", "unseen"]
     shown = Table(*head)
     for place, column in enumerate(shown.columns):
         column.no_wrap, column.justify = True, "right" if place else "left"
@@ -131,13 +133,13 @@ def show(metric: str, one: Mapping[str, Sequence[float]], columns: Sequence[str]
     console(200).print(shown)
 
 
-def drawing(one: Mapping[str, Sequence[float]], metric: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
+def drawing(one: Mapping[str, Sequence[float]], metric: str, columns: Sequence[str], rows: Sequence[Row]) -> "Figure":
     """Return the heat map of a metric, with a frame where the domain was part of the training."""
     groups = [[r.label for r in rows if len(r.trained) == 1], [r.label for r in rows if len(r.trained) > 1]]
     groups.append([ALL_FAKE] if ALL_FAKE in one else [])
     cells = {label: values[: len(columns)] for label, values in one.items()}
     framed = {(row.label, column) for row in rows for column in columns if column in row.trained}
-    return heat_map(cells, columns, [g for g in groups if g], _name(metric), framed)
+    return plots.heat_map(cells, columns, [g for g in groups if g], about(metric).label, framed)
 
 
 def page(content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> str:
@@ -146,21 +148,16 @@ def page(content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[s
     parts = [f"<p class=soft>{said}</p>"]
     for metric in metrics:
         one = content["matrix"][metric]
-        help = results.METRICS.get(metric, ("", ""))[1]
         drawn = drawing(one, metric, columns, rows)
         table = [[label, *map(_number, values)] for label, values in one.items()]
         parts += [
-            f"<h2>{text(_name(metric))}</h2><p class=soft>{text(help)}</p><div class=figures>{drawn}</div>",
-            html_table(["trained on", *columns, "mean of seen", "mean of unseen"], table),
+            f"<h2>{html.text(about(metric).label)}</h2><p class=soft>{html.text(about(metric).help)}</p>",
+            html.figures({f"Heat map of {about(metric).label}": drawn}),
+            html.table(["trained on", *columns, "mean of seen", "mean of unseen"], table),
         ]
     facts = {key: content[key] for key in ("configs", "options", "runs", "trained_on")}
-    told = f"<summary>Configs, options and runs</summary><pre>{text(results.to_json(facts))}</pre>"
-    parts.append(f"<h2>Sweep</h2><details>{told}</details>")
-    return document(f"{content['name']}: domain matrix", parts)
-
-
-def _name(metric: str) -> str:
-    return results.METRICS.get(metric, (metric, ""))[0]
+    parts.append(html.folded("Sweep: configs, options and runs", f"<pre>{html.text(results.to_json(facts))}</pre>"))
+    return html.document(f"{content['name']}: domain matrix", parts)
 
 
 def _number(value: float) -> str:

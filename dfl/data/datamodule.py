@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -130,6 +131,33 @@ class DataModule(pl.LightningDataModule):
         check(self, STAGES[stage])
         for source in self._all_sources():
             source.release()
+        if stage == "fit" and self.trainer is not None:
+            observe = getattr(self.trainer.lightning_module, "observe", None)
+            if observe is not None:
+                observe(self.sample, self.counts)
+
+    def sample(self, n: int) -> torch.Tensor:
+        """Return n training images, evenly spread over the table: (n, 3, S, S) float32 in [0, 1]."""
+        data = self.sets["train"]["train"]
+        rows = np.linspace(0, len(data) - 1, min(n, len(data))).astype(int)
+        return torch.stack([data[int(row)]["image"] for row in rows]).float().div_(255)
+
+    def counts(self, column: str, label: int | None = None) -> dict[int, int]:
+        """Return how many training images there are of each id.
+
+        Args:
+            column: Of names, such as ``group``, with ids of ``vocab`` and -1 for no name;
+                or ``mask``: 1 with one, 0 without.
+            label: Count real (0) or fake (1) images alone.
+        """
+        data = self.sets["train"]["train"]
+        rows = data.table if label is None else data.table.filter(pc.equal(data.table["label"], label))
+        if column == "mask":
+            whole = pc.match_substring(rows["mask_rule"].cast("string"), "all")
+            count = int(pc.sum(pc.or_(pc.not_equal(rows["mask"], ""), whole)).as_py() or 0)
+            return {0: len(rows) - count, 1: count}
+        counted = rows[column].value_counts().to_pylist()
+        return {self.vocab[column].get(row["values"], -1): row["counts"] for row in counted}
 
     def datasets(self, split: str) -> Mapping[str, ImageDataset]:
         """Return the data sets of ``train``, ``val``, ``test`` or ``predict`` by domain name.

@@ -20,10 +20,10 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from dfl.data import csv_files
 from dfl.data.formats import LeftOut
-from dfl.detectors.base import WRITTEN
 from dfl.errors import NothingDone, UserError, visible
-from dfl.evaluation.figures import overlay, without_padding
+from dfl.evaluation.examples import overlay, without_padding
 from dfl.metrics import resize_map
+from dfl.metrics.measures import TEXT_OUTPUTS
 from dfl.runs.files import claimed, errors_in_one_line, may_be_file, whole, write
 
 COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
@@ -250,7 +250,7 @@ def rows(
 def answered(prediction: Mapping[str, Any]) -> list[str]:
     """Return the columns of what a detector tells beyond its score: classes and text."""
     classes = ["class", *(f"prob_{name}" for name in prediction["class_names"])] if "class_prob" in prediction else []
-    return classes + [name for name in WRITTEN if name in prediction]
+    return classes + [name for name in TEXT_OUTPUTS if name in prediction]
 
 
 def _answers(prediction: Mapping[str, Any], n: int) -> list[list[Any]]:
@@ -259,7 +259,7 @@ def _answers(prediction: Mapping[str, Any], n: int) -> list[list[Any]]:
     if "class_prob" in prediction:
         for row, prob in zip(cells, prediction["class_prob"].float().cpu().numpy(), strict=True):
             row += [prediction["class_names"][int(prob.argmax())], *map(_short, prob)]
-    for name in WRITTEN:
+    for name in TEXT_OUTPUTS:
         for row, said in zip(cells, prediction.get(name, []), strict=False):
             row.append(said)
     return cells
@@ -283,11 +283,10 @@ def names_of(trainer: pl.Trainer, column: str) -> dict[int, str]:
 
 
 def as_seen(image: torch.Tensor, module: Any) -> torch.Tensor:
-    """Return normalised images (N, 3, H, W) as uint8 on the CPU; uint8 ones as they are."""
+    """Return images (N, 3, H, W) in [0, 1] as uint8 on the CPU; uint8 ones as they are."""
     if not image.is_floating_point():
         return image.cpu()
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (module.mean, module.std))
-    return ((image.float().cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    return (image.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def encode(row: tuple[Any, ...], name: str, columns: tuple[str, ...] = COLUMNS) -> str:

@@ -22,86 +22,13 @@ from rich.table import Table
 
 import dfl
 from dfl.data import csv_files
+from dfl.metrics.names import METRICS, about
 from dfl.terminal import console
 
 #: Packages whose versions can change a number.
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "peft", "numpy", "pillow", "simplejpeg")
-#: What a metric is called in tables, and what it says; others go by their own names.
-METRICS = {
-    "auroc": ("AUROC", "area under the ROC curve; 0.5 is chance"),
-    "ap": ("AP", "average precision of the class fake"),
-    "eer": ("EER", "equal error rate: where as many real as fake images are mistaken; lower is better"),
-    "acc": ("acc@0.5", "accuracy, fake from a score of 0.5"),
-    "bacc": ("bacc@0.5", "mean of the accuracies on real and on fake images, fake from a score of 0.5"),
-    "acc_val": ("acc@val", "accuracy at the threshold that was chosen on validation data"),
-    "bacc_val": ("bacc@val", "mean of the accuracies on real and on fake images, at the threshold of validation"),
-    "tpr_at_1fpr": ("TPR@1%", "share of the fake images that are found when 1% of the real ones are mistaken"),
-    "log_loss": ("log loss", "mean negative log-likelihood; lower is better"),
-    "loss": ("loss", "mean of the detector's own loss of an image, in validation; lower is better"),
-    "ece": ("ECE", "expected calibration error, 15 bins; lower is better"),
-    "video_auroc": ("video AUROC", "AUROC of the mean scores of videos"),
-    "ap_draws": ("AP, draws", "average precision, mean of 5 draws of as many real as fake images (dolos)"),
-    "mask_iou": ("IoU", "intersection over union of map and mask, mean over fakes"),
-    "mask_pbca": ("PBCA", "share of the pixels that are called right, mean over fakes"),
-    "mask_f1": ("pixel F1", "F1 of pixels at 0.5, mean over fakes"),
-    "mask_best_f1": ("best F1", "F1 of pixels at the best threshold of each image, mean over fakes"),
-    "mask_ap": ("pixel AP", "average precision of pixels, mean over fakes"),
-    "mask_auroc": ("pixel AUROC", "area under the ROC curve of pixels, mean over fakes"),
-    "mask_iou_all_fake": (
-        "IoU all fake",
-        "what a map that calls every pixel fake would get; published numbers lie under",
-    ),
-    "mask_pbca_all_fake": ("PBCA all fake", "what a map that calls every pixel fake would get"),
-    "mask_f1_all_fake": ("F1 all fake", "what a map that calls every pixel fake would get"),
-    "mask_ap_all_fake": ("pixel AP constant", "what a constant map would get: the share of manipulated pixels"),
-    "mask_iou_all_real": ("IoU all real", "what a map that calls every pixel real would get"),
-    "mask_pbca_all_real": ("PBCA all real", "what a map that calls every pixel real would get"),
-    "mask_pooled_iou": ("pooled IoU", "of all pixels of all images together, real ones included"),
-    "mask_pooled_ap": ("pooled AP", "of all pixels of all images together, real ones included; 1,024 bins"),
-    "mask_pooled_auroc": ("pooled AUROC", "of all pixels of all images together, real ones included; 1,024 bins"),
-    "mask_ciou": ("cIoU", "intersections over unions of map and mask, each summed over the fakes"),
-    "mask_fpa": ("FP area", "share of the pixels of real images that are called fake; lower is better"),
-    "mask_false_masks": ("false masks", "share of real images with any pixel that is called fake; lower is better"),
-    "class_acc": ("class acc", "share of images whose class is called right"),
-    "class_bacc": ("class bacc", "mean over classes of the share that is called right"),
-    "class_precision": ("class precision", "mean over classes"),
-    "class_recall": ("class recall", "mean over classes"),
-    "class_f1": ("class F1", "F1 of classes, mean over classes (macro)"),
-    "class_auroc": ("class AUROC", "AUROC of each class against the rest, mean over classes"),
-    "text_rouge_l": ("ROUGE-L", "longest common subsequence of words with the wanted explanation, F-measure"),
-    "text_css": ("CSS", "cosine of the embeddings of the text and of the wanted explanation"),
-    "official_f1": ("official F1", "SIDA's misnomer: harmonic mean of cIoU and class accuracy; for parity only"),
-    "official_auc": ("official AUC", "SIDA's misnomer: mean precision times mean recall; for parity only"),
-    "official_pixel_accuracy": ("official pixel acc", "SIDA's misnomer: cIoU of the forced maps; for parity only"),
-}
-_FORCED = "; of the map that the detector draws when the answer is given (teacher-forced)"
-METRICS |= {
-    f"forced_{name}": (f"{label}, forced", f"{help}{_FORCED}")
-    for name, (label, help) in METRICS.items()
-    if name.startswith("mask_")
-}
-#: What `dfl.metrics.fairness` measures, by the last part of its name; tables of their own show it.
-FAIRNESS = {
-    "F_FPR": ("F_FPR", "sum over groups of |FPR of the group - FPR of all|"),
-    "F_OAE": ("F_OAE", "largest difference of accuracy between groups"),
-    "F_DP": ("F_DP", "largest difference between groups in the share that is called fake"),
-    "F_MEO": ("F_MEO", "largest difference between groups of FPR or of TPR"),
-    "F_EO": ("F_EO", "F_FPR, plus the same of TPR"),
-    "gap_auroc": ("gap AUROC", "largest difference of AUROC between groups"),
-    "gap_eer": ("gap EER", "largest difference of EER between groups"),
-}
-#: Metrics that the terminal leaves to the files, for want of room.
-MINOR = (
-    *("bacc", "acc_val", "log_loss", "loss", "ece"),
-    *("mask_best_f1", "mask_f1_all_fake", "mask_ap_all_fake", "mask_iou_all_real", "mask_pbca_all_fake"),
-    *("mask_pooled_iou", "mask_pooled_ap", "mask_pooled_auroc", "mask_auroc", "mask_ciou", "mask_false_masks"),
-    *(name for name in METRICS if name.startswith("forced_") and name not in ("forced_mask_iou", "forced_mask_ciou")),
-    *("class_bacc", "class_precision", "class_recall"),
-    *(name for name in METRICS if name.startswith("official_")),
-)
-
-#: Beginnings of metrics of classes, texts and maps with the answer given: with all others a line would be too wide.
-ANSWERS = ("class_", "text_", "forced_")
+#: Beginnings of metrics of classes, texts and teacher-forced maps: with all others a line would be too wide.
+SECOND_TABLE = ("class_", "text_", "forced_")
 
 Row = dict[str, Any]
 
@@ -116,13 +43,11 @@ def table(results: Mapping[str, Mapping[str, float]], rows: Mapping[str, Mapping
     Returns:
         Rows with ``domain``, ``n_real`` and ``n_fake`` (None for the mean) and the metrics.
     """
-    found: list[Row] = []
+    lines: list[Row] = []
     for domain, values in results.items():
-        label = rows[domain]["label"] if domain in rows else None
-        fake = None if label is None else int(label.sum())
-        real = None if label is None or fake is None else len(label) - fake
-        found.append({"domain": domain, "n_real": real, "n_fake": fake, **values})
-    return sorted(found, key=lambda row: row["domain"] == "mean")
+        counts = [int((rows[domain]["label"] == label).sum()) if domain in rows else None for label in (0, 1)]
+        lines.append({"domain": domain, "n_real": counts[0], "n_fake": counts[1], **values})
+    return sorted(lines, key=lambda line: line["domain"] == "mean")
 
 
 def metric_names(rows: Sequence[Row]) -> list[str]:
@@ -135,26 +60,13 @@ def metric_names(rows: Sequence[Row]) -> list[str]:
 
 def fairness_rows(rows: Sequence[Row]) -> list[tuple[str, str, dict[str, float]]]:
     """Return (domain, attribute, value by measure) for every domain whose images have groups; not of the mean."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    by_attribute: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         for name, value in row.items():
             if name.startswith("fairness/") and row["n_real"] is not None:
                 attribute, _, measure = name.removeprefix("fairness/").rpartition("/")
-                found.setdefault((row["domain"], attribute), {})[measure] = value
-    return [(domain, attribute, values) for (domain, attribute), values in found.items()]
-
-
-def print_fairness(rows: Sequence[Row]) -> None:
-    """Print how far groups lie apart, at 0.5 and at the threshold of validation; nothing where there are no groups."""
-    lines = fairness_rows(rows)
-    names = ["F_FPR", "F_OAE", "F_DP", "F_MEO", "F_FPR_val", "F_MEO_val", "gap_auroc"]
-    shown = Table("domain", "groups by", *(n.replace("_val", "@val").replace("gap_auroc", "gap AUROC") for n in names))
-    for place, column in enumerate(shown.columns):
-        column.no_wrap, column.justify = True, "right" if place > 1 else "left"
-    for domain, attribute, values in lines:
-        shown.add_row(domain, attribute, *(f"{values[name]:.4f}" for name in names))
-    if lines:
-        console(160).print(shown)
+                by_attribute.setdefault((row["domain"], attribute), {})[measure] = value
+    return [(domain, attribute, values) for (domain, attribute), values in by_attribute.items()]
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -178,25 +90,27 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Print a table in the terminal, without the `MINOR` metrics; what comes of answers has lines of its own."""
-    names = [name for name in metric_names(rows) if name not in MINOR]
-    answers = [name for name in names if name.startswith(ANSWERS)]
-    for part in ([name for name in names if name not in answers], answers):
-        if part:
-            _print_columns(rows, part)
+    """Print a table in the terminal, without minor metrics; classes, texts and forced maps have a second one."""
+    names = [name for name in metric_names(rows) if not about(name).minor]
+    second = [name for name in names if name.startswith(SECOND_TABLE)]
+    for part in ([name for name in names if name not in second], second):
+        if not part:
+            continue
+        shown = terminal_table("domain", "real", "fake", *(about(name).label for name in part))
+        for row in rows:
+            if row["domain"] == "mean":
+                shown.add_section()
+            counts = ["" if row[name] is None else f"{row[name]:,}" for name in ("n_real", "n_fake")]
+            shown.add_row(row["domain"], *counts, *(f"{row[name]:.4f}" if name in row else "" for name in part))
+        console(220).print(shown)
 
 
-def _print_columns(rows: Sequence[Row], names: Sequence[str]) -> None:
-    shown = Table(*("domain", "real", "fake", *(METRICS.get(name, (name, ""))[0] for name in names)))
+def terminal_table(*head: str, title: str | None = None) -> Table:
+    """Return an empty table whose first column is of words and all others of numbers."""
+    shown = Table(*head, title=title)
     for place, column in enumerate(shown.columns):
         column.no_wrap, column.justify = True, "right" if place else "left"
-    for row in rows:
-        if row["domain"] == "mean":
-            shown.add_section()
-        counts = ["" if row[name] is None else f"{row[name]:,}" for name in ("n_real", "n_fake")]
-        numbers = [f"{row[name]:.4f}" if name in row else "" for name in names]
-        shown.add_row(row["domain"], *counts, *numbers)
-    console(220).print(shown)
+    return shown
 
 
 def run_info(trainer: pl.Trainer, module: Any) -> dict[str, Any]:

@@ -95,8 +95,7 @@ def _domain(
     tensors = {k: torch.from_numpy(v) for k, v in (("score", score), ("label", label), ("group", units.group))}
     parts: dict[str, GroupFairness] = {}
     for attribute, groups in attributes(number).items():
-        parts[attribute] = GroupFairness(groups, len(names), threshold, sync_on_compute=False)
-        parts[attribute].update(**tensors)
+        parts[attribute] = GroupFairness(groups, tensors["score"], tensors["label"], tensors["group"], threshold)
     times = SHUFFLES if units.alone else min(SHUFFLES, max(999, MOST_SHUFFLED // len(units.size)))
     chance = units.shuffled(threshold, times, rng)
     drawn = _draw(units, [ids for one in parts.values() for ids in one.groups.values()], threshold, resamples, rng)

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from dfl.evaluation import html
-from dfl.evaluation.results import FAIRNESS
+from dfl.evaluation import html, plots
 from dfl.metrics.fairness import TOGETHER
+from dfl.metrics.names import FAIRNESS, About
 from dfl.terminal import console
 
 NAMES = {"fpr": "FPR", "tpr": "TPR", "acc": "accuracy", "positive": "called fake", "auroc": "AUROC"}
 MEASURES = FAIRNESS | {
-    "gap_fpr": ("gap FPR", "largest difference of FPR between groups"),
-    "gap_tpr": ("gap TPR", "largest difference of TPR between groups"),
+    "gap_fpr": About("gap FPR", "largest difference of FPR between groups", "min"),
+    "gap_tpr": About("gap TPR", "largest difference of TPR between groups", "min"),
 }
 ABOUT = (
     "FPR: share of real images that are called fake. TPR: share of fakes that are found. Brackets hold 95 % intervals, "
@@ -37,7 +37,7 @@ def page(found: Mapping[str, Any], source: str) -> str:
             f"<p class=soft>{html.text(source)} · {found['images']:,} images · fake from a score of "
             f"{found['threshold']:.4f} ({html.text(found['threshold_from'])}) · {found['resamples']:,} resamples, seed "
             f"{found['seed']}</p>",
-            f"<h2>Findings</h2><ul class=said>{said}</ul>",
+            f"<h2>Findings</h2><ul class=findings>{said}</ul>",
             *(part for domain, one in found["domains"].items() for part in _domain(domain, one, found["threshold"])),
         ],
     )
@@ -52,13 +52,13 @@ def _domain(domain: str, one: Mapping[str, Any], threshold: float) -> Iterator[s
         yield f"<h3>By {html.text(attribute)}</h3>"
         head = ["group", "real", "fake", *NAMES.values(), *(["left out"] if by["left_out"] else [])]
         yield html.table(head, list(_lines(by)))
-        yield f"<div class=figures>{''.join(_figures(by, threshold))}</div>"
+        yield _figures(by, threshold)
         yield "<h3>How far they lie apart</h3>"
         yield html.table(
             ["measure", "value", "by chance", "p", "what it is"],
             [
-                [MEASURES[name][0], _interval(gap), _number(gap.get("by_chance")), _p(gap.get("p")), MEASURES[name][1]]
-                for name, gap in by["gaps"].items()
+                [one.label, _interval(gap), _number(gap.get("by_chance")), _p(gap.get("p")), one.meaning]
+                for one, gap in ((MEASURES[name], gap) for name, gap in by["gaps"].items())
             ],
         )
         yield (
@@ -86,14 +86,17 @@ def _lines(by: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [name, f"{own['real']:,}", f"{own['fake']:,}", *cells, *why]
 
 
-def _figures(by: Mapping[str, Any], threshold: float) -> Iterator[str]:
+def _figures(by: Mapping[str, Any], threshold: float) -> str:
+    drawn = {}
     for rate in ("fpr", "tpr", "auroc"):
         rows = {name: own[rate] for name, own in by["groups"].items() if name != TOGETHER}
-        drawn = {name: (one["value"], one["low"], one["high"]) for name, one in rows.items()}
-        yield html.intervals(drawn, NAMES[rate], by["groups"][TOGETHER][rate]["value"])
-    curves = by["curves"]
-    lines = {MEASURES[name][0]: np.array(curves[name]) for name in ("gap_fpr", "gap_tpr", "F_FPR")}
-    yield html.lines(np.array(curves["threshold"]), lines, "threshold", {"in use": threshold})
+        dots = {name: (one["value"], one["low"], one["high"]) for name, one in rows.items()}
+        drawn[f"{NAMES[rate]} by group"] = plots.intervals(dots, NAMES[rate], by["groups"][TOGETHER][rate]["value"])
+    curves = {MEASURES[name].label: np.array(by["curves"][name]) for name in ("gap_fpr", "gap_tpr", "F_FPR")}
+    drawn["Differences by threshold"] = plots.lines(
+        np.array(by["curves"]["threshold"]), curves, "threshold", {"in use": threshold}
+    )
+    return html.figures(drawn)
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -3,8 +3,10 @@
 from dfl.metrics.binary import (
     accuracy,
     auroc,
+    auroc_interval,
     average_precision,
     balanced_accuracy,
+    balanced_draws_ap,
     choose_threshold,
     ece,
     eer,
@@ -17,9 +19,7 @@ from dfl.metrics.binary import (
 from dfl.metrics.classes import Classes
 from dfl.metrics.detection import Detection, mean_over_domains
 from dfl.metrics.fairness import GroupFairness, attributes
-from dfl.metrics.gathered import Mean
-from dfl.metrics.localization import Localization, balanced_draws_ap, inside, resize_map, resize_mask
-from dfl.metrics.sida import official
+from dfl.metrics.localization import Localization, inside, resize_map, resize_mask
 from dfl.metrics.text import Texts
 
 __all__ = [
@@ -27,11 +27,11 @@ __all__ = [
     "Detection",
     "GroupFairness",
     "Localization",
-    "Mean",
     "Texts",
     "accuracy",
     "attributes",
     "auroc",
+    "auroc_interval",
     "average_precision",
     "balanced_accuracy",
     "balanced_draws_ap",
@@ -41,7 +41,6 @@ __all__ = [
     "inside",
     "log_loss",
     "mean_over_domains",
-    "official",
     "pr_curve",
     "resize_map",
     "resize_mask",

@@ -10,7 +10,7 @@ called, and every mean over classes that one of these is part of. Means over few
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from dfl.metrics import binary
 from dfl.metrics.gathered import Gathered
 
 NAMES = ("real", "synthetic", "tampered")
-MEASURES = ("precision", "recall", "f1", "auroc")
+PER_CLASS = ("precision", "recall", "f1", "auroc")
 
 
 def confusion(class_logit: Tensor, class_label: Tensor) -> Tensor:
@@ -62,6 +62,10 @@ class Classes(Gathered):
         super().__init__(("class_label", *names), name, **kwargs)
         self.names = tuple(names)
 
+    def take(self, output: Tensor, batch: Mapping[str, Any]) -> None:
+        """Add the logits (N, K) of a batch."""
+        self.update(output.float(), batch["class_label"], batch["index"])
+
     def update(self, class_logit: Tensor, class_label: Tensor, index: Tensor) -> None:
         """Add a batch; nothing here waits for the device.
 
@@ -81,8 +85,7 @@ class Classes(Gathered):
                 f"{(*class_logit.shape,)}, {(*class_label.shape,)}, {(*index.shape,)}"
             )
         label = class_label.to(class_logit.device)
-        index = torch.where(label >= 0, index.to(label.device), -1)
-        self.keep(index, torch.cat([label[:, None].double(), class_logit.double()], 1))
+        self.add_rows(torch.where(label >= 0, index.to(label.device), -1), label, class_logit)
 
     def rows(self) -> dict[str, Tensor]:
         """Return ``index`` and ``class_label`` int64 (M,) and ``class_logit`` float64 (M, K) of all ranks, on the CPU.
@@ -119,8 +122,8 @@ class Classes(Gathered):
         odds = log_odds(logit)
         by_class["auroc"] = torch.stack([binary.auroc(odds[:, k], label == k) for k in range(len(self.names))])
         result = {"acc": right.sum() / counts.sum(), "bacc": by_class["recall"].mean()}
-        result |= {measure: by_class[measure].mean() for measure in MEASURES}
-        return result | {f"{m}_{name}": by_class[m][k] for m in MEASURES for k, name in enumerate(self.names)}
+        result |= {measure: by_class[measure].mean() for measure in PER_CLASS}
+        return result | {f"{m}_{name}": by_class[m][k] for m in PER_CLASS for k, name in enumerate(self.names)}
 
     def _warn(self, images: Tensor, called: Tensor) -> None:
         """Say once per computation what is undefined."""

@@ -16,15 +16,12 @@ compared between sets with other groups.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
+from torchmetrics.utilities import rank_zero_warn
 
 from dfl.metrics import binary
-from dfl.metrics.detection import gather
 
 #: Measures that depend on the threshold, and those that do not.
 VERDICTS = ("F_FPR", "F_OAE", "F_DP", "F_MEO", "F_EO", "gap_fpr", "gap_tpr")
@@ -107,21 +104,14 @@ def confusion(score: Tensor, label: Tensor, group: Tensor, num_groups: int, thre
         TypeError: for a score of lower precision.
         ValueError: for other labels, for columns of different lengths, for a group >= ``num_groups``.
     """
-    score, label, group = _columns_of(score, label, group, num_groups)
-    inside = group >= 0
-    place = (4 * group + 2 * label + (score >= threshold).long())[inside]
-    return torch.bincount(place, minlength=4 * num_groups).reshape(num_groups, 2, 2)
-
-
-def _columns_of(score: Tensor, label: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return score float64, label and group int64 on the CPU, checked."""
     score, label = binary.rows(score, label)
     group = group.detach().flatten().cpu().long()
     if group.shape != label.shape:
         raise ValueError(f"{len(label)} labels but {len(group)} groups")
     if len(group) and int(group.max()) >= num_groups:
         raise ValueError(f"group {int(group.max())} is not under num_groups={num_groups}")
-    return score, label, group
+    cell = (4 * group + 2 * label + (score >= threshold).long())[group >= 0]
+    return torch.bincount(cell, minlength=4 * num_groups).reshape(num_groups, 2, 2)
 
 
 def rates(counts: Tensor) -> dict[str, Tensor]:
@@ -162,156 +152,118 @@ def verdict_gaps(counts: Tensor, whole: Tensor) -> dict[str, Tensor]:
     }
 
 
-class GroupFairness(Metric):
+class GroupFairness:
     """How far the verdicts on groups lie apart, for one set of groups that share no image.
 
-    Make one for gender, one for race, one for their intersections: `attributes` gives the groups of each.
+    Make one for gender, one for race, one for their intersections: `attributes` gives the groups of each. The rows are
+    those of all ranks, as `Detection` gathers them.
 
     A group without real or without fake images has no FPR or no TPR. It is left out of the differences, as in the
     authors' code, and ``left_out`` says why; its images stay among all images.
 
     Args:
-        groups: ids by group, for example ``{"male": [0, 1, 2, 3], "nonmale": [4, 5, 6, 7]}``. Images of other ids
-            are not counted at all.
-        num_groups: ids are under this; -1 is an image of unknown group, which is not counted.
-        threshold: the threshold that was chosen on validation data; NaN where not known.
-        name: what is compared, for warnings.
-        kwargs: of `torchmetrics.Metric`.
-
-    ``compute()`` returns 0-dimensional float64 tensors on the CPU: the measures `VERDICTS` at 0.5, the same with
-    ``_val`` at ``threshold``, and `RANKS`. All fractions, 0 for alike. With fewer than two groups that have both
-    classes, or with a NaN score, they are NaN and a warning says why.
+        groups: Ids by group, for example ``{"male": [0, 1, 2, 3], "nonmale": [4, 5, 6, 7]}``. Images of other ids are
+            not counted at all.
+        score: (N,) float32 or float64 in [0, 1], the probability of fake.
+        label: (N,) 0 real, 1 fake.
+        group: (N,) integers, -1 for unknown.
+        threshold: The threshold that was chosen on validation data; NaN for none.
+        name: What is compared, for warnings.
 
     Raises:
-        ValueError: for an id that is in two groups, or not in [0, ``num_groups``).
+        TypeError: for a score of lower precision.
+        ValueError: for an id that is in two groups, for other labels, for columns of different lengths.
     """
-
-    full_state_update = False
-    higher_is_better = False
-    is_differentiable = False
-    counts: Tensor
-    score: list[Tensor]
-    label: list[Tensor]
-    group: list[Tensor]
 
     def __init__(
         self,
         groups: Mapping[str, Sequence[int]],
-        num_groups: int,
+        score: Tensor,
+        label: Tensor,
+        group: Tensor,
         threshold: float = math.nan,
         name: str = "",
-        **kwargs: Any,
     ) -> None:
-        super().__init__(dist_sync_fn=gather, **kwargs)
         owner: dict[int, str] = {}
         for one, ids in groups.items():
             for number in ids:
-                if not 0 <= number < num_groups:
-                    raise ValueError(f"id {number} of group {one!r} is not in 0 to {num_groups - 1}")
                 if owner.setdefault(number, one) != one:
                     raise ValueError(
                         f"id {number} is in the groups {owner[number]!r} and {one!r}; compare groups that share no "
                         "image: one GroupFairness for each attribute"
                     )
         self.groups = {one: list(dict.fromkeys(ids)) for one, ids in groups.items()}
-        self.num_groups, self.threshold, self.name = num_groups, float(threshold), name
-        # at 0.5 and at the threshold; the scores are kept for what no count can tell, AUROC and EER inside a group
-        self.add_state("counts", torch.zeros(2, num_groups, 2, 2, dtype=torch.int64), dist_reduce_fx="sum")
-        for column in ("score", "label", "group"):
-            self.add_state(column, default=[], dist_reduce_fx="cat")
+        self.threshold, self.name = float(threshold), name
+        score, label = binary.rows(score, label)
+        group = group.detach().flatten().cpu().long()
+        if group.shape != label.shape:
+            raise ValueError(f"{len(label)} labels but {len(group)} groups")
+        named = torch.isin(group, torch.tensor(list(owner), dtype=torch.int64))
+        self._rows = score, label, torch.where(named, group, -1)
+        number = 1 + max(owner, default=-1)
+        counts = torch.stack([confusion(*self._rows, number, at) for at in (0.5, self.threshold)])
+        #: Counts (2, groups, 2, 2) of the named groups, at 0.5 and at the threshold.
+        self.counts = torch.stack([counts[:, ids].sum(1) for ids in self.groups.values()], 1)
+        self._table = self._by_group()
 
-    def update(self, score: Tensor, label: Tensor, group: Tensor) -> None:
-        """Add a batch.
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The groups that are not compared, with the reason."""
+        reasons = {}
+        for one in self.groups:
+            real, fake = self._table[one]["real"], self._table[one]["fake"]
+            if not real or not fake:
+                reasons[one] = "no images" if not real + fake else "no real images" if not real else "no fake images"
+        return reasons
 
-        Args:
-            score: (N,) float32 or float64 in [0, 1], the probability of fake.
-            label: (N,) 0 real, 1 fake.
-            group: (N,) integers, -1 for unknown.
+    def rates(self) -> dict[str, dict[str, float]]:
+        """Return the numbers of each group, and of all together as `TOGETHER`.
 
-        Raises:
-            TypeError: for a score of lower precision.
-            ValueError: for other labels, for columns of different lengths, for a group >= ``num_groups``.
+        ``real``, ``fake`` (how many images), ``auroc``, ``eer``, and at 0.5 and (``_val``) at the threshold ``fpr``,
+        ``tpr``, ``acc``, ``positive``; NaN where undefined.
         """
-        columns = _columns_of(score, label, group, self.num_groups)
-        both = [confusion(*columns, self.num_groups, t) for t in (0.5, self.threshold)]
-        self.counts += torch.stack(both).to(self.counts.device)
-        for name, column in (("score", score), ("label", label), ("group", group)):
-            getattr(self, name).append(column.detach().flatten().to(self.counts.device))
+        return self._table
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the measures of all rows so far; see the class."""
-        table = self._table()
-        kept = [one for one in self.groups if not table[one]["why"]]
-        counts = self._pooled()
-        places = [list(self.groups).index(one) for one in kept]
-        at_half, at_threshold = (verdict_gaps(c[places], c.sum(0)) for c in counts)
+        """Return the measures as 0-dimensional float64 tensors, fractions, 0 for alike.
+
+        `VERDICTS` at 0.5, the same with ``_val`` at the threshold, and `RANKS`. With fewer than two groups that have
+        both classes, or with a NaN score, they are NaN and a warning says why.
+        """
+        compared = [place for place, one in enumerate(self.groups) if one not in self.left_out]
+        at_half, at_threshold = (verdict_gaps(counts[compared], counts.sum(0)) for counts in self.counts)
         if math.isnan(self.threshold):
             at_threshold = {name: binary.NAN.clone() for name in VERDICTS}
         result = at_half | {f"{name}_val": value for name, value in at_threshold.items()}
         for name in ("auroc", "eer"):
-            values = [table[one][name] for one in kept]
+            values = [self._table[one][name] for one in self.groups if one not in self.left_out]
             gap = max(values) - min(values) if len(values) > 1 else math.nan
             result[f"gap_{name}"] = torch.tensor(gap, dtype=torch.float64)
-        if self._warn(table):
-            return {name: binary.NAN.clone() for name in result}
-        return result
+        return {name: binary.NAN.clone() for name in result} if self._undefined() else result
 
-    def rates(self) -> dict[str, dict[str, float]]:
-        """Return what is known of each group, and of all together as `TOGETHER`, as plain numbers.
-
-        ``real``, ``fake`` (how many images), ``auroc``, ``eer``, and at 0.5 and (``_val``) at the threshold ``fpr``,
-        ``tpr``, ``acc``, ``positive``; NaN where undefined. All ranks must call it together.
-        """
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn,
-            should_sync=self._to_sync and not self._is_synced,
-            should_unsync=not self._is_synced,
-        ):
-            table = self._table()
-        return {one: {k: v for k, v in own.items() if k != "why"} for one, own in table.items()}
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """The groups of this process's rows that are not compared, with the reason."""
-        return {one: own["why"] for one, own in self._table().items() if own["why"] and one in self.groups}
-
-    def _pooled(self) -> Tensor:
-        """Return the counts (2, groups, 2, 2) of the named groups."""
-        counts = self.counts.cpu().long()
-        none = counts.new_zeros(2, 0, 2, 2)
-        return torch.stack([counts[:, ids].sum(1) for ids in self.groups.values()], 1) if self.groups else none
-
-    def _column(self, name: str) -> Tensor:
-        state = getattr(self, name)
-        kept = dim_zero_cat(state) if len(state) else torch.empty(0)
-        return kept.cpu().double() if name == "score" else kept.cpu().long()
-
-    def _table(self) -> dict[str, dict[str, Any]]:
-        score, label, group = (self._column(name) for name in ("score", "label", "group"))
-        counts = self._pooled()
-        table: dict[str, dict[str, Any]] = {}
+    def _by_group(self) -> dict[str, dict[str, float]]:
+        score, label, group = self._rows
+        table: dict[str, dict[str, float]] = {}
         every = [number for ids in self.groups.values() for number in ids]
         for place, (one, ids) in enumerate([*self.groups.items(), (TOGETHER, every)]):
-            own = counts[:, place] if one in self.groups else counts.sum(1)
+            own = self.counts[:, place] if one in self.groups else self.counts.sum(1)
             rows = torch.isin(group, torch.tensor(ids, dtype=torch.int64))
             real, fake = own[0].sum(-1).tolist()
-            spoilt = bool(score[rows].isnan().any())  # a NaN is under every threshold, so it would count as real
-            found: dict[str, Any] = {"real": real, "fake": fake}
+            has_nan = bool(score[rows].isnan().any())  # a NaN is under every threshold, so it would count as real
+            found: dict[str, float] = {"real": real, "fake": fake}
             for part, end in ((own[0], ""), (own[1], "_val")):
-                unknown = spoilt or (end == "_val" and math.isnan(self.threshold))
+                unknown = has_nan or (end == "_val" and math.isnan(self.threshold))
                 found |= {k + end: math.nan if unknown else float(v) for k, v in rates(part).items()}
             found["auroc"] = float(binary.auroc(score[rows], label[rows]))
             found["eer"] = float(binary.eer(score[rows], label[rows]))
-            found["why"] = "no images" if not real + fake else "no real images" if not real else ""
-            found["why"] = found["why"] or ("" if fake else "no fake images")
             table[one] = found
         return table
 
-    def _warn(self, table: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Say which groups are left out and why measures are NaN; return whether all of them are."""
+    def _undefined(self) -> bool:
+        """Warn which groups are left out and why measures are NaN; return whether all of them are."""
         where = f"{self.name}: " if self.name else ""
-        lost = [f"{one} ({own['why']})" for one, own in table.items() if own["why"] and one in self.groups]
-        unusable = int(self._column("score").isnan().sum())
+        lost = [f"{one} ({why})" for one, why in self.left_out.items()]
+        unusable = int(self._rows[0].isnan().sum())
         if lost:
             rank_zero_warn(f"{where}left out of the fairness measures: {', '.join(lost)}")
         if unusable:
@@ -330,30 +282,26 @@ def compare(
 
     Args:
         rows: ``score``, ``label``, ``group`` (N,) of all ranks, as `Detection.rows()` gives them.
-        names: id by name; ids without one are called by their number. Those that no row has are not compared.
-        threshold: chosen on validation data; NaN where not known.
-        name: of the domain, for warnings.
+        names: Id by name; ids without one are called by their number. Those that no row has are not compared.
+        threshold: Chosen on validation data; NaN for none.
+        name: Of the domain, for warnings.
 
     Returns:
-        Metric by attribute, with these rows in it; none where no row has a group.
+        `GroupFairness` by attribute; none where no row has a group.
     """
-    present = rows["group"].unique().tolist()
-    called = {number: one for one, number in names.items()}
-    found = {called.get(number, str(number)): int(number) for number in present if number >= 0}
-    made: dict[str, GroupFairness] = {}
-    for attribute, groups in (attributes(found) if found else {}).items():
-        where = f"domain {name!r}, {attribute}" if name else attribute
-        # the rows are those of all ranks already
-        metric = GroupFairness(groups, max(found.values()) + 1, threshold, where, sync_on_compute=False)
-        metric.update(rows["score"], rows["label"], rows["group"])
-        made[attribute] = metric
-    return made
+    name_of = {number: one for one, number in names.items()}
+    present = {name_of.get(number, str(number)): number for number in rows["group"].unique().tolist() if number >= 0}
+    start = f"domain {name!r}, " if name else ""
+    return {
+        attribute: GroupFairness(groups, rows["score"], rows["label"], rows["group"], threshold, f"{start}{attribute}")
+        for attribute, groups in (attributes(present) if present else {}).items()
+    }
 
 
 def flat(compared: Mapping[str, GroupFairness]) -> dict[str, float]:
     """Return the measures of `compare` as ``fairness/<attribute>/<measure>``."""
     return {
         f"fairness/{attribute}/{name}": float(value)
-        for attribute, metric in compared.items()
-        for name, value in metric.compute().items()
+        for attribute, one in compared.items()
+        for name, value in one.compute().items()
     }

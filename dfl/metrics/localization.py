@@ -10,7 +10,6 @@ Papers differ in what they count. Each has its name here, see `Localization`.
 """
 
 import math
-import random
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +24,6 @@ from dfl.metrics.gathered import Gathered
 
 Protocol = Literal["dfl", "dolos", "benco", "trufor"]
 Empty = Literal["one", "zero", "skip"]
-Invert = Literal["origin", "reverse", "double"]
 #: What each protocol does with a fake whose mask is empty, where the user does not say.
 EMPTY: dict[str, Empty] = {"dfl": "skip", "dolos": "one", "benco": "zero", "trufor": "zero"}
 #: Bins of the curves that are pooled over a data set.
@@ -41,11 +39,8 @@ class Curves(NamedTuple):
     inverse_best_f1: Tensor
 
 
-#: What BenCo adds: its own AUROC of the map and of the map turned round, and the counts of the latter, whose pixels of
-#: exactly 0.5 are real too.
-BENCO = ("sum_auroc", "inverse_sum_auroc", "inverse_tp", "inverse_fp")
-#: What is kept of each image.
-COLUMNS = ("label", "tp", "fp", "fn", "tn", *Curves._fields, *BENCO)
+#: What is stored of each image; ``sum_auroc`` is BenCo's own, see `sum_auroc`.
+COLUMNS = ("label", "tp", "fp", "fn", "tn", *Curves._fields, "sum_auroc")
 
 
 def resize_map(prob: Tensor, size: tuple[int, int]) -> Tensor:
@@ -105,14 +100,9 @@ def counts(prob: Tensor, mask: Tensor, valid: Tensor | None = None) -> Tensor:
         mask: (N, H, W) bool.
         valid: (N, H, W) bool, pixels that count; all by default.
     """
-    found = prob > 0.5
-    if valid is None:
-        tp, found_n, area = ((x.flatten(1).sum(1)) for x in (found & mask, found, mask))
-        total = torch.full_like(tp, mask[0].numel())
-    else:
-        tp, found_n, area = ((x & valid).flatten(1).sum(1) for x in (found & mask, found, mask))
-        total = valid.flatten(1).sum(1)
-    return torch.stack([tp, found_n - tp, area - tp, total - found_n - area + tp], 1)
+    positive, counted = prob > 0.5, torch.ones_like(mask) if valid is None else valid
+    planes = (positive & mask, positive & ~mask, ~positive & mask, ~positive & ~mask)
+    return torch.stack([(plane & counted).flatten(1).sum(1) for plane in planes], 1)
 
 
 def curves(prob: Tensor, mask: Tensor, valid: Tensor | None = None) -> Curves:
@@ -129,8 +119,8 @@ def curves(prob: Tensor, mask: Tensor, valid: Tensor | None = None) -> Curves:
     # One sort of integers that hold the value and, below it, what the pixel is, instead of a sort and two gathers
     bits = (prob.float().flatten(1) + 0.0).view(torch.int32)  # + 0.0: minus zero is zero
     key = (~(bits ^ ((bits >> 31) & 0x7FFFFFFF))).long() << 2  # in the order of the floats, highest first
-    known = torch.ones_like(mask) if valid is None else valid
-    key |= known.flatten(1).long() << 1 | (mask & known).flatten(1)
+    counted = torch.ones_like(mask) if valid is None else valid
+    key |= counted.flatten(1).long() << 1 | (mask & counted).flatten(1)
     on_cpu = key.device.type == "cpu"  # NumPy's sort of integers is vectorised there, several times as fast as torch's
     key = torch.from_numpy(np.sort(key.numpy(), axis=1)) if on_cpu else key.sort(dim=1).values
     # row by row, so that the order of summation does not depend on the batch
@@ -151,7 +141,7 @@ def _curves(row: Tensor, all_valid: bool) -> Tensor:
     ap = (gain * tp / n.clamp(min=1)).sum() / area
     auroc = twice / (2 * area * (total - area))
     f1 = (2 * tp / (n + area)).max()
-    # the map turned round finds what is left over, at first everything
+    # the inverted map finds what is left over, at first everything
     rest = torch.maximum((2 * (area - tp) / (total - n + area)).nan_to_num(0).max(), 2 * area / (total + area))
     undefined = torch.where(area > 0, 0.0, math.nan)
     return torch.stack([ap, auroc, f1 + undefined, rest + undefined])
@@ -178,46 +168,22 @@ def sum_auroc(prob: Tensor, mask: Tensor, valid: Tensor | None = None) -> Tensor
     return torch.stack(areas) if areas else prob.new_empty(0, dtype=torch.float64)
 
 
-def balanced_draws_ap(score: Tensor, label: Tensor, draws: int = 5, seed: int = 1337) -> tuple[Tensor, Tensor]:
-    """Return the mean and twice the deviation of AP over draws of as many reals as fakes, float64 scalars.
-
-    Source: the evaluation code of dolos (Tantaru et al. 2024): the smaller class is there whole in every draw. Drawing
-    does not undo anything in AP but the prevalence; a plain `average_precision` stands beside it in our tables.
-
-    Args:
-        score: (N,) float32 or float64, by rising index, since the draws depend on the order.
-        label: (N,) 0 real, 1 fake.
-        draws: how many.
-        seed: of Python's generator.
-    """
-    real, fake = score[label == 0].tolist(), score[label == 1].tolist()
-    n = min(len(real), len(fake))
-    if not n:
-        return binary.NAN.clone(), binary.NAN.clone()
-    rng, both = random.Random(seed), torch.arange(2).repeat_interleave(n)
-    drawn = [torch.tensor(rng.sample(real, n) + rng.sample(fake, n), dtype=torch.float64) for _ in range(draws)]
-    ap = torch.stack([binary.average_precision(one, both) for one in drawn])
-    return ap.mean(), 2 * ap.std(correction=0)
-
-
 class Localization(Gathered):
-    """IoU and its company for one domain.
+    """IoU and the other metrics of maps, for one domain.
 
     Args:
-        protocol: whose numbers.
+        protocol: Whose numbers.
             ``dfl``: the map is brought to the mask's size (bicubic, antialiased); manipulated where map > 0.5 and
             where mask >= 0.5.
             ``dolos`` (Tantaru et al. 2024): the same at 256 px, and every mask value over 0 is manipulated.
             ``benco`` (IMDL-BenCo, Ma et al. 2024): F1 and IoU with 1e-8 in their denominators, its own AUROC (see
-            `sum_auroc`); ``invert`` as its metrics have it.
+            `sum_auroc`).
             ``trufor`` (Guillaro et al. 2023): a band along the border of the area does not count (see
-            `ignore_border`), and F1 is the better one of the map and the map turned round.
-        empty: what a fake with an empty mask counts: ``one`` gives 1 where nothing is found either and 0 otherwise,
+            `ignore_border`), and F1 is the better one of the map and the inverted map.
+        empty: What a fake with an empty mask counts: ``one`` gives 1 where nothing is found either and 0 otherwise,
             ``zero`` gives 0, ``skip`` leaves the image out. None takes the protocol's own.
-        invert: for ``benco``: the map as it is, turned round, or the better one of both; ``ap``, which BenCo does not
-            have, stays that of the map as it is.
-        name: the domain, for warnings.
-        kwargs: of `torchmetrics.Metric`.
+        name: The domain, for warnings.
+        kwargs: Of `torchmetrics.Metric`.
 
     `compute()` returns 0-dimensional float64 tensors on the CPU, fractions: the means over fakes of ``iou``, ``pbca``
     (share of right pixels), ``f1``, ``best_f1`` (over all thresholds of an image), ``ap``, ``auroc``; what the maps
@@ -231,26 +197,21 @@ class Localization(Gathered):
 
     bins: Tensor
 
-    def __init__(
-        self,
-        protocol: Protocol = "dfl",
-        empty: Empty | None = None,
-        invert: Invert = "origin",
-        name: str = "",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, protocol: Protocol = "dfl", empty: Empty | None = None, name: str = "", **kwargs: Any) -> None:
         super().__init__(COLUMNS, name, **kwargs)
         for what, value, allowed in (
-            ("protocol", protocol, tuple(EMPTY)),
+            ("protocol", protocol, (*EMPTY,)),
             ("empty", empty, (None, "one", "zero", "skip")),
-            ("invert", invert, ("origin", "reverse", "double")),
         ):
             if value not in allowed:
                 raise ValueError(f"{what} is {value!r}; choose from {', '.join(map(str, allowed))}")
-        if invert != "origin" and protocol != "benco":
-            raise ValueError(f"invert={invert!r} belongs to the protocol benco, not to {protocol}")
-        self.protocol, self.empty, self.invert = protocol, empty or EMPTY[protocol], invert
+        self.protocol, self.empty = protocol, empty or EMPTY[protocol]
         self.add_state("bins", default=torch.zeros(2 * BINS, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def take(self, output: Tensor, batch: Mapping[str, Any]) -> None:
+        """Add the map logits (N, h, w) of a batch; images without a mask are left out."""
+        index = batch["index"].where(batch["has_mask"], -1)
+        self.update(output.float().sigmoid(), batch["mask"], batch["label"], index, inside(batch))
 
     def update(
         self,
@@ -266,8 +227,8 @@ class Localization(Gathered):
             map_prob: (N, h, w) float32 or float64 in [0, 1], the probability that a pixel is manipulated.
             mask: (N, H, W) in [0, 1], 1 = manipulated; any dtype.
             label: (N,) 0 real, 1 fake; all fake by default.
-            index: (N,) row in the data set; rows with an index < 0 are padding and are ignored. Numbers of its own by
-                default.
+            index: (N,) row in the data set; rows with an index < 0 are padding and are ignored. By default numbers that
+                no other batch and rank has.
             valid: (N, H, W) bool, pixels that count, for images that were padded; all by default.
 
         Raises:
@@ -278,53 +239,47 @@ class Localization(Gathered):
         if map_prob.ndim != 3 or mask.ndim != 3 or len(map_prob) != len(mask):
             raise ValueError(f"maps (N, h, w) and masks (N, H, W) wanted, got {(*map_prob.shape,)}, {(*mask.shape,)}")
         if map_prob.device.type == "mps":  # no float64 there
-            map_prob, mask = map_prob.cpu(), mask.cpu()
-        where = map_prob.device
-        n = len(map_prob)
+            map_prob = map_prob.cpu()
+        device, n = map_prob.device, len(map_prob)
         if index is None:
             rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
             index = torch.arange(n) + (rank << 40) + sum(len(v) for v in self.values) // (1 + len(COLUMNS))
-        index = index.to(where)
-        label = torch.ones(n, dtype=torch.long, device=where) if label is None else label.to(where)
+        index = index.to(device)
+        label = torch.ones(n, dtype=torch.long, device=device) if label is None else label.to(device)
         use = index >= 0
-        prob, mask, label, index = map_prob.detach()[use], mask.to(where)[use], label[use], index[use]
-        valid = None if valid is None else valid.to(where)[use]
+        prob, mask, label, index = map_prob.detach()[use], mask.to(device)[use], label[use], index[use]
         if not len(prob):
             return
         if bool(((prob < 0) | (prob > 1)).any()):
             raise ValueError(f"maps must be probabilities in [0, 1], found {prob.min():g} to {prob.max():g}")
+        has_nan = prob.isnan().flatten(1).any(1)
+        valid = None if valid is None else valid.to(device)[use]
+        prob, mask, valid = self._as_scored(prob.nan_to_num(0.0), mask, valid)
+        self.bins += _binned(prob, mask, valid).to(self.bins)
+        fake = label == 1
+        some = None if valid is None else valid[fake]
+        exact = torch.full((len(prob), len(Curves._fields) + 1), math.nan, dtype=torch.float64, device=device)
+        exact[fake, :-1] = torch.stack(curves(prob[fake], mask[fake], some), 1)
+        if self.protocol == "benco":
+            exact[fake, -1] = sum_auroc(prob[fake], mask[fake], some)
+        count = counts(prob, mask, valid).double()
+        count[has_nan], exact[has_nan] = math.nan, math.nan
+        self.add_rows(index, label, count, exact)
+
+    def _as_scored(self, prob: Tensor, mask: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return maps (N, H, W), masks bool and the pixels that count, of the size and by the rules of the protocol."""
         if self.protocol == "dolos":
-            mask = resize_mask((mask > 0), (256, 256))
+            mask = resize_mask(mask > 0, (256, 256))
             valid = None if valid is None else resize_mask(valid, (256, 256))
         else:
             mask = mask if mask.dtype == torch.bool else mask >= 0.5
-        unusable = prob.isnan().flatten(1).any(1)
-        prob = resize_map(prob.nan_to_num(0.0), (mask.shape[1], mask.shape[2]))
         if self.protocol == "trufor":
             band = ignore_border(mask)
             valid = band if valid is None else valid & band
-        self.bins += self._binned(prob, mask, valid).to(self.bins)
-        fake = label == 1
-        some = None if valid is None else valid[fake]
-        exact = torch.full((len(prob), len(Curves._fields) + len(BENCO)), math.nan, dtype=torch.float64, device=where)
-        exact[fake, : len(Curves._fields)] = torch.stack(curves(prob[fake], mask[fake], some), 1)
-        if self.protocol == "benco":
-            inverse = 1 - prob
-            own = [sum_auroc(one[fake], mask[fake], some) for one in (prob, inverse)]
-            verdict = counts(inverse[fake], mask[fake], some).T[:2].double()
-            exact[fake, len(Curves._fields) :] = torch.stack([*own, *verdict], 1)
-        count = counts(prob, mask, valid).double()
-        count[unusable], exact[unusable] = math.nan, math.nan
-        self.keep(index, torch.cat([label[:, None].double(), count, exact], 1))
-
-    def _binned(self, prob: Tensor, mask: Tensor, valid: Tensor | None) -> Tensor:
-        """Return how many pixels lie in each bin, first of the real, then of the manipulated ones: int64 (2 BINS,)."""
-        place = (prob * BINS).long().clamp(0, BINS - 1) + BINS * mask
-        place = place.flatten() if valid is None else place[valid]
-        return torch.bincount(place, minlength=2 * BINS)
+        return resize_map(prob, (mask.shape[1], mask.shape[2])), mask, valid
 
     def rows(self) -> dict[str, Tensor]:
-        """Return what is known of every image of all ranks, (N,) each, on the CPU, by rising index.
+        """Return the numbers of every image of all ranks, (N,) each, on the CPU, by rising index.
 
         ``index`` int64; float64 are ``label``, the counts ``tp``, ``fp``, ``fn``, ``tn``, and ``iou``, ``pbca``,
         ``f1``, ``best_f1``, ``ap``, ``auroc`` as the protocol has them. An index that came twice is there once. All
@@ -332,28 +287,17 @@ class Localization(Gathered):
         """
         index, numbers = self.gathered()
         column = dict(zip(COLUMNS, numbers.T, strict=True))
-        counted = {name: column[name] for name in ("label", "tp", "fp", "fn", "tn")}
-        return {"index": index} | counted | self._by_image(column)
-
-    def _by_image(self, column: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the measures of each image from its counts."""
         tp, fp, fn, tn = (column[name] for name in ("tp", "fp", "fn", "tn"))
-        measures = [self._counted(tp, fp, fn, tn), self._counted(fn, tn, tp, fp)]  # as it is, and turned round
-        measures[0] |= {name: column[name] for name in ("best_f1", "ap", "auroc")}
-        measures[1] |= {"best_f1": column["inverse_best_f1"], "ap": column["ap"], "auroc": 1 - column["auroc"]}
-        if self.protocol == "benco":
-            measures[0]["auroc"] = column["sum_auroc"]
-            measures[1]["auroc"] = column["inverse_sum_auroc"]
-            found, wrong = column["inverse_tp"], column["inverse_fp"]
-            # of its IoU alone: the map is turned round before the threshold; for F1 and accuracy it is the verdict
-            measures[1]["iou"] = self._counted(found, wrong, tp + fn - found, fp + tn - wrong)["iou"]
+        by_image = self._counted(tp, fp, fn, tn) | {name: column[name] for name in ("best_f1", "ap", "auroc")}
+        inverse = column["inverse_best_f1"]
         if self.empty == "zero":
-            for one in measures:
-                one["best_f1"] = torch.where(tp + fn == 0, 0.0, one["best_f1"])
-        best = {name: torch.maximum(measures[0][name], measures[1][name]) for name in measures[0]}
+            by_image["best_f1"], inverse = (torch.where(tp + fn == 0, 0.0, f1) for f1 in (column["best_f1"], inverse))
+        if self.protocol == "benco":
+            by_image["auroc"] = column["sum_auroc"]
         if self.protocol == "trufor":
-            return measures[0] | {name: best[name] for name in ("f1", "best_f1")}
-        return {"origin": measures[0], "reverse": measures[1], "double": best}[self.invert]
+            by_image["f1"] = torch.maximum(by_image["f1"], self._counted(fn, tn, tp, fp)["f1"])
+            by_image["best_f1"] = torch.maximum(by_image["best_f1"], inverse)
+        return {"index": index} | {name: column[name] for name in ("label", "tp", "fp", "fn", "tn")} | by_image
 
     def _counted(self, tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> dict[str, Tensor]:
         """Return IoU, PBCA and F1 of counts; of an empty mask as `empty` says."""
@@ -395,22 +339,26 @@ class Localization(Gathered):
 
     def _warn(self, fake: Tensor, area: Tensor) -> None:
         """Say once per computation what is undefined or left out."""
-        empty, unusable = int((area[fake] == 0).sum()), int(area.isnan().sum())
-        if not int(fake.sum()):
+        empty, has_nan, n = int((area[fake] == 0).sum()), int(area.isnan().sum()), int(fake.sum())
+        if not n:
             rank_zero_warn(f"{self.where}no fake with a mask; metrics of maps are NaN")
         elif empty:
-            said = {"skip": "are left out", "zero": "count 0", "one": "count 1 where nothing is found, else 0"}
-            rank_zero_warn(
-                f"{self.where}{empty} of {int(fake.sum())} fakes have an empty mask; they {said[self.empty]}"
-            )
-        if unusable:
-            rank_zero_warn(f"{self.where}{unusable} of {len(area)} maps hold NaN; they make the means NaN")
+            rule = {"skip": "are left out", "zero": "count 0", "one": "count 1 where nothing is found, else 0"}
+            rank_zero_warn(f"{self.where}{empty} of {n} fakes have an empty mask; they {rule[self.empty]}")
+        if has_nan:
+            rank_zero_warn(f"{self.where}{has_nan} of {len(area)} maps hold NaN; they make the means NaN")
+
+
+def _binned(prob: Tensor, mask: Tensor, valid: Tensor | None) -> Tensor:
+    """Return how many pixels lie in each bin, first of the real, then of the manipulated ones: int64 (2 BINS,)."""
+    place = (prob * BINS).long().clamp(0, BINS - 1) + BINS * mask
+    return torch.bincount(place.flatten() if valid is None else place[valid], minlength=2 * BINS)
 
 
 def _mean(values: Tensor, area: Tensor) -> Tensor:
     """Return the correctly rounded mean of what is defined; NaN of nothing, and where a map held NaN (its area is)."""
-    known = values[~values.isnan()].tolist()
-    mean = math.fsum(known) / len(known) if known and not bool(area.isnan().any()) else math.nan
+    defined = values[~values.isnan()].tolist()
+    mean = math.fsum(defined) / len(defined) if defined and not bool(area.isnan().any()) else math.nan
     return torch.tensor(mean, dtype=torch.float64)
 
 

@@ -7,7 +7,7 @@ or CSS is left out.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,10 @@ class Texts(Gathered):
         super().__init__(("rouge_l",) if model is None else ("rouge_l", "css"), name, **kwargs)
         self.model = model
 
+    def take(self, output: Sequence[str], batch: Mapping[str, Any]) -> None:
+        """Add the N texts of a batch."""
+        self.update(output, batch["explanation"], batch["index"])
+
     def update(self, text: Sequence[str], explanation: Sequence[str], index: Tensor) -> None:
         """Add a batch.
 
@@ -135,7 +139,7 @@ class Texts(Gathered):
         else:
             embed = encoder(self.model, str(self.device))
             columns.append((embed(said) * embed(wanted)).sum(1).double().cpu())
-        self.keep(index.cpu()[known], torch.stack(columns, 1))
+        self.add_rows(index.cpu()[known], *columns)
 
     def rows(self) -> dict[str, Tensor]:
         """Return ``index`` int64 and each measure float64, (M,) each, of all ranks, on the CPU."""

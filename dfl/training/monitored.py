@@ -13,7 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
 from dfl.errors import UserError, near
-from dfl.metrics.directions import DETECTION, DIRECTIONS, OF_ONE_CLASS, direction
+from dfl.metrics.names import DETECTION, METRICS, OF_ONE_CLASS, direction
 
 #: Beginnings of names that are not of a validation, and names that Lightning gives.
 OTHERS = ("train/", "lr-", "epoch", "step")
@@ -121,7 +121,7 @@ class Monitored(pl.Callback):
         domain, _, metric = rest.partition("/")
         measured = split == "val" and domain in domains and (direction(name) or metric in ("n",))
         if not measured and _is_ours(module) and all(map(_is_ours, trainer.callbacks)):
-            known = [f"val/{one}/{metric}" for one in domains for metric in DIRECTIONS]
+            known = [f"val/{one}/{metric}" for one in domains for metric in METRICS if METRICS[metric].best]
             return f"{who} watches {name!r}, which this run never measures{_near(name, known)}"
         return None if measured or self.mode_given else _no_direction(who, name)
 

@@ -1,34 +1,28 @@
-"""What TensorBoard shows of a run beyond its curves: what the detector gets wrong, how fast it trains, how it was set.
+"""What TensorBoard shows of a run beyond its curves: what the detector gets wrong, how fast it trains, its settings.
 
-Everything is drawn between the steps, from scores that are there anyway; the images are read again from disk, so
-memory does not grow. Only the first process draws. Settings are written at the start of a run, as a session of the
-HPARAMS tab. The tab is left to find the metrics and settings by itself: a list of them, which TensorBoard can take
-too, counts for all runs of a folder, and would hide what the first of them does not have.
+Everything is drawn between the steps, from the scores of the last evaluation; the images are read again from disk.
+Only the first process draws. Settings are written at the start of a run, as a session of the HPARAMS tab. The tab
+finds the metrics and settings by itself: a list of them, which TensorBoard can take too, counts for all runs of a
+folder, and would hide what the first of them does not have.
 """
 
 import math
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.tensorboard.summary import hparams
 
-from dfl.distributed import is_sharded
-from dfl.errors import visible
-from dfl.evaluation import figures
+from dfl.errors import UserError
+from dfl.evaluation import figures, plots
+from dfl.evaluation.examples import Examples
 
-#: Settings that are not what a run is compared by.
-UNTOLD = ("name.", "checkpoint.", "last.", "data.val.", "data.test.", "data.predict.")
-#: Side of the pictures in the projector, in pixels.
-SPRITE = 32
+#: Beginnings of settings that runs are not compared by.
+LEFT_OUT = ("name.", "checkpoint.", "last.", "data.val.", "data.test.", "data.predict.")
 
 
 class OwnVersion(TensorBoardLogger):
@@ -36,7 +30,7 @@ class OwnVersion(TensorBoardLogger):
 
     def _get_next_version(self) -> int:
         number, folder = int(super()._get_next_version()), Path(self.root_dir)
-        if getattr(rank_zero_only, "rank", 0):  # is told by the first
+        if getattr(rank_zero_only, "rank", 0):  # the first process tells it
             return number
         folder.mkdir(parents=True, exist_ok=True)
         while True:
@@ -48,24 +42,28 @@ class OwnVersion(TensorBoardLogger):
 
 
 class TensorBoardInspect(pl.Callback):
-    """Write figures, images per second, settings and features to TensorBoard; idle without its logger.
+    """Write figures, images per second and settings to TensorBoard; idle without its logger.
 
     After each validation and test: ROC and precision-recall curves of all domains, and for each domain the histogram
     of its scores, the images with scores farthest from their label, the best and worst maps of detectors that give
-    maps, and the confusion of classes of those that tell classes. Give the logger ``default_hp_metric=False``, or its
-    own empty entry shadows the settings.
+    maps, and the confusion of classes of those that give class logits. Give the logger ``default_hp_metric=False``, or
+    its own empty entry hides the settings.
 
     Args:
         k: Images shown per domain.
-        every: Draw after every so manieth validation of a training.
+        every: Draw after the first validation of a training and then after each ``every``-th.
         window: Steps over which images per second are counted.
-        projector: How many images to put in the PROJECTOR tab, by the detector's ``feature``, after training and
-            test; 0 for none.
+        projector: Removed; must be 0.
+
+    Raises:
+        UserError: For a ``projector``.
     """
 
     def __init__(self, k: int = 16, every: int = 1, window: int = 50, projector: int = 0) -> None:
-        self.k, self.every, self.window, self.projector = k, every, window, projector
-        self._seen = 0
+        if projector:
+            raise UserError("TensorBoardInspect no longer has projector, the PROJECTOR tab: take it out of the config")
+        self.k, self.every, self.window = k, every, window
+        self._validations = 0
         self._session: TensorBoardLogger | None = None
         self._speed = Speed()
 
@@ -129,75 +127,40 @@ class TensorBoardInspect(pl.Callback):
     # pictures
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the validation, at every ``every``-th time in training."""
+        """Draw the validation."""
         if trainer.sanity_checking:
             return
-        self._seen += 1
-        if trainer.state.fn != "fit" or (self._seen - 1) % self.every == 0:
+        self._validations += 1
+        if trainer.state.fn != "fit" or (self._validations - 1) % self.every == 0:
             self._draw(trainer, pl_module, "val")
         self._speed.stop()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the test."""
         self._draw(trainer, pl_module, "test")
-        self._project(trainer, pl_module, "test")
         self._close(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Store features of validation images."""
-        self._project(trainer, pl_module, "val")
 
     def _draw(self, trainer: pl.Trainer, module: Any, split: str) -> None:
         logger = tensorboard(trainer)
         if logger is None:
             return
-        if not figures.MATPLOTLIB:
-            warnings.warn(f"TensorBoard gets no figures: {figures.MISSING}", stacklevel=2)
-            return
-        rows = {domain: metric.rows() for domain, metric in module.metrics[split].items()}
-        threshold, sets = float(module.threshold), data_sets(trainer, split)
+        metrics, threshold = module.metrics[split], float(module.threshold)
+        rows = {domain: metrics.rows(domain) for domain in metrics}
+        examples, classes = Examples.of(trainer, module, split), metrics.measured("class")
         drawn = {"roc": figures.roc(rows), "pr": figures.pr(rows)}
         for domain, own in rows.items():
-            drawn[f"{domain}/scores"] = figures.histogram({domain: own}, threshold)
-            if self.k > 0 and domain in sets and len(own["index"]):
-                drawn[f"{domain}/most_wrong"] = figures.image_grid(*figures.wrong_images(sets[domain], own, self.k))
-            if shown := self._maps(trainer, module, split, domain, own):
-                drawn[f"{domain}/maps"] = figures.map_grid(shown)
-            classes = getattr(module, "classes", {}).get(split, {}).get(domain)
-            if classes is not None and len(classes.rows()["index"]):
-                drawn[f"{domain}/classes"] = figures.confusion({domain: classes.confusion()}, classes.names)
+            drawn[f"{domain}/scores"] = figures.scores({domain: own}, threshold)
+            if wrong := examples.most_wrong(domain, self.k):
+                drawn[f"{domain}/most_wrong"] = figures.wrong_grid(wrong)
+            if maps := examples.maps(domain, max(1, self.k // 4)) if self.k else []:
+                drawn[f"{domain}/maps"] = figures.map_grid(maps)
+            if domain in classes:
+                confusion = {domain: classes[domain].confusion().numpy()}
+                drawn[f"{domain}/classes"] = plots.confusion(confusion, classes[domain].names)
         for name, figure in drawn.items():
-            pixels = figures.to_array(figure)
+            pixels = plots.to_array(figure)
             logger.experiment.add_image(f"{split}/{name}", pixels, step(trainer), dataformats="HWC")
         logger.experiment.flush()
-
-    def _maps(self, trainer: pl.Trainer, module: Any, split: str, domain: str, own: figures.Rows) -> list[Any]:
-        """Return the best and worst maps of a domain; none where the detector gives no maps, or no fake has a mask."""
-        maps, data = getattr(module, "maps", {}).get(split, {}).get(domain), data_sets(trainer, split).get(domain)
-        if maps is None or data is None or self.k <= 0:
-            return []
-        with trainer.precision_plugin.forward_context():
-            return figures.map_examples(module, data, maps.rows(), own, max(1, self.k // 4))
-
-    # features
-
-    def _project(self, trainer: pl.Trainer, module: Any, split: str) -> None:
-        logger = tensorboard(trainer)
-        if logger is None or self.projector <= 0 or is_sharded(module):
-            return
-        points, sets = Points(), data_sets(trainer, split)
-        with trainer.precision_plugin.forward_context():
-            for domain, data in sets.items():
-                own = module.metrics[split][domain].rows()
-                for place in spread(len(own["index"]), self.projector // len(sets)):
-                    item = data[int(own["index"][place])]
-                    out = figures.ask(module, item)
-                    if "feature" in out:
-                        points.add(out["feature"][0], item, domain, float(own["score"][place]))
-        if points.features:
-            points.write(logger, split, step(trainer))
-        else:
-            warnings.warn(f"nothing for the projector: {type(module).__name__} gives no feature", stacklevel=2)
 
 
 class Speed:
@@ -232,53 +195,15 @@ class Speed:
         return rate
 
 
-class Points:
-    """Features and what is known of their images, for the PROJECTOR tab."""
-
-    def __init__(self) -> None:
-        self.features: list[Tensor] = []
-        self._notes: list[list[str]] = []
-        self._images: list[Tensor] = []
-
-    def add(self, feature: Tensor, item: Mapping[str, Any], domain: str, score: float) -> None:
-        """Add an image with its feature (D,)."""
-        self.features.append(feature.float().flatten().cpu())
-        self._notes.append(
-            [domain, ("real", "fake")[int(item["label"])], f"{score:.4f}", visible(Path(item["path"]).name)]
-        )
-        self._images.append(interpolate(item["image"][None].float() / 255, (SPRITE, SPRITE), mode="area")[0])
-
-    def write(self, logger: TensorBoardLogger, split: str, global_step: int) -> None:
-        """Write them in the logger's folder."""
-        logger.experiment.add_embedding(
-            torch.stack(self.features),
-            self._notes,
-            torch.stack(self._images),
-            global_step=global_step,
-            tag=split,
-            metadata_header=["domain", "label", "score", "file"],
-        )
-
-
 def tensorboard(trainer: pl.Trainer) -> TensorBoardLogger | None:
     """Return the TensorBoard logger, in the first process only."""
     loggers = (one for one in trainer.loggers if isinstance(one, TensorBoardLogger))
     return next(loggers, None) if trainer.is_global_zero else None
 
 
-def data_sets(trainer: pl.Trainer, split: str) -> Mapping[str, Any]:
-    """Return the data sets of a split by domain; none where loaders came without a data module."""
-    return getattr(getattr(trainer, "datamodule", None), "sets", {}).get(split, {})
-
-
 def step(trainer: pl.Trainer) -> int:
     """Return the step that Lightning's own curves have; `global_step` runs ahead where there are two optimizers."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def spread(n: int, k: int) -> list[int]:
-    """Return at most k places in n, evenly spread."""
-    return sorted({i * n // k for i in range(k)}) if n else []
 
 
 def settings(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float | str]:
@@ -289,7 +214,7 @@ def settings(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float
     config = getattr(trainer, "run_config", None) or {"model": {"class_path": type(module).__name__, **module.hparams}}
     flat: dict[str, float | str] = {}
     for key, value in _flat(config):
-        if value is not None and not f"{key}.".startswith(UNTOLD):
+        if value is not None and not f"{key}.".startswith(LEFT_OUT):
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             flat[key] = value if number else str(value)
     return flat

@@ -1,17 +1,24 @@
 """Figures draw what the rows say, and survive domains that are empty or of one class."""
 
 import math
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 
-from dfl.errors import UserError
-from dfl.evaluation import figures
+from dfl.evaluation import examples, figures, plots
 
 
 def rows(score: list[float], label: list[int]) -> dict[str, torch.Tensor]:
     index = torch.arange(len(score))
-    return {"score": torch.tensor(score), "label": torch.tensor(label, dtype=torch.long), "index": index}
+    return {
+        "score": torch.tensor(score),
+        "label": torch.tensor(label, dtype=torch.long),
+        "index": index,
+        "video": index - 10**6,
+    }
 
 
 LOOKS_AT_FIGURES = True
@@ -25,32 +32,50 @@ def test_curves_are_those_of_the_scores() -> None:
     assert axes.lines[0].get_label() == "good  0.750"
 
 
-@pytest.mark.parametrize("draw", [figures.roc, figures.pr, figures.histogram])
+@pytest.mark.parametrize("draw", [figures.roc, figures.pr, figures.scores, figures.areas])
 def test_degenerate_domains_are_drawn_and_named(draw) -> None:
     figure = draw(DOMAINS)
-    assert figures.to_png(figure).startswith(b"\x89PNG")
+    assert plots.to_png(figure).startswith(b"\x89PNG")
     words = [text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text"))]
     assert all(any(word.startswith(domain) for word in words) for domain in DOMAINS)
 
 
 def test_most_wrong_comes_first_and_nan_is_worst() -> None:
-    assert figures.most_wrong(GOOD, 2).tolist() == [2, 1]
-    assert figures.most_wrong(GOOD, 9, label=0).tolist() == [1, 0]
-    assert figures.most_wrong(DOMAINS["nan"], 1).tolist() == [0]
-    assert figures.most_wrong(DOMAINS["one"], 3, label=1).tolist() == []
+    assert examples.most_wrong(GOOD, 2).tolist() == [2, 1]
+    assert examples.most_wrong(GOOD, 9, label=0).tolist() == [1, 0]
+    assert examples.most_wrong(DOMAINS["nan"], 1).tolist() == [0]
+    assert examples.most_wrong(DOMAINS["one"], 3, label=1).tolist() == []
 
 
 def test_grid_shows_each_image_under_its_score() -> None:
-    items = [{"image": torch.full((3, 5, 5), 10 * i, dtype=torch.uint8), "path": f"d/{i}.png"} for i in range(4)]
-    images, titles = figures.wrong_images(items, GOOD, 2)
-    assert [int(image[0, 0, 0]) for image in images] == [20, 10]
-    assert titles == ["fake  0.350\n2.png", "real  0.400\n1.png"]
-    grid = figures.image_grid(images, titles, columns=2)
-    assert [axes.get_title() for axes in grid.axes] == titles
-    assert (figures.to_array(grid) == 20).all(axis=-1).any()
+    items = [
+        {"image": torch.full((3, 5, 5), 10 * i, dtype=torch.uint8), "path": f"d/{i}.png", "label": i // 2}
+        for i in range(4)
+    ]
+    module = SimpleNamespace(metrics={"val": SimpleNamespace(rows=lambda domain: GOOD)})
+    shown = examples.Examples(module, "val", {"good": items}).most_wrong("good", 2)
+    assert [(int(item["image"][0, 0, 0]), score) for item, score in shown] == [
+        (20, pytest.approx(0.35)),
+        (10, pytest.approx(0.4)),
+    ]
+    grid = figures.wrong_grid(shown)
+    assert [axes.get_title() for axes in grid.axes][:3] == ["fake  0.350\n2.png", "real  0.400\n1.png", ""]
+    assert (plots.to_array(grid) == 20).all(axis=-1).any()
 
 
-def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "MATPLOTLIB", False)
-    with pytest.raises(UserError, match=r"pip install 'dfl\[report\]'"):
-        figures.roc({"good": GOOD})
+def test_lines_break_where_they_are_undefined_and_dots_say_so() -> None:
+    axes = plots.lines(np.arange(4.0), {"a": np.array([0, 1, math.nan, 1])}, "x", {}).axes[0]
+    assert np.isnan(axes.lines[0].get_ydata()).tolist() == [False, False, True, False]
+    axes = plots.intervals({"a": (0.2, 0.1, 0.3), "b": (math.nan,) * 3}, "FPR", 0.25).axes[0]
+    assert [list(line.get_xdata()) for line in axes.lines[:2]] == [[0.1, 0.3], [0.2]]
+    assert [text.get_text() for text in axes.texts] == ["undefined"]
+
+
+def test_a_heat_map_colours_what_is_known() -> None:
+    values = {"<r>": [0.42, math.nan], "s": [0.91, 0.5]}
+    drawn = plots.to_svg(plots.heat_map(values, ["x", "y"], [["<r>"], ["s"]], "IoU", {("s", "x")}))
+    words = [text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert (words.count("n/a"), words.count("0.420"), words.count("<r>")) == (1, 1, 1)
+    assert drawn.count(plots.FAKE.lower()) == 1  # the frame
+    assert {"0.4", "1.0"} <= set(words)  # the scale's ends
+    assert plots.to_svg(plots.heat_map(values, ["x", "y"], [["<r>"], ["s"]], "IoU", {("s", "x")})) == drawn

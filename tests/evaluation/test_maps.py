@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dfl.__main__ import main
 from dfl.detectors import PatchForensics
-from dfl.evaluation import figures
+from dfl.evaluation import examples
+from dfl.metrics.measures import Measurements
 
 LOOKS_AT_FIGURES = True
 
@@ -71,7 +73,7 @@ def test_masks_are_learned_measured_shown_and_written(spliced: Path) -> None:
     page = (folder / "report.html").read_text()
     assert page.index("<h2>Results") < page.index("<h2>Localization") < page.index(">IoU</th>")
     assert page.count("overlay of ") == 4  # four fakes in the test split, each once
-    best = float(cli.model.maps["test"]["same"].rows()["iou"].nan_to_num(0).max())
+    best = float(cli.model.metrics["test"]["same"]["mask"].rows()["iou"].nan_to_num(0).max())
     assert f"IoU {best:.4f}" in page
     events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
     assert "test/same/maps" in events.Tags()["images"]
@@ -94,7 +96,7 @@ def test_masks_are_learned_measured_shown_and_written(spliced: Path) -> None:
     assert np.asarray(stored).dtype == np.uint16
     pixels = torch.from_numpy(np.array(Image.open(images[0]))).permute(2, 0, 1)[None]
     module = cli.model.cpu().eval()
-    prob = module(module.normalise(pixels))["mask_logit"].sigmoid()[0]
+    prob = module(pixels / 255)["mask_logit"].sigmoid()[0]
     np.testing.assert_allclose(np.asarray(stored) / 65535, prob.detach(), atol=1e-4)
     laid = Image.open(rows[0]["map"].replace(".png", "_overlay.jpg"))
     assert laid.size == (32, 32)
@@ -115,7 +117,7 @@ def test_an_overlay_is_the_image_where_nothing_is_found() -> None:
     image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     prob = torch.zeros(8, 8)
     prob[0, 0] = 1
-    laid = figures.overlay(image, prob)
+    laid = examples.overlay(image, prob)
     assert torch.equal(laid[:, 1:], image[:, 1:])
     expected = (0.35 * image[:, 0, 0] + 0.65 * torch.tensor([0xD5, 0x5E, 0x00])).round()
     assert (laid[:, 0, 0].float() - expected).abs().max() <= 1  # a half may be rounded either way
@@ -126,28 +128,53 @@ def test_best_and_worst_are_by_iou_and_none_twice() -> None:
         "label": torch.tensor([1, 1, 0, 1, 1, 1]),
         "iou": torch.tensor([0.2, 0.9, 1.0, float("nan"), 0.5, 0.7]),
     }
-    assert figures.by_iou(rows, 1) == [1, 0]
-    assert figures.by_iou(rows, 4) == [1, 5, 4, 0]
+    assert examples.by_iou(rows, 1) == [1, 0]
+    assert examples.by_iou(rows, 4) == [1, 5, 4, 0]
 
 
 def test_a_detector_without_maps_says_so(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--model=Baseline", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
+    small = ["--model=Classifier", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
     data = ["--data=data/folder.yaml", f"--data.train.root={faces}", "--data.batch_size=4", "--data.num_workers=0"]
     main(["fit", *small, *data, "--config=trainer/smoke.yaml", "--name=b"])
     image = str(faces / "real" / "00.png")
     with pytest.raises(SystemExit):
         main(["predict", image, "--name=b", "--ckpt_path=last", "--maps=m", "--trainer.accelerator=cpu"])
-    assert "--maps: Baseline gives no maps" in capsys.readouterr().err
+    assert "--maps: Classifier gives no maps" in capsys.readouterr().err
 
 
 def test_maps_of_one_image_are_those_of_its_batch() -> None:
     detector = PatchForensics("block1", input_size=32).eval()
     item = {"image": torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), "mask": torch.zeros(32, 32), "path": "a"}
     item["mask"][:16] = 1
-    maps = detector(detector.normalise(item["image"][None]))["mask_logit"].sigmoid()
-    rows = {"label": torch.ones(1), "iou": torch.tensor([0.5]), "index": torch.zeros(1)}
-    (one,) = figures.map_examples(detector, [item], rows, {"index": torch.zeros(1), "score": torch.ones(1)}, 3)
-    assert (one.iou, one.score) == (0.5, 1)
+    maps = detector(item["image"][None] / 255)["mask_logit"].sigmoid()
+    detector.metrics["test"] = Measurements(detector, ["a"])
+    batch = {k: v[None] for k, v in item.items() if k != "path"} | {"has_mask": torch.tensor([True])}
+    batch |= {name: torch.tensor([number]) for name, number in (("label", 1), ("index", 0), ("video", -1))}
+    given = {"logit": torch.zeros(1), "mask_logit": 9 * batch["mask"] - 4.5}
+    detector.metrics["test"].add("a", given, batch)
+    (one,) = examples.Examples(detector, "test", {"a": [item]}).maps("a", 3)
+    assert (one.iou, one.score) == (1, 0.5)
     assert one.prob.shape == (32, 32)
     assert abs(one.prob.mean() - maps.mean()) < 0.1
-    assert set(figures.panels(one)) == {"image", "mask", "map", "overlay"}
+    assert set(one.pictures()) == {"image", "mask", "map", "overlay"}
+    assert examples.Examples(detector, "test", {}).maps("a", 3) == []
+
+
+def test_report_and_tensorboard_share_examples() -> None:
+    ran: list[int] = []
+    detector = PatchForensics("block1", input_size=32).eval()
+    plain = detector.outputs
+    detector.outputs = lambda batch: ran.append(int(batch["index"])) or plain(batch)  # type: ignore[assignment]
+    items = [
+        {"image": torch.zeros(3, 32, 32, dtype=torch.uint8), "mask": torch.ones(32, 32), "path": "a", "index": i}
+        for i in range(5)
+    ]
+    detector.metrics["test"] = Measurements(detector, ["a"])
+    batch = {name: torch.ones(5).long() for name in ("label", "video")} | {"index": torch.arange(5)}
+    batch |= {"mask": torch.ones(5, 32, 32), "has_mask": torch.ones(5).bool()}
+    detector.metrics["test"].add("a", {"logit": torch.zeros(5), "mask_logit": torch.rand(5, 32, 32) - 0.5}, batch)
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(sets={"test": {"a": items}}))
+    few, many = (examples.Examples.of(trainer, detector, "test").maps("a", k) for k in (1, 2))
+    assert (len(few), len(many)) == (2, 4)
+    assert sorted(ran) == sorted(set(ran))
+    assert len(ran) == 4

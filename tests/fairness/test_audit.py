@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from dfl.__main__ import main
 from dfl.cli import app
 from dfl.data import csv_files
 from dfl.errors import UserError
-from dfl.evaluation import html as page
 from dfl.evaluation.scores import Scores, read
 from dfl.fairness import audit as verb
 from dfl.fairness import resample
@@ -73,9 +71,8 @@ def test_values_are_those_of_the_metric() -> None:
     found = examine(given, threshold=0.4, resamples=100)
     number = {name: i for i, name in enumerate(GROUPS)}
     for attribute, groups in attributes(number).items():
-        metric = GroupFairness(groups, 4, threshold=0.4)
         ids = torch.tensor([number[g] for g in given.group])
-        metric.update(torch.from_numpy(given.score), torch.from_numpy(given.label), ids)
+        metric = GroupFairness(groups, torch.from_numpy(given.score), torch.from_numpy(given.label), ids, 0.4)
         measured, by = metric.compute(), found["domains"]["own"]["attributes"][attribute]
         for name, gap in by["gaps"].items():
             assert gap["value"] == pytest.approx(float(measured[name if name == "gap_auroc" else f"{name}_val"]))
@@ -297,7 +294,7 @@ def test_the_verb_writes_a_page_and_numbers(tmp_path: Path, capsys: pytest.Captu
     assert told["threshold_from"] == "by default"
     assert "http" not in text.replace("http-equiv", "")
     assert "<b>,white" not in text
-    assert text.count("<svg") == 4 * 3
+    assert text.count("<img") == 4 * 3
     assert "nan" not in text
     out = capsys.readouterr().out
     assert "page: out/audit.html" in out
@@ -320,13 +317,3 @@ def test_a_checkpoint_is_scored_first(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (found["threshold"], found["seed"]) == (0.4, 3)
     with pytest.raises(UserError, match="come from --data"):
         verb.main(["--ckpt_path=best", "photos"])
-
-
-def test_curves_break_where_they_are_undefined() -> None:
-    drawn = page.lines(np.arange(4.0), {"a": np.array([0, 1, math.nan, 1])}, "x")
-    path = drawn.split('<path d="')[1].split('"')[0]
-    assert Counter(path)["M"] == 2
-    assert Counter(path)["L"] == 1
-    dots = page.intervals({"a": (0.2, 0.1, 0.3), "b": (math.nan,) * 3}, "FPR", math.nan)
-    assert dots.count("<circle") == 1
-    assert "undefined" in dots

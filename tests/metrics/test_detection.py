@@ -193,6 +193,32 @@ def test_threshold_and_new_rows_are_seen_after_compute():
     assert len(metric.rows()["score"]) == 0
 
 
+def test_intervals_of_auroc_are_those_of_resampling_and_heed_videos():
+    score, label = draw("tied")
+    alone = torch.full_like(label, -1)
+    low, high = m.auroc_interval(score, label, alone)
+    rng, drawn = np.random.default_rng(0), []
+    reals, fakes = (np.flatnonzero(label == y) for y in (0, 1))
+    for _ in range(2000):
+        rows = np.concatenate([rng.choice(reals, len(reals)), rng.choice(fakes, len(fakes))])
+        drawn.append(m.auroc(score[rows], label[rows]).item())
+    assert [low, high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.006)
+    frames = torch.arange(500).repeat_interleave(10)  # ten copies of each image add nothing, where they are one video
+    many = m.auroc_interval(score[frames], label[frames], frames)
+    assert many == pytest.approx((low, high))
+    narrow = m.auroc_interval(score[frames], label[frames], alone[frames])
+    assert (narrow[1] - narrow[0]) < 0.4 * (high - low)
+    assert m.auroc_interval(1 - score, label, alone) == pytest.approx((1 - high, 1 - low))
+
+
+def test_intervals_of_auroc_at_the_ends_and_of_nothing():
+    label = torch.tensor([0] * 5 + [1] * 8)
+    low, high = m.auroc_interval(label.float(), label, torch.full_like(label, -1))
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 5)), 1)
+    assert all(map(math.isnan, m.auroc_interval(torch.rand(3), torch.ones(3).long(), torch.full((3,), -1))))
+    assert all(map(math.isnan, m.auroc_interval(torch.rand(2), torch.tensor([0, 1]), torch.full((2,), -1))))
+
+
 def test_means_leave_out_nan_and_say_so():
     domains = [{"auroc": 0.8, "acc": 0.5}, {"auroc": math.nan, "acc": torch.tensor(0.7)}, {"auroc": 0.6, "acc": 0.9}]
     mean = m.mean_over_domains(domains)

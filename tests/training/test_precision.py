@@ -26,7 +26,7 @@ class Types(pl.Callback):
         self.found |= {p.dtype for p in module.parameters()}
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        self.found |= {metric.rows()["score"].dtype for metric in module.metrics["val"].values()}
+        self.found |= {module.metrics["val"].rows(domain)["score"].dtype for domain in module.metrics["val"]}
 
 
 def fit(faces: Path, module: VitScl, *callbacks: pl.Callback, **words: Any) -> pl.Trainer:
@@ -39,7 +39,7 @@ def fit(faces: Path, module: VitScl, *callbacks: pl.Callback, **words: Any) -> p
 
 
 def small(**words: Any) -> VitScl:
-    return VitScl("test_vit", pretrained=False, input_size=32, rank=2, scl_weight=0.5, **words)
+    return VitScl("test_vit", pretrained=False, input_size=32, rank=2, **words)
 
 
 @pytest.mark.parametrize(

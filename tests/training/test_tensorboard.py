@@ -14,8 +14,7 @@ from tensorboard.plugins.hparams.metadata import (
     parse_session_start_info_plugin_data,
 )
 
-from dfl.evaluation import figures
-from dfl.training import tensorboard
+from dfl.errors import UserError
 from dfl.training.tensorboard import OwnVersion, Speed, TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:validation AUROC")
@@ -100,15 +99,9 @@ def test_images_per_second_are_logged_by_window(faces: Path, tmp_path: Path) -> 
     assert all(event.value > 0 for event in logged)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_projector_stores_features_with_what_is_known(faces: Path, tmp_path: Path) -> None:
-    fit(faces, tmp_path, TensorBoardInspect(projector=8))
-    (notes,) = tmp_path.rglob("metadata.tsv")
-    head, *lines = notes.read_text().splitlines()
-    assert head.split("\t") == ["domain", "label", "score", "file"]
-    assert [line.split("\t")[0] for line in lines] == ["own"] * 4 + ["odd"] * 4
-    (values,) = tmp_path.rglob("tensors.tsv")
-    assert [len(line.split("\t")) for line in values.read_text().splitlines()] == [3] * 8
+def test_what_is_gone_is_named() -> None:
+    with pytest.raises(UserError, match="no longer has projector"):
+        TensorBoardInspect(projector=8)
 
 
 def test_other_loggers_are_left_alone(faces: Path, tmp_path: Path) -> None:
@@ -116,22 +109,6 @@ def test_other_loggers_are_left_alone(faces: Path, tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path / "logs")
     trainer(tmp_path, TensorBoardInspect(), logger=logger).fit(Brightness(), data(faces, tmp_path / "data"))
     assert list(tmp_path.rglob("events*")) == []
-
-
-def test_without_matplotlib_one_warning_and_no_figures(
-    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figures, "MATPLOTLIB", False)
-    with pytest.warns(UserWarning, match="pip install"):
-        events = fit(faces, tmp_path, TensorBoardInspect())
-    assert events.Tags()["images"] == []
-    assert "val/own/auroc" in events.Tags()["scalars"]
-
-
-def test_spread_takes_all_of_few_and_even_places_of_many() -> None:
-    assert tensorboard.spread(3, 9) == [0, 1, 2]
-    assert tensorboard.spread(10, 5) == [0, 2, 4, 6, 8]
-    assert tensorboard.spread(0, 5) == []
 
 
 def test_two_runs_that_start_at_once_have_folders_of_their_own(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Three numbers of SIDA's official validation, whose names say something else, for parity with published tables.
 
-Read in the official code (Huang et al., CVPR 2025). They are given as ``official_*`` and belong beside nobody else's
-F1, AUC or pixel accuracy; `Classes` and `Localization` have the real ones.
+Read in the official code (Huang et al., CVPR 2025). They are given as ``official_*`` and cannot be compared with
+anybody's F1, AUC or pixel accuracy; `Classes` and `Localization` have the real ones.
 """
 
 from torch import Tensor
@@ -12,7 +12,7 @@ def official(confusion: Tensor, ciou: float) -> dict[str, float]:
 
     Args:
         confusion: (K, K) images of each class (row) that are called each class (column).
-        ciou: Intersections over unions, each summed over the tampered images, at logit > 0, the answer given.
+        ciou: Intersections over unions, each summed over the tampered images, at logit > 0, teacher-forced.
 
     Returns:
         ``official_f1``: harmonic mean of cIoU and class accuracy. ``official_auc``: mean precision times mean recall

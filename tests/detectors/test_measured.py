@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from dfl.data import DataModule, Toy, Transform
 from dfl.data.toy import make
-from dfl.detectors import Baseline, Detector
+from dfl.detectors import Classifier, Detector
+from dfl.detectors.sida.official import official
 from dfl.errors import UserError
 from dfl.evaluation import results
+from dfl.evaluation.examples import spread_over
 from dfl.evaluation.predictions import PredictionWriter
-from dfl.evaluation.report import Report, of_each
+from dfl.evaluation.report import Report
+from dfl.metrics.names import METRICS
 from dfl.training.tensorboard import TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:text_css", "ignore:.*video")
@@ -39,6 +42,7 @@ class Talker(Detector):
         self.weight = nn.Parameter(torch.tensor([3.0, -2.0, 1.0]))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
+        image = self.normalize(image)
         logit = self.weight * image.mean(dim=(1, 2, 3))[:, None] + torch.tensor([0.0, -0.2, 0.1])
         fake = logit[:, 1:].logsumexp(1) - logit[:, 0]
         tampered = logit.argmax(1) == 2
@@ -50,6 +54,9 @@ class Talker(Detector):
         text = [wanted if index % 2 else 'nothing, "alike"' for index, wanted in written]
         more = {"text": text, "generated_text": [f"[CLS] {said}" for said in text]}
         return self(batch["image"]) | {"teacher_forced_mask_logit": 9 * batch["mask"] - 4.5} | more
+
+    def derived_results(self, metrics: Mapping[str, Any], results: Mapping[str, float]) -> dict[str, float]:
+        return official(metrics["class"].confusion(), results["forced_mask_ciou"])
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return {"loss": nn.functional.cross_entropy(out["class_logit"].float(), batch["class_label"])}
@@ -85,7 +92,7 @@ def test_everything_is_measured_once_for_each_image(toy: Path, tested: tuple[Tal
     batch = {k: torch.stack([row[k] for row in images]) for k in ("image", "mask")}
     label = torch.tensor([row["class_label"] for row in images])
     with torch.no_grad():
-        out = detector(detector.normalise(batch["image"]))
+        out = detector(batch["image"] / 255)
     logit, verdict = out["class_logit"], out["class_logit"].argmax(1)
     assert len(set(verdict.tolist())) == 3
     assert found["class_acc"] == pytest.approx(sk.accuracy_score(label, verdict))
@@ -111,7 +118,7 @@ def test_everything_is_measured_once_for_each_image(toy: Path, tested: tuple[Tal
 
 
 def test_a_detector_of_two_classes_gets_none_of_it(toy: Path, tmp_path: Path) -> None:
-    detector = Baseline("test_resnet", pretrained=False, input_size=32)
+    detector = Classifier("test_resnet", pretrained=False, input_size=32)
     trainer(tmp_path, limit_test_batches=2).test(detector, data(toy), verbose=False)
     assert not [n for n in detector.results["test"]["same"] if n.startswith(("class_", "text_", "forced_", "official"))]
 
@@ -123,7 +130,7 @@ def test_validation_measures_it_too(toy: Path, tmp_path: Path) -> None:
 
 
 def test_scores_that_are_no_numbers_are_no_result(toy: Path, tmp_path: Path) -> None:
-    detector = Baseline("test_resnet", pretrained=False, input_size=32)
+    detector = Classifier("test_resnet", pretrained=False, input_size=32)
     with torch.no_grad():
         next(detector.parameters()).fill_(float("inf"))
     for measure in (trainer(tmp_path).test, trainer(tmp_path).validate):
@@ -133,7 +140,7 @@ def test_scores_that_are_no_numbers_are_no_result(toy: Path, tmp_path: Path) -> 
 
 def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
     detector, folder = tested
-    page, metric = (folder / "report.html").read_text(), detector.classes["test"]["same"]
+    page, metric = (folder / "report.html").read_text(), detector.metrics["test"]["same"]["class"]
     section = page.split("<h2>Classes</h2>")[1].split("<h2>")[0]
     cells = re.findall(r"<td>([^<]*)</td>", section)
     counts, found = metric.confusion(), detector.results["test"]["same"]
@@ -143,7 +150,7 @@ def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
         assert row[3:] == [f"{found[f'class_{m}_{name}']:.4f}" for m in ("precision", "recall", "f1", "auroc")]
     assert 'alt="Confusion of classes"' in section
     texts = page.split("<h2>Texts</h2>")[1].split("<h2>")[0]
-    assert texts.count("<tr class=answer>") == 3
+    assert texts.count("<tr class=generated>") == 3
     assert set(re.findall(r"</b>, is (\w+)", texts)) == set(NAMES)
     assert re.search(r"<b>(real|synthetic|tampered) \(0\.\d\d\)</b>, is (real|synthetic|tampered)", texts)
     assert "class_f1_real" not in page.split("<h2>Classes</h2>")[0]
@@ -153,18 +160,18 @@ def test_the_page_shows_classes_and_texts(tested: tuple[Talker, Path]) -> None:
 
 
 def test_examples_are_of_each_class_and_spread() -> None:
-    assert of_each([3, 5, 7, 8, 9, 11, 12], [0, 0, 1, 0, 0, 0, 0], 4) == [5, 7, 11]
-    assert of_each([4, 2], [1, 1], 8) == [2, 4]
-    assert of_each([], [], 3) == []
+    assert spread_over([3, 5, 7, 8, 9, 11, 12], [0, 0, 1, 0, 0, 0, 0], 4) == [5, 7, 11]
+    assert spread_over([4, 2], [1, 1], 8) == [2, 4]
+    assert spread_over([], [], 3) == []
 
 
 def test_the_terminal_cuts_no_number(tested: tuple[Talker, Path], capsys: pytest.CaptureFixture[str]) -> None:
     found = tested[0].results["test"]
-    results.print_table(results.table(found, {"same": tested[0].metrics["test"]["same"].rows()}))
+    results.print_table(results.table(found, {"same": tested[0].metrics["test"].rows("same")}))
     said = capsys.readouterr().out
     assert "…" not in said
     for name in ("auroc", "mask_iou", "class_acc", "class_f1", "text_rouge_l", "forced_mask_ciou"):
-        assert results.METRICS[name][0] in said
+        assert METRICS[name].label in said
         assert f"{found['same'][name]:.4f}" in said
 
 
@@ -186,7 +193,7 @@ def test_predictions_name_class_and_text(toy: Path, tmp_path: Path, name: str) -
     assert len(rows) == len(images)
     for row, item in zip(rows, images, strict=True):
         with torch.no_grad():
-            prob = detector(detector.normalise(item["image"][None]))["class_logit"].softmax(1)[0]
+            prob = detector(item["image"][None] / 255)["class_logit"].softmax(1)[0]
         assert row["class"] == NAMES[int(prob.argmax())]
         assert [float(row[f"prob_{n}"]) for n in NAMES] == pytest.approx(prob.tolist(), abs=1e-6)
         assert row["text"] in (item["explanation"], 'nothing, "alike"')
