@@ -143,9 +143,6 @@ class _Train(View):
 
     def __init__(self, spec: dict[str, Any], size: int) -> None:
         super().__init__(spec, size)
-        self._build()
-
-    def _build(self) -> None:
         chain = build(self.spec["augment"])
         self._crop, self._chain = chain.crop, chain.compose
         self._window = self.size + (_MARGIN if chain.needs_margin else 0)
@@ -154,13 +151,8 @@ class _Train(View):
         if self._chain is not None:
             self._chain.set_random_state(self._numpy, self._python)
 
-    # Pickling would separate the generators from the chain's copies of them, so a worker builds its own.
-    def __getstate__(self) -> dict[str, Any]:
-        return {"spec": self.spec, "size": self.size}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._build()
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy would separate the generators from those of the chain
+        return type(self), (self.spec, self.size)
 
     def _seed(self, key: Key) -> None:
         # a hash costs a fraction of what numpy's SeedSequence does
