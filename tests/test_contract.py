@@ -54,7 +54,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "PatchForensics": {"cut": "block1", "input_size": 32},
     "Sida": {
         **{"language": None, "language_config": TINY_LLAVA, "mask": "light", "mask_config": None, "dtype": "float32"},
-        **{"dim": 32, "train_tower": True, "lora": None, "longest_answer": 16, "start": None, "whiten": 0},
+        **{"dim": 32, "train_tower": True, "lora": None, "longest_answer": 16, "whiten": 0},
     },
     "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
