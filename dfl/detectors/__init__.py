@@ -3,8 +3,11 @@
 from dfl.detectors.attention_xception import AttentionXception
 from dfl.detectors.base import Detector
 from dfl.detectors.classifier import Baseline, Classifier
+from dfl.detectors.dct import Dct
 from dfl.detectors.disentangle import FairDisentangle, Ucf
+from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.grad_cam import GradCam
+from dfl.detectors.linear_probe import LinearProbe
 from dfl.detectors.loading import load
 from dfl.detectors.patch_forensics import PatchForensics
 from dfl.detectors.sida import Sida
@@ -14,9 +17,12 @@ __all__ = [
     "AttentionXception",
     "Baseline",
     "Classifier",
+    "Dct",
     "Detector",
     "FairDisentangle",
+    "FittedDetector",
     "GradCam",
+    "LinearProbe",
     "PatchForensics",
     "Sida",
     "Ucf",
