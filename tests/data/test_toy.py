@@ -132,13 +132,13 @@ def test_groups_and_labels_are_independent_and_splits_share_nobody(toy: tuple[Pa
 
 def test_domains_are_what_they_are_called(toy: tuple[Path, Rows]) -> None:
     _, rows = toy
-    made = {d: {r["generator"] for r in rows if r["domain"] == d} - {""} for d in {r["domain"] for r in rows}}
+    generators = {d: {r["generator"] for r in rows if r["domain"] == d} - {""} for d in {r["domain"] for r in rows}}
     family = {r["generator"]: r["family"] for r in rows}
     trained = {r["generator"] for r in rows if r["split"] == "train"} - {""}
-    assert made["other_camera"] == trained
-    assert not made["unseen_generator"] & trained
-    assert {family[g] for g in made["unseen_generator"]} == {family[g] for g in trained}
-    assert not {family[g] for g in made["unseen_family"]} & {family[g] for g in trained}
+    assert generators["other_camera"] == trained
+    assert not generators["unseen_generator"] & trained
+    assert {family[g] for g in generators["unseen_generator"]} == {family[g] for g in trained}
+    assert not {family[g] for g in generators["unseen_family"]} & {family[g] for g in trained}
 
 
 def features(root: Path, rows: Rows) -> dict[str, np.ndarray]:

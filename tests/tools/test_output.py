@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_no_output(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (("data", "split", "FACES", "--output=out"), "a name that ends in .parquet"),
         (("data", "faces", "FACES", "--output=", "--boxes=boxes.csv"), "a name that ends in .parquet"),
@@ -126,9 +126,9 @@ def test_a_full_disk_leaves_no_output(
     ],
 )
 def test_odd_words_are_one_line(
-    words: tuple[str, ...], says: str, faces: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], message: str, faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert says in fails(words, faces, capsys)
+    assert message in fails(words, faces, capsys)
     assert {path.name for path in Path().iterdir()} == {"boxes.csv", "masks.csv", "scores.csv"}
 
 
