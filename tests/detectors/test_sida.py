@@ -520,7 +520,7 @@ def test_stage_two_takes_up_stage_one(tmp_path: Path, capsys: pytest.CaptureFixt
     key = "teacher_forced_mask_logit"
     assert torch.equal(first.eval()(image)[key], second.eval()(image)[key])
     begin(build(dim=64, lora=LORA), file)
-    assert "of another shape: fusion" in capsys.readouterr().out
+    assert "of another shape: " in capsys.readouterr().out.splitlines()[-1]
 
 
 # cache
