@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from rich.table import Table
 from rich.text import Text
 
 from dfl.data import csv_files
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 
 #: The row of what a map that calls every pixel fake would get, where a metric has that.
 ALL_FAKE = "all fake"
+CAPTION = "Rows: what was trained on. Columns: what was tested on. A frame: the domain was part of the training."
+
+#: Label of a row -> one value for each column, then the means of seen and unseen domains.
+Values = Mapping[str, Sequence[float]]
 
 
 @dataclass
@@ -37,8 +40,8 @@ class Row:
 
     def value(self, domain: str, metric: str) -> float:
         """Return a value; NaN where it was not measured, or is undefined."""
-        found = self.results.get(domain, {}).get(metric)
-        return math.nan if found is None else float(found)
+        value = self.results.get(domain, {}).get(metric)
+        return math.nan if value is None else float(value)
 
 
 def summary(row: Row, metric: str, columns: Sequence[str]) -> tuple[float, float]:
@@ -50,17 +53,17 @@ def summary(row: Row, metric: str, columns: Sequence[str]) -> tuple[float, float
 
 def _mean(values: Sequence[float]) -> float:
     """Return the mean of what is defined."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
 
 
 def lines(metric: str, columns: Sequence[str], rows: Sequence[Row]) -> dict[str, list[float]]:
-    """Return the values of a metric: label of a row -> one for each column, then the means of seen and unseen."""
-    found = {row.label: [*(row.value(c, metric) for c in columns), *summary(row, metric, columns)] for row in rows}
-    base = [rows[0].value(c, f"{metric}_all_fake") for c in columns]
-    if not all(map(math.isnan, base)):
-        found[ALL_FAKE] = [*base, math.nan, math.nan]
-    return found
+    """Return the values of a metric, see `Values`."""
+    table = {row.label: [*(row.value(c, metric) for c in columns), *summary(row, metric, columns)] for row in rows}
+    all_fake = [rows[0].value(c, f"{metric}_all_fake") for c in columns]
+    if not all(map(math.isnan, all_fake)):
+        table[ALL_FAKE] = [*all_fake, math.nan, math.nan]
+    return table
 
 
 def write(
@@ -88,71 +91,63 @@ def write(
         "trained_on": {row.label: list(row.trained) for row in rows},
         "results": {row.label: row.results for row in rows},
     }
-    _write(folder, content, metrics, columns, rows)
+    _write(folder, content, columns, rows)
     return content
 
 
 @rank_zero_only
-def _write(
-    folder: Path, content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
-) -> None:
+def _write(folder: Path, content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Row]) -> None:
     files.write(folder / "matrix.csv", to_csv(content["matrix"], columns))
     files.write(folder / "matrix.json", results.to_json(content))
-    files.write(folder / "matrix.html", page(content, metrics, columns, rows))
-    for metric, one in content["matrix"].items():
-        files.write(folder / f"matrix_{metric}.svg", plots.to_svg(drawing(one, metric, columns, rows)))
-    for metric in metrics:
-        show(metric, content["matrix"][metric], columns, rows)
+    files.write(folder / "matrix.html", page(content, columns, rows))
+    for metric, values in content["matrix"].items():
+        files.write(folder / f"matrix_{metric}.svg", plots.to_svg(heat_map(values, metric, columns, rows)))
+        show(metric, values, columns, rows)
     print(f"page: {folder / 'matrix.html'}")
 
 
-def to_csv(matrix: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequence[str]) -> str:
+def to_csv(matrix: Mapping[str, Values], columns: Sequence[str]) -> str:
     """Return the tables of all metrics, one after the other, as CSV; an undefined value is ``nan``."""
-    rows = [[metric, label, *values] for metric, one in matrix.items() for label, values in one.items()]
+    rows = [[metric, label, *cells] for metric, values in matrix.items() for label, cells in values.items()]
     head = csv_files.line(["metric", "trained_on", *columns, "mean_seen", "mean_unseen"])
     return head + "".join(map(csv_files.line, rows))
 
 
-def show(metric: str, one: Mapping[str, Sequence[float]], columns: Sequence[str], rows: Sequence[Row]) -> None:
+def show(metric: str, values: Values, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Print the table of a metric; what was trained on is bold."""
     trained = {row.label: row.trained for row in rows}
-    head = [f"{about(metric).label}: trained on", *columns, "seen", "unseen"]
-    shown = Table(*head)
-    for place, column in enumerate(shown.columns):
-        column.no_wrap, column.justify = True, "right" if place else "left"
+    shown = results.terminal_table(f"{about(metric).label}: trained on", *columns, "seen", "unseen")
     several = False
-    for label, values in one.items():
+    for label, cells in values.items():
         if label == ALL_FAKE or (len(trained[label]) > 1 and not several):
             shown.add_section()
             several = True
-        cells = [Text(_number(v)) for v in values]
+        texts = [Text(_number(cell)) for cell in cells]
         for place, name in enumerate(columns):
             if name in trained.get(label, ()):
-                cells[place].stylize("bold")
-        shown.add_row(label, *cells)
+                texts[place].stylize("bold")
+        shown.add_row(label, *texts)
     console(200).print(shown)
 
 
-def drawing(one: Mapping[str, Sequence[float]], metric: str, columns: Sequence[str], rows: Sequence[Row]) -> "Figure":
+def heat_map(values: Values, metric: str, columns: Sequence[str], rows: Sequence[Row]) -> "Figure":
     """Return the heat map of a metric, with a frame where the domain was part of the training."""
     groups = [[r.label for r in rows if len(r.trained) == 1], [r.label for r in rows if len(r.trained) > 1]]
-    groups.append([ALL_FAKE] if ALL_FAKE in one else [])
-    cells = {label: values[: len(columns)] for label, values in one.items()}
+    groups.append([ALL_FAKE] if ALL_FAKE in values else [])
+    cells = {label: row[: len(columns)] for label, row in values.items()}
     framed = {(row.label, column) for row in rows for column in columns if column in row.trained}
     return plots.heat_map(cells, columns, [g for g in groups if g], about(metric).label, framed)
 
 
-def page(content: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> str:
+def page(content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Row]) -> str:
     """Return the page: a heat map and a table for each metric, and what was run."""
-    said = "Rows: what was trained on. Columns: what was tested on. A frame: the domain was part of the training."
-    parts = [f"<p class=soft>{said}</p>"]
-    for metric in metrics:
-        one = content["matrix"][metric]
-        drawn = drawing(one, metric, columns, rows)
-        table = [[label, *map(_number, values)] for label, values in one.items()]
+    parts = [f"<p class=soft>{CAPTION}</p>"]
+    for metric, values in content["matrix"].items():
+        name, help = about(metric).label, about(metric).help
+        table = [[label, *map(_number, cells)] for label, cells in values.items()]
         parts += [
-            f"<h2>{html.text(about(metric).label)}</h2><p class=soft>{html.text(about(metric).help)}</p>",
-            html.figures({f"Heat map of {about(metric).label}": drawn}),
+            f"<h2>{html.text(name)}</h2><p class=soft>{html.text(help)}</p>",
+            html.figures({f"Heat map of {name}": heat_map(values, metric, columns, rows)}),
             html.table(["trained on", *columns, "mean of seen", "mean of unseen"], table),
         ]
     facts = {key: content[key] for key in ("configs", "options", "runs", "trained_on")}

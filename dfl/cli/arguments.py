@@ -123,6 +123,9 @@ def _rename_arguments(plan: Plan) -> None:
     """
     for name, layer in zip(plan.configs, plan.layers, strict=True):
         model = mapping(layer.get("model"))
+        if start := mapping(model.get("init_args")).pop("start", None):
+            layer["init_from"] = start
+            plan.notes.append(f"note: {name} has model.start, which is now init_from: {start}")
         if OLD.isdisjoint(mapping(model.get("init_args"))):
             continue
         layer["model"] = model | {"init_args": renamed(model["init_args"], model.get("class_path"))}

@@ -97,15 +97,15 @@ class Examples:
             return []
         scores = self.metrics.rows(domain)
         score_of = dict(zip(scores["index"].tolist(), scores["score"].tolist(), strict=True))
-        found, rows = [], metric.rows()
+        examples, rows = [], metric.rows()
         for place in by_iou(rows, k):
             index = int(rows["index"][place])
             item, logit = self._item(domain, index), self._output(domain, index)["mask_logit"]
             prob = resize_map(logit.float().sigmoid().cpu(), tuple(item["mask"].shape))[0].clamp(0, 1)
             image, mask, prob = (without_padding(x, item.get("extent")) for x in (item["image"], item["mask"], prob))
             iou, score = float(rows["iou"][place]), score_of.get(index, math.nan)
-            found.append(MapExample(image, mask, prob, iou, score, str(item["path"])))
-        return found
+            examples.append(MapExample(image, mask, prob, iou, score, str(item["path"])))
+        return examples
 
     def texts(self, domain: str, k: int) -> list[TextExample]:
         """Return about k samples of a domain, of each class equally many and evenly spread, with what was written.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Mapping[str, Tensor]
+#: Of score (N,) and label (N,).
+Area = Callable[[Tensor, Tensor], Tensor]
+Curve = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def areas(domains: Mapping[str, Rows]) -> "Figure":
@@ -28,23 +31,15 @@ def areas(domains: Mapping[str, Rows]) -> "Figure":
 
 def roc(domains: Mapping[str, Rows]) -> "Figure":
     """Draw the ROC curves of all domains in one plot, with AUROC in the legend."""
-    curves = _curves(domains, auroc, roc_curve)
-    return plots.rate_curves(
-        curves, "ROC (AUROC)", "false positive rate", "true positive rate", steps=False, diagonal=True
-    )
+    return plots.rates(_curves(domains, auroc, roc_curve), "roc")
 
 
 def pr(domains: Mapping[str, Rows]) -> "Figure":
     """Draw the precision-recall curves of all domains in one plot, with average precision in the legend."""
-    curves = _curves(domains, average_precision, pr_curve)
-    return plots.rate_curves(curves, "Precision-recall (AP)", "recall", "precision", steps=True, diagonal=False)
+    return plots.rates(_curves(domains, average_precision, pr_curve), "pr")
 
 
-def _curves(
-    domains: Mapping[str, Rows],
-    area_of: Callable[[Tensor, Tensor], Tensor],
-    curve_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _curves(domains: Mapping[str, Rows], area_of: Area, curve_of: Curve) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return x and y by domain and area; a domain of one class has an empty curve and says so."""
     curves = {}
     for domain, rows in domains.items():

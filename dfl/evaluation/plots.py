@@ -8,7 +8,7 @@ which colour-blind readers can tell apart; from the ninth curve on the line styl
 import io
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -62,26 +62,28 @@ def looks(place: int) -> dict[str, Any]:
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place // len(COLOURS) % len(STYLES)]}
 
 
-def rate_curves(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, x: str, y: str, steps: bool, diagonal: bool
-) -> "Figure":
-    """Draw curves in the unit square, such as ROC, with a legend below.
+#: Title, x and y of curves in the unit square.
+RATES = {
+    "roc": ("ROC (AUROC)", "false positive rate", "true positive rate"),
+    "pr": ("Precision-recall (AP)", "recall", "precision"),
+}
+
+
+def rates(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], kind: Literal["roc", "pr"]) -> "Figure":
+    """Draw ROC or precision-recall curves, with a legend below.
 
     Args:
         curves: Text of the legend -> x and y, float (n,) each.
-        title: Above the plot.
-        x: What x is.
-        y: What y is.
-        steps: Whether the value holds up to the next x, in place of a straight line.
-        diagonal: Whether the diagonal is drawn, which is chance.
+        kind: Of the curves. ROC goes straight from point to point, and chance is the diagonal; a precision holds up to
+            the next recall.
     """
     drawn = figure(4.2, 3.9 + 0.17 * len(curves))
     axes = drawn.subplots()
-    style(axes, title, x, y)
-    for place, (label, (across, up)) in enumerate(curves.items()):
-        kind = "steps-pre" if steps else "default"
-        axes.plot(across, up, **looks(place), linewidth=1.4, drawstyle=kind, label=plain(label))
-    if diagonal:
+    style(axes, *RATES[kind])
+    for place, (label, (x, y)) in enumerate(curves.items()):
+        steps = "steps-pre" if kind == "pr" else "default"
+        axes.plot(x, y, **looks(place), linewidth=1.4, drawstyle=steps, label=plain(label))
+    if kind == "roc":
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=(0, (4, 4)))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     drawn.legend(loc="outside lower center", fontsize=7, frameon=False, ncols=1 if len(curves) < 4 else 2)
@@ -230,9 +232,9 @@ def heat_map(
             linewidth=1,
         )
         for x, value in enumerate(values[name]):
-            known = math.isfinite(value)
-            ink = "white" if known and (value - low) / (high - low) > 0.62 else "black"
-            axes.text(x, y, f"{value:.3f}" if known else "n/a", ha="center", va="center", fontsize=8, color=ink)
+            defined = math.isfinite(value)
+            ink = "white" if defined and (value - low) / (high - low) > 0.62 else "black"
+            axes.text(x, y, f"{value:.3f}" if defined else "n/a", ha="center", va="center", fontsize=8, color=ink)
             if (name, columns[x]) in framed:
                 axes.add_patch(Rectangle((x - 0.46, y - 0.43), 0.92, 0.86, fill=False, edgecolor=FAKE, linewidth=2))
     turned = max(map(len, columns), default=0) > 10

@@ -7,7 +7,7 @@ when it is complete. With several processes each writes its own part, and the pa
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -17,26 +17,28 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
 
 from dfl.data import csv_files
 from dfl.data.formats import LeftOut
 from dfl.errors import NothingDone, UserError, visible
-from dfl.evaluation.examples import overlay, without_padding
+from dfl.evaluation.examples import overlay, pixels, without_padding
 from dfl.metrics import resize_map
 from dfl.metrics.measures import TEXT_OUTPUTS
 from dfl.runs.files import claimed, errors_in_one_line, may_be_file, whole, write
 
 COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
-Row = tuple[Any, ...]
 SUFFIXES = (".csv", ".jsonl")
 #: Names of unreadable images that are printed; the rest is counted.
 MOST_NAMES = 10
 
+Row = dict[str, Any]
+
 
 class PredictionWriter(BasePredictionWriter):
-    """Write path, score (probability of fake), verdict, threshold and domain of each image, and what is known of it.
+    """Write path, score (probability of fake), verdict, threshold and domain of each image, and its labels.
 
-    What is known are its label (0 real, 1 fake), group and video; empty where not. Detectors that tell classes add
+    These are its label (0 real, 1 fake), group and video; empty where unknown. Detectors with class logits add
     ``class``, the most probable one, and ``prob_<class>`` for each; those that write add ``text``, and
     ``generated_text`` where that is a part of it.
 
@@ -59,16 +61,15 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__("batch")
         if map_format not in ("png", "npz"):
             raise UserError(f"--map_format {map_format} must be png or npz")
-        self.maps = None if maps is None else Path(maps).expanduser()
-        self.map_format = map_format
         if output is not None and Path(output).suffix not in SUFFIXES:
             raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
-        self.output = output
+        self.maps = None if maps is None else Path(maps).expanduser()
+        self.map_format, self.output = map_format, output
         #: Where the scores went, after the run.
         self.path: Path | None = None
         self._file: IO[str] | None = None
         #: What this process alone may write while it runs.
-        self._held = ExitStack()
+        self._claims = ExitStack()
         self._rows = 0
         self._columns: tuple[str, ...] = COLUMNS
         self._names: dict[str, dict[int, str]] = {}
@@ -83,12 +84,13 @@ class PredictionWriter(BasePredictionWriter):
         self.path = Path(trainer.strategy.broadcast(str(self.path)))
         if trainer.is_global_zero:
             may_be_file(self.path)
-            self._held.enter_context(claimed(self.path))
+            self._claims.enter_context(claimed(self.path))
             if self.maps is not None:
-                self._held.enter_context(claimed(self.maps, inside=True))
+                self._claims.enter_context(claimed(self.maps, inside=True))
         trainer.strategy.barrier()
         self._rows = 0
-        self._names = {column: names_of(trainer, column) for column in ("group", "video")}
+        vocab = getattr(getattr(trainer, "datamodule", None), "vocab", {})
+        self._names = {c: {number: name for name, number in vocab.get(c, {}).items()} for c in ("group", "video")}
         with errors_in_one_line(self.path):
             self._file = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
 
@@ -106,51 +108,45 @@ class PredictionWriter(BasePredictionWriter):
         assert self._file is not None
         assert self.path is not None
         stored = float(getattr(pl_module, "threshold", math.nan))
-        threshold = 0.5 if math.isnan(stored) else stored
-        written = self._write_maps(pl_module, prediction, batch)
-        self._columns = (*COLUMNS, *answered(prediction), *(["map"] if written else []))
+        files = self._write_maps(pl_module, prediction, batch)
         with errors_in_one_line(self.path):
-            for row in rows(prediction, threshold, batch, self._names):
-                line = (*row, next(written)) if written else row
-                self._file.write(encode(line, str(self.path), self._columns))
+            for row in rows(prediction, 0.5 if math.isnan(stored) else stored, batch, self._names):
+                row |= {"map": next(files)} if self.maps is not None else {}
+                self._columns = tuple(row)
+                self._file.write(encode(row, str(self.path)))
                 self._rows += 1
 
-    def _write_maps(self, module: Any, prediction: dict[str, Any], batch: Any) -> Iterator[str] | None:
-        """Write the maps of a batch; return their files in the order of its rows, or None if none are wanted.
+    def _write_maps(self, module: Any, prediction: dict[str, Any], batch: Any) -> Iterator[str]:
+        """Write the maps of a batch where they are wanted; return their files in the order of its rows.
 
         Raises:
             UserError: If the detector gives no maps.
         """
         if self.maps is None:
-            return None
+            return iter(())
         if "map" not in prediction:
             raise UserError(
                 f"--maps: {type(module).__name__} gives no maps; leave it out, or take a detector that does"
             )
-        folder = self.maps / prediction["domain"]
-        files = []
-        images = as_seen(batch["image"], module)
+        files, images = [], as_seen(batch["image"], module)
         for i, index in enumerate(prediction["index"].tolist()):
             if index < 0:
                 continue
-            prob, extent = prediction["map"][i].float().cpu(), None
+            prob, image = prediction["map"][i].float().cpu(), images[i]
             if "extent" in prediction:  # back from the padded square to the image, as large as it was seen
                 extent = prediction["extent"][i]
-                prob = without_padding(
-                    resize_map(prob[None], (images.shape[2], images.shape[3]))[0].clamp(0, 1), extent
-                )
-            file = folder / f"{index:06d}_{Path(prediction['path'][i]).stem}.{self.map_format}"
-            content = io.BytesIO()
+                prob = without_padding(resize_map(prob[None], _size(image))[0].clamp(0, 1), extent)
+                image = without_padding(image, extent)
+            name = f"{index:06d}_{Path(prediction['path'][i]).stem}.{self.map_format}"
+            file, content, over = self.maps / prediction["domain"] / name, io.BytesIO(), io.BytesIO()
             if self.map_format == "npz":
                 np.savez_compressed(content, map=prob.numpy())
             else:
                 Image.fromarray((prob.numpy() * 65535).round().astype(np.uint16)).save(content, "png")
+            laid = overlay(image, resize_map(prob[None], _size(image))[0])
+            Image.fromarray(pixels(laid)).save(over, "jpeg", quality=92)
             write(file, content.getvalue(), sync=False)
-            image, content = without_padding(images[i], extent), io.BytesIO()
-            over = resize_map(prob[None], (image.shape[1], image.shape[2]))[0]
-            laid = overlay(image, over).permute(1, 2, 0).contiguous().numpy()
-            Image.fromarray(laid).save(content, "jpeg", quality=92)
-            write(file.with_name(f"{file.stem}_overlay.jpg"), content.getvalue(), sync=False)
+            write(file.with_name(f"{file.stem}_overlay.jpg"), over.getvalue(), sync=False)
             files.append(str(file))
         return iter(files)
 
@@ -177,8 +173,8 @@ class PredictionWriter(BasePredictionWriter):
             for rank in range(trainer.world_size):
                 self._part(rank).unlink(missing_ok=True)
             raise NothingDone("; ".join(["no image was scored", *unscored]))
-        self._join(trainer.world_size, max(columns, key=len))  # a rank without an image knows only those of all
-        self._held.close()
+        self._join(trainer.world_size, max(columns, key=len))  # a rank without an image has only those of all
+        self._claims.close()
         print(f"wrote {sum(counts)} scores to {self.path}" + ("" if self.maps is None else f", maps to {self.maps}"))
         for line in unscored:
             print(visible(line))
@@ -191,7 +187,7 @@ class PredictionWriter(BasePredictionWriter):
             self._file = None
             with suppress(OSError):
                 self._part(trainer.global_rank).unlink(missing_ok=True)
-        self._held.close()
+        self._claims.close()
 
     def _part(self, rank: int) -> Path:
         assert self.path is not None
@@ -214,10 +210,10 @@ class PredictionWriter(BasePredictionWriter):
 def rows(
     prediction: Mapping[str, Any],
     threshold: float,
-    batch: Mapping[str, Any] | None = None,
-    names: Mapping[str, Mapping[int, str]] | None = None,
+    batch: Mapping[str, Any],
+    names: Mapping[str, Mapping[int, str]],
 ) -> Iterator[Row]:
-    """Yield one row of ``COLUMNS`` and of what is `answered`, for each image of a batch, without padding.
+    """Yield a row for each image of a batch, without padding: ``COLUMNS``, then classes and texts.
 
     Args:
         prediction: ``score`` (N,) float32 probability of fake, ``index`` (N,), ``path`` N strings, ``domain``; where
@@ -230,39 +226,40 @@ def rows(
     Raises:
         UserError: If a score is NaN, which is no verdict.
     """
-    scores = prediction["score"].float().cpu().numpy()
-    limit = np.float32(threshold)
-    known = [_known(batch or {}, column, (names or {}).get(column, {}), len(scores)) for column in COLUMNS[5:]]
-    more = _answers(prediction, len(scores))
-    columns = zip(scores, prediction["index"].tolist(), prediction["path"], *known, more, strict=True)
-    for score, index, path, label, group, video, answer in columns:
-        if index >= 0 and math.isnan(score):
+    limit, probs = np.float32(threshold), prediction.get("class_prob")
+    probs = (
+        None if probs is None else probs.float().cpu().numpy()
+    )  # of all rows at once: each copy waits for the device
+    numbers = {column: batch[column].tolist() for column in ("label", "group", "video") if column in batch}
+    columns = zip(
+        prediction["score"].float().cpu().numpy(), prediction["index"].tolist(), prediction["path"], strict=True
+    )
+    for i, (score, index, path) in enumerate(columns):
+        if index < 0:
+            continue
+        if math.isnan(score):
             raise UserError(
                 f"the score of {path} is no number, and no scores are written: the weights are damaged, or "
                 "trainer.precision is too coarse for them"
             )
-        if index >= 0:
-            verdict = "fake" if score >= limit else "real"
-            told = label if label == "" else int(label)
-            yield path, _short(score), verdict, _short(limit), prediction["domain"], told, group, video, *answer
+        row = {"path": path, "score": _short(score), "verdict": "fake" if score >= limit else "real"}
+        row |= {"threshold": _short(limit), "domain": prediction["domain"]}
+        for column in ("label", "group", "video"):
+            number = numbers[column][i] if column in numbers else -1
+            cell = number if column == "label" else names.get(column, {}).get(number, str(number))
+            row[column] = "" if number < 0 else cell
+        if probs is not None:
+            prob = dict(zip(prediction["class_names"], probs[i], strict=True))
+            row["class"] = max(prob, key=prob.__getitem__)
+            row |= {f"prob_{name}": _short(value) for name, value in prob.items()}
+        yield row | {name: prediction[name][i] for name in TEXT_OUTPUTS if name in prediction}
 
 
-def answered(prediction: Mapping[str, Any]) -> list[str]:
-    """Return the columns of what a detector tells beyond its score: classes and text."""
-    classes = ["class", *(f"prob_{name}" for name in prediction["class_names"])] if "class_prob" in prediction else []
-    return classes + [name for name in TEXT_OUTPUTS if name in prediction]
-
-
-def _answers(prediction: Mapping[str, Any], n: int) -> list[list[Any]]:
-    """Return the cells of `answered` for each of n images."""
-    cells: list[list[Any]] = [[] for _ in range(n)]
-    if "class_prob" in prediction:
-        for row, prob in zip(cells, prediction["class_prob"].float().cpu().numpy(), strict=True):
-            row += [prediction["class_names"][int(prob.argmax())], *map(_short, prob)]
-    for name in TEXT_OUTPUTS:
-        for row, said in zip(cells, prediction.get(name, []), strict=False):
-            row.append(said)
-    return cells
+def encode(row: Row, name: str) -> str:
+    """Return a row as a line of CSV, or of JSON, without what is unknown, where the file's name says so."""
+    if name.endswith(".jsonl"):
+        return json.dumps({column: cell for column, cell in row.items() if cell != ""}, ensure_ascii=False) + "\n"
+    return csv_files.line(row.values())
 
 
 def _short(value: np.float32) -> float:
@@ -270,39 +267,23 @@ def _short(value: np.float32) -> float:
     return float(str(value))
 
 
-def _known(batch: Mapping[str, Any], column: str, names: Mapping[int, str], n: int) -> list[str]:
-    """Return a column of a batch as names, '' for unknown."""
-    ids = batch[column].tolist() if column in batch else [-1] * n
-    return ["" if one < 0 else names.get(one, str(one)) for one in ids]
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[1], image.shape[2]
 
 
-def names_of(trainer: pl.Trainer, column: str) -> dict[int, str]:
-    """Return the name by id of a column of the data module's vocabulary."""
-    vocab = getattr(getattr(trainer, "datamodule", None), "vocab", {})
-    return {number: name for name, number in vocab.get(column, {}).items()}
-
-
-def as_seen(image: torch.Tensor, module: Any) -> torch.Tensor:
+def as_seen(image: Tensor, module: Any) -> Tensor:
     """Return images (N, 3, H, W) in [0, 1] as uint8 on the CPU; uint8 ones as they are."""
     if not image.is_floating_point():
         return image.cpu()
     return (image.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def encode(row: tuple[Any, ...], name: str, columns: tuple[str, ...] = COLUMNS) -> str:
-    """Return a row as a line of CSV, or of JSON, without what is unknown, where the file's name says so."""
-    if name.endswith(".jsonl"):
-        told = {column: cell for column, cell in zip(columns, row, strict=True) if cell != ""}
-        return json.dumps(told, ensure_ascii=False) + "\n"
-    return csv_files.line(row)
-
-
-def _unscored(trainer: pl.Trainer, lost: list[tuple[str, str]]) -> Iterator[str]:
-    """Yield what is to be said of the images that could not be read, and of the files that were not taken for any."""
-    if lost:
-        names = ", ".join(f"{path} ({reason})" for path, reason in lost[:MOST_NAMES])
-        more = f" and {len(lost) - MOST_NAMES} more" if len(lost) > MOST_NAMES else ""
-        yield f"{len(lost)} images could not be read and have no score: {names}{more}"
+def _unscored(trainer: pl.Trainer, bad: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield a sentence on the images that could not be read, and one on the files that were not taken for any."""
+    if bad:
+        names = ", ".join(f"{path} ({reason})" for path, reason in bad[:MOST_NAMES])
+        more = f" and {len(bad) - MOST_NAMES} more" if len(bad) > MOST_NAMES else ""
+        yield f"{len(bad)} images could not be read and have no score: {names}{more}"
     left_out = LeftOut()
     for source in getattr(getattr(trainer, "datamodule", None), "sources", {}).get("predict", {}).values():
         left_out.update(source.left_out)
@@ -311,6 +292,6 @@ def _unscored(trainer: pl.Trainer, lost: list[tuple[str, str]]) -> Iterator[str]
 
 
 def unreadable(trainer: pl.Trainer) -> list[tuple[str, str]]:
-    """Return path and reason of images that this process could not read, as the data module booked them."""
+    """Return path and reason of images that this process could not read."""
     sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("predict", {})
     return [(str(path), str(reason)) for data in sets.values() for path, reason in dict(data.bad).items()]

@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +31,7 @@ _NOTHING = ("", "na", "n/a", "#n/a", "nan", "null", "none")
 
 @dataclass
 class Scores:
-    """Images with a score, a label and a group; those without are counted in ``lost``."""
+    """Images with a score, a label and a group; those without are counted in ``left_out``."""
 
     score: np.ndarray  # float64 (n,), probability of fake
     label: np.ndarray  # int64 (n,), 0 real, 1 fake
@@ -42,7 +41,7 @@ class Scores:
     #: The threshold that the file names, chosen on validation data; NaN where it names none.
     threshold: float = math.nan
     #: How many rows were left out, by reason.
-    lost: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     #: Paths that stand in more than one row of a domain.
     repeated: int = 0
 
@@ -58,24 +57,51 @@ def read(file: Path, attributes: str | None = None, label_of_fake: str | None = 
     Raises:
         UserError: If the file or a column is not there, or a value makes no sense.
     """
-    raw = _load(file)
-    if not len(raw):
+    table = _load(file)
+    if not len(table):
         raise UserError(f"{file} is empty: there is no score in it")
-    found = {name: column for name, names in ALIASES.items() if (column := _find(raw.column_names, names))}
-    csv_files.once(file, raw.column_names, found.values())
-    columns = {name: _cells(file, name, column, raw[column]) for name, column in found.items()}
-    for name in ("label", "score"):
-        if name not in columns and not (name == "score" and "logit" in columns):
-            raise UserError(_lacks(file, name, raw.column_names))
+    name_of = {ours: column for ours, names in ALIASES.items() if (column := _column(table.column_names, names))}
+    csv_files.once(file, table.column_names, name_of.values())
+    cells = {ours: _cells(file, ours, column, table[column]) for ours, column in name_of.items()}
+    for ours in ("label", "score"):
+        if ours not in cells and not (ours == "score" and "logit" in cells):
+            raise UserError(_lacks(file, ours, table.column_names))
     if attributes:
-        columns["group"] = _joined(file, raw, attributes)
-    elif "group" not in columns:
+        cells["group"] = _joined(file, table, attributes)
+    elif "group" not in cells:
         raise UserError(
-            _lacks(file, "group", raw.column_names) + "; or name the columns that make one: --attributes gender,race"
+            _lacks(file, "group", table.column_names) + "; or name the columns that make one: --attributes gender,race"
         )
-    n = len(raw)
-    score = _numbers(file, columns.get("score") or columns["logit"], "score")
-    if "score" not in columns:
+    score, n = _probabilities(file, cells), len(table)
+    has_label, has_group = (np.array([cell != "" for cell in cells[ours]], bool) for ours in ("label", "group"))
+    has_score = ~np.isnan(score)
+    without = {"no label": ~has_label, "no score": has_label & ~has_score}
+    without["no group"] = has_label & has_score & ~has_group
+    left_out = {reason: int(rows.sum()) for reason, rows in without.items() if rows.any()}
+    used = np.flatnonzero(has_label & has_score & has_group)
+    if not len(used):
+        why = max(left_out, key=left_out.__getitem__)
+        raise UserError(f"{file}: no image has a score, a label and a group ({why}), so there is nothing to compare")
+    label = _labels(file, table, name_of, used, [cells["label"][i] for i in used], label_of_fake)
+    text = {ours: np.array(cells.get(ours, [""] * n), object)[used] for ours in ("group", "video", "domain", "path")}
+    paths = Counter(zip(text["domain"], text["path"], strict=True))
+    thresholds = _numbers(file, sorted({cell for cell in cells.get("threshold", []) if cell}), "threshold")
+    return Scores(
+        score[used],
+        label,
+        text["group"],
+        text["video"],
+        np.array([d or "all images" for d in text["domain"]], object),
+        float(thresholds[0]) if len(thresholds) == 1 else math.nan,  # several are of several detectors
+        left_out,
+        sum(1 for (_, path), count in paths.items() if path and count > 1),
+    )
+
+
+def _probabilities(file: Path, cells: dict[str, list[str]]) -> np.ndarray:
+    """Return the scores, float64 (n,), of their column or of the logits; NaN where there is none."""
+    score = _numbers(file, cells.get("score") or cells["logit"], "score")
+    if "score" not in cells:
         score = 1 / (1 + np.exp(-np.clip(score, -700, 700)))
     outside = score[(score < 0) | (score > 1)]
     if len(outside):
@@ -83,46 +109,26 @@ def read(file: Path, attributes: str | None = None, label_of_fake: str | None = 
             f"{file}: scores must be probabilities of fake in [0, 1], found {outside[0]:g}; call the column logit if "
             "they are log-odds"
         )
-    has_label = np.array([v != "" for v in columns["label"]], bool)
-    has_group = np.array([v != "" for v in columns["group"]], bool)
-    lost = {"no label": ~has_label, "no score": np.isnan(score) & has_label}
-    lost["no group"] = ~has_group & has_label & ~np.isnan(score)
-    kept = np.flatnonzero(has_label & has_group & ~np.isnan(score))
-    if not len(kept):
-        why = max(lost, key=lambda reason: int(lost[reason].sum()))
-        raise UserError(f"{file}: no image has a score, a label and a group ({why}), so there is nothing to compare")
-    label = _labels(file, raw, found, kept, [columns["label"][i] for i in kept], label_of_fake)
-    text = {name: np.array(columns.get(name, [""] * n), object)[kept] for name in ("group", "video", "domain", "path")}
-    paths = Counter(zip(text["domain"], text["path"], strict=True))
-    return Scores(
-        score[kept],
-        label,
-        text["group"],
-        text["video"],
-        np.array([d or "all images" for d in text["domain"]], object),
-        _threshold(file, columns.get("threshold", [])),
-        {reason: int(rows.sum()) for reason, rows in lost.items() if rows.any()},
-        sum(1 for (_, path), count in paths.items() if path and count > 1),
-    )
+    return score
 
 
 def _labels(
-    file: Path, raw: pa.Table, found: dict[str, str], kept: np.ndarray, values: list[str], label_of_fake: str | None
+    file: Path, table: pa.Table, name_of: dict[str, str], used: np.ndarray, cells: list[str], label_of_fake: str | None
 ) -> np.ndarray:
-    """Return 0 or 1 for each row that is kept, int64; what else speaks of real and fake must not say the opposite.
+    """Return 0 or 1 for each row that is used, int64; what else speaks of real and fake must not say the opposite.
 
     Raises:
         UserError: If the values do not say which is fake.
         Contradiction: If another column, the folders or the column's own name say the opposite.
     """
-    column = found["label"]
-    meaning = label_meaning(set(values), label_of_fake, file, column)
-    label = np.array([meaning[value] for value in values], np.int64)
+    column = name_of["label"]
+    meaning = label_meaning(set(cells), label_of_fake, file, column)
+    label = np.array([meaning[cell] for cell in cells], np.int64)
     if label_of_fake is None:
-        words = {name: one.take(pa.array(kept)) for name, one in evidence_columns(raw, {column}).items()}
-        paths = words.pop(found["path"], None) if "path" in found else None
-        if one := find_contradiction(pa.chunked_array([label]), paths, words):
-            path = f"row {kept[one.row] + 1}" if paths is None else str(paths[one.row])
+        evidence = {name: one.take(pa.array(used)) for name, one in evidence_columns(table, {column}).items()}
+        paths = evidence.pop(name_of["path"], None) if "path" in name_of else None
+        if one := find_contradiction(pa.chunked_array([label]), paths, evidence):
+            path = f"row {used[one.row] + 1}" if paths is None else str(paths[one.row])
             real, fake = real_and_fake_value(meaning)
             ways = f"set --label_of_fake {real} if that is right, or --label_of_fake {fake} if the labels are"
             raise contradiction(str(file), f"column {column!r}", one, path, ways)
@@ -147,7 +153,8 @@ def _load(file: Path) -> pa.Table:
             if not all(isinstance(row, dict) for row in rows):
                 raise ValueError('each line must hold an object such as {"path": "a.png", "score": 0.9}')
             names = list(dict.fromkeys(name for row in rows for name in row))
-            return pa.table({name: pa.array([_word(row.get(name)) for row in rows], pa.string()) for name in names})
+            text = [[None if (value := row.get(name)) is None else cell(value) for row in rows] for name in names]
+            return pa.table({name: pa.array(one, pa.string()) for name, one in zip(names, text, strict=True)})
         if file.suffix.lower() == ".parquet":
             return pa.parquet.read_table(file)
         return csv_files.read(file)
@@ -155,11 +162,7 @@ def _load(file: Path) -> pa.Table:
         raise UserError(f"cannot read {file}: {first_line(error)}") from error
 
 
-def _word(value: Any) -> str | None:
-    return None if value is None else cell(value)
-
-
-def _find(columns: list[str], names: tuple[str, ...]) -> str | None:
+def _column(columns: list[str], names: tuple[str, ...]) -> str | None:
     lower = {c.strip().lower(): c for c in columns}
     return next((lower[name] for name in names if name in lower), None)
 
@@ -169,29 +172,24 @@ def _lacks(file: Path, name: str, columns: list[str]) -> str:
     return f"{file} has no column for the {name} ({names}); it has {', '.join(columns)}"
 
 
-def _joined(file: Path, raw: pa.Table, attributes: str) -> list[str]:
+def _joined(file: Path, table: pa.Table, attributes: str) -> list[str]:
     """Return ``gender=male,race=asian`` for each row; '' where a part is unknown."""
-    names = [name.strip() for name in attributes.split(",")]
-    found = [_find(raw.column_names, (name.lower(),)) for name in names]
-    for name, column in zip(names, found, strict=True):
+    columns: dict[str, str] = {}
+    for name in (part.strip() for part in attributes.split(",")):
+        column = _column(table.column_names, (name.lower(),))
         if column is None:
-            raise UserError(f"{file} has no column {name!r} (--attributes); it has {', '.join(raw.column_names)}")
-    csv_files.once(file, raw.column_names, filter(None, found))
-    parts = [[v.replace(",", ";") for v in _cells(file, "group", c, raw[c])] for c in found if c]
+            raise UserError(f"{file} has no column {name!r} (--attributes); it has {', '.join(table.column_names)}")
+        columns[name] = column
+    csv_files.once(file, table.column_names, columns.values())
+    parts = [[v.replace(",", ";") for v in _cells(file, "group", c, table[c])] for c in columns.values()]
     return [
-        ",".join(f"{n}={v}" for n, v in zip(names, row, strict=True)) if all(row) else ""
+        ",".join(f"{n}={v}" for n, v in zip(columns, row, strict=True)) if all(row) else ""
         for row in zip(*parts, strict=True)
     ]
 
 
-def _numbers(file: Path, values: list[str], name: str) -> np.ndarray:
+def _numbers(file: Path, cells: list[str], name: str) -> np.ndarray:
     try:
-        return np.array([float(v) if v else math.nan for v in values], np.float64)
+        return np.array([float(v) if v else math.nan for v in cells], np.float64)
     except ValueError as error:
         raise UserError(f"{file}: the {name} is no number: {str(error).rpartition(': ')[2]}") from error
-
-
-def _threshold(file: Path, values: list[str]) -> float:
-    """Return the threshold of a file that has one; several are of several detectors, so none is taken."""
-    known = _numbers(file, sorted({v for v in values if v}), "threshold")
-    return float(known[0]) if len(known) == 1 else math.nan

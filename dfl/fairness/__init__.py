@@ -1,4 +1,5 @@
 """Fairness: are groups of people treated alike?
 
-`audit` is the verb (``dfl audit``), `examine` computes, with the resamples and tests of `resample`, `page` shows.
+`audit` is the verb (``dfl audit``), `examine` computes, with the resamples and tests of `resample`; `findings` puts
+it in sentences and `page` on a page.
 """

@@ -47,7 +47,7 @@ def audit(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare the groups in a file of scores, print what was found, and write ``audit.html`` and ``audit.json``.
+    """Compare the groups in a file of scores, print the findings, and write ``audit.html`` and ``audit.json``.
 
     Args:
         scores: File of scores, ``.csv``, ``.jsonl`` or ``.parquet``.
@@ -69,14 +69,14 @@ def audit(
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--threshold {threshold} must be a score in [0, 1]")
     file, folder = Path(scores).expanduser(), Path(output).expanduser()
-    known = read(file, attributes, label_of_fake)
+    table = read(file, attributes, label_of_fake)
     with claimed(folder, inside=True):
-        found = examine(known, math.nan if threshold is None else threshold, resamples, seed)
-        write(folder / "audit.json", results.to_json(found))
-        write(folder / "audit.html", page(found, str(file)))
-    show(found)
+        content = examine(table, math.nan if threshold is None else threshold, resamples, seed)
+        write(folder / "audit.json", results.to_json(content))
+        write(folder / "audit.html", page(content, str(file)))
+    show(content)
     print(f"page: {folder / 'audit.html'}")
-    return found
+    return content
 
 
 def _predicted(words: list[str]) -> list[str]:

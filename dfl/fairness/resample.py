@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-#: Values that are held at once.
+#: Values in memory at once.
 ROOM = 2_000_000
 
 

@@ -19,7 +19,8 @@ from dfl.metrics.binary import (
 from dfl.metrics.classes import Classes
 from dfl.metrics.detection import Detection, mean_over_domains
 from dfl.metrics.fairness import GroupFairness, attributes
-from dfl.metrics.localization import Localization, inside, resize_map, resize_mask
+from dfl.metrics.localization import Localization
+from dfl.metrics.map_geometry import inside, resize_map, resize_mask
 from dfl.metrics.text import Texts
 
 __all__ = [

@@ -27,18 +27,9 @@ class Detection(Gathered):
     """
 
     def __init__(self, threshold: float = 0.5, name: str = "", **kwargs: Any) -> None:
-        super().__init__(("score", "label", "video", "group"), name, **kwargs)
-        self._threshold = float(threshold)
-
-    @property
-    def threshold(self) -> float:
-        """The verdict threshold from validation; NaN for none."""
-        return self._threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self._threshold = float(value)
-        self._computed = None
+        # the threshold may change after a computation, so no result is cached
+        super().__init__(("score", "label", "video", "group"), name, **{"compute_with_cache": False} | kwargs)
+        self.threshold = float(threshold)
 
     def take(self, output: Tensor, batch: Mapping[str, Any]) -> None:
         """Add the log-odds of fake (N,) of a batch."""

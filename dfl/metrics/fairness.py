@@ -56,17 +56,17 @@ def attributes(names: Mapping[str, int]) -> dict[str, Groups]:
         ids by group, for every attribute, and last for the names as they are: ``intersection`` where there are
         attributes, ``group`` where there are none.
     """
-    found: dict[str, Groups] = {}
+    split: dict[str, Groups] = {}
     for place, column in enumerate(_columns(list(names))):
         values: Groups = {}
         for name, value in column.items():
             values.setdefault(value, []).append(names[name])
         if 1 < len(values) < len(names):
-            found[_attribute(place, list(values))] = {
+            split[_attribute(place, list(values))] = {
                 value.partition("=")[2] or value: values[value] for value in values
             }
     own = {name: [number] for name, number in names.items()}
-    return found | {WHOLE if found else "group": own}
+    return split | {WHOLE if split else "group": own}
 
 
 def _columns(names: Sequence[str]) -> list[dict[str, str]]:
@@ -80,11 +80,11 @@ def _columns(names: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _attribute(place: int, values: Sequence[str]) -> str:
-    called = {value.partition("=")[0] for value in values if "=" in value}
-    if len(called) == 1 and all("=" in value for value in values):
-        return called.pop()
-    known = (name for name, words in ATTRIBUTES.items() if {value.lower() for value in values} <= words)
-    return next(known, f"attribute{place + 1}")
+    stated = {value.partition("=")[0] for value in values if "=" in value}
+    if len(stated) == 1 and all("=" in value for value in values):
+        return stated.pop()
+    matching = (name for name, words in ATTRIBUTES.items() if {value.lower() for value in values} <= words)
+    return next(matching, f"attribute{place + 1}")
 
 
 def confusion(score: Tensor, label: Tensor, group: Tensor, num_groups: int, threshold: float) -> Tensor:
@@ -250,13 +250,13 @@ class GroupFairness:
             rows = torch.isin(group, torch.tensor(ids, dtype=torch.int64))
             real, fake = own[0].sum(-1).tolist()
             has_nan = bool(score[rows].isnan().any())  # a NaN is under every threshold, so it would count as real
-            found: dict[str, float] = {"real": real, "fake": fake}
+            numbers: dict[str, float] = {"real": real, "fake": fake}
             for part, end in ((own[0], ""), (own[1], "_val")):
                 unknown = has_nan or (end == "_val" and math.isnan(self.threshold))
-                found |= {k + end: math.nan if unknown else float(v) for k, v in rates(part).items()}
-            found["auroc"] = float(binary.auroc(score[rows], label[rows]))
-            found["eer"] = float(binary.eer(score[rows], label[rows]))
-            table[one] = found
+                numbers |= {k + end: math.nan if unknown else float(v) for k, v in rates(part).items()}
+            numbers["auroc"] = float(binary.auroc(score[rows], label[rows]))
+            numbers["eer"] = float(binary.eer(score[rows], label[rows]))
+            table[one] = numbers
         return table
 
     def _undefined(self) -> bool:

@@ -60,8 +60,8 @@ MEASURES = (
 class Measurements(dict[str, dict[str, Gathered]]):
     """All metrics of one validation or test: by domain, then by `Measure.name`.
 
-    They are made for all domains at once, since all ranks must gather the same ones, whether or not they saw an image
-    of a domain.
+    There is one of each for every domain from the start, since all ranks must gather the same ones, whether or not
+    they saw an image of a domain.
 
     Args:
         detector: Its ``measures`` and what they need of it, such as ``class_names``.
@@ -91,8 +91,8 @@ class Measurements(dict[str, dict[str, Gathered]]):
 
     def measured(self, name: str) -> dict[str, Any]:
         """Return the metric of this name by domain, without the domains where it has no rows on any rank."""
-        found = {domain: metrics[name] for domain, metrics in self.items() if name in metrics}
-        return {domain: metric for domain, metric in found.items() if len(metric.gathered()[0])}
+        by_domain = {domain: metrics[name] for domain, metrics in self.items() if name in metrics}
+        return {domain: metric for domain, metric in by_domain.items() if len(metric.gathered()[0])}
 
     def results(self, domain: str, threshold: float) -> dict[str, float]:
         """Return the value of each metric of a domain; a metric without rows has none, but for the score's.

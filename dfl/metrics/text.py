@@ -23,9 +23,9 @@ from dfl.hub import offline_if_no_network
 from dfl.metrics.gathered import Gathered
 
 
-def rouge_l(said: str, wanted: str) -> float:
+def rouge_l(text: str, reference: str) -> float:
     """Return the ROUGE-L F-measure in [0, 1] of two texts: lower case, words of letters a-z and digits, no stemming."""
-    return float(rouge_score([said], [[wanted]], rouge_keys="rougeL")["rougeL_fmeasure"])
+    return float(rouge_score([text], [[reference]], rouge_keys="rougeL")["rougeL_fmeasure"])
 
 
 class Encoder:
@@ -64,8 +64,8 @@ class Encoder:
             state = self.network(**batch).last_hidden_state.float()
         if self.first_token:
             return F.normalize(state[:, 0], dim=1)
-        known = batch["attention_mask"][..., None].float()
-        return F.normalize((state * known).sum(1) / known.sum(1), dim=1)
+        mask = batch["attention_mask"][..., None].float()
+        return F.normalize((state * mask).sum(1) / mask.sum(1), dim=1)
 
 
 def _pools_first_token(place: str) -> bool:
@@ -129,17 +129,17 @@ class Texts(Gathered):
         if not len(text) == len(explanation) == len(index):
             raise ValueError(f"{len(text)} texts, {len(explanation)} explanations and {len(index)} indices")
         rows = index.tolist()
-        known = [i for i, wanted in enumerate(explanation) if wanted.strip() and rows[i] >= 0]
-        if not known:
+        used = [i for i, reference in enumerate(explanation) if reference.strip() and rows[i] >= 0]
+        if not used:
             return
-        said, wanted = [text[i] for i in known], [explanation[i] for i in known]
-        columns = [torch.tensor([rouge_l(a, b) for a, b in zip(said, wanted, strict=True)], dtype=torch.float64)]
+        texts, references = [text[i] for i in used], [explanation[i] for i in used]
+        columns = [torch.tensor([*map(rouge_l, texts, references)], dtype=torch.float64)]
         if self.model is None:
             _notice()
         else:
             embed = encoder(self.model, str(self.device))
-            columns.append((embed(said) * embed(wanted)).sum(1).double().cpu())
-        self.add_rows(index.cpu()[known], *columns)
+            columns.append((embed(texts) * embed(references)).sum(1).double().cpu())
+        self.add_rows(index.cpu()[used], *columns)
 
     def rows(self) -> dict[str, Tensor]:
         """Return ``index`` int64 and each measure float64, (M,) each, of all ranks, on the CPU."""

@@ -37,6 +37,12 @@ class Keeper(ModelCheckpoint):
             }
         super().load_state_dict(state_dict)
 
+    def _should_skip_saving_checkpoint(self, trainer: pl.Trainer) -> bool:
+        """Skip a second save at one step, but for a detector that takes no steps at all."""
+        if trainer.lightning_module.automatic_optimization or trainer.global_step:
+            return super()._should_skip_saving_checkpoint(trainer)
+        return bool(trainer.fast_dev_run) or trainer.state.fn != "fit" or trainer.sanity_checking  # type: ignore[attr-defined]
+
     def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         """Save what is best, if there is anything to tell it by; `Monitored` says if there is not."""
         value = monitor_candidates.get(self.monitor) if self.monitor is not None else None

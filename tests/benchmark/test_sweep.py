@@ -15,8 +15,8 @@ import yaml
 from PIL import Image
 
 from dfl.__main__ import main
-from dfl.benchmark import sweep as matrix
 from dfl.benchmark.matrix import Row, lines, summary
+from dfl.benchmark.sweep_config import merged, only
 from dfl.cli import app
 from dfl.data import Table
 from dfl.data.sources import Only
@@ -276,9 +276,9 @@ def test_only_some_generators(table: Path) -> None:
 
 def test_parts_of_one_source_are_one_part() -> None:
     source = {"class_path": "Table", "init_args": {"file": "t.csv"}}
-    a, b = (matrix._only(source, [name]) for name in "ab")
-    assert matrix._merged([a, b]) == [matrix._only(source, ["a", "b"])]
-    assert matrix._only(a, reals=False) == matrix._only(source, ["a"], False)
-    assert matrix._merged([a, source]) == [a, source]
+    a, b = (only(source, [name]) for name in "ab")
+    assert merged([a, b]) == [only(source, ["a", "b"])]
+    assert only(a, reals=False) == only(source, ["a"], False)
+    assert merged([a, source]) == [a, source]
     few = {"class_path": "Only", "init_args": {**b["init_args"], "limit": 5}}
-    assert matrix._merged([a, few]) == [a, few]
+    assert merged([a, few]) == [a, few]

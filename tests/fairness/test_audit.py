@@ -190,7 +190,7 @@ def test_files_of_other_detectors_are_read_by_their_names(tmp_path: Path) -> Non
     assert found.score == pytest.approx([0.5, 1 / (1 + math.exp(2))])
     assert found.label.tolist() == [1, 0]
     assert found.group.tolist() == ["gender=male,race=asian", "gender=nonmale,race=white"]
-    assert found.lost == {"no label": 1, "no score": 1, "no group": 1}
+    assert found.left_out == {"no label": 1, "no score": 1, "no group": 1}
     ours = [{"path": "a", "score": 0.9, "threshold": 0.3, "domain": "x", "label": 1, "group": "g"}, {"path": "b"}]
     read_back = read(write(tmp_path / "s.jsonl", ours))
     assert (read_back.threshold, read_back.domain.tolist(), read_back.label.tolist()) == (0.3, ["x"], [1])
