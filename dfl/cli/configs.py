@@ -259,16 +259,6 @@ def keys_in(value: Any) -> set[str]:
     return {*value, *set().union(*map(keys_in, value.values()))} if isinstance(value, dict) else set()
 
 
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings in nested mappings by dotted name, without class paths, which are written in several ways."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key != "class_path":
-                yield from leaves(inner, name if key == "init_args" else f"{name}.{key}".lstrip("."))
-    else:
-        yield name, list(value) if isinstance(value, tuple) else value
-
-
 def init_args_of(file: str) -> dict[str, Any]:
     """Return the ``init_args`` of a YAML file."""
     return mapping(mapping(read(file)).get("init_args"))

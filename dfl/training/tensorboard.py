@@ -8,7 +8,6 @@ folder, and would hide what the first of them does not have.
 
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 from dfl.errors import UserError
 from dfl.evaluation import figures, plots
 from dfl.evaluation.examples import Examples
+from dfl.runs.settings import flat
 
 #: Beginnings of settings that runs are not compared by.
 LEFT_OUT = ("name.", "checkpoint.", "last.", "data.val.", "data.test.", "data.predict.")
@@ -212,17 +212,10 @@ def settings(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float
     The configuration where the command line made one, else the detector's hyper-parameters.
     """
     config = getattr(trainer, "run_config", None) or {"model": {"class_path": type(module).__name__, **module.hparams}}
-    flat: dict[str, float | str] = {}
-    for key, value in _flat(config):
+    shown: dict[str, float | str] = {}
+    for key, value in flat(config).items():
         if value is not None and not f"{key}.".startswith(LEFT_OUT):
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            flat[key] = value if number else str(value)
-    return flat
+            shown[key] = value if number else str(value)
+    return shown
 
-
-def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Return (dotted name, value) pairs; a class's arguments stand directly under it."""
-    if not isinstance(value, Mapping):
-        return [(name.removesuffix(".class_path"), value)]
-    pairs = [(name if key == "init_args" else f"{name}.{key}" if name else str(key), v) for key, v in value.items()]
-    return [pair for key, inner in pairs for pair in _flat(inner, key)]
