@@ -134,9 +134,7 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: one for key, one in plain.items() if is_plain(one)}
 
 
-def _same_optimizers(
-    trainer: pl.Trainer, checkpoint: dict[str, Any], old: list[str] | None, new: list[str]
-) -> None:
+def _same_optimizers(trainer: pl.Trainer, checkpoint: dict[str, Any], old: list[str] | None, new: list[str]) -> None:
     """Raise if the checkpoint's moments have no place in the optimizers."""
     then = [state["param_groups"] for state in checkpoint["optimizer_states"]]
     now = [optimizer.param_groups for optimizer in trainer.optimizers]

@@ -32,7 +32,7 @@ class SameRun(pl.Callback):
         #: What is about to be loaded, until it is.
         self._checkpoint: dict[str, Any] | None = None
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
         """Record code, data and batches."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         self._record = {"code": f"{dfl.__version__} ({code_hash()})", "ranks": trainer.world_size}
@@ -46,9 +46,7 @@ class SameRun(pl.Callback):
         """Return what a checkpoint keeps."""
         return self._record
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Say what differs.
 
         Raises:
@@ -72,7 +70,7 @@ class SameRun(pl.Callback):
         if before and now and (changed := differences(before, now)):
             warnings.warn(f"settings differ from the checkpoint's: {'; '.join(changed)}", stacklevel=1)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Record the settings of optimizers and schedules; those that are typed now go into the checkpoint's states.
 
         Raises:
@@ -105,9 +103,10 @@ class SameRun(pl.Callback):
             )
         before, now = then.get("order", {}), self._record["order"]
         for name in sorted(key for key in before.keys() & now.keys() if before[key] != now[key]):
+            flag = "seed_everything" if name == "seed" else f"data.{name}"
             raise UserError(
                 f"{middle}, and {name} was {before[name]} and is {now[name]}, so other images would be left: set "
-                f"{'seed_everything' if name == 'seed' else f'data.{name}'} to {before[name]} again until the epoch is over"
+                f"{flag} to {before[name]} again until the epoch is over"
             )
         steps, steps_now = then.get("accumulate"), self._record["accumulate"]
         if steps and steps != steps_now and batches["processed"] % steps_now:
@@ -133,4 +132,3 @@ def code_hash() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:8]
-

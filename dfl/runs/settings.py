@@ -63,7 +63,7 @@ def write_down(folder: Path, claimed: Any) -> bool:
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name: ``model`` is the class, without its module, and ``model.rank`` its argument.
+    """Return nested settings by dotted name: ``model`` is the class without its module, ``model.rank`` its argument.
 
     The settings in a list of classes, such as callbacks, are numbered: ``trainer.callbacks.0.patience``.
     """

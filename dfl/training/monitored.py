@@ -58,7 +58,7 @@ class Monitored(pl.Callback):
         #: Names with a warning that they are not defined.
         self._warned: set[str] = set()
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Compare what is watched with the domains and their labels.
 
         Raises:
@@ -67,7 +67,7 @@ class Monitored(pl.Callback):
         """
         self._checked, self._warned = False, set()
         for who, name in watched(trainer):
-            if problem := self._unknown(trainer, pl_module, who, name):
+            if problem := self._unknown(trainer, module, who, name):
                 raise UserError(problem)
             if why := _one_class(trainer, name):
                 if who != "checkpoint":
@@ -81,7 +81,7 @@ class Monitored(pl.Callback):
                 )
                 self._warned.add(name)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Look for what is watched in the first validation.
 
         Raises:
@@ -90,7 +90,7 @@ class Monitored(pl.Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._look(trainer, [one for one in watched(trainer) if not one[1].startswith(OTHERS)], "the validation")
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         """The same for what training logs."""
         self._look(trainer, [one for one in watched(trainer) if one[1].startswith("train/")], "training")
 
