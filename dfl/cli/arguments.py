@@ -76,7 +76,8 @@ class Plan:
         """Whether a config, a typed flag or the checkpoint's run sets a key of this name, wherever."""
         if any(flag.endswith(f".{key}") or f"{key}:" in (value or "") for flag, value in self.typed):
             return True
-        return key in configs.keys_in([self.layers, self.trained.run if self.trained else {}])
+        settings = flat({"configs": self.layers, "run": self.trained.run if self.trained else {}})
+        return any(name.endswith(f".{key}") for name in settings)
 
     def files(self) -> list[str]:
         """Return the YAML files that were named, and those that they name."""

@@ -252,13 +252,6 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def keys_in(value: Any) -> set[str]:
-    """Return the keys of nested mappings and lists."""
-    if isinstance(value, list):
-        return set().union(*map(keys_in, value))
-    return {*value, *set().union(*map(keys_in, value.values()))} if isinstance(value, dict) else set()
-
-
 def init_args_of(file: str) -> dict[str, Any]:
     """Return the ``init_args`` of a YAML file."""
     return mapping(mapping(read(file)).get("init_args"))

@@ -153,18 +153,6 @@ def test_a_value_that_validation_leaves_undefined_is_said_once(faces: Path, tmp_
     assert not (tmp_path / "k" / "best.ckpt").exists()
 
 
-def test_a_nan_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = Keeper(str(tmp_path), "best", monitor="m", mode="min", enable_version_counter=False)
-    made = pl.Trainer(logger=False, accelerator="cpu", plugins=[AtomicCheckpointIO()], callbacks=[keeper])
-    saved: list[str] = []
-    monkeypatch.setattr(made, "save_checkpoint", lambda path, weights_only=False: saved.append(path))
-    for step, value in enumerate((float("nan"), 0.7, float("nan"), 0.8, 0.6)):
-        given = {"m": torch.tensor(value), "step": torch.tensor(step), "epoch": torch.tensor(step)}
-        keeper._save_topk_checkpoint(made, given)
-    keeper._save_topk_checkpoint(made, {"step": torch.tensor(9), "epoch": torch.tensor(9)})
-    assert (len(saved), float(keeper.best_model_score or 0)) == (2, pytest.approx(0.6))
-
-
 def test_modes_follow_the_metric_wherever_they_stand() -> None:
     said: list[str] = []
     plateau = {"class_path": "pytorch_lightning.cli.ReduceLROnPlateau"}
