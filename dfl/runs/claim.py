@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dfl.errors import UserError
+from dfl.orphans import alive
 from dfl.runs import files
 
 LOCK = ".lock"
@@ -92,15 +93,8 @@ def _owner(lock: Path) -> dict[str, Any]:
 
 
 def _lives_here(owner: dict[str, Any]) -> bool:
-    if not owner or owner["host"] != socket.gethostname() or owner["pid"] == os.getpid():
-        return False
-    try:
-        os.kill(int(owner["pid"]), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass
-    return True
+    pid = owner.get("pid")
+    return isinstance(pid, int) and pid != os.getpid() and owner["host"] == socket.gethostname() and alive(pid)
 
 
 def _note_owner(handle: int, lock: Path) -> str | None:

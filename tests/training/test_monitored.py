@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import ReduceLROnPlateau
+from test_contract import PARTS, trainer
 
 from dfl.data import DataModule, Folder
 from dfl.detectors import Classifier
@@ -19,8 +20,6 @@ from dfl.errors import UserError
 from dfl.runs.best import Keeper
 from dfl.training import AtomicCheckpointIO, KeepLast, Monitored
 from dfl.training.monitored import follow_directions
-
-PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 class Mine(Classifier):
@@ -42,18 +41,9 @@ def fit(
 ) -> pl.Trainer:
     pl.seed_everything(0)
     keeper = Keeper(str(folder), "best", monitor="val/mean/auroc", mode="max", enable_version_counter=False)
-    given = {"max_epochs": 3, "limit_train_batches": 1, "limit_val_batches": 2} | words
-    made = pl.Trainer(
-        **given,
-        callbacks=[Monitored(mode_given), *callbacks, keeper, KeepLast(str(folder))],
-        plugins=[AtomicCheckpointIO()],
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
+    given = {"max_epochs": 3, "limit_train_batches": 1, "limit_val_batches": 2, "enable_checkpointing": True} | words
+    given["callbacks"] = [Monitored(mode_given), *callbacks, keeper, KeepLast(str(folder))]
+    made = trainer(folder, **given, plugins=[AtomicCheckpointIO()])
     detector = cls(backbone="test_resnet", pretrained=False, input_size=32, scheduler=scheduler)
     made.fit(detector, datamodule=data)
     return made
