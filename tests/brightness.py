@@ -27,7 +27,7 @@ class Brightness(Detector):
         self.weight = nn.Parameter(torch.tensor(-1.0))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        feature = image.mean(dim=(2, 3))
+        feature = self.normalize(image).mean(dim=(2, 3))
         return {"logit": self.weight * (feature.mean(dim=1) + 0.25), "feature": feature}
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 SMALL = {
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2, "dropout": 0.3},
-    "Baseline": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "Classifier": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
 }
 #: Images of all ranks in a step; 36 images make 9 steps of an epoch.
 STEP, EPOCHS, STEPS = 4, 2, 18

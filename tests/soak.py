@@ -46,7 +46,7 @@ def main() -> dict[str, int]:
             save_image(place / "faces" / "fake" / f"{i:02d}.png", 100 + i, dark=True)
         whole: dict[tuple[str, int], tuple[object, float]] = {}
         while kills < asked.kills:
-            detector, ranks = rng.choice(("VitScl", "Baseline")), rng.choice((1, 1, 2))
+            detector, ranks = rng.choice(("VitScl", "Classifier")), rng.choice((1, 1, 2))
             if (detector, ranks) not in whole:
                 root, began = place / f"{detector}{ranks}", time.monotonic()
                 finish(begin(command(Setting(detector, 0, ranks), place / "faces", root), asked.fork))

@@ -46,11 +46,14 @@ TINY_LLAVA: dict[str, Any] = {
 #: The smallest version of each detector.
 SMALL: dict[str, dict[str, Any]] = {
     "AttentionXception": {"backbone": "test_resnet", "layer": "layer2", "pretrained": False, "input_size": 32},
-    "Baseline": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "Classifier": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "timm_args": {}},
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "PatchForensics": {"cut": "block1", "input_size": 32},
-    "Sida": {"language_config": TINY_LLAVA, "dim": 32, "train_tower": True, "longest_answer": 16},
+    "Sida": {
+        **{"language": None, "language_config": TINY_LLAVA, "mask": "light", "mask_config": None, "dtype": "float32"},
+        **{"dim": 32, "train_tower": True, "lora": None, "longest_answer": 16, "start": None, "whiten": 0},
+    },
     "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }
@@ -117,7 +120,10 @@ def trainer(folder: Path, **words: Any) -> pl.Trainer:
 
 
 def test_all_are_covered() -> None:
-    assert set(SMALL) == {n for n in detectors.__all__ if isinstance(getattr(detectors, n), type)} - {"Detector"}
+    assert set(SMALL) == {n for n in detectors.__all__ if isinstance(getattr(detectors, n), type)} - {
+        "Detector",
+        "Classifier",
+    }
 
 
 @every_detector
@@ -215,45 +221,16 @@ def test_two_ranks_train_resume_and_equal_one_in_evaluation(tmp_path: Path, face
         assert (rows["score"] - theirs["score"]).abs().max() < 0.1 * rows["score"].std(), name
 
 
-SHRINK = {
-    "AttentionXception": [
-        "--model.backbone=test_resnet",
-        "--model.layer=layer2",
-        "--model.pretrained=false",
-        "--model.input_size=32",
-    ],
-    "GradCam": ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"],
-    "PatchForensics": ["--model.cut=block1", "--model.input_size=32"],
-    "Baseline": [
-        "--model.backbone=test_resnet",
-        "--model.pretrained=false",
-        "--model.input_size=32",
-        "--model.timm_args={}",
-    ],
-    "FairDisentangle": [
-        "--model.backbone=test_resnet",
-        "--model.pretrained=false",
-        "--model.input_size=64",
-        "--model.dim=32",
-    ],
-    "Sida": [
-        "--model.language=null",
-        f"--model.language_config={json.dumps(TINY_LLAVA)}",
-        "--model.mask=light",
-        "--model.mask_config=null",
-        "--model.start=null",
-        "--model.whiten=0",
-        "--model.dtype=float32",
-        "--model.longest_answer=16",
-    ],
-    "Ucf": ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=64", "--model.dim=32"],
-    "VitScl": ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--model.rank=2"],
-}
+def shrunk(name: str) -> list[str]:
+    """Return the words that make a config of a class as small as ``SMALL`` has it."""
+    return [
+        f"--model.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in SMALL[name].items()
+    ]
 
 
 def of_class(yaml: str) -> str:
     """Return the class of a config's detector."""
-    return next(n for n in SHRINK if f"class_path: {n}\n" in Path(configs.find(yaml)).read_text())
+    return next(n for n in SMALL if f"class_path: {n}\n" in Path(configs.find(yaml)).read_text())
 
 
 def words_for(yaml: str, faces: Path) -> list[str]:
@@ -269,7 +246,7 @@ def test_every_class_runs_every_verb(
     words = words_for(yaml, faces)
     with monkeypatch.context() as patch:
         patch.setattr(TensorBoardInspect, "_draw", lambda *_: None)  # figures are drawn once, by the test
-        main(["fit", *words, *SHRINK[of_class(yaml)]])
+        main(["fit", *words, *shrunk(of_class(yaml))])
         cli = main(["validate", *words, "--ckpt_path=last"])
     assert 0 <= cli.model.results["val"]["same"]["auroc"] <= 1
     cli = main(["test", *words, "--ckpt_path=last"])
@@ -291,7 +268,7 @@ def test_every_class_runs_every_verb(
 
 @every_config
 def test_every_config_takes_a_step(yaml: str, faces: Path) -> None:
-    made = main(["fit", *words_for(yaml, faces), *SHRINK[of_class(yaml)], "--trainer.fast_dev_run=1"])
+    made = main(["fit", *words_for(yaml, faces), *shrunk(of_class(yaml)), "--trainer.fast_dev_run=1"])
     assert made.trainer.global_step == 1
     assert made.model.results["val"].keys() == {"same", "mean"}
 

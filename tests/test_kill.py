@@ -26,8 +26,8 @@ Pair = tuple[Setting, signal.Signals, int]
 PAIRS: list[Pair] = [
     (Setting("VitScl", 2, 2), signal.SIGKILL, 9),
     (Setting("VitScl", 0, 1), signal.SIGTERM, 4),
-    (Setting("Baseline", 0, 1), signal.SIGTERM, 14),
-    (Setting("Baseline", 2, 1), signal.SIGKILL, 12),
+    (Setting("Classifier", 0, 1), signal.SIGTERM, 14),
+    (Setting("Classifier", 2, 1), signal.SIGKILL, 12),
 ]
 Outcome = dict[str, Any]
 Outcomes = tuple[dict[Pair, Future[Outcome]], dict[Setting, Future[Outcome]]]

@@ -9,7 +9,7 @@ from dfl.__main__ import main
 from dfl.data.toy import make
 
 MODEL = [
-    *("--model", "Baseline", "--model.backbone", "test_resnet", "--model.pretrained", "false"),
+    *("--model", "Classifier", "--model.backbone", "test_resnet", "--model.pretrained", "false"),
     *("--model.input_size", "32", "--data.batch_size", "8", "--data.num_workers", "0", "--trainer.accelerator", "cpu"),
     *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
 ]

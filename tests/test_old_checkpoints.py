@@ -27,7 +27,17 @@ _RESNET: dict[str, Any] = {"backbone": "micro_resnet", "pretrained": False, "inp
 #: The arguments with which each was trained, none at its default where that can be.
 MICRO: dict[str, dict[str, Any]] = {
     "AttentionXception": _RESNET | {"layer": "layer2", "map_weight": 0.5},
-    "Baseline": _RESNET | {"scl_weight": 0.1, "scl_feature": "logits", "fair": "dag", "fair_alpha": 0.7},
+    "Baseline": _RESNET
+    | {
+        "criterion": {  # the files say scl_weight, fair and so on
+            "class_path": "SingleCenter",
+            "init_args": {
+                "weight": 0.1,
+                "feature": "logits",
+                "beside": {"class_path": "DagFdd", "init_args": {"alpha": 0.7}},
+            },
+        }
+    },
     "FairDisentangle": _RESNET | {"input_size": 64, "dim": 8, "fusion": "adain_block"},
     "GradCam": _RESNET | {"head": "fcn", "supervision": "label", "layer": "layer3"},
     "PatchForensics": {"cut": "relu2", "input_size": 32, "pooling": "pooled_avg"},
@@ -38,8 +48,8 @@ MICRO: dict[str, dict[str, Any]] = {
         "pretrained": False,
         "input_size": 32,
         "rank": 2,
-        "scl_weight": 0.2,
         "train_also": ["norm*"],
+        "criterion": {"class_path": "SingleCenter", "init_args": {"weight": 0.2}},
     },
 }
 #: What makes the run of ``vit_scl.yaml`` small.

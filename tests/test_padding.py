@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from dfl.data import DataModule, Table, Transform
 from dfl.detectors import PatchForensics
 from dfl.detectors.base import Detector
+from dfl.detectors.sida.losses import sida_bce, sida_dice
 from dfl.detectors.sida.sida import classes
 from dfl.evaluation.examples import Examples, outputs_of
 from dfl.evaluation.predictions import PredictionWriter
-from dfl.losses import sida_bce, sida_dice
 from dfl.metrics import inside
+from dfl.networks import Normalize
 
 SIZES = {"wide": (96, 72), "tall": (30, 120), "square": (64, 64), "small": (20, 15)}
 
@@ -55,7 +56,7 @@ class Bright(Detector):
         self.weight = nn.Parameter(torch.ones(()))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        maps = self.weight * image[:, 0] * 20
+        maps = self.weight * self.normalize(image)[:, 0] * 20
         return {"logit": maps.flatten(1).amax(1), "mask_logit": torch.where(maps == 0, 20.0, maps)}
 
     def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -94,12 +95,13 @@ def test_the_padding_is_zero_after_normalisation(table: Path) -> None:
     images = list(module.datasets("test")["same"])
     batch = {k: torch.stack([item[k] for item in images]) for k in ("image", "extent")}
     detector = PatchForensics("relu1")
-    detector.mean = (0.485, 0.456, 0.406)
-    plain, shown = detector.normalise(batch["image"]), inside(batch)
+    detector.normalize = Normalize((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
+    plain, shown = detector.normalize(batch["image"] / 255), inside(batch)
     assert shown is not None
     assert shown.flatten(1).sum(1).tolist() == batch["extent"].prod(1).tolist()
     seen = detector.on_after_batch_transfer(batch, 0)["image"]
-    assert torch.equal(seen, plain * shown[:, None])
+    torch.testing.assert_close(detector.normalize(seen), plain * shown[:, None])
+    assert detector.normalize(seen).where(shown[:, None], 0.0).equal(detector.normalize(seen))  # exactly 0 outside
     assert inside({"image": seen}) is None
     for item, one in zip(images, seen, strict=True):
         seen_alone: list[Tensor] = []

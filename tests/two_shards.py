@@ -1,4 +1,4 @@
-"""Run by training/test_sharded.py in two processes: small detectors, cut in two and under DDP."""
+"""Run by training/test_sharded.py in two processes: small detectors, sharded and under DDP."""
 
 import json
 import warnings
@@ -16,7 +16,8 @@ from dfl.detectors import Detector, Sida
 from dfl.training import AtomicCheckpointIO, FiniteLoss, KeyedRandomness
 from dfl.training.sharded import FullyShardStrategy
 
-warnings.filterwarnings("ignore", message=".*returned a view tensor")  # of SAM's small layers, which are cut here only
+# of SAM's small layers, which are sharded here only
+warnings.filterwarnings("ignore", message=".*returned a view tensor")
 
 
 def build(name: str, models: dict[str, Any]) -> Detector:
@@ -35,14 +36,14 @@ def data(name: str, models: dict[str, Any], faces: str, **words: Any) -> DataMod
 
 
 def work(rank: int, faces: str, out: Path, models: dict[str, Any], names: list[str]) -> None:
-    """Train each for four steps, under DDP, cut, and cut from the second step's checkpoint; test it cut."""
+    """Train each for two steps, under DDP, sharded, and sharded from the first step's checkpoint; test it sharded."""
 
     def fit(name: str, how: str, strategy: Any, start: str | None = None) -> Detector:
         each = 2 if name in models else 1  # sharpness-aware minimisation steps after every batch
-        keep = ModelCheckpoint(out / f"{name}-{how}", filename="{step}", every_n_train_steps=2, save_top_k=-1)
+        keep = ModelCheckpoint(out / f"{name}-{how}", filename="{step}", every_n_train_steps=1, save_top_k=-1)
         run = trainer(
-            out, devices=2, strategy=strategy, max_epochs=1, limit_train_batches=4 * each, gradient_clip_val=1.0,
-            accumulate_grad_batches=each, plugins=[AtomicCheckpointIO()],
+            out, devices=2, strategy=strategy, max_epochs=1, limit_train_batches=2 * each, limit_val_batches=1,
+            gradient_clip_val=1.0, accumulate_grad_batches=each, plugins=[AtomicCheckpointIO()],
             callbacks=[KeyedRandomness(), FiniteLoss(), keep], enable_checkpointing=True,
         )  # fmt: skip
         detector = build(name, models)
@@ -53,9 +54,9 @@ def work(rank: int, faces: str, out: Path, models: dict[str, Any], names: list[s
     for name in names:
         fit(name, "ddp", "ddp")
         whole = fit(name, "cut", FullyShardStrategy(smallest=0))
-        again = fit(name, "resumed", FullyShardStrategy(smallest=0), str(out / f"{name}-cut/step=2.ckpt"))
+        again = fit(name, "resumed", FullyShardStrategy(smallest=0), str(out / f"{name}-cut/step=1.ckpt"))
         run = trainer(out, devices=2, strategy=FullyShardStrategy(smallest=0))
-        tested, file = build(name, models), str(out / f"{name}-cut/step=4.ckpt")
+        tested, file = build(name, models), str(out / f"{name}-cut/step=2.ckpt")
         run.test(tested, data(name, models, faces), ckpt_path=file, verbose=False, weights_only=True)
         done[name] = {
             "slices": [sha256({n: bits(p.to_local()) for n, p in d.named_parameters()}) for d in (whole, again)],

@@ -163,7 +163,7 @@ def check_sources(sweep: Sweep) -> None:
         if key not in sources:
             sources[key] = built(spec, f"domain {name!r}")
             sources[key].prepare()
-        sources[key].load(split, encoded=True)
+        sources[key].load(split)
     for source in sources.values():
         source.release()
 

@@ -163,6 +163,12 @@ class CLI(LightningCLI):
             "--overwrite", type=bool, default=False, help="Let fit replace the run of this name, if there is one."
         )
         parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="Run (its best), RUN/last or file whose weights fit begins with, where name and shape match.",
+        )
+        parser.add_argument(
             "--output",
             type=str | None,
             default=None,
@@ -286,7 +292,7 @@ class CLI(LightningCLI):
         """Return the settings that a checkpoint keeps, as plain values."""
         whole = json.loads(self.parser.dump(self.config, format="json", skip_none=False, skip_validation=True))
         run = whole[self.subcommand]
-        kept = {key: run[key] for key in ("model", "data", "name", "seed_everything")}
+        kept = {key: run[key] for key in ("model", "data", "name", "init_from", "seed_everything")}
         # a config names the class as it likes, a checkpoint in one way: in both it is the same model
         kept["model"]["class_path"] = class_path(type(self.model))
         kept["trainer"] = {key: run["trainer"][key] for key in RUN_SETTINGS if key in run["trainer"]}
@@ -334,7 +340,7 @@ class CLI(LightningCLI):
         """Say where the report is."""
         folder = self.trainer.log_dir
         if folder and (Path(folder) / "report.html").is_file():
-            say(f"report: {Path(folder) / 'report.html'}")
+            say(f"report: {Path(folder) / 'report.html'} (curves, groups of people, the most wrong images)")
             say(f"curves: tensorboard --logdir {self.plan.root / 'lightning_logs'}")
 
 

@@ -15,9 +15,13 @@ from dfl.cli import checkpoints, config_files, configs
 from dfl.cli.checkpoints import Trained
 from dfl.cli.configs import mapping
 from dfl.data.decoding import escaped
+from dfl.detectors.renamed import NEW, OLD, renamed
 from dfl.errors import UserError
 from dfl.runs.checkpoint import previous
+from dfl.runs.find import resolve, stage
 
+#: How an option says that it has no value.
+NONE = (None, "null", "None")
 #: Flags that may stand without a value.
 ALONE = ("-h", "--help", "--print_config", "--overwrite")
 
@@ -37,6 +41,8 @@ class Plan:
     root: Path = Path()
     name: str = "run"
     trained: Trained | None = None
+    #: Checkpoint of an earlier stage that `fit` begins with.
+    init_from: Path | None = None
     #: Whether training goes on in the run's own folder.
     goes_on: bool = False
     #: Lines to print once, before the work starts.
@@ -83,12 +89,33 @@ def plan(words: list[str]) -> Plan:
                 raise UserError(f"{flag} is given twice, as {before!r} and as {value!r}; keep one")
             made.typed.append((flag, configs.find(value) if value and value.endswith(".yaml") else value))
     made.layers, made.mended = config_files.read(made.configs)
+    _rename_arguments(made)
     config_files.leave_sources_out(made.configs, made.layers, made.mended, made.value("--data"))
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in made.typed):
         return made
     made.root = Path(_word(made, "root") or ".").expanduser()
     _find_run(made)
+    if verb == "fit" and not (made.trained and made.trained.in_run):  # a run that goes on has begun with it
+        made.init_from = _find_stage(made)
     return made
+
+
+def _rename_arguments(made: Plan) -> None:
+    """Put today's names in place of old ones in the configs, and say so."""
+    for name, layer in zip(made.configs, made.layers, strict=True):
+        model = mapping(layer.get("model"))
+        if OLD.isdisjoint(mapping(model.get("init_args"))):
+            continue
+        layer["model"] = model | {"init_args": renamed(model["init_args"], model.get("class_path"))}
+        made.mended.add(name)
+        made.notes.append(
+            f"note: {name} has losses as older versions name them; now they are criterion: "
+            f"{json.dumps(layer['model']['init_args']['criterion'])}"
+        )
+    for flag, _ in made.typed:
+        old = flag.removeprefix("--model.").removeprefix("init_args.")
+        if old in OLD:
+            raise UserError(f"{flag} is now --model.criterion, with {'.'.join(('--model.criterion', NEW[old]))}")
 
 
 def arrange(made: Plan) -> list[str]:
@@ -100,7 +127,7 @@ def arrange(made: Plan) -> list[str]:
     if trained and not made.gives("data") and not made.paths and trained.run.get("data"):
         base["data"] = trained.run["data"]
     if trained and made.verb == "fit":
-        keys = ("trainer", "checkpoint", "last", "seed_everything")
+        keys = ("trainer", "checkpoint", "last", "init_from", "seed_everything")
         base |= {key: trained.run[key] for key in keys if key in trained.run}
         base["trainer"] = _without_given_callbacks(made, base.get("trainer") or {})
     words = [
@@ -197,7 +224,7 @@ def _find_run(made: Plan) -> None:
     word = _word(made, "ckpt_path")
     if made.verb == "predict" and not word and not _gives_weights(made, name):
         word = "best"
-    if word in (None, "null", "None"):
+    if word in NONE:
         if made.verb == "predict" and not made.gives("model"):
             raise UserError(
                 "predict needs a trained detector: --ckpt_path best, last or a file, or --model NAME and "
@@ -212,7 +239,7 @@ def _find_run(made: Plan) -> None:
         made.name, made.goes_on = name, True
         made.notes.append(f"no {last} yet: starting afresh")
         return
-    path = checkpoints.resolve(word, made.root, name)
+    path = resolve(word, made.root, name)
     trained = made.trained = checkpoints.read(path, made.root, _named_class(made))
     newest = not name and word in ("best", "last")
     made.name = name or (path.parent.name if trained.in_run else path.stem)
@@ -234,6 +261,16 @@ def _find_run(made: Plan) -> None:
             f"{path} holds all weights, so those of --model.weights {weights} would not be read: leave it out, or give "
             "--ckpt_path null to take it and not the checkpoint"
         )
+
+
+def _find_stage(made: Plan) -> Path | None:
+    """Return the checkpoint whose weights a new run begins with: of ``--init_from``, or a foreign ``--ckpt_path``."""
+    word, file = _word(made, "init_from"), made.trained.path if made.trained else None
+    if word in NONE:
+        return file
+    if file:
+        raise UserError(f"--init_from {word} and --ckpt_path {file} both give weights; keep one")
+    return stage(str(word), made.root)
 
 
 def _check_paths(made: Plan) -> None:

@@ -5,16 +5,26 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LambdaCallback, LearningRateMonitor, RichModelSummary, RichProgressBar
+from pytorch_lightning.callbacks import (
+    LambdaCallback,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+    RichProgressBar,
+)
 
 from dfl.cli.arguments import Plan
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
-from dfl.runs.init_from import StartFrom
+from dfl.runs.init_from import InitFrom
 from dfl.training import FiniteLoss, KeyedRandomness, Monitored, Preemption, SameRun
+from dfl.training.progress import ProgressLines
 from dfl.training.tensorboard import TensorBoardInspect
+from dfl.training.trainer import ParameterTable
 
 Callbacks = list[pl.Callback]
+#: Of these a trainer takes one: that of a config in place of ours.
+ONE = (ProgressBar, ModelSummary)
 
 
 def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.LightningModule], None]) -> Callbacks:
@@ -32,8 +42,8 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
         wanted += [run.checkpoint, run.last]  # idle outside fit, but Lightning puts in others where they lack
     if verb == "fit":
         wanted += [Monitored(plan.gives_a("mode")), SameRun(), KeyedRandomness(run.seed_everything), FiniteLoss()]
-        if plan.trained is not None and not plan.trained.in_run:
-            wanted.append(StartFrom(plan.trained.path))
+        if plan.init_from is not None:
+            wanted.append(InitFrom(plan.init_from, whole=plan.trained is not None))
         if trainer.enable_checkpointing is not False:
             wanted.append(Preemption(run.last))
         if trainer.logger is not False and not trainer.fast_dev_run:
@@ -41,19 +51,25 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
         if writes(trainer):
             wanted.append(LambdaCallback(on_train_start=begin))
         if trainer.enable_model_summary is not False:
-            wanted.append(RichModelSummary())
+            wanted.append(ParameterTable())
+        if trainer.log_every_n_steps is None:
+            wanted.append(LambdaCallback(setup=_log_often))
     if verb in ("fit", "test") and trainer.logger is not False and not trainer.fast_dev_run:
         wanted.append(TensorBoardInspect())
     if verb == "test":
         wanted.append(Report())
     if verb == "predict":
         wanted.append(PredictionWriter(run.output, run.maps, run.map_format))
-    # in a log file the plain bar, which writes lines, says more than one that redraws itself
-    if trainer.enable_progress_bar is not False and sys.stdout.isatty():
-        wanted.append(RichProgressBar())
-    own = trainer.callbacks or []
-    kinds = {type(callback) for callback in (own if isinstance(own, list) else [own])}
-    return [callback for callback in wanted if type(callback) not in kinds]
+    if trainer.enable_progress_bar is not False:  # a log file cannot be redrawn
+        wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
+    own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    kinds = {next((kind for kind in ONE if isinstance(callback, kind)), type(callback)) for callback in own}
+    return [callback for callback in wanted if not isinstance(callback, tuple(kinds))]
+
+
+def _log_often(trainer: Any, module: pl.LightningModule, stage: str) -> None:
+    """Log ten times an epoch, and every 50 steps of a long one: with 50 alone a short one would show no loss."""
+    trainer.log_every_n_steps = max(1, min(50, trainer.datamodule.train_steps() // 10))
 
 
 def writes(trainer: Any) -> bool:

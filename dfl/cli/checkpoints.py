@@ -1,4 +1,4 @@
-"""Runs by name, and what their checkpoints know of themselves.
+"""What a checkpoint says of itself, and the settings of its run.
 
 A run lives in ``<root>/checkpoints/<name>``. Its settings lie beside its checkpoints, in ``config.yaml``
 (`dfl.runs.settings`), so that ``--ckpt_path best`` needs no config. A checkpoint itself is data, wherever it lies: what
@@ -13,10 +13,10 @@ from typing import Any
 from dfl.data.transforms import Transform
 from dfl.detectors.base import class_path
 from dfl.detectors.loading import Contents, examine
-from dfl.errors import UserError, near
+from dfl.detectors.renamed import renamed
 from dfl.runs import settings
 from dfl.runs.archive import distrusted
-from dfl.runs.checkpoint import newest_whole, read_checkpoint
+from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.plain import Misfit, arguments, untrusted
 
 #: Settings of the trainer that belong to a run and not to the machine; a resumed run takes them up again.
@@ -67,47 +67,6 @@ class Trained:
         return f"{self.path} ({self.class_name}, epoch {self.epoch}, step {self.step})"
 
 
-def resolve(word: str, root: Path, name: str | None) -> Path:
-    """Return the file that ``--ckpt_path`` means.
-
-    Args:
-        word: ``best``, ``last`` or a file.
-        root: Folder that holds ``checkpoints``.
-        name: Name of the run; None takes the newest run that has such a checkpoint.
-
-    Raises:
-        UserError: If it is a URL, or no such file exists.
-    """
-    if "://" in word:
-        raise UserError(f"--ckpt_path takes a local file, not the URL {word}; download it first if you trust it")
-    runs = root / "checkpoints"
-    if word not in ("best", "last"):
-        path = Path(word).expanduser()
-        if path.is_dir():
-            raise UserError(f"--ckpt_path {word} is a folder; name the file in it, such as {path / 'best.ckpt'}")
-        if not path.is_file():
-            raise UserError(f"no checkpoint {word!r} in {Path.cwd()}" + _hint(word, runs))
-        return path
-    if name is None:
-        found = sorted(runs.glob(f"*/{word}.ckpt"), key=lambda path: path.stat().st_mtime)
-        found = found or sorted(runs.glob(f"*/{word}-previous.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise UserError(
-                f"no run in {runs.absolute()} has a {word}.ckpt; train one, or set --root to where runs are"
-            )
-        return newest_whole(found[-1].with_name(f"{word}.ckpt"))
-    path = newest_whole(runs / name / f"{word}.ckpt")
-    if not path.is_file():
-        raise UserError(f"no {word}.ckpt of the run {name!r} in {path.parent.absolute()}" + _hint(name, runs))
-    return path
-
-
-def _hint(word: str, runs: Path) -> str:
-    """Return what comes near among the names of runs."""
-    names = sorted({path.parent.name for path in runs.glob("*/*.ckpt")})
-    return near(word, names).replace("; there are", "; runs there:") if names else ""
-
-
 def read(path: Path, root: Path, typed: str | None = None) -> Trained:
     """Read what a checkpoint knows of itself; the weights stay on disk and nothing is executed.
 
@@ -129,7 +88,7 @@ def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | No
     folder = path.resolve().parent
     in_run = folder.parent == (root / "checkpoints").resolve()
     run = (settings.read(folder) if in_run else None) or {}
-    own = (run.get("model") or {}).get("init_args") or {}
+    own = renamed((run.get("model") or {}).get("init_args") or {}, contents.kind.__name__)
     found = Trained(
         path=path,
         contents=contents,

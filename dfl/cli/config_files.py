@@ -11,7 +11,7 @@ from dfl.errors import UserError, near
 #: Keys that the top level of a config may hold, next to the arguments of the trainer's method.
 KEYS = [
     *("model", "data", "trainer", "checkpoint", "last", "seed_everything"),
-    *("name", "root", "overwrite", "ckpt_path", "output", "maps", "map_format", "verbose", "include"),
+    *("name", "root", "overwrite", "ckpt_path", "init_from", "output", "maps", "map_format", "verbose", "include"),
 ]
 #: Arguments of the data module that say which images there are.
 SOURCES = {"train", "val", "test", "predict"}

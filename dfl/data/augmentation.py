@@ -15,7 +15,6 @@ from typing import Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the package index at import
 import albumentations as A
 import cv2
-import numpy as np
 
 from dfl.data import degradations
 from dfl.errors import UserError, near
@@ -87,8 +86,6 @@ class Chain:
     """scale and ratio of a random resized crop, which the caller does itself; None without one."""
     compose: A.Compose | None
     """The other steps; None where there are none."""
-    needs_numpy: bool
-    """Whether a step may draw from the NumPy generator; ours draw from Python's alone."""
     needs_margin: bool
     """Whether a step looks at neighbouring pixels or a grid, so that it matters where its image begins."""
 
@@ -109,27 +106,7 @@ def build(augment: str | list[dict[str, Any]]) -> Chain:
         _check_arguments(_CROP, crop, ["scale", "ratio"])
     built = [_built(name, arguments) for name, arguments in named]
     margin = any(not isinstance(step, A.HorizontalFlip | A.VerticalFlip) for step in built)
-    ours = all(type(step) in _DIRECT for step in built)
-    compose = (_Direct if ours else A.Compose)(built) if built else None
-    return Chain(crop, compose, needs_numpy=not ours, needs_margin=margin)
-
-
-class _Direct(A.Compose):
-    """Mirrors and our own steps, drawn and run as `Compose` does it, without its checks and the targets we never have.
-
-    What is left out took a tenth of the loader's time.
-    """
-
-    def __call__(self, *, image: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
-        self.py_random.random()  # whether Compose runs at all
-        for step in self.transforms:
-            if not step.should_apply():
-                continue
-            if type(step) is A.HorizontalFlip:  # isinstance asks their metaclass, in Python
-                image, mask = cv2.flip(image, 1), None if mask is None else cv2.flip(mask, 1)
-            else:
-                image = step.apply(image, **step.get_params())
-        return {"image": image} if mask is None else {"image": image, "mask": mask}
+    return Chain(crop, A.Compose(built) if built else None, margin)
 
 
 _CROP = "RandomResizedCrop"
@@ -150,7 +127,6 @@ _KINDS = {
     for word, kind in (vars(A) | vars(degradations)).items()
     if isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose) and word[0] != "_"
 }
-_DIRECT = {A.HorizontalFlip, *(kind for kind in _KINDS.values() if kind.__module__ == degradations.__name__)}
 # Those that resample by cv2.resize, whose plain nearest is up to a pixel off; a warp knows only that one, and is not.
 _RESIZING = {"CropAndPad", "LongestMaxSize", "RandomScale", "RandomSizedCrop", "Resize", "SmallestMaxSize"}
 
@@ -174,10 +150,10 @@ def _built(name: str, arguments: dict[str, Any]) -> Any:
         raise UserError(f"transform: {name}: {' '.join(str(error).split())}") from error
 
 
-def _check_arguments(name: str, arguments: dict[str, Any], known: list[str]) -> None:
+def _check_arguments(name: str, arguments: dict[str, Any], accepted: list[str]) -> None:
     for word in arguments:
-        if word not in known:
-            raise UserError(f"transform: {name} has no argument {word!r}{near(word, known)}")
+        if word not in accepted:
+            raise UserError(f"transform: {name} has no argument {word!r}{near(word, accepted)}")
 
 
 def _is_range(value: Any) -> bool:

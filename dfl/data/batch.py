@@ -15,9 +15,9 @@ from dfl.errors import UserError
 
 
 class Batch(TypedDict, total=False):
-    """N images and what is known of them."""
+    """N images and their labels, groups and texts."""
 
-    image: Tensor  # (N, 3, H, W) uint8 from the loader; the detector makes it float and normalises it on the device
+    image: Tensor  # (N, 3, H, W) uint8 from the loader; on the device it becomes float32 in [0, 1]
     label: Tensor  # (N,) long, 0 real, 1 fake, -1 unknown
     index: Tensor  # (N,) long, row in its data set; -1 marks padding, which metrics leave out
     path: list[str]

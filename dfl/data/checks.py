@@ -1,4 +1,4 @@
-"""What can be known of the tables of a run before its first batch: raised if it spoils the run, said otherwise."""
+"""Checks of a run's tables before its first batch: an error if the run would be worthless, a warning otherwise."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -31,19 +31,19 @@ def check(data: Any, splits: Sequence[str]) -> None:
             decodable(images.table["path"], f"{split}/{domain}")
     if not data.allow_overlap:
         if "train" in splits:
-            _held_against_training(data)
+            _check_overlap(data)
         elif "test" in splits:  # the training data need not be here; without splits they are the same
             for source in (s for s in data.train_sources if getattr(s, "fractions", 1) is None):
                 if source in data.sources["test"].values():
                     trained = source.load("train")["path"]
                     for domain, images in data.sets["test"].items():
                         same_paths(f"test/{domain}", trained, images.table["path"])
-    if "predict" not in splits:  # who writes the scores says it beside them
+    if "predict" not in splits:  # prediction says it beside its scores
         say_left_out(s for split in splits for s in data.sources_of(split))
 
 
-def _held_against_training(data: Any) -> None:
-    """Look for what is trained on in what is validated on, and in the test images of its own source, which are here."""
+def _check_overlap(data: Any) -> None:
+    """Look for training images among the validation images, and among the test images of the training sources."""
     trained = data.sets["train"]["train"].table["path"]
     others = {f"val/{domain}": images.table["path"] for domain, images in data.sets["val"].items()}
     for name, paths in others.items():
@@ -54,9 +54,9 @@ def _held_against_training(data: Any) -> None:
             try:
                 table = source.load("test")
                 same_paths(domain, trained, table["path"])
-            except UserError:  # testing will say that there is no such split, or that it is trained on
+            except UserError:  # `test` will say that there is no such split, or that it is trained on
                 continue
-            data.videos.hold(f"test/{domain}", source, table)
+            data.videos.check(f"test/{domain}", source, table)
             others[f"test/{domain}"] = table["path"]
     same_content(trained, others)
 
@@ -78,7 +78,7 @@ def learnable(rows: Rows) -> None:
 
 
 def decodable(paths: pa.ChunkedArray, name: str) -> None:
-    """Raise if images are HEIC by name and no package reads it; if one does, nothing is asked of the paths.
+    """Raise if images are HEIC by name and the package that reads it is not installed.
 
     Raises:
         UserError: Naming the package.
@@ -91,7 +91,7 @@ def decodable(paths: pa.ChunkedArray, name: str) -> None:
 
 
 def say_left_out(sources: Iterable[Source]) -> None:
-    """Warn once of the files that some sources met and did not take."""
+    """Warn once of the files that sources left out."""
     whole = LeftOut()
     for source in sources:
         whole.update(source.left_out)

@@ -1,7 +1,7 @@
-"""Files that hold many images: Parquet, Arrow, LMDB, videos. What they share: opened late, kept open, once per process.
+"""Files that hold many images: Parquet, Arrow, LMDB, videos; opened late, once per process, and left open.
 
 A handle that was opened before a fork must not be used after it (LMDB crashes), so all are closed before a process
-forks loader workers; each opens its own. Few are kept: a thousand shards would use up the file descriptors.
+forks loader workers; each opens its own. Few stay open: a thousand shards would use up the file descriptors.
 """
 
 import os
@@ -18,8 +18,8 @@ from lightning_utilities.core.imports import RequirementCache
 from dfl.data.decoding import DecodeError, check_regular
 from dfl.errors import UserError
 
-KEPT = 16  # open files of one process
-MAPPED = 200  # Arrow files of one process: they cost little to keep, and half a millisecond to open
+MAX_OPEN = 16  # open files of one process
+MAX_MAPPED = 200  # Arrow files of one process: they cost little to keep, and half a millisecond to open
 BATCH = 16  # rows of a Parquet row group that are in memory at once
 _HAS_LMDB = RequirementCache("lmdb>=1.4")
 _HAS_AV = RequirementCache("av>=14")
@@ -53,7 +53,7 @@ def parquet_cell(file: str, column: str, row: int) -> bytes:
     try:
         return _handle(file, column, _Cursor)[row]
     except (OSError, pa.ArrowException, KeyError, IndexError, StopIteration) as e:
-        raise DecodeError(f"{file}#column={column}&row={row}", _said(e)) from e
+        raise DecodeError(f"{file}#column={column}&row={row}", _reason(e)) from e
 
 
 def arrow_cell(file: str, column: str, row: int) -> bytes:
@@ -66,12 +66,12 @@ def arrow_cell(file: str, column: str, row: int) -> bytes:
         DecodeError: If the file, the column or the row is not there.
     """
     try:
-        return _handle(file, "arrow", _Mapped, _mapped, MAPPED).cell(column, row)
+        return _handle(file, "arrow", _Mapped, _mapped, MAX_MAPPED).cell(column, row)
     except (OSError, pa.ArrowException, KeyError, IndexError) as e:
-        raise DecodeError(f"{file}#column={column}&row={row}", _said(e)) from e
+        raise DecodeError(f"{file}#column={column}&row={row}", _reason(e)) from e
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return (str(error).strip("'\"") or "the file holds less than it says").splitlines()[0]
 
 
@@ -82,7 +82,7 @@ def lmdb_entry(file: str, key: str) -> bytes:
         DecodeError: If the LMDB or the key is not there.
     """
     with lmdb_entries(file) as entries:
-        import lmdb  # there, or `lmdb_entries` had said so
+        import lmdb  # `lmdb_entries` has checked that it is there
 
         try:
             value = entries.get(key.encode())
@@ -257,7 +257,7 @@ def _handle(
     kind: str,
     make: Callable[[str, str], T],
     shelf: OrderedDict[tuple[str, str], Any] = _handles,
-    kept: int = KEPT,
+    most: int = MAX_OPEN,
 ) -> T:
     key = (file, kind)
     if key not in shelf:
@@ -265,7 +265,7 @@ def _handle(
             check_regular(file)
         shelf[key] = make(file, kind)
     shelf.move_to_end(key)
-    while len(shelf) > kept:
+    while len(shelf) > most:
         shelf.popitem(last=False)
-    found: T = shelf[key]
-    return found
+    handle: T = shelf[key]
+    return handle

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -55,7 +56,7 @@ class DataModule(pl.LightningDataModule):
         generators_per_batch: With ``generators``, how many of them are in a batch of all devices.
         on_bad: What to do with an unreadable image. ``substitute`` draws another one of the same class in
             training, and skips in evaluation.
-        max_bad: Largest share of unreadable images in a domain that is put up with.
+        max_bad: Largest share of unreadable images in a domain; more end the run.
         max_pixels: Images with more pixels are refused before they are decoded.
         allow_overlap: Let images that are trained on be evaluated on too.
         seed: Seed of order and augmentation; by default that of the run (``seed_everything``).
@@ -97,14 +98,14 @@ class DataModule(pl.LightningDataModule):
                     f"domain name {domain!r} must not hold '.' or '/': they separate names in logs and flags"
                 )
         self.transform = transform or Transform()
-        least = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
-        for name, value in (
-            ("batch_size", batch_size),
-            ("eval_batch_size", eval_batch_size),
-            ("num_workers", num_workers),
-        ):
-            if value is not None and value < least[name]:
-                raise UserError(f"data.{name} is {value}: it must be at least {least[name]}")
+        numbers = {
+            "batch_size": (batch_size, 1),
+            "eval_batch_size": (eval_batch_size, 1),
+            "num_workers": (num_workers, 0),
+        }
+        for name, (value, least) in numbers.items():
+            if value is not None and value < least:
+                raise UserError(f"data.{name} is {value}: it must be at least {least}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
         self.max_pixels, self.allow_overlap, self.size = max_pixels, allow_overlap, size
@@ -130,6 +131,33 @@ class DataModule(pl.LightningDataModule):
         check(self, STAGES[stage])
         for source in self._all_sources():
             source.release()
+        if stage == "fit" and self.trainer is not None:
+            observe = getattr(self.trainer.lightning_module, "observe", None)
+            if observe is not None:
+                observe(self.sample, self.counts)
+
+    def sample(self, n: int) -> torch.Tensor:
+        """Return n training images, evenly spread over the table: (n, 3, S, S) float32 in [0, 1]."""
+        data = self.sets["train"]["train"]
+        rows = np.linspace(0, len(data) - 1, min(n, len(data))).astype(int)
+        return torch.stack([data[int(row)]["image"] for row in rows]).float().div_(255)
+
+    def counts(self, column: str, label: int | None = None) -> dict[int, int]:
+        """Return how many training images there are of each id.
+
+        Args:
+            column: Of names, such as ``group``, with ids of ``vocab`` and -1 for no name;
+                or ``mask``: 1 with one, 0 without.
+            label: Count real (0) or fake (1) images alone.
+        """
+        data = self.sets["train"]["train"]
+        rows = data.table if label is None else data.table.filter(pc.equal(data.table["label"], label))
+        if column == "mask":
+            whole = pc.match_substring(rows["mask_rule"].cast("string"), "all")
+            count = int(pc.sum(pc.or_(pc.not_equal(rows["mask"], ""), whole)).as_py() or 0)
+            return {0: len(rows) - count, 1: count}
+        counted = rows[column].value_counts().to_pylist()
+        return {self.vocab[column].get(row["values"], -1): row["counts"] for row in counted}
 
     def datasets(self, split: str) -> Mapping[str, ImageDataset]:
         """Return the data sets of ``train``, ``val``, ``test`` or ``predict`` by domain name.
@@ -189,25 +217,23 @@ class DataModule(pl.LightningDataModule):
         return self._eval_loaders("predict")
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Take the unreadable images out of a batch and book them; too many end the run.
+        """Take the unreadable images out of a batch and record them; too many end the run.
 
         Raises:
             UserError: If more than ``max_bad`` of a domain's images cannot be read.
         """
         split, bad = self._running_split(), batch.pop("bad", [])
         assert self.trainer is not None
-        self._unread.book(self.trainer, split, self.sets[split], self.domains(split)[dataloader_idx], bad)
+        self._unread.record(self.trainer, split, self.sets[split], self.domains(split)[dataloader_idx], bad)
         return batch
 
     def settle(self, split: str) -> None:
-        """Hold the unreadable images of a split against the cap, at its end, over all ranks."""
+        """Compare the unreadable images of a split with ``max_bad`` at its end, over all ranks."""
         assert self.trainer is not None
-        self._unread.settle(self.trainer, split, self.sets[split])
+        self._unread.check(self.trainer, split, self.sets[split])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the vocabulary, so that ids mean the same names in every later run, the images found bad, and how
-        images are brought to the detector.
-        """
+        """Return the vocabulary, so that ids mean the same names later, the unreadable images, and the transform."""
         transform = {k: v for k, v in self.transform.spec().items() if k not in Transform.TRAINING}
         bad = {split: {d: data.bad for d, data in domains.items()} for split, domains in self.sets.items()}
         return {"vocab": self.vocab, "bad": bad, "transform": transform}
@@ -223,9 +249,9 @@ class DataModule(pl.LightningDataModule):
                 data.encode(vocab)
         for split, domains in state_dict.get("bad", {}).items():
             for domain, bad in domains.items():
-                if bad and (found := self.sets.get(split, {}).get(domain)):
-                    here = shared_paths(found.table["path"], pa.chunked_array([list(bad)], pa.string()))
-                    found.bad.update({path: bad[path] for path in bad if path in here})
+                if bad and (images := self.sets.get(split, {}).get(domain)):
+                    here = shared_paths(images.table["path"], pa.chunked_array([list(bad)], pa.string()))
+                    images.bad.update({path: bad[path] for path in bad if path in here})
 
     def sources_of(self, split: str) -> list[Source]:
         """Return the sources of a split."""
@@ -238,18 +264,17 @@ class DataModule(pl.LightningDataModule):
         if split == "train":
             if not self.train_sources:
                 raise UserError("nothing to train on: set data.train to a source")
-            alone = len(self.train_sources) == 1  # tables of one type only can be put together
-            tables = [with_defaults(one.load("train", encoded=alone), f"train, {one!r}") for one in self.train_sources]
+            tables = [with_defaults(one.load("train"), f"train, {one!r}") for one in self.train_sources]
             for source, table in zip(self.train_sources, tables, strict=True):
-                self.videos.note(source, table)
+                self.videos.add(source, table)
             return {"train": pa.concat_tables(tables)}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         side = "test" if split == "predict" else split
-        found = {domain: source.load(side, encoded=True) for domain, source in self.sources[split].items()}
-        for domain, table in found.items() if split == "val" and not self.allow_overlap else ():
-            self.videos.hold(f"val/{domain}", self.sources["val"][domain], table)
-        return {name: with_defaults(table, f"{split}/{name}", split != "predict") for name, table in found.items()}
+        tables_of = {domain: source.load(side) for domain, source in self.sources[split].items()}
+        for domain, table in tables_of.items() if split == "val" and not self.allow_overlap else ():
+            self.videos.check(f"val/{domain}", self.sources["val"][domain], table)
+        return {name: with_defaults(table, f"{split}/{name}", split != "predict") for name, table in tables_of.items()}
 
     def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -269,7 +294,7 @@ class DataModule(pl.LightningDataModule):
             collate_fn=collate,
             worker_init_fn=_outlive_signals,
             pin_memory=torch.cuda.is_available(),
-            # many evaluation domains would each hold their workers to the end
+            # with many evaluation domains, all their workers would live to the end
             persistent_workers=keep_workers and self.num_workers > 0,
             prefetch_factor=4 if self.num_workers else None,
         )

@@ -1,4 +1,4 @@
-"""Rows of a source as samples: decode, transform, and say what is known of the image."""
+"""Rows of a source as samples: decode, transform, and add labels, groups and texts."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -60,7 +60,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         self.rows = table if isinstance(table, Rows) else Rows.of(table)
         self.view, self.size, self.training = view, size, training
         self.on_bad, self.seed, self.max_pixels, self.class_weight = on_bad, seed, max_pixels, class_weight
-        self._no_mask = torch.zeros(()).expand(size, size)  # stands for one everywhere, and takes no time to make
+        self._no_mask = torch.zeros(()).expand(size, size)  # zeros by broadcasting, so no time to make
         self.encode(vocab)
         #: Path and reason of each image that could not be read so far; filled by the DataModule.
         self.bad: dict[str, str] = {}
@@ -70,7 +70,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     @property
     def table(self) -> pa.Table:
-        """Everything known of the images, memory-mapped."""
+        """All columns of the rows, memory-mapped."""
         return self.rows.table
 
     @property
@@ -140,8 +140,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
                 except DecodeError as e:
                     bad.append((self.path(int(other)), e.reason))
         black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-        known = self._known(row, -1) | self._extent(self.size, self.size)
-        return Unreadable(known | {"image": black, "mask": black[0].float(), "has_mask": False, "bad": bad})
+        facts = self._facts(row, -1) | self._extent(self.size, self.size)
+        return Unreadable(facts | {"image": black, "mask": black[0].float(), "has_mask": False, "bad": bad})
 
     def path(self, row: int) -> str:
         """Return the path of a row."""
@@ -154,15 +154,15 @@ class ImageDataset(Dataset[dict[str, Any]]):
         pixels, area = self.view(image, mask, (self.seed, epoch, row), out)
         empty = self._no_mask if area is None else area
         # a real image has a mask without a file: nothing in it is manipulated
-        known = {"image": pixels, "mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}
-        return self._known(row, index) | known | self._extent(*image.shape[:2])
+        pixels_and_mask = {"image": pixels, "mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}
+        return self._facts(row, index) | pixels_and_mask | self._extent(*image.shape[:2])
 
     def _extent(self, height: int, width: int) -> dict[str, Tensor]:
         """Return the key ``extent`` of an image of so many pixels, where the view pads."""
         extent = self.view.extent(height, width) if hasattr(self.view, "extent") else None
         return {} if extent is None else {"extent": torch.tensor(extent)}
 
-    def _known(self, row: int, index: int) -> dict[str, Any]:
+    def _facts(self, row: int, index: int) -> dict[str, Any]:
         label = int(self.label[row])
         return {
             "label": label,

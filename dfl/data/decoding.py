@@ -3,12 +3,12 @@
 Decoders disagree. They rotate by EXIF or do not, saturate 16-bit gray or scale it, and mix CMYK in different ways. A
 detector that is trained through one decoder and tested through another sees another image. So every image of this
 project passes `read_image`, and Pillow's pixels are the truth. A plain JPEG (8 bit, gray or three components, usual
-chroma sampling, upright) takes a faster decoder that gives the same pixels bit for bit, and an uncompressed PPM (frames
-of videos, packed sets) is copied as it lies; everything else takes Pillow.
+chroma sampling, upright) or PNG (8-bit RGB) takes a faster decoder that gives the same pixels bit for bit, and an
+uncompressed PPM (frames of videos, packed sets) is copied as it lies; everything else takes Pillow.
 
 The rules, where decoders differ: EXIF orientation is applied; 16-bit gray is scaled by the bits that the file says it
 has (BitsPerSample or MaxSampleValue of TIFF, sBIT of PNG, maxval of PGM), else by those of its set
-(`depths.py`); 16-bit colour keeps its high byte; alpha is dropped or laid on white; an animation gives its first frame;
+(`depths.py`); 16-bit colour keeps its high byte; alpha is dropped; an animation gives its first frame;
 colour profiles are not applied; float and 32-bit pixels are refused, because their range is not known. A file whose
 header asks for too many pixels is refused before any pixel is decoded. Truncated files are errors, never half an image.
 """
@@ -19,9 +19,11 @@ import re
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import BinaryIO, TypeVar
 
+import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError, features
@@ -29,6 +31,7 @@ from PIL import Image, UnidentifiedImageError, features
 from dfl.data.formats import FORMATS, START, kind_of
 from dfl.data.heif import open_heif
 from dfl.data.jpeg_header import plain_jpeg
+from dfl.data.png_header import plain_png
 
 PILLOWS = tuple(name for name in FORMATS if name != "HEIF")
 """What Pillow may open by itself. EPS is absent on purpose: it would start another program."""
@@ -69,19 +72,12 @@ class DecodeError(Exception):
         return f"{self.path}: {self.reason}" if self.reason else self.path
 
 
-def read_image(
-    source: str | Path | bytes,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    alpha: Literal["drop", "white"] = "drop",
-    bits: int = -1,
-) -> np.ndarray:
-    """Decode an image to RGB.
+def read_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, bits: int = -1) -> np.ndarray:
+    """Decode an image to RGB; alpha is dropped, the stored colours are shown.
 
     Args:
         source: a file, or the bytes of one.
         max_pixels: refuse an image with more pixels. Pillow's own ceiling of about 179 million stays in force.
-        alpha: `drop` shows the stored colours whatever their alpha; `white` lays the image on white.
         bits: How many bits a 16-bit gray image holds that does not say so itself; -1 for 16.
 
     Returns:
@@ -91,7 +87,7 @@ def read_image(
         DecodeError: the file is missing, empty, no image, truncated, too large, or of a kind that has no clear RGB.
     """
     name, data = _load(source, max_pixels)
-    return _decode(name, data, max_pixels, alpha, bits)
+    return _decode(name, data, max_pixels, bits)
 
 
 def scaled(values: np.ndarray, white: int) -> np.ndarray:
@@ -128,7 +124,7 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
         return _upright_size(image)
 
 
-def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"], bits: int) -> np.ndarray:
+def _decode(name: str, data: bytes, max_pixels: int, bits: int) -> np.ndarray:
     size = plain_jpeg(data)
     if size is not None:
         _check_cost(name, data, size, max_pixels)
@@ -136,29 +132,37 @@ def _decode(name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "whi
             return simplejpeg.decode_jpeg(data, "RGB")
         except ValueError:
             pass  # damaged: Pillow decides, so that there is one verdict
+    size = plain_png(data)
+    if size is not None:
+        _check_cost(name, data, size, max_pixels)
+        with suppress(cv2.error):  # as above
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            if pixels is not None:
+                return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     head = _PPM.match(data)
     if head is not None:
         width, height = int(head[1]), int(head[2])
         if width and height and len(data) - head.end() == 3 * width * height:
             _check_cost(name, data, (width, height), max_pixels)
             return np.frombuffer(data, np.uint8, offset=head.end()).reshape(height, width, 3).copy()
-    return _decode_with_pillow(name, data, max_pixels, alpha, bits)
+    return _decode_with_pillow(name, data, max_pixels, bits)
 
 
-def _decode_with_pillow(
-    name: str, data: bytes, max_pixels: int, alpha: Literal["drop", "white"], bits: int = -1
-) -> np.ndarray:
+def _decode_with_pillow(name: str, data: bytes, max_pixels: int, bits: int = -1) -> np.ndarray:
     def rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
         check_range(name, image, str(image.format))
         declared = white_of(image, data) if image.mode.startswith("I") else 255
         white = declared or (1 << (bits if bits > 0 else 16)) - 1
-        return _rgb(image if turn is None else image.transpose(turn), alpha, white)
+        upright = image if turn is None else image.transpose(turn)
+        if image.mode.startswith("I"):
+            return np.repeat(scaled(np.asarray(upright), white)[..., None], 3, axis=2)
+        return np.array(upright.convert("RGB"))
 
     return with_pillow(name, data, max_pixels, rgb)
 
 
 def with_pillow(name: str, data: bytes, max_pixels: int, make: Callable[[Image.Image, Image.Transpose | None], T]) -> T:
-    """Return what is made of an image that is loaded, and of how it is to be turned."""
+    """Load an image with Pillow and return ``make`` of it and of how it is to be turned."""
     with open_header(name, io.BytesIO(data)) as image:
         _check_cost(name, data, image.size, max_pixels)
         try:
@@ -171,15 +175,6 @@ def with_pillow(name: str, data: bytes, max_pixels: int, make: Callable[[Image.I
             raise
         except Exception as error:  # a damaged file makes Pillow raise nearly anything: OSError, SyntaxError, struct...
             raise DecodeError(name, f"damaged or cut off ({error or type(error).__name__})") from error
-
-
-def _rgb(image: Image.Image, alpha: Literal["drop", "white"], white: int) -> np.ndarray:
-    if image.mode.startswith("I"):
-        return np.repeat(scaled(np.asarray(image), white)[..., None], 3, axis=2)
-    if alpha == "white" and image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image.convert("RGB"))
 
 
 def check_range(name: str, image: Image.Image, kind: str) -> None:
@@ -257,14 +252,14 @@ _ESCAPED = re.compile(r"%[89A-F][0-9A-F]")
 
 def escaped(name: str) -> str:
     """Return a file's name as text that a table can hold: bytes that are not UTF-8 as %FF, which `on_disk` undoes."""
-    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
 
 
 def on_disk(name: str) -> str:
-    """Return the name that `escaped` was given, unless there is a file of the escaped name."""
+    """Undo `escaped`, unless there is a file of the escaped name."""
     if not _ESCAPED.search(name) or os.path.lexists(name):
         return name
-    return _ESCAPED.sub(lambda found: chr(0xDC00 + int(found[0][1:], 16)), name)
+    return _ESCAPED.sub(lambda match: chr(0xDC00 + int(match[0][1:], 16)), name)
 
 
 def check_regular(name: str) -> None:
@@ -279,13 +274,13 @@ def _failed(name: str, error: Exception) -> DecodeError:
     return DecodeError(name, getattr(error, "strerror", None) or str(error))
 
 
-def _check_file(name: str, found: os.stat_result, limit: int | None = None) -> int:
+def _check_file(name: str, info: os.stat_result, limit: int | None = None) -> int:
     """Return the bytes of a regular file."""
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(info.st_mode):
         raise DecodeError(name, "not a regular file")
-    if limit is not None and found.st_size > limit:
-        raise DecodeError(name, f"the file has {found.st_size} bytes, more than the {limit} any allowed image can have")
-    return found.st_size
+    if limit is not None and info.st_size > limit:
+        raise DecodeError(name, f"the file has {info.st_size} bytes, more than the {limit} any allowed image can have")
+    return info.st_size
 
 
 def _check_cost(name: str, data: bytes, size: tuple[int, int], max_pixels: int) -> None:
@@ -326,8 +321,8 @@ def open_header(name: str, file: BinaryIO) -> Image.Image:
             raise DecodeError(name, f"{kind}, which this Pillow was built without: pip install -U pillow") from error
         if not start:
             raise DecodeError(name, "the file is empty") from error
-        known = f"it starts with {start[:12]!r}, known are {', '.join(FORMATS)}"
-        raise DecodeError(name, f"no known image or a damaged header; {known}") from error
+        start_and_kinds = f"it starts with {start[:12]!r}, known are {', '.join(FORMATS)}"
+        raise DecodeError(name, f"no known image or a damaged header; {start_and_kinds}") from error
     except Exception as error:  # as in _decode_with_pillow
         raise DecodeError(name, f"damaged header ({error or type(error).__name__})") from error
 

@@ -6,7 +6,7 @@ generators of their chain alone. Their names may stand in an `augment` list besi
 * `SciPyBlur`: Gaussian blur by sigma (Wang et al. 2020, "CNN-generated images are surprisingly easy to spot");
 * `OpenCvBlur`: Gaussian blur by kernel size, sigma follows (albumentations 1, so DeepfakeBench);
 * `Jpeg`, `WebP`: a round trip through the codec, colours in the right order;
-* `Rescale`: shrunk and brought back;
+* `Rescale`: shrunk and enlarged again;
 * `PcaLighting`: colour noise along the image's own principal components (Krizhevsky et al. 2012);
 * `GaussianNoise`: drawn as a hash of seed and position.
 """
@@ -170,7 +170,7 @@ class WebP(Jpeg):
 
 
 class Rescale(_Degradation):
-    """Shrink by area averaging, which does not alias, and bring back to the old size; geometry and mask stay.
+    """Shrink by area averaging, which does not alias, and enlarge to the old size; geometry and mask stay.
 
     Args:
         scale_range: size of the small image as a share of the old one, in (0, 1], uniform; the same for both sides.

@@ -1,7 +1,7 @@
 """How many bits 16-bit gray images hold whose files do not say so: microscopes, cameras and scanners store 10 or 12.
 
 Divided by 65535 they come out black. One file does not tell 12 bits from a dark picture of 16; the set does. So a few
-images of a set are looked at together, what follows is said once, and a column ``bits`` of a table overrules it.
+images of a set are looked at together, one warning says what follows, and a column ``bits`` of a table overrules it.
 """
 
 import io
@@ -40,7 +40,7 @@ def largest_value(image: str) -> int:
 
 def with_bits(table: pa.Table, where: str) -> pa.Table:
     """Return a table of rows with ``bits`` where its images need them; ``where`` names the set."""
-    if not len(table) or pc.max(table["bits"]).as_py() > 0:  # known already
+    if not len(table) or pc.max(table["bits"]).as_py() > 0:  # the source says it
         return table
     paths = [table["path"][int(row)].as_py() for row in sample(np.arange(len(table)))]
     files = [path for path in paths if PurePath(split(path)[0]).suffix.lower() in SUFFIXES]

@@ -1,4 +1,4 @@
-"""How long an epoch is, and in which order its rows come: what a data module is told in words, as a `sampler` order."""
+"""How long an epoch is and in which order its rows come: from the arguments of `DataModule` to a `sampler` order."""
 
 from dataclasses import dataclass
 from typing import Literal

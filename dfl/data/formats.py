@@ -1,4 +1,4 @@
-"""Which files are images, in one table; and what is said of those that were not taken.
+"""Which files are images, in one table; and the warning about those that were left out.
 
 A file is an image by its suffix, whatever its case. A file without a suffix (a download, a cache) is one if its first
 bytes are those of a format of the table. HEIC counts as an image whether or not the package that reads it is installed,
@@ -141,13 +141,13 @@ def taken(folder: str, names: Iterable[str], suffixes: Collection[str] = IMAGE_S
         names: Names of files; those that begin with a dot are passed over.
         suffixes: Suffixes to take.
     """
-    seen = [name for name in names if not name.startswith(".")]
-    kept = [name for name in seen if os.path.splitext(name)[1].lower() in suffixes]
-    if len(kept) == len(seen):
-        return kept
-    kept = [name for name in seen if is_image(os.path.join(folder, name), suffixes)]
-    leave_out(folder, set(seen).difference(kept))
-    return kept
+    visible = [name for name in names if not name.startswith(".")]
+    images = [name for name in visible if os.path.splitext(name)[1].lower() in suffixes]
+    if len(images) == len(visible):
+        return images
+    images = [name for name in visible if is_image(os.path.join(folder, name), suffixes)]
+    leave_out(folder, set(visible).difference(images))
+    return images
 
 
 def advice_on(file: str) -> str:

@@ -2,7 +2,7 @@
 
 Frames of one video are nearly the same picture. On both sides of a split they are a test on what was learned by heart.
 Where a set has no column for it, two habits tell: a folder for each video, and names that are numbered by frame. Both
-can be wrong (a folder for each generator), so what follows from them is said, and can be turned off.
+can be wrong (a folder for each generator), so a warning says what follows from them, and they can be turned off.
 """
 
 import os
@@ -69,11 +69,11 @@ def videos_of_classes(names: Sequence[str], tops: Sequence[str], by: Telling | N
     places: dict[str, list[int]] = {}
     for i, top in enumerate(tops):
         places.setdefault(top, []).append(i)
-    found = [""] * len(names)
+    result = [""] * len(names)
     for top, rows in places.items():
         for i, video in zip(rows, videos([names[i] for i in rows], by), strict=True):
-            found[i] = f"{top}/{video}" if video else ""
-    return found
+            result[i] = f"{top}/{video}" if video else ""
+    return result
 
 
 def by_paths(table: pa.Table) -> list[str]:

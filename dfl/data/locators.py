@@ -19,6 +19,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -26,7 +27,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.decoding import FILE_LIMIT, MAX_PIXELS, DecodeError, on_disk, read_file, read_image
-from dfl.data.text_columns import prefixed
 
 _N = r"\d{1,18}"
 _PLACE = rf"(?:column=[^&#]+&)?row={_N}|row={_N}&column=[^&#]+|key=[^&#]+|frame={_N}|at={_N}/{_N}"
@@ -42,68 +42,53 @@ def locate(file: str | Path, **inside: object) -> str:
 
 def split(locator: str) -> tuple[str, dict[str, str]]:
     """Return the file of a locator and the words that say where in it."""
-    found = _INSIDE.search(locator)
-    if found is None:
+    match = _INSIDE.search(locator)
+    if match is None:
         return locator, {}
-    words = dict(word.split("=", 1) for word in found[1].split("&"))
-    return locator[: found.start()], {name: unquote(value) for name, value in words.items()}
+    words = dict(word.split("=", 1) for word in match[1].split("&"))
+    return locator[: match.start()], {name: unquote(value) for name, value in words.items()}
 
 
 def below(root: Path, locator: str) -> str:
     """Return a relative locator as one below a folder; what is absolute, or no file at all, stays as it is."""
-    return locator if locator.startswith("polygon:") else str(root / locator)
+    return locator if not locator or locator.startswith("polygon:") else str(root / locator)
 
 
-def all_below(root: Path, locators: pa.Array) -> pa.Array:
+def all_below(root: Path, locators: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return ``below`` of each of many locators."""
-    if not len(locators):
-        return locators
-    slow = odd(locators) if os.sep == "/" else np.ones(len(locators), bool)
-    stay = pc.or_(pc.starts_with(locators, "/"), pc.starts_with(locators, "polygon:"))
-    if pc.all(stay).as_py() and not slow.any():
-        return locators
+    stay = pc.or_(pc.starts_with(locators, "/"), pc.or_(pc.starts_with(locators, "polygon:"), pc.equal(locators, "")))
     folder = "" if str(root) == "." else f"{str(root).rstrip('/')}/"
-    joined = prefixed(locators, folder)
-    if pc.any(stay).as_py():
-        joined = pc.if_else(stay, locators, joined)
-    return replaced(joined, slow, lambda text: below(root, text), locators)
+    joined = pc.binary_join_element_wise(folder, locators, "")
+    joined = pc.if_else(stay, locators, joined) if pc.any(stay).as_py() else joined
+    return replaced(joined, odd(locators), lambda text: below(root, text), locators)
 
 
-def replaced(paths: pa.Array, where: np.ndarray, by: Callable[[str], str], of: pa.Array | None = None) -> pa.Array:
-    """Return text with the cells at ``where``, bool (n,), replaced by a function of them, or of those of ``of``."""
-    if not where.any():
+def replaced(paths: Any, where: Any, by: Callable[[str], str], of: Any = None) -> Any:
+    """Return paths with the cells at ``where`` replaced by a function of them, or of those of ``of``.
+
+    Args:
+        paths: Text (n,), an array or a chunked one; so are the other two.
+        where: bool (n,).
+        by: The function.
+        of: Text (n,).
+    """
+    if not pc.any(where).as_py():
         return paths
-    cells = (paths if of is None else of).filter(pa.array(where))
-    return pc.replace_with_mask(paths, pa.array(where), pa.array(map(by, cells.to_pylist()), paths.type))
+    cells = (paths if of is None else of).filter(where)
+    where = where.combine_chunks() if isinstance(where, pa.ChunkedArray) else where
+    return pc.replace_with_mask(paths, where, pa.array(map(by, cells.to_pylist()), paths.type))
 
 
-def odd(paths: pa.Array) -> np.ndarray:
-    """Tell which paths are not in their simplest form: empty, or with ``//``, ``.``, ``..`` or a slash at the end.
+def odd(paths: Any) -> Any:
+    """Tell which paths are not in their simplest form: with ``//``, ``.``, ``..`` or a slash at the end.
+
+    Args:
+        paths: Text (n,), an array or a chunked one.
 
     Returns:
-        bool (n,).
+        bool (n,), the same.
     """
-    none = np.zeros(len(paths), bool)
-    if not len(paths):
-        return none
-    _, offsets, content = paths.buffers()
-    width = np.int64 if pa.types.is_large_string(paths.type) else np.int32
-    edges: np.ndarray = np.frombuffer(offsets, width)[paths.offset : paths.offset + len(paths) + 1]
-    if np.diff(edges).all():
-        text = np.frombuffer(content, np.uint8)
-        ends = (text[edges[:-1]] == ord(".")) | (text[edges[1:] - 1] == ord("/")) | (text[edges[1:] - 1] == ord("."))
-        if not ends.any() and not _slash_then_slash_or_dot(text[edges[0] : edges[-1]]):
-            return none  # the rule, told in a tenth of the time
-    return np.array(pc.match_substring_regex(paths, r"/\.{0,2}(/|\z)|^\.{1,2}(/|\z)|^\z"))
-
-
-def _slash_then_slash_or_dot(text: np.ndarray) -> bool:
-    step = 1 << 20  # small pieces stay in the processor's cache
-    for start in range(0, len(text), step):
-        piece = text[start : start + step + 1]
-        if ((piece[:-1] == ord("/")) & ((piece[1:] | 1) == ord("/"))).any():  # "." is "/" with its last bit cleared
-            return True
-    return False
+    return pc.match_substring_regex(paths, r"/\.{0,2}(/|\z)|^\.{1,2}(/|\z)" if os.sep == "/" else "")
 
 
 def read_bytes(locator: str) -> bytes:

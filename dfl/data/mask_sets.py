@@ -1,7 +1,7 @@
-"""How the masks of a set are to be read, where nobody said so: looked at together, never file by file.
+"""How the masks of a set are to be read, where neither set nor user says it: looked at together, never file by file.
 
 The same 0/1 may be a mask, a region's number, or the soft edge of a mask that reaches 255. A file alone does not tell;
-the set mostly does. Where it does not, a guess would be a wrong answer without a word, so it is an error that shows
+the set mostly does. Where it does not, a guess could be wrong without a sign of it, so it is an error that shows
 what is stored and names the rules (``dfl/data/masks.py``) to choose from.
 """
 
@@ -47,8 +47,8 @@ def stored_values(mask: str, max_pixels: int = MAX_PIXELS) -> str:
         read_bytes(locate(file, **{k: v for k, v in inside.items() if k != "xywh"})), max_pixels
     )
     colour = planes[..., :3].max(axis=2)
-    found = np.flatnonzero(np.bincount(colour.ravel(), minlength=1))
-    values = " ".join(map(str, found)) if len(found) <= FEW else f"{found[0]} .. {found[-1]}"
+    stored = np.flatnonzero(np.bincount(colour.ravel(), minlength=1))
+    values = " ".join(map(str, stored)) if len(stored) <= FEW else f"{stored[0]} .. {stored[-1]}"
     if planes.shape[2] == 4 and _differs(planes[..., 3], colour, white):
         return f"alpha {values}"
     lossy = kind in LOSSY or "frame" in inside or "at" in inside
@@ -60,27 +60,27 @@ def _differs(alpha: np.ndarray, colour: np.ndarray, white: int) -> bool:
     return alpha.min() != alpha.max() and bool(((alpha > white // 2) != (colour > white // 2)).any())
 
 
-def rule_of(looks: Sequence[str]) -> str:
+def rule_of(stored: Sequence[str]) -> str:
     """Return the rule for a set of masks: '' for stored values up to 255, or ``max>0`` for masks of 0 and 1.
 
     Args:
-        looks: What ``stored_values`` says of masks of fakes.
+        stored: What ``stored_values`` says of masks of fakes.
 
     Raises:
         UserError: If they can be read in more than one way.
     """
-    seen = [_Seen(text) for text in looks]
-    there = [one for one in seen if one.top]
-    if see_through := sum(one.kind == "alpha" for one in seen):
+    parsed = [_Stored(text) for text in stored]
+    there = [one for one in parsed if one.top]
+    if see_through := sum(one.kind == "alpha" for one in parsed):
         raise UserError(
-            f"{see_through} of {len(seen)} have transparent pixels, and their colours say something else; name the "
+            f"{see_through} of {len(parsed)} have transparent pixels, and their colours say something else; name the "
             "rule: a<128 (what is transparent is manipulated), a>127 (what is opaque), or max>127 (the colours alone)"
         )
     high = [one for one in there if one.top > 127]
     ones = [one for one in there if one.values == {1} and one.kind != "lossy"]
     values = set().union(*(one.values for one in there))
     few = all(one.values for one in there)
-    shown = ", ".join(map(str, sorted({0} | values))) if few else " and ".join(sorted(set(looks))[:3])
+    shown = ", ".join(map(str, sorted({0} | values))) if few else " and ".join(sorted(set(stored))[:3])
     if there and len(ones) < len(there):
         soft = any(not one.values and one.kind != "lossy" for one in high)
         faint = [one for one in there if one not in high and one.kind != "lossy" and (one in ones or not soft)]
@@ -92,19 +92,19 @@ def rule_of(looks: Sequence[str]) -> str:
                 "or max (grey levels, 255 = manipulated)"
             )
     rule = "max>0" if there and len(ones) == len(there) else ""
-    empty = sum(not one.top for one in seen)
-    full = sum(one.bottom > 127 or (rule != "" and one.bottom > 0) for one in seen)
-    if len(seen) >= ENOUGH and empty + full == len(seen):
+    empty = sum(not one.top for one in parsed)
+    full = sum(one.bottom > 127 or (rule != "" and one.bottom > 0) for one in parsed)
+    if len(parsed) >= ENOUGH and empty + full == len(parsed):
         what = "empty" if not full else "full" if not empty else f"either empty ({empty}) or full ({full})"
         raise UserError(
-            f"all {len(seen)} are {what}; if that is right, name the rule: {rule or 'max'}, or all where fakes are "
+            f"all {len(parsed)} are {what}; if that is right, name the rule: {rule or 'max'}, or all where fakes are "
             "made as a whole; if what is dark is manipulated, max<128; else take the masks out"
         )
     return rule
 
 
-class _Seen:
-    """What ``stored_values`` said.
+class _Stored:
+    """A text of ``stored_values``, parsed.
 
     Attributes:
         kind: ``lossy``, ``alpha``, or white.
@@ -131,10 +131,10 @@ def rows_without_rule(table: pa.Table) -> np.ndarray:
     mask, rule = table["mask"], table["mask_rule"]
     if not len(table) or not pc.any(pc.not_equal(mask, "")).as_py():
         return np.zeros(0, np.int64)
-    names = rule.cast(pa.string()).combine_chunks().dictionary_encode()
-    said = np.array([says(name) for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
-    file = pc.and_not(pc.not_equal(mask, ""), pc.starts_with(mask.cast(pa.string()), "polygon:"))
-    return np.flatnonzero(np.asarray(file) & ~said)
+    names = rule.combine_chunks().dictionary_encode()
+    has_rule = np.array([says(name) for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
+    file = pc.and_not(pc.not_equal(mask, ""), pc.starts_with(mask, "polygon:"))
+    return np.flatnonzero(np.asarray(file) & ~has_rule)
 
 
 def with_mask_rules(table: pa.Table, where: str) -> pa.Table:
@@ -151,7 +151,7 @@ def with_mask_rules(table: pa.Table, where: str) -> pa.Table:
     rule = of_masks((table["mask"][int(row)].as_py() for row in sample(chosen)), where)
     if not rule:
         return table
-    old = table["mask_rule"].cast(pa.string())
+    old = table["mask_rule"]
     here = np.zeros(len(table), bool)
     here[rows] = True
     new = pc.if_else(pa.array(here), pc.replace_substring_regex(old, r"^(.+)$|^$", rule + r",\1"), old)
@@ -165,13 +165,13 @@ def of_masks(masks: Iterable[str], where: str) -> str:
     Raises:
         UserError: As ``rule_of``, with the set's name before it.
     """
-    looks = []
+    stored = []
     for mask in dict.fromkeys(masks):
         try:
-            looks.append(stored_values(mask))
+            stored.append(stored_values(mask))
         except DecodeError:
             continue
     try:
-        return rule_of(looks)
+        return rule_of(stored)
     except UserError as error:
         raise UserError(f"masks of {where}: {error} (mask_rule, as an argument of Table or a column)") from None

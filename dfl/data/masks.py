@@ -3,7 +3,7 @@
 Sets disagree: some say 255 = manipulated, some 0 = manipulated, one paints the region green in a JPEG. A row carries a
 rule that turns its mask file to ours (255 = manipulated). A rule is words with commas between them:
 
-    (nothing)       nobody said: ``mask_sets.py`` looks at the set's masks; read as ``max`` where that is the only way
+    (nothing)       not stated: ``mask_sets.py`` looks at the set's masks; read as ``max`` where that is the only way
     max             the stored values of a channel: r, g, b, a (alpha), max or mean of the colours; soft edges stay soft
     max>0, g>127    a channel compared with a number from 0 to 255; manipulated where it holds
     mean<128, max=2 the same, for sets that mark manipulated pixels dark, or by one number
@@ -97,12 +97,12 @@ def _cut(file: str, inside: dict[str, str], rule: str, mask: str, max_pixels: in
 
 
 def _read(mask: str, compare: str, size: tuple[int, int], resize: bool, max_pixels: int) -> np.ndarray:
-    found = _COMPARE.match(compare or "max")
-    if found is None:
+    match = _COMPARE.match(compare or "max")
+    if match is None:
         raise DecodeError(mask, f"unknown mask rule {compare!r}")
     try:
         planes, white, _ = read_planes(read_bytes(mask), max_pixels)
-        out = _judged(_channel(planes, found[1]), white, found[2], int(found[3] or 0))
+        out = _judged(_channel(planes, match[1]), white, match[2], int(match[3] or 0))
     except AbsentCell:
         raise
     except DecodeError as e:
@@ -117,7 +117,7 @@ def _read(mask: str, compare: str, size: tuple[int, int], resize: bool, max_pixe
 
 
 def _channel(planes: np.ndarray, name: str) -> np.ndarray:
-    """Return one channel, or what is made of the colours, (H, W)."""
+    """Return one channel, or the largest or mean of the colours, (H, W)."""
     if name == "a":
         if planes.shape[2] < 4:
             raise DecodeError("<bytes>", "the mask has no alpha channel, which its rule asks for")
@@ -132,7 +132,7 @@ def _channel(planes: np.ndarray, name: str) -> np.ndarray:
 def _judged(values: np.ndarray, white: int, sign: str | None, number: int) -> np.ndarray:
     """Return uint8 (H, W): the values themselves without a sign, else 255 where they compare so with the number.
 
-    Numbers are shares of 255; but what is 0, and what equals a number, is told by the stored values.
+    Numbers are shares of 255; but what is 0, and what equals a number, is decided by the stored values.
     """
     if sign is None:
         return scaled(values, white)

@@ -1,11 +1,12 @@
 """What is on both sides of a split: the same path, frames of one video, copies of one file.
 
-The same path is an error. The others are said before anything is trained: frames of a video may have been shared out on
-purpose, and copies by another name are few in most sets. ``dfl data check`` looks closer (near copies, all splits).
+The same path is an error. The others are a warning before anything is trained: frames of a video may have been shared
+out on purpose, and copies by another name are few in most sets. ``dfl data check`` looks closer (near copies, all
+splits).
 
 Copies are found exactly, and without reading the set: files of one size on both sides, of these the ones with the same
 bytes in the middle, of these the ones with the same SHA-256. Where this is not done (very many images, images inside
-other files), it is said.
+other files), a warning says so.
 """
 
 import hashlib
@@ -50,11 +51,11 @@ class Videos:
     def __init__(self) -> None:
         self._trained: dict[str, set[str]] = {}
 
-    def note(self, source: Source, table: pa.Table) -> None:
-        """Keep the videos of a source's training rows."""
+    def add(self, source: Source, table: pa.Table) -> None:
+        """Remember the videos of a source's training rows."""
         self._trained.setdefault(repr(source), set()).update(_videos(source, table))
 
-    def hold(self, name: str, source: Source, table: pa.Table) -> None:
+    def check(self, name: str, source: Source, table: pa.Table) -> None:
         """Warn if a domain, ``split/domain``, of a source that is trained on holds frames of the same videos."""
         trained = self._trained.get(repr(source))
         if trained and (both := trained & _videos(source, table)):
@@ -76,7 +77,7 @@ def _videos(source: Source, table: pa.Table) -> set[str]:
 
 @rank_zero_only
 def same_content(trained: pa.ChunkedArray, tested: Mapping[str, pa.ChunkedArray]) -> None:
-    """Warn of files that are trained on and, under another name, evaluated on; say so where this is not looked at.
+    """Warn of files that are trained on and, under another name, evaluated on, and where this was not checked.
 
     Args:
         trained: Paths of the training images.
@@ -128,24 +129,24 @@ def copies_of(files: list[str], others: list[str]) -> tuple[list[tuple[str, str]
         if left > 0:
             left -= _size(path) or 0
             by_hash.setdefault(_sha256(path), path)
-    found = []
+    copies = []
     for path in mine:
         if left > 0:
             left -= _size(path) or 0
             of = by_hash.get(_sha256(path))
             if of:
-                found.append((path, of))
-    return found, left > 0
+                copies.append((path, of))
+    return copies, left > 0
 
 
 def _alike(
     files: list[str], others: list[str], one: Sequence[object], other: Sequence[object]
 ) -> tuple[list[str], list[str]]:
-    """Return the files and the others that share what is known of them; None and 0 are shared by nothing."""
+    """Return the files and the others that share a fact; None and 0 are no facts."""
     both = (set(one) & set(other)) - {None, 0}
     return (
-        [file for file, known in zip(files, one, strict=True) if known in both],
-        [file for file, known in zip(others, other, strict=True) if known in both],
+        [file for file, fact in zip(files, one, strict=True) if fact in both],
+        [file for file, fact in zip(others, other, strict=True) if fact in both],
     )
 
 
@@ -159,10 +160,10 @@ def _each(ask: Callable[[str], T], files: list[str]) -> list[T]:
 def _size(path: str) -> int | None:
     """Return the bytes of a regular file, None of anything else."""
     try:
-        found = os.stat(path)
+        info = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
 def _middle(path: str) -> tuple[int, bytes] | None:

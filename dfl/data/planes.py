@@ -1,4 +1,4 @@
-"""From a mask's file to the values that it stores, 16-bit ones and alpha included; what they mean is told elsewhere."""
+"""From a mask's file to the values that it stores, 16-bit ones and alpha included; `masks.py` says what they mean."""
 
 import cv2
 import numpy as np

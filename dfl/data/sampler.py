@@ -158,16 +158,16 @@ def grouped(label: np.ndarray, group: np.ndarray, names: list[str], seed: int, l
     Raises:
         UserError: If no group is known, or a group lacks a class.
     """
-    known = np.unique(group[group >= 0])
-    if not len(known):
+    groups = np.unique(group[group >= 0])
+    if not len(groups):
         raise UserError("balance=groups needs the column 'group', and it is empty")
     cells = []
-    for g in known:
+    for g in groups:
         for c, word in enumerate(("real", "fake")):
             cells.append(_rows_where((group == g) & (label == c)))
             if not len(cells[-1]):
                 raise UserError(f"balance=groups needs both classes in every group; {names[g]!r} has no {word} image")
-    _tell_left_out("groups", "group", int((group < 0).sum()))
+    _warn_left_out("groups", "group", int((group < 0).sum()))
 
     def order(epoch: int) -> np.ndarray:
         rng = np.random.default_rng([seed, epoch])
@@ -198,25 +198,25 @@ def by_generators(label: np.ndarray, generator: np.ndarray, k: int, seed: int, l
         UserError: If there are no real rows, fewer than ``k`` generators, or the batch cannot be shared out.
     """
     real, _ = _both_classes(label, "generators")
-    made = np.where(label == 1, generator, -1)
-    known = np.unique(made[made >= 0])
-    if not len(known):
+    maker = np.where(label == 1, generator, -1)
+    there = np.unique(maker[maker >= 0])
+    if not len(there):
         raise UserError("balance=generators needs the column 'generator', and it is empty")
-    if not 1 <= k <= len(known):
-        raise UserError(f"generators_per_batch={k}: the fake training images are of {len(known)} generators")
+    if not 1 <= k <= len(there):
+        raise UserError(f"generators_per_batch={k}: the fake training images are of {len(there)} generators")
     if batch % (2 * k):
         raise UserError(
             f"balance=generators with generators_per_batch={k} needs a global batch that is a multiple of {2 * k}, "
             f"not {batch}"
         )
-    _tell_left_out("generators", "generator", int(((label == 1) & (generator < 0)).sum()))
-    pools = [_rows_where(made == g) for g in known]
+    _warn_left_out("generators", "generator", int(((label == 1) & (generator < 0)).sum()))
+    pools = [_rows_where(maker == g) for g in there]
     steps, each = length // batch, batch // (2 * k)
-    round_of = len(known) // k  # batches of a round
+    round_of = len(there) // k  # batches of a round
 
     def order(epoch: int) -> np.ndarray:
         rng = np.random.default_rng([seed, epoch])
-        rounds = rng.permuted(np.tile(np.arange(len(known)), (-(-steps // round_of), 1)), axis=1)
+        rounds = rng.permuted(np.tile(np.arange(len(there)), (-(-steps // round_of), 1)), axis=1)
         turn = rounds[:, : round_of * k].reshape(-1, k)[:steps]  # (steps, k) generators
         fake = np.empty((steps, k, each), real.dtype)
         for g, rows in enumerate(pools):
@@ -230,7 +230,7 @@ def by_generators(label: np.ndarray, generator: np.ndarray, k: int, seed: int, l
     return order
 
 
-def _tell_left_out(balance: str, column: str, count: int) -> None:
+def _warn_left_out(balance: str, column: str, count: int) -> None:
     if count:
         warnings.warn(f"balance={balance} leaves out {count} images without a {column}", stacklevel=3)
 

@@ -45,14 +45,12 @@ def components(columns: Sequence[list[str] | pa.Array | pa.ChunkedArray]) -> np.
 
 def _codes(names: list[str] | pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, int]:
     """Return int32 (n,) with a number for each name, -1 for '', and how many numbers there are."""
-    column = pa.chunked_array([pa.array(names, pa.string())]) if isinstance(names, list) else names
-    found = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    if isinstance(found, pa.ChunkedArray):
-        found = found.combine_chunks()
-    code = found.indices.to_numpy().astype(np.int32)
-    empty = pc.index(found.dictionary, "").as_py()
+    column = pa.chunked_array([names]) if not isinstance(names, pa.ChunkedArray) else names
+    encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
+    code = encoded.indices.to_numpy().astype(np.int32)
+    empty = pc.index(encoded.dictionary, "").as_py()
     code[code == empty] = -1
-    return code, len(found.dictionary)
+    return code, len(encoded.dictionary)
 
 
 def assign(
@@ -69,7 +67,7 @@ def split_column(
 
     Components of rows (see :func:`components`) are shuffled within the class that most of their rows have and
     dealt out in order until a split has its share, so fractions are met up to the size of one component. A split that
-    would go without a class is given a component of it, the smallest of the split that has most, where that has two.
+    would go without a class gets a component of it, the smallest of the split that has most, where that has two.
 
     Args:
         table: Rows of a source.
@@ -104,9 +102,9 @@ def split_column(
         if (label[chosen[inverse] == side] == c).any():
             continue
         members = np.flatnonzero(mostly == c)
-        held, most = (np.bincount(chosen[members], weights=w, minlength=len(names)) for w in (None, size[members]))
-        giver = int(np.where(held > 1, most, 0).argmax())
-        if held[giver] > 1:
-            given = members[chosen[members] == giver]
-            chosen[given[size[given].argmin()]] = side
+        count, rows = (np.bincount(chosen[members], weights=w, minlength=len(names)) for w in (None, size[members]))
+        giver = int(np.where(count > 1, rows, 0).argmax())
+        if count[giver] > 1:
+            theirs = members[chosen[members] == giver]
+            chosen[theirs[size[theirs].argmin()]] = side
     return pa.DictionaryArray.from_arrays(chosen[inverse], pa.array(names)).cast(pa.string())

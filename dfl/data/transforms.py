@@ -72,7 +72,7 @@ class Transform:
         UserError: an unknown policy, class or argument; arguments that contradict each other.
     """
 
-    #: Arguments that matter in training alone; evaluation is told by the others.
+    #: Arguments that matter in training alone; evaluation depends on the others.
     TRAINING = ("augment", "on_device")
 
     def __init__(
@@ -84,12 +84,12 @@ class Transform:
         on_device: bool = False,
         soft_masks: bool = False,
     ) -> None:
-        for name, value, known in (
+        for name, value, choices in (
             ("resize", resize, ["shorter", "squash", "pad", "none"]),
             ("interpolation", interpolation, ["bilinear", "bicubic", "lanczos"]),
         ):
-            if value not in known:
-                raise UserError(f"transform: {name} is {value!r}{near(value, known)}")
+            if value not in choices:
+                raise UserError(f"transform: {name} is {value!r}{near(value, choices)}")
         if not 0 < crop_ratio <= 1:
             raise UserError(f"transform: crop_ratio is {crop_ratio}, it must be above 0 and at most 1")
         if resize in ("none", "pad") and crop_ratio != 1:
@@ -157,7 +157,6 @@ class _Train(_Sized):
         self._window = self.size + (_MARGIN if chain.needs_margin else 0)
         # One pair of generators for good: giving the chain new ones for every sample costs more than resetting these.
         self._numpy, self._python = np.random.Generator(np.random.Philox(0)), random.Random(0)
-        self._needs_numpy = chain.needs_numpy
         if self._chain is not None:
             self._chain.set_random_state(self._numpy, self._python)
 
@@ -173,9 +172,8 @@ class _Train(_Sized):
         # a hash costs a fraction of what numpy's SeedSequence does
         digest = hashlib.blake2b(b"%d," * len(key) % tuple(key), digest_size=16).digest()
         self._python.seed(int.from_bytes(digest, "little"))
-        if self._needs_numpy:
-            state = {"counter": _ZEROS, "key": np.frombuffer(digest, "<u8").astype(np.uint64)}
-            self._numpy.bit_generator.state = _PHILOX | {"state": state}
+        state = {"counter": _ZEROS, "key": np.frombuffer(digest, "<u8").astype(np.uint64)}
+        self._numpy.bit_generator.state = _PHILOX | {"state": state}
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray | None, key: Key, out: torch.Tensor | None = None

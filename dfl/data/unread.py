@@ -1,7 +1,7 @@
-"""Unreadable images: booked by domain, capped, and known alike to every rank.
+"""Unreadable images, counted by domain, up to a cap, over all ranks.
 
-Each rank meets other bad images. Were each to judge by its own, one would stop and leave the others waiting for it. So
-the ranks put their lists together, and all stop at the same batch, or none.
+Each rank meets other bad images. If each judged by its own, one would stop and leave the others waiting for it. So the
+ranks merge their lists, and all stop at the same batch, or none.
 """
 
 from typing import TYPE_CHECKING
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class Unread:
-    """The books of a data module.
+    """The unreadable images of a data module.
 
     Args:
-        max_bad: Largest share of unreadable images in a domain that is put up with.
+        max_bad: Largest share of unreadable images in a domain; more end the run.
     """
 
     def __init__(self, max_bad: float) -> None:
         self.max_bad = max_bad
-        self._batches = self._told = 0
+        self._batches = self._shared = 0
 
-    def book(
+    def record(
         self, trainer: pl.Trainer, split: str, sets: "dict[str, ImageDataset]", domain: str, bad: list[tuple[str, str]]
     ) -> None:
-        """Book the bad images of a batch; every rank calls this for every batch.
+        """Add the bad images of a batch; every rank calls this for every batch.
 
         Raises:
             UserError: On every rank, if too many of a domain's images cannot be read.
@@ -38,10 +38,10 @@ class Unread:
         sets[domain].bad.update(bad)
         self._batches += 1
         if may_ask(trainer, self._batches) and (bad or trainer.world_size > 1):
-            self.settle(trainer, split, sets)
+            self.check(trainer, split, sets)
 
-    def settle(self, trainer: pl.Trainer, split: str, sets: "dict[str, ImageDataset]") -> None:
-        """Put the lists of all ranks together and hold them against the cap; every rank calls this, also at the end.
+    def check(self, trainer: pl.Trainer, split: str, sets: "dict[str, ImageDataset]") -> None:
+        """Merge the lists of all ranks and compare them with the cap; every rank calls this, also at the end.
 
         Raises:
             UserError: On every rank, if too many of a domain's images cannot be read.
@@ -59,9 +59,9 @@ class Unread:
     def _share(self, trainer: pl.Trainer, sets: "dict[str, ImageDataset]") -> None:
         """Give every rank the bad images of all, if any has new ones."""
         mine = sum(len(data.bad) for data in sets.values())
-        if largest(trainer, int(mine != self._told)):
+        if largest(trainer, int(mine != self._shared)):
             lists: list[dict[str, dict[str, str]]] = [{}] * trainer.world_size
             torch.distributed.all_gather_object(lists, {name: data.bad for name, data in sets.items()})
             for name, data in sets.items():
                 data.bad.update({path: reason for one in lists for path, reason in one[name].items()})
-            self._told = sum(len(data.bad) for data in sets.values())
+            self._shared = sum(len(data.bad) for data in sets.values())

@@ -2,7 +2,7 @@
 
 from dfl.detectors.attention_xception import AttentionXception
 from dfl.detectors.base import Detector
-from dfl.detectors.baseline import Baseline
+from dfl.detectors.classifier import Baseline, Classifier
 from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.grad_cam import GradCam
 from dfl.detectors.loading import load
@@ -13,6 +13,7 @@ from dfl.detectors.vit_scl import VitScl
 __all__ = [
     "AttentionXception",
     "Baseline",
+    "Classifier",
     "Detector",
     "FairDisentangle",
     "GradCam",

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn, optim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dfl.detectors.base import Detector, Losses
+from dfl.detectors.outputs import Outputs
 from dfl.losses import cross_entropy, largest_loss, mask_loss
 from dfl.metrics.localization import Protocol
 from dfl.networks import create_backbone, find_layer, layer_width, load_named, usual_layer
@@ -21,6 +22,12 @@ from dfl.networks.backbone import is_file, skips_weights
 
 #: What the files of FFD hold beyond what it uses.
 UNUSED = ("map.", "bnmap.", "convmap", "linearmap.")
+
+
+class AttentionOutputs(Outputs, total=False):
+    """Outputs with the map that features are multiplied by."""
+
+    map: Tensor  # (N, h, w)
 
 
 class AttentionXception(Detector):
@@ -47,7 +54,7 @@ class AttentionXception(Detector):
         input_size: Side of the images in pixels.
         protocol: Whose localization metrics, see `Localization`.
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes the learning-rate scheduler from the optimizer.
+        **kwargs: Of `Detector`.
 
     Raises:
         UserError: For a layer that the backbone does not have, and for weights that do not fit.
@@ -74,10 +81,10 @@ class AttentionXception(Detector):
         input_size: int = 256,
         protocol: Protocol = "dfl",
         optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=1e-4),
-        scheduler: LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, scheduler)
-        self.input_size, self.protocol = input_size, protocol
+        super().__init__(input_size, optimizer, **kwargs)
+        self.protocol = protocol
         self.supervision, self.map_loss, self.mask_resize = supervision, map_loss, mask_resize
         self.map_weight, self.label_weight = map_weight, label_weight
         own = weights is not None and is_file(weights)
@@ -88,7 +95,7 @@ class AttentionXception(Detector):
         network.map = Regression(channels) if map == "regression" else self._appearance(channels, templates)
         if own and not skips_weights():
             load_named(network, str(weights), spare=UNUSED, fresh=("fc.", "map."))
-        self._held: list[tuple[Tensor, Tensor]] = []
+        self._of_layer: list[tuple[Tensor, Tensor]] = []
         if label_weight == 0:
             attention = network.map
             del network.map
@@ -107,38 +114,38 @@ class AttentionXception(Detector):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the templates of the checkpoint, however many they are."""
         super().on_load_checkpoint(checkpoint)
-        held, own = checkpoint["state_dict"], self.network.map
-        if isinstance(own, Appearance) and (templates := held.get("network.map.templates")) is not None:
-            own.set_templates(templates, held.get("network.map.mean"))
+        state, own = checkpoint["state_dict"], self.network.map
+        if isinstance(own, Appearance) and (templates := state.get("network.map.templates")) is not None:
+            own.set_templates(templates, state.get("network.map.mean"))
 
     def _gate(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
         """Multiply what the layer gives by the map."""
         value, logit = self.network.map(out)
-        self._held[:] = [(value, logit)]
+        self._of_layer[:] = [(value, logit)]
         return out * value.to(out.dtype)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> AttentionOutputs:
         """Return ``logit`` (N,), ``mask_logit`` (N, h, w) float32, ``map`` (N, h, w), and ``logits`` (N, 2).
 
         ``map`` is what the features are multiplied by; ``logits`` are not there with a ``label_weight`` of 0.
         """
         if self.label_weight == 0:
-            value, logit = self.network.map(self.network(image)["feature"])
+            value, logit = self.network.map(self.network(self.normalize(image))["feature"])
             return {"logit": logit.flatten(1).amax(1), "mask_logit": logit[:, 0], "map": value[:, 0]}
-        logits = self.network(image)
-        value, logit = self._held.pop()
-        score = {"logit": logits[:, 1] - logits[:, 0], "logits": logits}
-        return score | {"mask_logit": logit[:, 0], "map": value[:, 0]}
+        logits = self.network(self.normalize(image))
+        value, logit = self._of_layer.pop()
+        score = logits[:, 1] - logits[:, 0]
+        return {"logit": score, "logits": logits, "mask_logit": logit[:, 0], "map": value[:, 0]}
 
-    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+    def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
         """Return ``loss`` = label_weight x ``ce`` + map_weight x ``map``."""
         return self._losses(out, batch, each=False)
 
-    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+    def image_loss(self, out: Any, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of every image."""
         return self._losses(out, batch, each=True)["loss"]
 
-    def _losses(self, out: dict[str, Tensor], batch: Mapping[str, Any], each: bool) -> Losses:
+    def _losses(self, out: Any, batch: Mapping[str, Any], each: bool) -> Losses:
         weight, kind = batch.get("weight"), self.map_loss
         if self.supervision == "mask":
             known, resize = batch["has_mask"], self.mask_resize

@@ -4,15 +4,12 @@ A method writes three things: ``__init__`` builds the networks, ``forward`` maps
 outputs and a batch to named losses. Everything else is here, once.
 """
 
-import inspect
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any, ClassVar
 
-import pyarrow.compute as pc
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
@@ -20,15 +17,21 @@ from torch import Tensor, nn
 
 import dfl
 from dfl.detectors.measured import Measured
+from dfl.detectors.outputs import Outputs, checked, shape_of
 from dfl.distributed import is_sharded
 from dfl.errors import UserError
 from dfl.metrics import inside
 from dfl.metrics.measures import TEXT_OUTPUTS
+from dfl.networks import Normalize
+from dfl.runs.plain import parameters
 from dfl.runs.weights_hash import WeightsHash
 from dfl.training import SAM
-from dfl.training.optimizers import WarmupCosine
+from dfl.training.domains import domains, settle
+from dfl.training.optimizers import WarmupCosine, total_steps
 
 Losses = dict[str, Tensor]
+#: Arguments that a checkpoint does not hold as they are: callables, and modules, whose class notes what they are.
+NOT_PLAIN = ("optimizer", "scheduler", "criterion")
 
 
 def class_path(kind: type) -> str:
@@ -40,13 +43,16 @@ def class_path(kind: type) -> str:
 class Detector(Measured, ABC):
     """A detector of fake images.
 
+    A subclass hands on what it does not name itself: ``def __init__(self, mine: int = 3, **kwargs)``.
+
     Args:
+        input_size: Side of the square images in pixels; by default that of the class.
         optimizer: Makes the optimizer from the trainable parameters.
         scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch, ``WarmupCosine``
             after each step.
     """
 
-    #: Side of the square images the network wants, in pixels, and the normalisation of values in [0, 1].
+    #: Side of the square images that the network wants, in pixels, and its normalisation of values in [0, 1].
     input_size: int = 224
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -63,16 +69,18 @@ class Detector(Measured, ABC):
 
     def __init__(
         self,
+        input_size: int | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-4),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        # what the class itself takes; a parent's arguments that it fixes are not its own
-        parameters = inspect.signature(type(self)).parameters.values()
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        names = () if open_ended else tuple(p.name for p in parameters if p.name not in ("optimizer", "scheduler"))
-        self.save_hyperparameters(*names, ignore=["optimizer", "scheduler"])
+        names = [name for name in parameters(type(self)) if name not in NOT_PLAIN]
+        self.save_hyperparameters(*names, ignore=NOT_PLAIN)
+        if input_size is not None:
+            self.input_size = input_size
         self.optimizer, self.scheduler = optimizer, scheduler
+        #: First layer of the network; a class that learns its mean and std later sets another one.
+        self.normalize = Normalize(self.mean, self.std)
         #: Losses that have parameters, such as a center; counted apart from the network.
         self.criterion: nn.Module | None = None
         #: Named losses of the newest training step.
@@ -80,97 +88,89 @@ class Detector(Measured, ABC):
         self._weights_hash = WeightsHash()
 
     @abstractmethod
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Map normalised images (N, 3, H, W) to outputs.
-
-        Returns:
-            ``logit`` (N,), the log-odds of fake, and where the method has them ``mask_logit`` (N, h, w),
-            ``feature`` (N, D), ``class_logit`` (N, K), ``logits`` (N, K).
-        """
+    def forward(self, image: Tensor) -> Outputs:
+        """Map images (N, 3, H, W) in [0, 1] to outputs; the network begins with ``self.normalize``."""
 
     @abstractmethod
-    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
-        """Return the total under ``loss`` and its parts under their names, each a scalar."""
+    def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
+        """Return the total under ``loss`` and its parts under their names, each a scalar.
 
-    # steps
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the loss of a batch; log every part."""
-        losses = self.loss(self(batch["image"]), batch)
-        self.log_losses(losses, len(batch["image"]))
-        return losses["loss"]
-
-    def log_losses(self, losses: Losses, batch_size: int) -> None:
-        """Log every part; a training step of its own calls this once."""
-        self.losses = {name: value.detach() for name, value in losses.items()}
-        self.log_dict({f"train/{name}": value for name, value in self.losses.items()}, batch_size=batch_size)
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return ``score`` (N,) float32, ``index`` (N,), ``path`` and the name of the domain.
-
-        Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation; those
-        that give ``class_logit`` the probabilities ``class_prob`` (N, K) float32 and ``class_names``; and those that
-        write, ``text`` and, where they tell it apart, the whole ``generated_text``. Where images were padded,
-        ``extent`` (N, 2) says what of the square, and so of the map, they fill.
+        Args:
+            out: Of `outputs`.
+            batch: With labels, see `dfl.data.batch.Batch`.
         """
-        out = self.outputs(batch)
-        score = out["logit"].float().sigmoid()
-        domain = self._domains("predict")[dataloader_idx]
-        said = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
-        if "mask_logit" in out:
-            said["map"] = out["mask_logit"].float().sigmoid()
-        if "extent" in batch:
-            said["extent"] = batch["extent"]
-        if "class_logit" in out:
-            said |= {"class_prob": out["class_logit"].float().softmax(1), "class_names": self.class_names}
-        return said | {name: out[name] for name in TEXT_OUTPUTS if name in out}
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Turn uint8 images into normalised floats, on the device."""
-        batch["image"] = self.normalise(batch["image"], inside(batch))
-        return batch
+    def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:
+        """Look at the training data, once, before the first step; a resumed run's weights come after it.
 
-    def normalise(self, image: Tensor, shown: Tensor | None = None) -> Tensor:
-        """Return uint8 images (N, 3, H, W) as float32, less ``mean``, over ``std``; floats pass as they are.
-
-        Where ``shown`` (N, H, W) bool is false, which is padding, they are 0.
+        Args:
+            sample: Returns n training images, always the same: (n, 3, H, W) in [0, 1].
+            counts: Returns how many training images each id of a column has, see `DataModule.counts`.
         """
-        if image.is_floating_point():
-            return image
-        mean = torch.tensor(self.mean, device=image.device).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.std, device=image.device).view(1, 3, 1, 1) * 255
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        pixels = image.to(torch.float32, memory_format=layout).sub_(mean).div_(std)
-        return pixels if shown is None else pixels.mul_(shown[:, None])
-
-    # training
-
-    def on_train_start(self) -> None:
-        """Say so if masks are to be learned and no fake has one."""
-        table = getattr(getattr(self.trainer, "datamodule", None), "sets", {}).get("train", {}).get("train")
-        if getattr(self, "supervision", "label") != "mask" or table is None:
-            return
-        rows = table.table.filter(pc.equal(table.table["label"], 1))
-        masked = pc.or_(pc.not_equal(rows["mask"], ""), pc.match_substring(rows["mask_rule"].cast("string"), "all"))
-        if not pc.any(masked).as_py():
+        if getattr(self, "supervision", "label") == "mask" and not counts("mask", label=1)[1]:
             warnings.warn(
                 "no fake of the training data has a mask, so supervision: mask learns from real images alone; "
                 "take data with masks, or supervision: label",
                 stacklevel=2,
             )
 
+    # steps
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the loss of a batch; log every part."""
+        losses = self.loss(checked(self.outputs(batch), len(batch["label"]), self), batch)
+        if not isinstance(losses, dict) or not isinstance(losses.get("loss"), Tensor) or losses["loss"].ndim:
+            raise UserError(
+                f"{type(self).__name__}.loss must return a dict with the total, a scalar tensor, under 'loss', and got "
+                f"{shape_of(losses)}"
+            )
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        self.log_dict({f"train/{name}": value for name, value in self.losses.items()}, batch_size=len(batch["label"]))
+        return losses["loss"]
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Return ``score`` (N,) float32, ``index`` (N,), ``path`` and the name of the domain.
+
+        Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation; those
+        that give ``class_logit`` the probabilities ``class_prob`` (N, K) float32 and ``class_names``; and those that
+        write, ``text`` and ``generated_text``. Where images were padded ``extent`` (N, 2) says what of the square, and
+        so of the map, they fill.
+        """
+        out: Any = checked(self.outputs(batch), len(batch["index"]), self)
+        score = out["logit"].float().sigmoid()
+        domain = domains(self.trainer, "predict")[dataloader_idx]
+        answers = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
+        if "mask_logit" in out:
+            answers["map"] = out["mask_logit"].float().sigmoid()
+        if "extent" in batch:
+            answers["extent"] = batch["extent"]
+        if "class_logit" in out:
+            answers |= {"class_prob": out["class_logit"].float().softmax(1), "class_names": self.class_names}
+        return answers | {name: out[name] for name in TEXT_OUTPUTS if name in out}
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Turn uint8 images into floats in [0, 1], on the device; padding gets the mean colour, which is 0 inside."""
+        image = batch["image"]
+        if not image.is_floating_point():
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            image = image.to(torch.float32, memory_format=layout).div_(255)
+            if (shown := inside(batch)) is not None:
+                image = image.where(shown[:, None], self.normalize.mean)
+            batch["image"] = image
+        return batch
+
     def on_train_epoch_end(self) -> None:
         """Settle which images could not be read."""
-        self._settle("train")
+        settle(self.trainer, "train")
 
     # optimization
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, fused where torch has it, and the scheduler."""
         optimizer = _built("model.optimizer", self.optimizer, [p for p in self.parameters() if p.requires_grad])
-        cut = is_sharded(self)  # torch fuses steps of slices for Adam alone
+        sharded = is_sharded(self)  # torch fuses steps of slices for Adam alone
         for group in optimizer.param_groups:
-            if group.get("fused", False) is None and not group.get("foreach") and not cut:
+            if group.get("fused", False) is None and not group.get("foreach") and not sharded:
                 group["fused"] = True
         if isinstance(optimizer, SAM):
             if self._trainer is not None and self._trainer.accumulate_grad_batches != 1:
@@ -183,24 +183,8 @@ class Detector(Measured, ABC):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
         if not isinstance(scheduler, WarmupCosine):
             return {"optimizer": optimizer, "lr_scheduler": scheduler}
-        scheduler.prepare(self._total_steps())
+        scheduler.prepare(total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _total_steps(self) -> int:
-        """Return the optimizer steps of the whole run.
-
-        Lightning's own estimate would make the loader's iterator before it knows where a resumed run is.
-        """
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None or not hasattr(data, "train_steps"):
-            return int(self.trainer.estimated_stepping_batches)
-        epochs, most = self.trainer.max_epochs, self.trainer.max_steps
-        if epochs is None or epochs < 0:
-            if most <= 0:
-                raise UserError("WarmupCosine needs the length of the run: set trainer.max_epochs or trainer.max_steps")
-            return most
-        steps = math.ceil(data.train_steps() / self.trainer.accumulate_grad_batches) * epochs
-        return min(steps, most) if most > 0 else steps
 
     def setup(self, stage: str) -> None:
         """Lay the weights out as the network runs fastest.
@@ -211,8 +195,8 @@ class Detector(Measured, ABC):
         strategy = None if self._trainer is None else self.trainer.strategy
         if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
             raise UserError(
-                f"{type(strategy).__name__} has checkpoints of its own kind, from which dfl could not go on: to cut a "
-                "network among GPUs take --config trainer/fsdp.yaml, and else trainer/ddp.yaml"
+                f"{type(strategy).__name__} has checkpoints of its own kind, from which dfl could not go on: to shard "
+                "a network over GPUs take --config trainer/fsdp.yaml, and else trainer/ddp.yaml"
             )
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
@@ -221,23 +205,24 @@ class Detector(Measured, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds this detector; leave out frozen weights that came from a named file."""
+        mean, std = (value.flatten().tolist() for value in (self.normalize.mean, self.normalize.std))
         checkpoint["dfl"] = {
             "version": dfl.__version__,
             "class_path": class_path(type(self)),
-            "input": {"size": self.input_size, "mean": list(self.mean), "std": list(self.std)},
+            "input": {"size": self.input_size, "mean": mean, "std": std},
             "threshold": float(self.threshold),
         }
         run = getattr(self._trainer, "run_config", None)
         if run is not None:
             checkpoint["dfl"]["run"] = {"config": run}
-        if kept_out := self._named_weights():
+        if left_out := self._named_weights():
             checkpoint["dfl"]["backbone"] = {
                 "name": self._backbone_name(),
-                "sha256": self._hash(kept_out),
-                "keys": kept_out,
+                "sha256": self._hash(left_out),
+                "keys": left_out,
             }
             for key in list(checkpoint["state_dict"]):
-                if not set(accumulate(key.split("."), "{}.{}".format)).isdisjoint(kept_out):  # what unpacks 4 bits too
+                if not set(accumulate(key.split("."), "{}.{}".format)).isdisjoint(left_out):  # what unpacks 4 bits too
                     del checkpoint["state_dict"][key]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,22 +7,23 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn, optim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dfl.detectors.base import Losses
-from dfl.detectors.baseline import Baseline
+from dfl.detectors.classifier import Classifier
+from dfl.detectors.outputs import Outputs
 from dfl.losses import mask_loss, mean_logit, patch_loss
 from dfl.metrics.localization import Protocol
 from dfl.networks import find_layer, grad_cam, layer_width, stretch, usual_layer
 
 
-class GradCam(Baseline):
+class GradCam(Classifier):
     """A CNN whose map is its Grad-CAM for the class fake; or, with an FCN head, one that is trained with masks.
 
-    With ``cam`` training is that of `Baseline`; the map is made in evaluation only, where it costs one backward pass
-    from the logit to the layer. To open a trained `Baseline` so: ``detectors.load(file, kind=GradCam)``, or
+    With ``cam`` training is that of `Classifier`; the map is made in evaluation only, where it costs one backward pass
+    from the logit to the layer. To open a trained `Classifier` so: ``detectors.load(file, kind=GradCam)``, or
     ``--model GradCam --model.weights checkpoints/NAME/best.ckpt``.
 
     Args:
@@ -30,16 +31,9 @@ class GradCam(Baseline):
         head: ``cam``, or ``fcn``: the backbone ends at ``layer``; two convolutions and dropout give the map.
         layer: Dotted name of the layer, ``block11`` of Xception by default, of others the last feature map.
         supervision: Of ``fcn``: ``mask``, or ``label``, which every position is then told.
-        pretrained: Start from pretrained weights.
-        weights: Where from: a local file, or a timm tag. None takes timm's default.
-        input_size: Side of the images in pixels; by default the backbone's own.
-        mean: Normalisation of values in [0, 1]; by default the backbone's own.
-        std: The same.
-        timm_args: More arguments of ``timm.create_model``.
-        norm_eval: BatchNorm keeps the statistics of its weights, in training too.
         protocol: Whose localization metrics, see `Localization`.
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes the learning-rate scheduler from the optimizer.
+        **kwargs: Of `Classifier`.
 
     Raises:
         UserError: For a layer that the backbone does not have, or that gives no feature maps.
@@ -51,29 +45,11 @@ class GradCam(Baseline):
         head: Literal["cam", "fcn"] = "cam",
         layer: str | None = None,
         supervision: Literal["label", "mask"] = "mask",
-        pretrained: bool = True,
-        weights: str | None = None,
-        input_size: int | None = None,
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
-        timm_args: dict[str, Any] | None = None,
-        norm_eval: bool = False,
         protocol: Protocol = "dfl",
         optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=1e-3),
-        scheduler: LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            pretrained,
-            weights,
-            input_size,
-            mean,
-            std,
-            timm_args,
-            norm_eval,
-            optimizer=optimizer,
-            scheduler=scheduler,
-        )
+        super().__init__(backbone=backbone, optimizer=optimizer, **kwargs)
         self.head, self.protocol = head, protocol
         self.supervision = supervision if head == "fcn" else "label"  # a map that is not trained learns from no mask
         self.layer = layer or usual_layer(self.network, "block11")
@@ -83,13 +59,13 @@ class GradCam(Baseline):
             self.network = create_feature_extractor(self.network, {self.layer: "feature"})
             self.fcn = fcn(width)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> Outputs:
         """Return ``logit`` (N,) and, of ``cam`` in evaluation and of ``fcn`` always, ``mask_logit``.
 
         It is (N, H, W) as large as the image with ``cam``, (N, h, w) as large as the layer's maps with ``fcn``.
         """
         if self.head == "fcn":
-            logits = self.fcn(self.network(image)["feature"])
+            logits = self.fcn(self.network(self.normalize(image))["feature"])
             map_logit = logits[:, 1] - logits[:, 0]
             return {"logit": mean_logit(map_logit), "mask_logit": map_logit}
         if self.training:
@@ -100,17 +76,18 @@ class GradCam(Baseline):
         prob = stretch(cam, (image.shape[2], image.shape[3]))
         return out | {"mask_logit": prob.clamp(1e-6, 1 - 1e-6).logit()}
 
-    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
-        """Return ``loss`` = ``ce`` of the image, or ``mask`` or ``patch`` of the map with ``fcn``."""
+    def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
+        """Return the criterion of the image's logits, or with ``fcn`` ``loss`` = ``mask`` or ``patch`` of the map."""
         if self.head == "cam":
             return super().loss(out, batch)
-        loss = self.image_loss(out, batch, each=False)
+        loss = self._map_loss(out, batch, each=False)
         return {"loss": loss, "mask" if self.supervision == "mask" else "patch": loss}
 
-    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any], each: bool = True) -> Tensor:
-        """Return the loss of every image, or their mean."""
-        if self.head == "cam":
-            return super().image_loss(out, batch, each)
+    def image_loss(self, out: Any, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of every image."""
+        return super().image_loss(out, batch) if self.head == "cam" else self._map_loss(out, batch, each=True)
+
+    def _map_loss(self, out: Any, batch: Mapping[str, Any], each: bool) -> Tensor:
         if self.supervision == "mask":
             return mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"], each=each)
         return patch_loss(out["mask_logit"], batch["label"], "expand", batch.get("weight"), each)

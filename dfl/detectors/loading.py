@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from dfl.detectors.base import Detector
+from dfl.detectors.renamed import renamed
 from dfl.errors import UserError, near, subclasses
 from dfl.networks import without_weights
 from dfl.runs.archive import distrusted
 from dfl.runs.checkpoint import read_checkpoint
-from dfl.runs.plain import Misfit, arguments, fit, shown, untrusted
+from dfl.runs.plain import Misfit, arguments, fit, parameters, shown, untrusted
 
 
 @dataclass
@@ -61,7 +62,7 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
 
     Args:
         path: A local checkpoint.
-        kind: Another class than the checkpoint says, with the same network under the same names: a trained `Baseline`
+        kind: Another class than the checkpoint says, with the same network under the same names: a trained `Classifier`
             opens as `GradCam`. Hyper-parameters that it does not take are left out.
         **changes: Hyper-parameters that are not as the checkpoint says; those that name places, such as ``weights`` of
             a frozen backbone, are never taken from it.
@@ -77,7 +78,7 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
         raise UserError(f"{path} {wanted.replace('--model.', '')} to dfl.detectors.load")
     hparams = found.init_args | changes
     with nullcontext() if found.left_out else without_weights():
-        taken = inspect.signature(kind or found.kind).parameters
+        taken = parameters(kind or found.kind)
         detector = (kind or found.kind)(**{k: v for k, v in hparams.items() if kind is None or k in taken})
     with distrusted(path):
         detector.on_load_checkpoint(content)
@@ -101,6 +102,7 @@ def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = No
         raise UserError(f"{path} is no checkpoint of dfl: it does not say which detector it holds")
     kind = detector_class(about["class_path"], path, typed)
     given = {k: v for k, v in _mapping(content.get("hyper_parameters"), path).items() if not str(k).startswith("_")}
+    given = renamed(given, kind.__name__)
     places = {
         name: given[name] for name in kind.places if given.get(name) is not None and not _is_plain(kind, given, name)
     }

@@ -11,11 +11,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from dfl.detectors.outputs import Outputs, checked
 from dfl.errors import UserError
 from dfl.metrics import balanced_draws_ap, choose_threshold, mean_over_domains
 from dfl.metrics.gathered import Gathered
 from dfl.metrics.localization import Protocol
 from dfl.metrics.measures import MEASURES, Measure, Measurements
+from dfl.training.domains import domains, ids, settle
 
 
 class Measured(pl.LightningModule):
@@ -40,7 +42,7 @@ class Measured(pl.LightningModule):
         #: Verdict is fake at this probability and above; chosen on validation, NaN before.
         self.register_buffer("threshold", torch.tensor(float("nan")))
 
-    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def outputs(self, batch: dict[str, Any]) -> Outputs:
         """Return the outputs of a batch that evaluation and predict read; a detector may read more of it than images.
 
         Beside what ``forward`` gives: ``teacher_forced_mask_logit`` (N, h, w), the map where the class was given, and
@@ -49,7 +51,7 @@ class Measured(pl.LightningModule):
         """
         return self(batch["image"])
 
-    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor | None:
+    def image_loss(self, out: Any, batch: Mapping[str, Any]) -> Tensor | None:
         """Return the loss of every image, (N,) float32, whose mean validation reports as ``loss``; None reports none.
 
         Args:
@@ -72,22 +74,23 @@ class Measured(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of a validation domain."""
-        outputs = self.outputs(batch)
+        outputs: Any = checked(self.outputs(batch), len(batch["index"]), self)
         if (loss := self.image_loss(outputs, batch)) is not None:
             outputs = outputs | {"image_loss": loss}
-        self.metrics["val"].add(self._domains("val")[dataloader_idx], outputs, batch)
+        self.metrics["val"].add(domains(self.trainer, "val")[dataloader_idx], outputs, batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of a test domain."""
-        self.metrics["test"].add(self._domains("test")[dataloader_idx], self.outputs(batch), batch)
+        outputs = checked(self.outputs(batch), len(batch["index"]), self)
+        self.metrics["test"].add(domains(self.trainer, "test")[dataloader_idx], outputs, batch)
 
     def on_validation_epoch_start(self) -> None:
         """Make the metrics of each validation domain."""
-        self.metrics["val"] = Measurements(self, self._domains("val"), self.device)
+        self.metrics["val"] = Measurements(self, domains(self.trainer, "val"), self.device)
 
     def on_test_epoch_start(self) -> None:
         """Make the metrics of each test domain."""
-        self.metrics["test"] = Measurements(self, self._domains("test"), self.device)
+        self.metrics["test"] = Measurements(self, domains(self.trainer, "test"), self.device)
 
     def on_validation_epoch_end(self) -> None:
         """Choose the threshold, then log every domain's metrics and their mean."""
@@ -107,23 +110,10 @@ class Measured(pl.LightningModule):
         """Log every domain's metrics and their mean."""
         self._finish("test")
 
-    def _domains(self, split: str) -> list[str]:
-        """Return the domain names, from the data module, or numbers where loaders came without one."""
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None:
-            return list(data.domains(split))
-        loaders = {"val": self.trainer.val_dataloaders, "test": self.trainer.test_dataloaders}.get(split)
-        return [str(i) for i in range(len(loaders) if isinstance(loaders, list) else 1)]
-
-    def _settle(self, split: str) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and hasattr(data, "settle"):
-            data.settle(split)
-
     def _finish(self, split: str) -> None:
-        self._settle(split)
+        settle(self.trainer, split)
         metrics, threshold, results = self.metrics[split], float(self.threshold), {}
-        group_ids = getattr(getattr(self.trainer, "datamodule", None), "vocab", {}).get("group", {})
+        group_ids = ids(self.trainer, "group")
         for domain, own in metrics.items():
             if self.trainer.state.fn != "fit":  # where they mean damage, and not a step that goes wrong
                 _refuse_nan(metrics.rows(domain)["score"], f"{split}/{domain}")

@@ -8,10 +8,11 @@ trained with masks each is told its own.
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, no_grad, optim
 
 from dfl.detectors.base import Detector, Losses
+from dfl.detectors.outputs import Outputs
 from dfl.losses import mask_loss, mean_logit, patch_loss
 from dfl.metrics.localization import Protocol
 from dfl.networks import TruncatedXception, create_backbone, load_named
@@ -40,7 +41,7 @@ class PatchForensics(Detector):
             map that is stretched over the image is up to 3.5 px off.
         protocol: Whose localization metrics, see `Localization`.
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes the learning-rate scheduler from the optimizer.
+        **kwargs: Of `Detector`.
 
     Raises:
         UserError: For a cut that is none, and for weights that do not fit.
@@ -62,11 +63,11 @@ class PatchForensics(Detector):
         input_size: int = 256,
         protocol: Protocol = "dfl",
         optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=1e-3),
-        scheduler: LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(input_size, optimizer, **kwargs)
         self.network = TruncatedXception(cut, relu=tap == "relu")
-        self.input_size, self.protocol = input_size, protocol
+        self.protocol = protocol
         self.supervision, self.pooling, self.score = supervision, pooling, score
         if init == "xavier":
             xavier(self.network)
@@ -84,18 +85,18 @@ class PatchForensics(Detector):
             self.network.load_state_dict({k: v for k, v in whole.items() if k in own}, strict=False)
             self.network.at_random = tuple(k for k in own if k not in whole)  # type: ignore[assignment]
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> Outputs:
         """Return ``logit`` (N,) float32 and ``mask_logit`` (N, h, w)."""
-        logits = self.network(image)
+        logits = self.network(self.normalize(image))
         map_logit = logits[:, 1] - logits[:, 0]
         return {"logit": image_logit(map_logit, self.score), "mask_logit": map_logit}
 
-    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+    def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
         """Return ``loss`` = ``patch``, or ``mask``."""
         loss = self.image_loss(out, batch, each=False)
         return {"loss": loss, "mask" if self.supervision == "mask" else "patch": loss}
 
-    def image_loss(self, out: dict[str, Tensor], batch: Mapping[str, Any], each: bool = True) -> Tensor:
+    def image_loss(self, out: Any, batch: Mapping[str, Any], each: bool = True) -> Tensor:
         """Return the loss of every image, or their mean."""
         if self.supervision == "mask":
             return mask_loss(out["mask_logit"], batch["mask"], batch["has_mask"], each=each)

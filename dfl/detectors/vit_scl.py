@@ -9,28 +9,24 @@ Two heads. ``two_way`` (recommended): a new two-way head, trained. ``frozen``: t
 and 1 stand for real and fake.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from torch import nn, optim
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
 
-from dfl.detectors.baseline import Baseline
+from dfl.detectors.classifier import Classifier
 from dfl.errors import UserError
-from dfl.losses.single_center import Center, EmptyClass
+from dfl.losses import Criterion, SingleCenter
 from dfl.networks import add_lora, merge_lora, whiten_patch_embed
 
 
-class VitScl(Baseline):
+class VitScl(Classifier):
     """ViT with LoRA, cross-entropy and the single-center loss.
 
     Args:
         backbone: timm name of a ViT.
-        pretrained: Start from pretrained weights.
-        weights: Where from: a local file, or a timm tag. None takes timm's default.
-        input_size: Side of the images in pixels; by default the backbone's own.
-        timm_args: More arguments of ``timm.create_model``.
         rank: Rank of LoRA's update.
         alpha: LoRA's scale is alpha / rank.
         dropout: Dropout before LoRA's first matrix.
@@ -39,23 +35,14 @@ class VitScl(Baseline):
         whiten: Number of training images whose patches the patch embedding whitens before the first step; 0 leaves it
             as it is. A start for a backbone without pretrained weights.
         head: ``two_way`` or ``frozen``, see the top of this file.
-        scl_weight: Weight of the single-center loss; 0 leaves it out.
-        scl_feature: What it looks at: the input of the head, or its logits.
-        scl_margin: Its margin.
-        scl_margin_mode: ``sqrt_dim`` multiplies the margin by the square root of the feature's dimensions.
-        scl_center: How its center is found.
-        scl_empty_class: What it gives for a batch with one class.
+        criterion: What it is trained with; None: the single-center loss.
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch.
+        **kwargs: Of `Classifier`.
     """
 
     def __init__(
         self,
         backbone: str = "vit_base_patch16_224",
-        pretrained: bool = True,
-        weights: str | None = None,
-        input_size: int | None = None,
-        timm_args: dict[str, Any] | None = None,
         rank: int = 16,
         alpha: int = 32,
         dropout: float = 0.1,
@@ -63,47 +50,26 @@ class VitScl(Baseline):
         train_also: tuple[str, ...] = (),
         whiten: int = 0,
         head: Literal["two_way", "frozen"] = "two_way",
-        scl_weight: float = 0.5,
-        scl_feature: Literal["pre_logits", "logits"] = "pre_logits",
-        scl_margin: float = 0.3,
-        scl_margin_mode: Literal["sqrt_dim", "absolute"] = "sqrt_dim",
-        scl_center: Center = "learnable",
-        scl_empty_class: EmptyClass = "real_only",
-        optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=1e-3),
-        scheduler: LRSchedulerCallable | None = None,
+        criterion: Criterion | None = None,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
+        **kwargs: Any,
     ) -> None:
         if head == "frozen":
-            timm_args = {"num_classes": 1000} | (timm_args or {})
-        super().__init__(
-            backbone,
-            pretrained,
-            weights,
-            input_size,
-            timm_args=timm_args,
-            scl_weight=scl_weight,
-            scl_feature=scl_feature,
-            scl_margin=scl_margin,
-            scl_margin_mode=scl_margin_mode,
-            scl_center=scl_center,
-            scl_empty_class=scl_empty_class,
-            optimizer=optimizer,
-            scheduler=scheduler,
-        )
-        if whiten and (pretrained or weights):
+            kwargs["timm_args"] = {"num_classes": 1000} | (kwargs.get("timm_args") or {})
+        criterion = SingleCenter() if criterion is None else criterion
+        super().__init__(backbone=backbone, criterion=criterion, optimizer=optimizer, **kwargs)
+        if whiten and (kwargs.get("pretrained", True) or kwargs.get("weights")):
             raise UserError("whiten is a start without pretrained weights: set model.pretrained=false, or whiten=0")
         self.whiten = whiten
         add_lora(self.network, rank, alpha, dropout, targets, train_also)
         if head == "two_way":
             self.network.get_classifier().requires_grad_(True)
 
-    def setup(self, stage: str) -> None:
-        """Whiten the patch embedding; a checkpoint's weights come after this."""
-        super().setup(stage)
-        if stage == "fit" and self.whiten:
-            data = self.trainer.datamodule.sets["train"]["train"]  # type: ignore[attr-defined]
-            rows = np.linspace(0, len(data) - 1, min(self.whiten, len(data))).astype(int)
-            image = self.normalise(torch.stack([data[int(row)]["image"] for row in rows]))
-            whiten_patch_embed(self.network.patch_embed.proj, image)
+    def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:
+        """Whiten the patch embedding."""
+        super().observe(sample, counts)
+        if self.whiten:
+            whiten_patch_embed(self.network.patch_embed.proj, self.normalize(sample(self.whiten)))
 
     def merged(self) -> nn.Module:
         """Return a plain timm network with LoRA added into its weights, for export: the same outputs, no extra cost."""

@@ -1,16 +1,21 @@
-"""Losses: one idea per file, a pure function and a thin module."""
+"""Losses: one idea per file; pure functions, and the criterions that a classifier can be trained with."""
 
-from dfl.losses.classification import cross_entropy
+from dfl.losses.classification import binary_cross_entropy, cross_entropy
+from dfl.losses.criterion import Criterion, CrossEntropy, DagFdd, DawFdd
 from dfl.losses.cvar import bilevel_cvar, cvar
 from dfl.losses.ldam import ldam
 from dfl.losses.localization import largest_loss, mask_loss, mean_logit, patch_loss
-from dfl.losses.sida import sida_bce, sida_dice
-from dfl.losses.single_center import SingleCenterLoss, single_center_loss
+from dfl.losses.single_center import SingleCenter, single_center_loss
 from dfl.losses.triplets import contrastive_triplets
 
 __all__ = [
-    "SingleCenterLoss",
+    "Criterion",
+    "CrossEntropy",
+    "DagFdd",
+    "DawFdd",
+    "SingleCenter",
     "bilevel_cvar",
+    "binary_cross_entropy",
     "contrastive_triplets",
     "cross_entropy",
     "cvar",
@@ -19,7 +24,5 @@ __all__ = [
     "mask_loss",
     "mean_logit",
     "patch_loss",
-    "sida_bce",
-    "sida_dice",
     "single_center_loss",
 ]

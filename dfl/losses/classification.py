@@ -1,4 +1,4 @@
-"""Cross-entropy over class logits, in float32 whatever the autocast."""
+"""Cross-entropy, in float32 whatever the autocast."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +15,17 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None, e
     """
     loss = F.cross_entropy(logits.float(), label, reduction="none")
     return mean_of(loss, weight, each)
+
+
+def binary_cross_entropy(logit: Tensor, label: Tensor, weight: Tensor | None = None, each: bool = False) -> Tensor:
+    """Return the mean cross-entropy of log-odds of fake, a float32 scalar, or with ``each`` that of every sample, (N,).
+
+    Args:
+        logit: (N,), any float dtype.
+        label: (N,) long, 0 real, 1 fake.
+        weight: As for `cross_entropy`.
+    """
+    return mean_of(F.binary_cross_entropy_with_logits(logit.float(), label.float(), reduction="none"), weight, each)
 
 
 def mean_of(loss: Tensor, weight: Tensor | None, each: bool) -> Tensor:

@@ -11,11 +11,14 @@ The means run over the batch of all ranks: sums and counts are added up across r
 that of one big batch, and ranks may hold different numbers of samples.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from dfl.losses.criterion import Criterion
 
 Center = Literal["learnable", "batch_mean", "ema"]
 EmptyClass = Literal["real_only", "public"]
@@ -51,42 +54,59 @@ def single_center_loss(
         return m_real + push
 
 
-class SingleCenterLoss(nn.Module):
-    """The loss with its center.
+class SingleCenter(Criterion):
+    """Cross-entropy, or another criterion, and weight x the single-center loss of a feature.
 
     Args:
-        dim: Dimensions D of a feature.
+        weight: Of the single-center loss.
+        feature: What it looks at: the input of the last layer, or the logits.
         margin: m; 0.3 in every public copy, the paper's value is not known to us.
         margin_mode: ``sqrt_dim`` uses m * sqrt(D) (the paper), ``absolute`` uses m.
-        center: ``learnable``: a parameter, to be held by the optimizer (the paper). ``batch_mean``: the mean of the
-            batch's real features, gradient included (Kong et al. 2023 as ported). ``ema``: a running mean of real
-            features, without gradient.
+        center: ``learnable``: a parameter, in the optimizer (the paper). ``batch_mean``: the mean of the batch's real
+            features, gradient included (Kong et al. 2023 as ported). ``ema``: a running mean of real features, without
+            gradient.
         empty_class: See :func:`single_center_loss`.
-        momentum: Share of the old center that ``ema`` keeps in each step.
+        momentum: Share of the old center that stays in each step of ``ema``.
+        beside: What it is added to; None: cross-entropy.
     """
 
     def __init__(
         self,
-        dim: int,
+        weight: float = 0.5,
+        feature: Literal["pre_logits", "logits"] = "pre_logits",
         margin: float = 0.3,
         margin_mode: Literal["sqrt_dim", "absolute"] = "sqrt_dim",
         center: Center = "learnable",
         empty_class: EmptyClass = "real_only",
         momentum: float = 0.99,
+        beside: Criterion | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(locals())
+        self.weight, self.feature, self.mode, self.empty_class = weight, feature, center, empty_class
+        self.momentum, self.beside = momentum, Criterion.of(beside)
+        self.margin, self.by_dim = margin, margin_mode == "sqrt_dim"
         self.center: Tensor
         self.started: Tensor
-        self.mode, self.empty_class, self.momentum = center, empty_class, momentum
-        self.margin = margin * dim**0.5 if margin_mode == "sqrt_dim" else margin
-        if center == "learnable":
+
+    def build(self, feature: int, logits: int) -> None:
+        """Make the center, of as many dimensions as what it looks at."""
+        self.beside.build(feature, logits)
+        dim = logits if self.feature == "logits" else feature
+        self.margin *= dim**0.5 if self.by_dim else 1
+        if self.mode == "learnable":
             self.center = nn.Parameter(torch.randn(dim))
-        elif center == "ema":
+        elif self.mode == "ema":
             self.register_buffer("center", torch.zeros(dim))
             self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
-    def forward(self, feature: Tensor, label: Tensor) -> Tensor:
-        """Return the loss of ``feature`` (N, D) and ``label`` (N,), a float32 scalar."""
+    def forward(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return ``loss``, ``scl`` and the parts of the other criterion."""
+        losses = self.beside(out, batch)
+        scl = self.pull(out["logits" if self.feature == "logits" else "feature"], batch["label"])
+        return losses | {"loss": losses["loss"] + self.weight * scl, "scl": scl}
+
+    def pull(self, feature: Tensor, label: Tensor) -> Tensor:
+        """Return the single-center loss alone of ``feature`` (N, D) and ``label`` (N,), a float32 scalar."""
         return single_center_loss(feature, label, self._center(feature, label), self.margin, self.empty_class)
 
     def _center(self, feature: Tensor, label: Tensor) -> Tensor:
@@ -97,8 +117,8 @@ class SingleCenterLoss(nn.Module):
         if self.mode == "batch_mean":
             return mean
         if self.training:
-            kept = torch.where(self.started, self.momentum, 0.0)
-            new = kept * self.center + (1 - kept) * mean.detach()
+            share = torch.where(self.started, self.momentum, 0.0)
+            new = share * self.center + (1 - share) * mean.detach()
             self.center.copy_(torch.where(count > 0, new, self.center))
             self.started |= count > 0
         return self.center.clone()

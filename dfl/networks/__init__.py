@@ -13,7 +13,7 @@ from dfl.networks.disentangle import ConditionalDecoder, ConvBlock, PooledHead, 
 from dfl.networks.grad_cam import grad_cam, stretch
 from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
-from dfl.networks.sida_fusion import SidaFusion
+from dfl.networks.normalize import Normalize
 from dfl.networks.whitening import whiten_patch_embed
 from dfl.networks.xception import TruncatedXception
 from dfl.networks.xception_encoder import BackboneEncoder, XceptionEncoder
@@ -23,8 +23,8 @@ __all__ = [
     "BackboneEncoder",
     "ConditionalDecoder",
     "ConvBlock",
+    "Normalize",
     "PooledHead",
-    "SidaFusion",
     "TruncatedXception",
     "XceptionEncoder",
     "adain",

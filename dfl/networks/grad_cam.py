@@ -15,11 +15,11 @@ from dfl.errors import UserError
 
 
 def grad_cam(
-    run: Callable[[Tensor], dict[str, Tensor]],
+    run: Callable[[Tensor], Any],
     layer: nn.Module,
     image: Tensor,
-    target: Callable[[dict[str, Tensor]], Tensor],
-) -> tuple[dict[str, Tensor], Tensor]:
+    target: Callable[[Any], Tensor],
+) -> tuple[Any, Tensor]:
     """Return the outputs, without gradients, and the map of a target (N, h, w), float32, not negative.
 
     The map is ReLU(sum over channels of a_k A_k), where A (N, K, h, w) is what the layer gives and a_k the mean over

@@ -51,19 +51,31 @@ def arguments(function: Any, values: Any, kinds: Mapping[str, Any], left_out: tu
     """
     if not isinstance(values, Mapping):
         raise Misfit(f"are a {type(values).__name__}, and must be a mapping")
-    target = function.__init__ if inspect.isclass(function) else function
-    annotations, parameters = get_type_hints(target), inspect.signature(function).parameters
-    given = {}
+    taken = parameters(function)
+    fitting = {}
     for name, value in values.items():
         if name in left_out:
             continue
-        if not isinstance(name, str) or name not in parameters:
+        if not isinstance(name, str) or name not in taken:
             raise Misfit(f"name {shown(name)}, which {function.__name__} does not take")
         try:
-            given[name] = fit(value, kinds.get(name, annotations.get(name, Any)), name)
+            fitting[name] = fit(value, kinds.get(name, taken[name]), name)
         except Misfit as error:
             raise Misfit(f"say that {name} {error}") from None
-    return given
+    return fitting
+
+
+def parameters(function: Any) -> dict[str, Any]:
+    """Return the annotations of all parameters by name, of a class those that its ``**kwargs`` hand to its parents."""
+    of_class = [vars(c)["__init__"] for c in getattr(function, "__mro__", ()) if "__init__" in vars(c)]
+    found: dict[str, Any] = {}
+    for step in of_class or [function]:
+        own, annotations = inspect.signature(step).parameters.values(), get_type_hints(step)
+        named = [p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+        found = {name: annotations.get(name, Any) for name in named} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in own):
+            break
+    return found
 
 
 def fit(value: Any, kind: Any, name: str = "") -> Any:
@@ -79,6 +91,8 @@ def fit(value: Any, kind: Any, name: str = "") -> Any:
     """
     if isinstance(kind, Mapping):
         return _table(value, kind)
+    if hasattr(kind, "from_file"):  # a part, such as a criterion, which has a table of its own
+        return kind.from_file(value)
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return _first(value, inner, name)

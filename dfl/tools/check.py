@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +22,17 @@ from rich.table import Table as RichTable
 from dfl.data import csv_files
 from dfl.data.sources.base import TIES
 from dfl.data.text_columns import put
-from dfl.data.workers import making
 from dfl.errors import UserError, visible
-from dfl.runs.files import write
+from dfl.runs.files import claimed, write
 from dfl.terminal import console
 from dfl.tools.check_page import page
-from dfl.tools.facts import SCAN_SCHEMA, need_imagehash
-from dfl.tools.given import open_sources, rows
+from dfl.tools.common import Common
+from dfl.tools.copies import Copies, find_copies
+from dfl.tools.file_facts import SCAN_SCHEMA, need_imagehash
 from dfl.tools.leak import Score, leak
-from dfl.tools.problems import Problem, problems
-from dfl.tools.scan import read_by, scanned, unclear
-from dfl.tools.twins import Twins, exact, near
+from dfl.tools.problems import CLASSES, Problem, problems
+from dfl.tools.scan import ambiguous_masks, mask_rules, write_scan
+from dfl.tools.sources import read_rows
 
 #: Columns whose values are counted by class.
 COUNTED = ("set", "split", "generator", "family", "method", "group", "compression", "format", "mode", "quality", "size")
@@ -42,22 +42,18 @@ MARKS = {"error": "✗", "warning": "!", "note": "·", "fine": "✓"}
 def check(
     sources: list[str],
     output: str = "check",
-    root: str | None = None,
     distance: int = 4,
     strict: bool = False,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
-    """Look data sets over, and write what was found.
+    """Look for what is wrong in data sets, and write it down.
 
     Args:
         sources: Data configs, folders, tables; a table that ``dfl data scan`` wrote is taken as it is.
         output: The folder for check.html, check.json, copies.csv and the scan.
-        root: Folder that replaces the root of every source of the configs.
         distance: Bits of 64 by which the perceptual hashes of near copies differ at most, 0 to 16.
         strict: End with an error if anything is wrong, for use in scripts.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The page.
@@ -69,37 +65,32 @@ def check(
         raise UserError(f"--distance is {distance}; perceptual hashes have 64 bits: take 0 to 16")
     need_imagehash()
     folder = Path(output).expanduser()
-    with making("the check", folder, inside=True):
-        table = _facts(sources, folder, root, workers, progress)
-        found, copies = examine(table, distance)
-        write(folder / "check.json", json.dumps(_plain(found), indent=1, allow_nan=False))
+    with claimed(folder, inside=True):
+        table = _scan_of(sources, folder, common)
+        findings, copies = examine(table, distance)
+        write(folder / "check.json", json.dumps(_plain(findings), indent=1, allow_nan=False))
         write(folder / "copies.csv", csv_files.whole(copies.column_names, copies.to_pylist()))
-        write(folder / "check.html", page(table, found))
-    _print(found, folder)
-    errors = [p for p in found["problems"] if p.severity == "error"]
+        write(folder / "check.html", page(table, findings))
+    _print(findings, folder)
+    errors = [p for p in findings["problems"] if p.severity == "error"]
     if strict and errors:
         raise UserError(f"{len(errors)} thing{'s' * (len(errors) > 1)} wrong, the first: {errors[0].text}")
     return folder / "check.html"
 
 
-def _facts(sources: list[str], folder: Path, root: str | None, workers: int | None, progress: bool) -> pa.Table:
+def _scan_of(sources: list[str], folder: Path, common: Common) -> pa.Table:
     """Return the scan of all sources; tables that are scans already are not scanned again."""
-    ready = [word for word in sources if _is_scan(Path(word).expanduser())]
-    tables = [pq.read_table(Path(word).expanduser()) for word in ready]
-    others = [word for word in sources if word not in ready]
+    scans = [file for word in sources if (file := Path(word).expanduser()) and _is_scan(file)]
+    others = [word for word in sources if Path(word).expanduser() not in scans]
     if others:
-        file = folder / "scan.parquet"
-        scanned(rows(open_sources(others, root)), file, workers, progress)
-        tables.append(pq.read_table(file))
-    table = pa.concat_tables(tables)
+        write_scan(read_rows(others, common.get("root")), folder / "scan.parquet", common)
+        scans.append(folder / "scan.parquet")
+    table = pa.concat_tables([pq.read_table(file) for file in scans])
     if not len(table):
         raise UserError(f"{', '.join(sources)}: no image to check")
-    size = pc.binary_join_element_wise(
-        table["width"].cast(pa.string()), table["height"].cast(pa.string()), pa.scalar("x")
-    )
-    size = pc.if_else(pc.less(table["width"], 0), "", size)
-    rules = pa.array(read_by(table), pa.string())  # for the page
-    return put(put(table, "mask_rule", rules), "size", size)
+    width, height = (table[name].cast(pa.string()) for name in ("width", "height"))
+    size = pc.if_else(pc.less(table["width"], 0), "", pc.binary_join_element_wise(width, height, "x"))
+    return put(put(table, "mask_rule", pa.array(mask_rules(table), pa.string())), "size", size)
 
 
 def _is_scan(path: Path) -> bool:
@@ -110,88 +101,78 @@ def _is_scan(path: Path) -> bool:
 
 
 def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Table]:
-    """Find what there is to say about a scanned table.
+    """Collect the findings about a scanned table.
 
     Args:
         table: Columns of a scan, and ``size``.
-        distance: Of near copies.
+        distance: Bits by which the perceptual hashes of near copies differ at most.
 
     Returns:
         All findings by name, with ``problems``; and the table of copies.
     """
-    place, places = _places(table)
-    same = exact(table["sha256"], place, len(places))
-    hashed = exact(pc.if_else(pc.equal(table["phash"], ""), "", table["sha256"]), place, len(places))
-    alike = near(table["phash"], place, len(places), distance)
-    names = table["set"].unique().to_pylist()
-    scores = {"all": leak(table)}
-    if len(names) > 1:
-        scores |= {name: leak(table.filter(pc.equal(table["set"], name))) for name in names}
-    found: dict[str, Any] = {
+    names = pc.binary_join_element_wise(
+        table["set"], pc.if_else(pc.equal(table["split"], ""), "all", table["split"]), "/"
+    )
+    encoded = names.combine_chunks().dictionary_encode()
+    place, places = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+    same = find_copies(table["sha256"], place, len(places))
+    near = find_copies(table["phash"], place, len(places), distance)
+    # an unreadable file may be the same as another, and is near to none
+    readable = find_copies(pc.if_else(pc.equal(table["phash"], ""), "", table["sha256"]), place, len(places))
+    label, share = table["label"].to_numpy(), table["mask_share"].to_numpy()
+    sets = table["set"].unique().to_pylist()
+    parts = {name: table.filter(pc.equal(table["set"], name)) for name in sets} if len(sets) > 1 else {}
+    findings: dict[str, Any] = {
         "images": len(table),
         "counts": {name: counts for name in COUNTED if (counts := _counts(table, name))},
-        "places": {name: _of_classes(table, place == i) for i, name in enumerate(places)},
-        "unreadable": _named(table, "error"),
-        "unclear masks": unclear(table),
+        "places": {
+            name: {word: int(((place == i) & (label == value)).sum()) for value, word in CLASSES.items()}
+            for i, name in enumerate(places)
+        },
+        "unreadable": _reasons(table, "error"),
+        "unclear masks": ambiguous_masks(table),
         "masks": {
-            "unusable": _named(table, "mask_error"),
+            "unusable": _reasons(table, "mask_error"),
             "with": int(pc.sum(pc.not_equal(table["mask"], "")).as_py() or 0),
-            "empty on fakes": _paths(table, (table["label"].to_numpy() == 1) & (_share(table) == 0)),
-            "full": _paths(table, _share(table) == 1),
-            "not empty on real images": _paths(table, (table["label"].to_numpy() == 0) & (_share(table) > 0)),
+            "empty on fakes": _paths(table, (label == 1) & (share == 0)),
+            "full": _paths(table, share == 1),
+            "not empty on real images": _paths(table, (label == 0) & (share > 0)),
         },
         "copies": {
             "places": places,
             "distance": distance,
             "exact": same.among.tolist(),
-            "near": alike.among.tolist(),
-            # an unreadable file may be the same as another, and is near to none
-            "near, not the same file": (alike.among - hashed.among).tolist(),
+            "near": near.among.tolist(),
+            "near, not the same file": (near.among - readable.among).tolist(),
             "both labels": _both_labels(table, same),
-            "pairs": {"exact": _pairs(table, same, places, place), "near": _pairs(table, alike, places, place)},
-            "cut": alike.cut,
+            "pairs": {"exact": _pairs(table, same, places, place), "near": _pairs(table, near, places, place)},
+            "cut": near.truncated,
         },
         "ties": _ties(table),
-        "leak": scores,
+        "leak": {name: leak(part) for name, part in ({"all": table} | parts).items()},
     }
-    found["problems"] = list(problems(found))
-    return found, _copies(table, same, alike)
-
-
-def _places(table: pa.Table) -> tuple[np.ndarray, list[str]]:
-    """Return the number of each row's set and split, int64 (n,), and their names."""
-    split = pc.if_else(pc.equal(table["split"], ""), "all", table["split"])
-    encoded = pc.binary_join_element_wise(table["set"], split, "/").combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
-
-
-def _of_classes(table: pa.Table, where: np.ndarray) -> dict[str, int]:
-    label = table["label"].to_numpy()[where]
-    return {name: int((label == value).sum()) for name, value in (("real", 0), ("fake", 1), ("unlabelled", -1))}
+    findings["problems"] = list(problems(findings))
+    clusters = {"same_file": pa.array(same.cluster), "near": pa.array(near.cluster)}
+    copies = pa.table(clusters | {name: table[name] for name in ("set", "split", "label", "path")})
+    copies = copies.filter(pa.array((same.cluster >= 0) | (near.cluster >= 0)))
+    return findings, copies.sort_by([("near", "ascending"), ("same_file", "ascending"), ("path", "ascending")])
 
 
 def _counts(table: pa.Table, column: str) -> dict[str, dict[str, int]]:
     """Count the values of a column by class, most frequent first; nothing for a column that is absent everywhere."""
     both = pa.table({"value": table[column].cast(pa.string()), "label": table["label"]})
-    counted = both.group_by(["value", "label"]).aggregate([([], "count_all")]).to_pylist()
-    out: dict[str, dict[str, int]] = {}
-    for row in counted:
+    counts: dict[str, dict[str, int]] = {}
+    for row in both.group_by(["value", "label"]).aggregate([([], "count_all")]).to_pylist():
         value = "" if row["value"] == "-1" and column == "quality" else row["value"]
-        classes = out.setdefault(value, {"real": 0, "fake": 0, "unlabelled": 0})
-        classes[{0: "real", 1: "fake"}.get(row["label"], "unlabelled")] += row["count_all"]
-    if set(out) <= {""}:
+        counts.setdefault(value, dict.fromkeys(CLASSES.values(), 0))[CLASSES[row["label"]]] += row["count_all"]
+    if set(counts) <= {""}:
         return {}
-    return dict(sorted(out.items(), key=lambda item: (-sum(item[1].values()), item[0])))
+    return dict(sorted(counts.items(), key=lambda item: (-sum(item[1].values()), item[0])))
 
 
-def _named(table: pa.Table, column: str) -> dict[str, str]:
+def _reasons(table: pa.Table, column: str) -> dict[str, str]:
     bad = table.filter(pc.not_equal(table[column], ""))
     return dict(zip(bad["path"].to_pylist(), bad[column].to_pylist(), strict=True))
-
-
-def _share(table: pa.Table) -> np.ndarray:
-    share: np.ndarray = table["mask_share"].to_numpy()
-    return share
 
 
 def _paths(table: pa.Table, where: np.ndarray) -> list[str]:
@@ -199,66 +180,55 @@ def _paths(table: pa.Table, where: np.ndarray) -> list[str]:
     return paths
 
 
-def _both_labels(table: pa.Table, same: Twins) -> list[str]:
+def _both_labels(table: pa.Table, same: Copies) -> list[str]:
     """Return the paths of files that are real in one row and fake in another."""
     label, copied = table["label"].to_numpy(), same.cluster >= 0
-    kinds = [set(same.cluster[copied & (label == value)].tolist()) for value in (0, 1)]
-    wrong = np.array(sorted(kinds[0] & kinds[1]), np.int64)
-    return _paths(table, copied & np.isin(same.cluster, wrong))
+    real, fake = (same.cluster[copied & (label == value)] for value in (0, 1))
+    return _paths(table, copied & np.isin(same.cluster, np.intersect1d(real, fake)))
 
 
-def _pairs(table: pa.Table, twins: Twins, places: list[str], place: np.ndarray, most: int = 12) -> list[dict[str, Any]]:
-    paths = table["path"]
+def _pairs(
+    table: pa.Table, copies: Copies, places: list[str], place: np.ndarray, most: int = 12
+) -> list[dict[str, Any]]:
+    pairs = copies.pairs[:most].tolist()
     return [
-        {"paths": [paths[int(a)].as_py(), paths[int(b)].as_py()], "places": [places[place[a]], places[place[b]]]}
-        for a, b in twins.pairs[:most]
+        {"paths": [table["path"][row].as_py() for row in pair], "places": [places[place[row]] for row in pair]}
+        for pair in pairs
     ]
 
 
 def _ties(table: pa.Table) -> dict[str, list[str]]:
     """Return by column the names that one set has in more than one split."""
-    out = {}
+    ties = {}
     for column in TIES:
         named = table.filter(pc.and_(pc.not_equal(table[column], ""), pc.not_equal(table["split"], "")))
         counted = named.group_by(["set", column]).aggregate([("split", "count_distinct")])
-        both = counted.filter(pc.greater(counted["split_count_distinct"], 1))
-        out[column] = sorted(
-            f"{a}: {b}" for a, b in zip(both["set"].to_pylist(), both[column].to_pylist(), strict=True)
-        )
-    return out
+        both = counted.filter(pc.greater(counted["split_count_distinct"], 1)).to_pylist()
+        ties[column] = sorted(f"{row['set']}: {row[column]}" for row in both)
+    return ties
 
 
-def _copies(table: pa.Table, same: Twins, alike: Twins) -> pa.Table:
-    """Return every image with a copy: the cluster of the same file, of near pictures, and what it is."""
-    where = pa.array((same.cluster >= 0) | (alike.cluster >= 0))
-    clusters = {"same_file": pa.array(same.cluster), "near": pa.array(alike.cluster)}
-    columns = {name: table[name] for name in ("set", "split", "label", "path")}
-    copies = pa.table(clusters | columns).filter(where)
-    return copies.sort_by([("near", "ascending"), ("same_file", "ascending"), ("path", "ascending")])
-
-
-def _print(found: Mapping[str, Any], folder: Path) -> None:
+def _print(findings: Mapping[str, Any], folder: Path) -> None:
     out = console()
-    table = RichTable("images", "real", "fake", "unlabelled")
+    table = RichTable("images", *CLASSES.values())
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, one in found["places"].items():
-        table.add_row(visible(name), *(f"{one[kind]:,}" for kind in ("real", "fake", "unlabelled")))
+    for name, counts in findings["places"].items():
+        table.add_row(visible(name), *(f"{n:,}" for n in counts.values()))
     out.print(table)
-    scores = RichTable("leak score (AUROC)", *next(iter(found["leak"].values())))
-    for name, one in found["leak"].items():
-        cells = ["undefined" if score.undefined else f"{score.auroc:.3f}" for score in one.values()]
+    scores = RichTable("leak score (AUROC)", *findings["leak"]["all"])
+    for name, clues in findings["leak"].items():
+        cells = ["undefined" if score.undefined else f"{score.auroc:.3f}" for score in clues.values()]
         scores.add_row(visible(name), *cells)
     out.print(scores)
-    for problem in found["problems"]:
+    for problem in findings["problems"]:
         out.print(f"{MARKS[problem.severity]} {visible(problem.text)}", soft_wrap=True)
-    out.print(
-        f"\n{folder / 'check.html'} shows it with pictures; check.json and copies.csv lie beside it", soft_wrap=True
-    )
+    where = f"\n{folder / 'check.html'} shows it with pictures; check.json and copies.csv lie beside it"
+    out.print(where, soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:
-    """Return findings as JSON holds them: an undefined number is null."""
+    """Return findings as JSON stores them: an undefined number is null."""
     if isinstance(value, Score | Problem):
         return _plain(asdict(value))
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The page of ``dfl data check``: findings first, then what they rest on, with pictures."""
+"""The page of ``dfl data check``: findings first, then the evidence, with pictures."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,48 +11,42 @@ from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
 from dfl.evaluation import html, plots
 from dfl.tools.leak import bits_per_pixel
+from dfl.tools.problems import CLASSES
 
 #: Values of a column that are drawn, names that are listed, and pictures of a kind.
 MOST_BARS, MOST_NAMES, MOST_PICTURES = 12, 50, 7
 TINT = np.array([230, 57, 70], np.float32)
-TITLES = {
-    "empty on fakes": "Masks that are empty, on fakes",
-    "full": "Masks that are full",
-    "not empty on real images": "Masks that are not empty, on real images",
-}
+LEAK = (
+    "<h2>Does the label leak through the files?</h2><p class=soft>AUROC of a random forest that sees no pixel, "
+    "mean of 5 folds, with its 95 % interval. 0.5 is chance. Bits per pixel depend on the picture too, so they are "
+    "reported apart.</p>"
+)
 
 
-def page(table: pa.Table, found: Mapping[str, Any]) -> str:
+def page(table: pa.Table, findings: Mapping[str, Any]) -> str:
     """Return the whole page.
 
     Args:
         table: The scanned rows.
-        found: What ``examine`` found.
+        findings: As ``examine`` returns them.
     """
-    sets = ", ".join(table["set"].unique().to_pylist())
+    places = [[name, *(f"{n:,}" for n in counts.values())] for name, counts in findings["places"].items()]
+    problems = "".join(f'<li class="{p.severity}">{html.text(p.text)}</li>' for p in findings["problems"])
     return html.document(
-        f"Check of {sets}",
+        f"Check of {', '.join(table['set'].unique().to_pylist())}",
         [
-            f"<p class=soft>{found['images']:,} images</p>",
-            _said(found["problems"]),
+            f"<p class=soft>{findings['images']:,} images</p>",
+            f"<h2>Findings</h2><ul class=said>{problems}</ul>",
             "<h2>Images</h2>",
-            html.table(
-                ["set and split", "real", "fake", "unlabelled"],
-                [[name, *(f"{n:,}" for n in one.values())] for name, one in found["places"].items()],
-            ),
+            html.table(["set and split", *CLASSES.values()], places),
             *_samples(table),
-            *_leak(table, found["leak"]),
-            *_counts(found["counts"]),
-            *_copies(found["copies"]),
-            *_masks(table, found["masks"]),
-            _names("Images that cannot be read", [f"{p}: {r}" for p, r in found["unreadable"].items()]),
+            *_leak(table, findings["leak"]),
+            *_counts(findings["counts"]),
+            *_copies(findings["copies"]),
+            *_masks(table, findings["masks"]),
+            _names("Images that cannot be read", findings["unreadable"]),
         ],
     )
-
-
-def _said(problems: Iterable[Any]) -> str:
-    lines = "".join(f'<li class="{p.severity}">{html.text(p.text)}</li>' for p in problems)
-    return f"<h2>Findings</h2><ul class=findings>{lines}</ul>"
 
 
 def _samples(table: pa.Table) -> Iterable[str]:
@@ -60,56 +54,44 @@ def _samples(table: pa.Table) -> Iterable[str]:
     rng = np.random.default_rng(0)
     label, sets = table["label"].to_numpy(), np.array(table["set"].to_pylist())
     for name in table["set"].unique().to_pylist():
-        for value, word in ((0, "real"), (1, "fake"), (-1, "unlabelled")):
+        for value, word in CLASSES.items():
             rows = np.flatnonzero((sets == name) & (label == value))
             if len(rows):
-                drawn = np.sort(rng.choice(rows, min(MOST_PICTURES, len(rows)), replace=False))
-                figures = "".join(_figure(table, int(row)) for row in drawn)
-                yield f"<h3>{html.text(name)}: {word}</h3><div class=pictures>{figures}</div>"
+                yield f"<h3>{html.text(name)}: {word}</h3>{_pictures(table, rows, rng)}"
 
 
-def _figure(table: pa.Table, row: int, mask: bool = False) -> str:
-    path, generator, size = (table[name][row].as_py() for name in ("path", "generator", "size"))
-    said = f"<b>{html.text(generator or size)}</b>{html.text(path.rpartition('/')[2])}"
-    bits, file, rule = (table[name][row].as_py() for name in ("bits", "mask", "mask_rule"))
-    picture = _picture(path, file if mask else "", rule, bits)
-    return f'<figure title="{html.text(path)}">{picture}<figcaption>{said}</figcaption></figure>'
+def _pictures(table: pa.Table, rows: np.ndarray, rng: np.random.Generator, masks: bool = False) -> str:
+    """Draw a few of these rows, with a tint over what their masks cover if asked for."""
+    figures = ""
+    for row in table.take(np.sort(rng.choice(rows, min(MOST_PICTURES, len(rows)), replace=False))).to_pylist():
+        path = row["path"]
+        caption = f"<b>{html.text(row['generator'] or row['size'])}</b>{html.text(path.rpartition('/')[2])}"
+        picture = _picture(path, row["bits"], row["mask"] if masks else "", row["mask_rule"])
+        figures += f'<figure title="{html.text(path)}">{picture}<figcaption>{caption}</figcaption></figure>'
+    return f"<div class=pictures>{figures}</div>"
 
 
-def _picture(path: str, mask: str = "", rule: str = "", bits: int = -1) -> str:
-    """Return a thumbnail, with what the mask covers in red; a word where it cannot be read."""
+def _picture(path: str, bits: int = -1, mask: str = "", rule: str = "") -> str:
+    """Return a thumbnail, its masked part in red; a word where it cannot be read."""
     try:
         pixels = load_image(path, bits=bits)
         area = load_mask(mask, rule, (pixels.shape[1], pixels.shape[0])) if mask else None
     except DecodeError:
         return "<p class=soft>cannot be read</p>"
     if area is not None:
-        inside = area > 127
-        pixels = pixels.copy()
-        pixels[inside] = (0.5 * pixels[inside] + 0.5 * TINT).astype(np.uint8)
+        pixels = np.where(area[..., None] > 127, (0.5 * pixels + 0.5 * TINT).astype(np.uint8), pixels)
     return html.image(html.thumbnail(pixels), "jpeg", path.rpartition("/")[2])
 
 
 def _leak(table: pa.Table, leak: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    yield (
-        "<h2>Does the label leak through the files?</h2><p class=soft>AUROC of a random forest that sees no pixel, "
-        "mean of 5 folds, with its 95 % interval. 0.5 is chance. Bits per pixel depend on the picture too, so they are "
-        "reported apart.</p>"
+    yield LEAK
+    cells = (
+        [name, *("one class, undefined" if score.undefined else score for score in clues.values())]
+        for name, clues in leak.items()
     )
-    head = ["set", *next(iter(leak.values()))]
-    lines = [
-        [
-            name,
-            *(
-                "one class, undefined" if s.undefined else f"{s.auroc:.3f} ({s.low:.3f} to {s.high:.3f})"
-                for s in one.values()
-            ),
-        ]
-        for name, one in leak.items()
-    ]
-    yield html.table(head, lines)
-    bpp, label = bits_per_pixel(table), table["label"].to_numpy()
-    drawn = plots.histograms({"": (bpp[label == 0], bpp[label == 1])}, "bits per pixel")
+    yield html.table(["set", *leak["all"]], list(cells))
+    bits, label = bits_per_pixel(table), table["label"].to_numpy()
+    drawn = plots.histograms({"": (bits[label == 0], bits[label == 1])}, "bits per pixel")
     yield html.figures({"Histogram of bits per pixel": drawn})
 
 
@@ -130,37 +112,38 @@ def _copies(copies: Mapping[str, Any]) -> Iterable[str]:
         ("exact", "The same file"),
         ("near", f"Near copies: perceptual hashes differ in at most {copies['distance']} of 64 bits"),
     ):
-        among = np.array(copies[kind])
-        if not among.any():
+        among = copies[kind]
+        if not any(map(any, among)):
             continue
         yield f"<h2>{title}</h2><p class=soft>Images of the line that have a copy in the column.</p>"
         yield html.table(["", *places], [[p, *(f"{n:,}" for n in line)] for p, line in zip(places, among, strict=True)])
-        shown = ""
+        figures = ""
         for pair in copies["pairs"][kind][:MOST_PICTURES]:
-            both = "".join(_picture(path) for path in pair["paths"])
-            said = "<br>".join(
+            caption = "<br>".join(
                 f"{html.text(place)}: {html.text(path.rpartition('/')[2])}"
                 for place, path in zip(pair["places"], pair["paths"], strict=True)
             )
-            shown += f"<figure>{both}<figcaption>{said}</figcaption></figure>"
-        yield f'<div class="pictures pairs">{shown}</div><p class=soft>All of them are in copies.csv.</p>'
+            figures += f"<figure>{''.join(map(_picture, pair['paths']))}<figcaption>{caption}</figcaption></figure>"
+        yield f'<div class="pictures pairs">{figures}</div><p class=soft>All of them are in copies.csv.</p>'
 
 
 def _masks(table: pa.Table, masks: Mapping[str, Any]) -> Iterable[str]:
     share = table["mask_share"].to_numpy()
-    with_mask = np.flatnonzero((share > 0) & (share < 1))
-    if len(with_mask):
-        drawn = np.sort(np.random.default_rng(0).choice(with_mask, min(MOST_PICTURES, len(with_mask)), replace=False))
-        figures = "".join(_figure(table, int(row), mask=True) for row in drawn)
-        yield f"<h2>Masks</h2><p class=soft>Red is manipulated.</p><div class=pictures>{figures}</div>"
-    for name, title in TITLES.items():
-        yield _names(title, masks[name])
-    yield _names("Masks that cannot be used", [f"{p}: {r}" for p, r in masks["unusable"].items()])
+    partial = np.flatnonzero((share > 0) & (share < 1))
+    if len(partial):
+        pictures = _pictures(table, partial, np.random.default_rng(0), masks=True)
+        yield f"<h2>Masks</h2><p class=soft>Red is manipulated.</p>{pictures}"
+    yield _names("Masks that are empty, on fakes", masks["empty on fakes"])
+    yield _names("Masks that are full", masks["full"])
+    yield _names("Masks that are not empty, on real images", masks["not empty on real images"])
+    yield _names("Masks that cannot be used", masks["unusable"])
 
 
-def _names(title: str, names: list[str]) -> str:
+def _names(title: str, names: list[str] | Mapping[str, str]) -> str:
+    """List names, with the reason of each if there is one."""
     if not names:
         return ""
-    items = "".join(f"<li>{html.text(name)}</li>" for name in names[:MOST_NAMES])
-    more = f"<li>and {len(names) - MOST_NAMES:,} more, in check.json</li>" if len(names) > MOST_NAMES else ""
-    return f"<details><summary>{html.text(title)}: {len(names):,}</summary><ul>{items}{more}</ul></details>"
+    lines = [f"{name}: {reason}" for name, reason in names.items()] if isinstance(names, Mapping) else names
+    items = "".join(f"<li>{html.text(line)}</li>" for line in lines[:MOST_NAMES])
+    more = f"<li>and {len(lines) - MOST_NAMES:,} more, in check.json</li>" if len(lines) > MOST_NAMES else ""
+    return f"<details><summary>{html.text(title)}: {len(lines):,}</summary><ul>{items}{more}</ul></details>"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +23,14 @@ from dfl.data.containers import frame_count
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
-from dfl.data.workers import Workers, making
 from dfl.errors import UserError, first_line, near
-from dfl.runs.files import whole, write
-from dfl.tools.given import open_sources, rows
-from dfl.tools.output import parquet_file
+from dfl.runs.files import claimed, write
+from dfl.tools.common import Common, parquet_file, processes, write_parquet
+from dfl.tools.sources import read_rows
 
 _HAS_YUNET = RequirementCache("opencv-python-headless>=4.8") or RequirementCache("opencv-python>=4.8")
-#: Longest side of what the face detector looks at, in pixels: YuNet was made for faces of 10 to 300.
-LOOK = 640
+#: Longest side of the image that the face detector gets, in pixels: YuNet was trained for faces of 10 to 300.
+DETECTOR_SIDE = 640
 #: Names of a box's columns: corner and size, or two corners.
 CORNER_SIZE, CORNERS = ("x", "y", "w", "h"), ("x0", "y0", "x1", "y1")
 Box = tuple[float, float, float, float]  # left, top, width, height
@@ -48,9 +47,7 @@ def faces(
     square: bool = True,
     min_score: float = 0.8,
     max_missing: float = 0.05,
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Write a table of faces.
 
@@ -65,10 +62,8 @@ def faces(
         margin: How much a box grows on each side, as a share of its longer side.
         square: Make the box square about its middle, as far as the image goes.
         min_score: Faces of the detector below this score are left out.
-        max_missing: Largest share of images without a face that is put up with.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        max_missing: Largest share of images without a face that is accepted.
+        **common: Options of every verb.
 
     Returns:
         The table's file.
@@ -76,36 +71,44 @@ def faces(
     Raises:
         UserError: If neither boxes nor weights are given or can be read, or too many images have no face.
     """
-    if (boxes is None) == (weights is None):
-        raise UserError("faces come from --boxes (a file of boxes or landmarks) or --weights (YuNet as ONNX): give one")
-    known = None if boxes is None else read_boxes(Path(boxes).expanduser())
-    if weights is not None:
-        if not _HAS_YUNET:
-            raise UserError("faces are found by OpenCV: pip install 'dfl[faces]'")
-        if not Path(weights).expanduser().is_file():
-            raise UserError(f"no weights file {weights!r}: download YuNet's ONNX file (OpenCV Zoo) and give its path")
-    table = rows(open_sources(sources, root))
+    of_file = _boxes_of_file(boxes, weights)
+    table = read_rows(sources, common.get("root"))
     file = parquet_file(output)
-    tasks = [
-        (path, known.get(os.path.abspath(split(path)[0]), {}) if known is not None else str(weights), min_score, bits)
+    jobs = [
+        (path, bits, min_score, weights or of_file.get(os.path.abspath(split(path)[0]), {}))
         for path, bits in zip(table["path"].to_pylist(), table["bits"].to_pylist(), strict=True)
     ]
-    out: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
-    with making("the face detector", file), Workers(len(tasks), "faces", workers, progress) as pool:
-        for row, answer in zip(table.to_pylist(), pool.map(_look, tasks), strict=True):
-            if isinstance(answer, str):
-                missing[row["path"]] = answer
+    with claimed(file), processes(len(jobs), "faces", common) as pool:
+        for row, result in zip(table.to_pylist(), pool.map(_faces, jobs), strict=True):
+            if isinstance(result, str):
+                missing[row["path"]] = result
                 continue
-            size, found = answer
-            found = sorted(found, key=lambda box: -box[2] * box[3])[: 1 if keep == "largest" else None]
-            out += [cut(row, grown(box, size, margin, square)) for box in found]
-        _tell(missing, len(table), file, max_missing)
-        schema = pa.schema([*ROW_SCHEMA, ("set", pa.string())])
-        with whole(file) as partial:
-            pq.write_table(pa.Table.from_pylist(out, schema=schema), partial)
-    print(f"{len(out):,} faces of {len(table) - len(missing):,} images in {file}")
+            size, in_image = result
+            in_image = sorted(in_image, key=lambda box: -box[2] * box[3])[: 1 if keep == "largest" else None]
+            rows += [boxed(row, grown(box, size, margin, square)) for box in in_image]
+        _list_missing(missing, len(table), file, max_missing)
+        write_parquet(file, pa.Table.from_pylist(rows, schema=pa.schema([*ROW_SCHEMA, ("set", pa.string())])))
+    print(f"{len(rows):,} faces of {len(table) - len(missing):,} images in {file}")
     return file
+
+
+def _boxes_of_file(boxes: str | None, weights: str | None) -> Boxes:
+    """Return the boxes of a file; none if there are weights.
+
+    Raises:
+        UserError: If not exactly one of both is given, or it cannot be used.
+    """
+    if (boxes is None) == (weights is None):
+        raise UserError("faces come from --boxes (a file of boxes or landmarks) or --weights (YuNet as ONNX): give one")
+    if boxes is not None:
+        return read_boxes(Path(boxes).expanduser())
+    if not _HAS_YUNET:
+        raise UserError("faces are found by OpenCV: pip install 'dfl[faces]'")
+    if not Path(weights or "").expanduser().is_file():
+        raise UserError(f"no weights file {weights!r}: download YuNet's ONNX file (OpenCV Zoo) and give its path")
+    return {}
 
 
 def grown(box: Box, size: tuple[int, int], margin: float, square: bool) -> tuple[int, int, int, int]:
@@ -115,15 +118,13 @@ def grown(box: Box, size: tuple[int, int], margin: float, square: bool) -> tuple
     """
     x, y, w, h = box
     more = 2 * margin * max(w, h)
-    sides = [max(w, h) + more] * 2 if square else [w + more, h + more]
-    if square:
-        sides = [min(sides[0], *size)] * 2
+    sides = [min(max(w, h) + more, *size)] * 2 if square else [w + more, h + more]
     wide, high = (max(1, min(round(side), limit)) for side, limit in zip(sides, size, strict=True))
     left, top = round(x + w / 2 - wide / 2), round(y + h / 2 - high / 2)
     return max(0, min(left, size[0] - wide)), max(0, min(top, size[1] - high)), wide, high
 
 
-def cut(row: dict[str, Any], box: tuple[int, int, int, int]) -> dict[str, Any]:
+def boxed(row: dict[str, Any], box: tuple[int, int, int, int]) -> dict[str, Any]:
     """Return the row of a box of an image; its mask is cut alike.
 
     Raises:
@@ -131,31 +132,31 @@ def cut(row: dict[str, Any], box: tuple[int, int, int, int]) -> dict[str, Any]:
     """
     if row["mask"].startswith("polygon:") or "resize" in row["mask_rule"].split(","):
         raise UserError(f"the mask of {row['path']} cannot be cut to a face (polygons, or of another size)")
-    words = ",".join(map(str, box))
-    boxed = {name: _boxed(row[name], words) for name in ("path", "mask") if row[name]}
-    return row | boxed
+    places = {}
+    for name in ("path", "mask"):
+        if row[name]:
+            file, inside = split(row[name])
+            if "xywh" in inside:
+                raise UserError(f"{row[name]} is a box already: faces are looked for in whole images")
+            places[name] = locate(file, **inside, xywh=",".join(map(str, box)))
+    return row | places
 
 
-def _boxed(locator: str, words: str) -> str:
-    file, inside = split(locator)
-    if "xywh" in inside:
-        raise UserError(f"{locator} is a box already: faces are looked for in whole images")
-    return locate(file, **inside, xywh=words)
-
-
-def _look(task: tuple[str, dict[int, list[Box]] | str, float, int]) -> tuple[tuple[int, int], list[Box]] | str:
-    """Return the size of an image and its faces; or why there is none."""
-    path, known, min_score, bits = task
+def _faces(job: tuple[str, int, float, str | dict[int, list[Box]]]) -> tuple[tuple[int, int], list[Box]] | str:
+    """Return the size of an image and its faces, by weights or from the boxes of its file; or why there is none."""
+    path, bits, min_score, weights_or_boxes = job
     try:
         pixels = load_image(path, bits=bits)
-        size = (pixels.shape[1], pixels.shape[0])
-        found = _detected(pixels, known, min_score) if isinstance(known, str) else known.get(_frame(path, known), [])
+        if isinstance(weights_or_boxes, str):
+            in_image = _detected(pixels, weights_or_boxes, min_score)
+        else:
+            in_image = weights_or_boxes.get(_frame(path, weights_or_boxes), [])
     except DecodeError as error:
         return error.reason
-    return (size, found) if found else "no face"
+    return ((pixels.shape[1], pixels.shape[0]), in_image) if in_image else "no face"
 
 
-def _frame(path: str, known: dict[int, list[Box]]) -> int:
+def _frame(path: str, boxes: dict[int, list[Box]]) -> int:
     """Return the frame with boxes that is nearest to a locator's; -1 for an image."""
     file, inside = split(path)
     if "frame" in inside:
@@ -165,20 +166,20 @@ def _frame(path: str, known: dict[int, list[Box]]) -> int:
         frame = (2 * i + 1) * frame_count(file) // (2 * parts)
     else:
         return -1
-    return min(known, key=lambda one: (abs(one - frame), one), default=-1)
+    return min(boxes, key=lambda one: (abs(one - frame), one), default=-1)
 
 
 def _detected(pixels: np.ndarray, weights: str, min_score: float) -> list[Box]:
     """Return the faces that YuNet finds in uint8 (H, W, 3)."""
     import cv2
 
-    scale = min(1.0, LOOK / max(pixels.shape[:2]))
+    scale = min(1.0, DETECTOR_SIDE / max(pixels.shape[:2]))
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
     detector = _yunet(weights)
     detector.setScoreThreshold(min_score)
     detector.setInputSize((small.shape[1], small.shape[0]))
-    found = detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
-    return [tuple(float(v) / scale for v in face[:4]) for face in (found if found is not None else ())]
+    detected = detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]  # None or (n, 15)
+    return [tuple(float(v) / scale for v in face[:4]) for face in (detected if detected is not None else ())]
 
 
 @lru_cache(maxsize=1)
@@ -186,7 +187,7 @@ def _yunet(weights: str) -> Any:
     import cv2
 
     try:
-        return cv2.FaceDetectorYN.create(str(Path(weights).expanduser()), "", (LOOK, LOOK))
+        return cv2.FaceDetectorYN.create(str(Path(weights).expanduser()), "", (DETECTOR_SIDE, DETECTOR_SIDE))
     except cv2.error as error:
         raise UserError(f"{weights} is no YuNet that OpenCV {cv2.__version__} can read: {error.err}") from error
 
@@ -207,12 +208,12 @@ def read_boxes(file: Path) -> Boxes:
     if "path" not in names:
         raise UserError(f"{file} has no column path{near('path', names)}; it has {', '.join(names)}")
     csv_files.once(file, names, ("path", "frame", "landmarks", *CORNER_SIZE, *CORNERS))
-    found: Boxes = {}
+    boxes: Boxes = {}
     frames = _numbers(table, "frame", file) if "frame" in names else [-1] * len(table)
     for path, frame, box in zip(table["path"].to_pylist(), frames, _boxes(table, file), strict=True):
         absolute = os.path.abspath(file.parent / path)
-        found.setdefault(absolute, {}).setdefault(int(frame), []).append(box)
-    return found
+        boxes.setdefault(absolute, {}).setdefault(int(frame), []).append(box)
+    return boxes
 
 
 def _boxes(table: pa.Table, file: Path) -> Iterable[Box]:
@@ -239,16 +240,16 @@ def _numbers(table: pa.Table, name: str, file: Path) -> list[float]:
         raise UserError(f"{file}: column {name!r} must hold numbers: {error}") from error
 
 
-def _tell(missing: dict[str, str], n: int, file: Path, most: float) -> None:
+def _list_missing(missing: dict[str, str], n: int, file: Path, max_missing: float) -> None:
     """List the images without a face beside the table; too many are an error."""
     beside = file.with_suffix(".missing.csv")
     if not missing:
         beside.unlink(missing_ok=True)
         return
-    lost = ({"path": path, "reason": reason} for path, reason in missing.items())
-    write(beside, csv_files.whole(["path", "reason"], lost))
+    rows = ({"path": path, "reason": reason} for path, reason in missing.items())
+    write(beside, csv_files.whole(["path", "reason"], rows))
     why = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing.values()).most_common(3))
-    said = f"{len(missing):,} of {n:,} images gave no face ({why}), listed in {beside}"
-    if len(missing) > most * n:
-        raise UserError(f"{said}; --max_missing allows {most:.0%}")
-    print(said)
+    summary = f"{len(missing):,} of {n:,} images gave no face ({why}), listed in {beside}"
+    if len(missing) > max_missing * n:
+        raise UserError(f"{summary}; --max_missing allows {max_missing:.0%}")
+    print(summary)

@@ -1,18 +1,19 @@
 """Does the label leak through the files? The AUROC of a small forest that never sees a pixel.
 
 A detector that is trained on JPEG photos and PNG fakes learns PNG. So before training, a random forest is asked to tell
-real from fake by what the files say of themselves. Bits per pixel are apart: they depend on the picture too, so some
-difference is honest.
+real from fake by the facts of the files. Bits per pixel are apart: they depend on the picture too, so some difference
+is honest.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 
 from dfl.data.sources.base import TIES
 from dfl.data.splits import components
@@ -41,6 +42,10 @@ class Score:
         """Whether there are too few images of a class."""
         return math.isnan(self.auroc)
 
+    def __str__(self) -> str:
+        """Return the value and its interval."""
+        return f"{self.auroc:.3f} ({self.low:.3f} to {self.high:.3f})"
+
 
 UNDEFINED = Score(math.nan, math.nan, math.nan)
 
@@ -56,26 +61,21 @@ def leak(table: pa.Table, seed: int = 0) -> dict[str, Score]:
         Scores by clue: ``format``, ``size``, ``compression``, ``metadata`` (all three together), by a forest that is
         cross-validated with tied rows in one fold; and ``bits per pixel``, by its rank alone, whichever way it points.
     """
-    readable = np.array([not e for e in table["error"].to_pylist()], bool)
+    readable = np.array([not error for error in table["error"].to_pylist()], bool)
     label = table["label"].to_numpy().astype(np.int64)
     rows = np.flatnonzero(readable & (label >= 0))
     if len(rows) > MOST_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
     table, label = table.take(pa.array(rows)), label[rows]
-    names = (*CLUES, "metadata", "bits per pixel")
-    if min(np.bincount(label, minlength=2)) < FOLDS:
-        return dict.fromkeys(names, UNDEFINED)
-    fold = _folds(table, label, seed)
-    if fold is None:
-        return dict.fromkeys(names, UNDEFINED)
-    values = {name: [_numbers(table[column]) for column in columns] for name, columns in CLUES.items()}
-    out = {name: _forest(np.stack(columns, 1), label, fold, seed) for name, columns in values.items()}
-    told = [name for name in CLUES if _varies(np.stack(values[name], 1)).any()]
-    every = np.stack([column for columns in values.values() for column in columns], 1)
-    out["metadata"] = out[told[0]] if len(told) == 1 else _forest(every, label, fold, seed)
-    bpp = bits_per_pixel(table)
-    rank = float(roc_auc_score(label, bpp))
-    return out | {"bits per pixel": _score(max(rank, 1 - rank), label)}
+    tied = components([table[name].to_pylist() for name in TIES])
+    if min(*np.bincount(label, minlength=2), len(np.unique(tied))) < FOLDS:
+        return dict.fromkeys((*CLUES, "metadata", "bits per pixel"), UNDEFINED)
+    values = {name: np.stack([_numbers(table[column]) for column in columns], 1) for name, columns in CLUES.items()}
+    values["metadata"] = np.concatenate(list(values.values()), 1)
+    area = {name: _forest(columns, label, tied, seed) for name, columns in values.items()}
+    area["bits per pixel"] = float(roc_auc_score(label, bits_per_pixel(table)))
+    area["bits per pixel"] = max(area["bits per pixel"], 1 - area["bits per pixel"])
+    return {name: _with_interval(value, label) for name, value in area.items()}
 
 
 def bits_per_pixel(table: pa.Table) -> np.ndarray:
@@ -92,48 +92,34 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.unique(np.array(column.to_pylist()), return_inverse=True)[1]
 
 
-def _folds(table: pa.Table, label: np.ndarray, seed: int) -> np.ndarray | None:
-    """Return the fold of each row, int (n,); rows tied by identity, video or source are in one. None if too few are."""
-    tied = components([table[name].to_pylist() for name in TIES])
-    groups = len(np.unique(tied))
-    if groups < FOLDS:
-        return None
-    alone = groups == len(tied)
-    by = StratifiedKFold if alone else StratifiedGroupKFold
-    fold = np.zeros(len(label), np.int64)
-    parts = by(FOLDS, shuffle=True, random_state=seed).split(label, label, None if alone else tied)
-    for i, (_, rows) in enumerate(parts):
-        fold[rows] = i
-    return fold
+def _forest(values: np.ndarray, label: np.ndarray, tied: np.ndarray, seed: int) -> float:
+    """Return the mean over folds of the AUROC on the fold that was left out; NaN if no fold has both classes.
 
+    Scores of different folds are never pooled: a forest that learnt nothing gives the share of fakes in its own folds,
+    which is lower where the fold left out has more of them.
 
-def _forest(values: np.ndarray, label: np.ndarray, fold: np.ndarray, seed: int) -> Score:
-    """Return the mean over folds of the AUROC on the fold that was left out.
-
-    Scores of different folds are never pooled: a forest that knows nothing gives the share of fakes in its own folds,
-    which is lower where the fold left out holds more of them.
+    Args:
+        values: float (n, k); columns of one value are left out.
+        label: int64 (n,).
+        tied: int64 (n,); rows of one number are in one fold.
+        seed: Of the folds and the forest.
     """
-    values = values[:, _varies(values)]
+    values = values[:, (values != values[:1]).any(0)]
     if not values.shape[1]:
-        return _score(0.5, label)  # all images are alike: there is nothing to learn
-    areas = []
-    for i in range(FOLDS):
-        out = fold == i
-        if len(np.unique(label[out])) < 2 or len(np.unique(label[~out])) < 2:
-            continue
-        forest = RandomForestClassifier(50, min_samples_leaf=5, class_weight="balanced", random_state=seed)
-        forest.fit(values[~out], label[~out])
-        areas.append(roc_auc_score(label[out], forest.predict_proba(values[out])[:, 1]))
-    return _score(float(np.mean(areas)), label) if areas else UNDEFINED
+        return 0.5  # all images are alike: there is nothing to learn
+    alone = len(np.unique(tied)) == len(tied)
+    folds = (StratifiedKFold if alone else StratifiedGroupKFold)(FOLDS, shuffle=True, random_state=seed)
+    forest = RandomForestClassifier(50, min_samples_leaf=5, class_weight="balanced", random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fold of one class has no AUROC
+        groups = None if alone else tied
+        area = cross_val_score(forest, values, label, groups=groups, cv=folds, scoring="roc_auc")
+    return float(np.mean(area[np.isfinite(area)])) if np.isfinite(area).any() else math.nan
 
 
-def _varies(values: np.ndarray) -> np.ndarray:
-    """Return which columns of (n, k) hold more than one value, bool (k,)."""
-    varies: np.ndarray = (values != values[:1]).any(0)
-    return varies
-
-
-def _score(area: float, label: np.ndarray) -> Score:
+def _with_interval(area: float, label: np.ndarray) -> Score:
+    if math.isnan(area):
+        return UNDEFINED
     fake = int(label.sum())
     real = len(label) - fake
     a, b = area / (2 - area), 2 * area**2 / (1 + area)

@@ -1,45 +1,45 @@
-"""What ``dfl data check`` says of its findings: one line each, from an error to what was looked at and holds."""
+"""The sentences of ``dfl data check``: one line each, from an error to what was looked at and is fine."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dfl.tools.leak import FOLDS, Score
+from dfl.tools.leak import CLUES, FOLDS, Score
 
+CLASSES = {0: "real", 1: "fake", -1: "unlabelled"}
 #: A leak whose interval begins above this is an error; above 0.5, a warning.
 STRONG = 0.6
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One line for the user; ``severity`` is error, warning, note, or fine for what was looked at and holds."""
+    """One line for the user; ``severity`` is error, warning, note, or fine for what was looked at and is in order."""
 
     severity: str
     text: str
 
 
-def problems(found: Mapping[str, Any]) -> Iterable[Problem]:
+def problems(findings: Mapping[str, Any]) -> Iterable[Problem]:
     """Put the findings into words, the worst first within each matter."""
-    n, classes = found["images"], {"real": 0, "fake": 0, "unlabelled": 0}
-    for one in found["places"].values():
-        classes = {name: classes[name] + one[name] for name in classes}
-    if bad := found["unreadable"]:
+    n, places = findings["images"], findings["places"]
+    if bad := findings["unreadable"]:
         path, reason = next(iter(bad.items()))
         yield Problem("error", f"{len(bad):,} of {n:,} images cannot be read, such as {path}: {reason}")
     else:
         yield Problem("fine", f"all {n:,} images can be read")
-    if classes["unlabelled"]:
-        yield Problem("note", f"{classes['unlabelled']:,} images have no label")
-    for name, one in found["places"].items():
-        if bool(one["real"]) != bool(one["fake"]):
-            yield Problem("note", f"{name} has one class ({'real' if one['real'] else 'fake'}): its AUROC is undefined")
-    yield from _of_masks(found["masks"], found["unclear masks"])
-    yield from _of_copies(found["copies"])
-    for column, names in found["ties"].items():
+    if unlabelled := sum(counts["unlabelled"] for counts in places.values()):
+        yield Problem("note", f"{unlabelled:,} images have no label")
+    for name, counts in places.items():
+        if bool(counts["real"]) != bool(counts["fake"]):
+            only = "real" if counts["real"] else "fake"
+            yield Problem("note", f"{name} has one class ({only}): its AUROC is undefined")
+    yield from _of_masks(findings["masks"], findings["unclear masks"])
+    yield from _of_copies(findings["copies"])
+    for column, names in findings["ties"].items():
         if names:
             what = f"{len(names):,} {column} name{'s' * (len(names) > 1)}"
             yield Problem("error", f"{what} in more than one split of a set, such as {names[0]}")
-    yield from _of_leak(found["leak"])
+    yield from _of_leak(findings["leak"])
 
 
 def _of_masks(masks: Mapping[str, Any], unclear: Mapping[str, str]) -> Iterable[Problem]:
@@ -64,32 +64,31 @@ def _of_copies(copies: Mapping[str, Any]) -> Iterable[Problem]:
     if wrong := copies["both labels"]:
         yield Problem("error", f"{len(wrong):,} rows are of files that are both real and fake, such as {wrong[0]}")
     for what, among in (("the same file", copies["exact"]), ("a near copy", copies["near, not the same file"])):
-        clean = True
+        severities = []
         for i, one in enumerate(places):
             for j, other in enumerate(places):
-                count = among[i][j]
-                if (
-                    i == j or not count or _rank(one) < _rank(other)
-                ):  # said once: of what is evaluated in what is trained
-                    continue
-                if _rank(one) == _rank(other) and i > j:
-                    continue
-                splits = [name.rpartition("/")[2] for name in (one, other)]
-                trained = "train" in splits and splits[0] != splits[1]
-                severity = "note" if splits[0] == splits[1] != "all" else "error" if trained else "warning"
-                severity = "warning" if what == "a near copy" and severity == "error" else severity
-                clean = clean and severity == "note"
-                has = "has" if count == 1 else "have"
-                yield Problem(severity, f"{count:,} image{'s' * (count > 1)} of {one} {has} {what} in {other}")
-        inner = sum(among[i][i] for i in range(len(places)))
-        if inner:
-            yield Problem("note", f"{inner:,} images have {what} within their own set and split")
-        if clean:
+                # each pair of places once: what is evaluated in what is trained
+                if among[i][j] and (-_rank(one), i) < (-_rank(other), j):
+                    severities.append(_severity(one, other, near=what == "a near copy"))
+                    images = "1 image" if among[i][j] == 1 else f"{among[i][j]:,} images"
+                    has = "has" if among[i][j] == 1 else "have"
+                    yield Problem(severities[-1], f"{images} of {one} {has} {what} in {other}")
+        inside = sum(among[i][i] for i in range(len(places)))
+        if inside:
+            yield Problem("note", f"{inside:,} images have {what} within their own set and split")
+        if set(severities) <= {"note"} and (len(places) > 1 or not inside):
             where = "on the other side of a split" if len(places) > 1 else "in this set"
-            if len(places) > 1 or not inner:
-                yield Problem("fine", f"no image has {what} {where}")
+            yield Problem("fine", f"no image has {what} {where}")
     if copies["cut"]:
-        yield Problem("note", "there are more near copies than are kept: their counts are too low")
+        yield Problem("note", "there are more near copies than are listed: their counts are too low")
+
+
+def _severity(one: str, other: str, near: bool) -> str:
+    """Return how bad copies in two places are: an error between training and evaluation, a note within a split."""
+    first, second = (place.rpartition("/")[2] for place in (one, other))
+    if first == second:
+        return "warning" if first == "all" else "note"
+    return "error" if "train" in (first, second) and not near else "warning"
 
 
 def _rank(place: str) -> int:
@@ -97,24 +96,19 @@ def _rank(place: str) -> int:
 
 
 def _of_leak(scores: Mapping[str, Mapping[str, Score]]) -> Iterable[Problem]:
-    for name, one in scores.items():
+    for name, clues in scores.items():
         who = "the files" if name == "all" else f"the files of {name}"
-        whole = one["metadata"]
-        if whole.undefined:
+        if clues["metadata"].undefined:
             yield Problem("note", f"{who}: one class, undefined: a leak score needs {FOLDS} images of each")
             continue
-        parts = [clue for clue in ("format", "size", "compression") if one[clue].low > 0.5]
-        if whole.low > 0.5 or parts:
-            worst = max((one[clue] for clue in (*parts, "metadata")), key=lambda score: score.low)
-            by = " and ".join(parts) or "format, size and compression together"
+        leaking = [clue for clue in CLUES if clues[clue].low > 0.5]
+        if leaking or clues["metadata"].low > 0.5:
+            worst = max((clues[clue] for clue in (*leaking, "metadata")), key=lambda score: score.low)
+            by = " and ".join(leaking) or "format, size and compression together"
             severity = "error" if worst.low > STRONG else "warning"
-            yield Problem(severity, f"{who} give the label away by {by}: AUROC {_worded(worst)} without a pixel")
+            yield Problem(severity, f"{who} give the label away by {by}: AUROC {worst} without a pixel")
         else:
-            yield Problem("fine", f"{who} do not give the label away: AUROC {_worded(whole)} from metadata")
-        if one["bits per pixel"].low > 0.5:
-            worded = _worded(one["bits per pixel"])
-            yield Problem("note", f"{who}: bits per pixel alone give AUROC {worded}; part of that is content")
-
-
-def _worded(score: Score) -> str:
-    return f"{score.auroc:.3f} ({score.low:.3f} to {score.high:.3f})"
+            yield Problem("fine", f"{who} do not give the label away: AUROC {clues['metadata']} from metadata")
+        if clues["bits per pixel"].low > 0.5:
+            text = f"{who}: bits per pixel alone give AUROC {clues['bits per pixel']}; part of that is content"
+            yield Problem("note", text)

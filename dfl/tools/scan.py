@@ -8,7 +8,7 @@ the rows alone, never on the number of processes.
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from dfl.data.locators import split
 from dfl.data.mask_sets import rule_of, with_mask_rules
-from dfl.data.workers import Workers, making
 from dfl.errors import UserError, visible
-from dfl.runs.files import whole
-from dfl.tools.facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
-from dfl.tools.given import open_sources, rows
-from dfl.tools.output import parquet_file
+from dfl.runs.files import claimed, whole
+from dfl.runs.workers import Workers
+from dfl.tools.common import Common, parquet_file, processes, write_parquet
+from dfl.tools.file_facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
+from dfl.tools.sources import read_rows
 
 #: Rows of a part: what is lost at most when the scan is cut off.
 PART = 2048
@@ -31,18 +31,14 @@ PART = 2048
 def scan(
     sources: list[str],
     output: str = "table.parquet",
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Write a table of all images: what their sources know, their size, format and hashes, and what cannot be read.
 
     Args:
         sources: Data configs, folders, tables.
         output: The table, a Parquet file; read by ``Table`` like any other.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The file.
@@ -52,21 +48,21 @@ def scan(
     """
     need_imagehash()
     file = parquet_file(output)
-    scanned(rows(open_sources(sources, root)), file, workers, progress)
-    errors = pq.read_table(file, columns=["path", "error", "mask_error"])
-    print(f"{len(errors):,} images in {file}")
+    write_scan(read_rows(sources, common.get("root")), file, common)
+    table = pq.read_table(file, columns=["set", "label", "path", "mask_values", "error", "mask_error"])
+    print(f"{len(table):,} images in {file}")
     for column, what in (("error", "cannot be read"), ("mask_error", "have a mask that cannot be used")):
-        bad = errors.filter(pc.not_equal(errors[column], ""))
+        bad = table.filter(pc.not_equal(table[column], ""))
         if len(bad):
             print(visible(f"{len(bad):,} {what}, such as {bad['path'][0]}: {bad[column][0]}"))
-    for name, why in unclear(pq.read_table(file, columns=["set", "label", "mask_values"])).items():
+    for name, why in ambiguous_masks(table).items():
         print(f"masks of {name}: {why}")
     return file
 
 
-def unclear(table: pa.Table) -> dict[str, str]:
+def ambiguous_masks(table: pa.Table) -> dict[str, str]:
     """Return of each set of a scan whose masks can be read in more than one way, why."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     masked = table.filter(pc.not_equal(table["mask_values"], ""))
     for name in masked["set"].unique().to_pylist():
         one = masked.filter(pc.equal(masked["set"], name))
@@ -74,44 +70,31 @@ def unclear(table: pa.Table) -> dict[str, str]:
         try:
             rule_of((fakes if len(fakes) else one)["mask_values"].to_pylist())
         except UserError as error:
-            found[name] = str(error)
-    return found
+            reasons[name] = str(error)
+    return reasons
 
 
-def scanned(table: pa.Table, file: Path, workers: int | None = None, progress: bool = True) -> None:
+def write_scan(table: pa.Table, file: Path, common: Common) -> None:
     """Measure the images of a table of rows and write the table of ``SCAN_SCHEMA``; see ``scan``."""
-    with making("the scan", file):
+    with claimed(file):
         parts = file.with_name(f".{file.name}.parts")
         parts.mkdir(parents=True, exist_ok=True)
-        old = _old(file, parts)
-        starts, rules = range(0, len(table), PART), read_by(table)
-        with Workers(len(table), "scan", workers, progress) as pool:
+        earlier, starts, rules = _earlier(file, parts), range(0, len(table), PART), mask_rules(table)
+        with processes(len(table), "scan", common) as pool:
             for i, start in enumerate(starts):
-                piece = table.slice(start, PART)
-                facts = _facts_of(piece, rules[start : start + PART], old, pool)
-                with whole(parts / f"{i:07d}.parquet", sync=False) as partial:
-                    pq.write_table(_joined(piece, facts), partial)
+                rows = table.slice(start, PART)
+                facts = _facts(rows, rules[start : start + PART], earlier, pool)
+                columns = {name: rows[name] for name in rows.column_names}
+                columns |= {field.name: pa.array([one[field.name] for one in facts], field.type) for field in FACTS}
+                write_parquet(parts / f"{i:07d}.parquet", pa.table(columns, schema=SCAN_SCHEMA), sync=False)
         with whole(file) as partial, pq.ParquetWriter(partial, SCAN_SCHEMA) as writer:
             for i in range(len(starts)):
                 writer.write_table(pq.read_table(parts / f"{i:07d}.parquet"))
         shutil.rmtree(parts)
 
 
-def _old(file: Path, parts: Path) -> pa.Table | None:
-    """Return what earlier scans measured: the finished table and the parts of one that was cut off."""
-    found = []
-    for path in [file, *sorted(parts.glob("*.parquet"))]:
-        try:
-            table = pq.read_table(path) if path.is_file() else None
-        except (pa.ArrowInvalid, OSError):
-            continue  # cut while it was written: measured again
-        if table is not None and table.schema.names == SCAN_SCHEMA.names:
-            found.append(table.select(["path", "mask", "mask_rule", "bits", *FACTS.names]))
-    return pa.concat_tables(found[::-1]) if found else None
-
-
-def read_by(table: pa.Table) -> np.ndarray:
-    """Return the rule that each row's mask is read by; sets that leave it open are for ``check`` to tell of."""
+def mask_rules(table: pa.Table) -> np.ndarray:
+    """Return the rule that each row's mask is read by; `ambiguous_masks` reports the sets that leave it open."""
     rules, sets = (np.array(table[name].to_pylist(), object) for name in ("mask_rule", "set"))
     for name in dict.fromkeys(sets):
         with suppress(UserError):
@@ -119,31 +102,34 @@ def read_by(table: pa.Table) -> np.ndarray:
     return rules
 
 
-def _facts_of(piece: pa.Table, rules: np.ndarray, old: pa.Table | None, pool: Workers) -> list[Any]:
+def _earlier(file: Path, parts: Path) -> pa.Table | None:
+    """Return what earlier scans measured: the finished table and the parts of one that was cut off."""
+    tables = []
+    for path in [*sorted(parts.glob("*.parquet"), reverse=True), file]:
+        with suppress(pa.ArrowInvalid, OSError):  # not there, or cut off while it was written
+            table = pq.read_table(path)
+            if table.schema.names == SCAN_SCHEMA.names:
+                tables.append(table.select(["path", "mask", "mask_rule", "bits", *FACTS.names]))
+    return pa.concat_tables(tables) if tables else None
+
+
+def _facts(rows: pa.Table, rules: np.ndarray, earlier: pa.Table | None, pool: Workers) -> list[dict[str, Any]]:
     """Return the facts of each row, those of unchanged files from an earlier scan."""
-    known: list[dict[str, Any] | None] = [None] * len(piece)
-    if old is not None:
-        where = pc.index_in(piece["path"], value_set=old["path"])
-        known = [row if row["path"] is not None else None for row in old.take(where).to_pylist()]
-    tasks = []
-    asked = piece.select(["path", "mask", "mask_rule", "bits"]).to_pylist()
-    for row, by, before in zip(asked, rules, known, strict=True):
-        same = before is not None and all(before[name] == row[name] for name in row)
-        stamps = (before["bytes"], before["mtime"]) if before and same else (-1, -1)
-        tasks.append((row["path"], row["mask"], row["mask_rule"], by, row["bits"], *stamps))
-    return [before if fact is None else fact for fact, before in zip(pool.map(_measured, tasks), known, strict=True)]
+    before: list[dict[str, Any]] = [{}] * len(rows)
+    if earlier is not None:
+        before = earlier.take(pc.index_in(rows["path"], value_set=earlier["path"])).to_pylist()
+    jobs = []
+    keys = rows.select(["path", "mask", "mask_rule", "bits"]).to_pylist()
+    for row, rule, facts in zip(keys, rules, before, strict=True):
+        same = all(facts.get(name) == row[name] for name in row)
+        jobs.append((*row.values(), rule, *((facts["bytes"], facts["mtime"]) if same else (-1, -1))))
+    return [new or facts for new, facts in zip(pool.map(_measured, jobs), before, strict=True)]
 
 
-def _measured(task: tuple[str, str, str, str, int, int, int]) -> dict[str, Any] | None:
-    """Measure an image by path, mask, rules, and the size and time that are known; None for a file as it was."""
-    path, mask, rule, by, bits, size, mtime = task
-    found = stamp(path)
-    unchanged = mtime >= 0 and found[1] == mtime and (size == found[0] or split(path)[1])
-    return None if unchanged else measure(path, mask, rule, by, bits)
-
-
-def _joined(piece: pa.Table, facts: list[dict[str, Any]]) -> pa.Table:
-    columns = {name: piece[name] for name in piece.column_names}
-    for field in FACTS:
-        columns[field.name] = pa.array([fact[field.name] for fact in facts], field.type)
-    return pa.table(columns, schema=SCAN_SCHEMA)
+def _measured(job: tuple[str, str, str, int, str, int, int]) -> dict[str, Any] | None:
+    """Measure an image, unless its file has the size and time of an earlier scan (-1: there was none)."""
+    path, mask, row_rule, bits, rule, size, mtime = job
+    size_now, mtime_now = stamp(path)
+    if mtime >= 0 and mtime == mtime_now and (size == size_now or split(path)[1]):
+        return None
+    return measure(path, mask, row_rule, rule, bits)

@@ -1,20 +1,18 @@
-"""``dfl data split``: a table with a split for every image, and nothing that belongs together torn apart."""
+"""``dfl data split``: a table with a split for every image; rows that belong together stay together."""
 
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dfl.data.sources.base import TIES
 from dfl.data.splits import assign, components
 from dfl.data.text_columns import put
-from dfl.data.workers import making
 from dfl.errors import UserError, near
-from dfl.runs.files import whole
-from dfl.tools.given import open_sources, rows
-from dfl.tools.output import parquet_file
+from dfl.runs.files import claimed
+from dfl.tools.common import parquet_file, write_parquet
+from dfl.tools.sources import open_sources, rows_of
 
 
 def split(
@@ -27,9 +25,9 @@ def split(
     seed: int = 0,
     root: str | None = None,
 ) -> Path:
-    """Share images out to train, val and test, class by class; rows tied by identity, video or source stay together.
+    """Share images out to train, val and test, by class; rows tied by identity, video or source stay together.
 
-    Where a source knows no videos, folders and numbered names below the class folders tell them; this is said.
+    Where a source has no videos, they are guessed from folders and numbered names below the class folders.
 
     Args:
         sources: Data configs, folders, tables. Splits they have are replaced.
@@ -47,38 +45,33 @@ def split(
     Raises:
         UserError: If the shares do not add up to 1, or a column is unknown.
     """
-    given = open_sources(sources, root)
-    tables = [rows([one]) for one in given]
+    named = open_sources(sources, root)
+    tables = [rows_of(one) for one in named]
     table = pa.concat_tables(tables)
     for name in by:
         if name not in table.column_names:
             raise UserError(f"--by names no column {name!r}{near(name, table.column_names)}")
     file = parquet_file(output)
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
-    videos = [video for one, part in zip(given, tables, strict=True) for video in one.source.videos(part)]
+    videos = [video for one, part in zip(named, tables, strict=True) for video in one.source.videos(part)]
     tied = put(table, "video", videos) if "video" in by else table
     column = assign(tied, shares, seed, by=tuple(by))
-    with making("the split", file), whole(file) as partial:
-        pq.write_table(put(table, "split", column), partial)
-    guessed = {video for video, known in zip(videos, table["video"].to_pylist(), strict=True) if video and not known}
+    with claimed(file):
+        write_parquet(file, put(table, "split", column))
+    own = table["video"].to_pylist()
+    guessed = {video for video, before in zip(videos, own, strict=True) if video and not before}
     if guessed and "video" in by:
         rest = ",".join(name for name in by if name != "video")
         print(
-            f"{len(guessed):,} videos are told by folders and numbered names alone, such as {min(guessed)}; "
+            f"{len(guessed):,} videos are guessed from folders and numbered names alone, such as {min(guessed)}; "
             f"--by '[{rest}]' tears them apart"
         )
-    _tell(tied, column, shares, by, file)
-    return file
-
-
-def _tell(table: pa.Table, column: list[str], shares: dict[str, float], by: list[str], file: Path) -> None:
-    """Print what came out, and where a set of tied rows was too large for the share that was asked for."""
-    sizes = np.unique(components([table[name].to_pylist() for name in by]), return_counts=True)[1] if by else np.ones(1)
-    labels = table["label"].to_pylist()
-    count = Counter(zip(column, labels, strict=True))
+    sizes = np.unique(components([tied[name].to_pylist() for name in by]), return_counts=True)[1] if by else np.ones(1)
+    count = Counter(zip(column, table["label"].to_pylist(), strict=True))
     print(f"{len(table):,} images in {file}: {(sizes > 1).sum():,} sets of tied rows, the largest of {sizes.max():,}")
-    for name, share in shares.items():
+    for name, wanted in shares.items():
         n = sum(count[name, label] for label in (-1, 0, 1))
-        got = n / len(table)
-        off = "" if abs(got - share) <= 0.02 else f", asked for {share:.1%}: tied rows cannot be torn apart"
-        print(f"{name:6}{n:>9,} images, {got:.1%}{off}; {count[name, 0]:,} real, {count[name, 1]:,} fake")
+        share = n / len(table)
+        off = "" if abs(share - wanted) <= 0.02 else f", asked for {wanted:.1%}: tied rows cannot be torn apart"
+        print(f"{name:6}{n:>9,} images, {share:.1%}{off}; {count[name, 0]:,} real, {count[name, 1]:,} fake")
+    return file

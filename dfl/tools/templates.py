@@ -7,6 +7,7 @@ their number.
 
 import io
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pyarrow.compute as pc
@@ -15,10 +16,10 @@ from PIL import Image
 from dfl.data.decoding import DecodeError, image_size
 from dfl.data.locators import read_bytes
 from dfl.data.masks import load_mask
-from dfl.data.workers import Workers, making
 from dfl.errors import UserError
-from dfl.runs.files import write
-from dfl.tools.given import open_sources, rows
+from dfl.runs.files import claimed, write
+from dfl.tools.common import Common, processes
+from dfl.tools.sources import read_rows
 
 
 def templates(
@@ -27,9 +28,7 @@ def templates(
     components: int = 10,
     side: int = 19,
     split: str = "train",
-    root: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **common: Unpack[Common],
 ) -> Path:
     """Compute templates from the masks of fakes.
 
@@ -41,9 +40,7 @@ def templates(
         components: How many; the paper takes 10.
         side: Height and width in cells; FFD's maps have 19 at 299 px. Other sizes are resized when they are used.
         split: Whose masks; rows without a split count too.
-        root: Folder that replaces the root of every source of the configs.
-        workers: Processes; by default one for each core.
-        progress: Show a progress bar.
+        **common: Options of every verb.
 
     Returns:
         The file.
@@ -56,13 +53,13 @@ def templates(
         raise UserError(f"-o {output} must end in .npz")
     if side < 2 or not 1 <= components < side * side:
         raise UserError(f"--components {components} and --side {side}: take at least 1 and 2, and fewer than cells")
-    table = rows(open_sources(sources, root), decide=True)
-    known = pc.or_(pc.not_equal(table["mask"], ""), pc.match_substring(table["mask_rule"].cast("string"), "all"))
+    table = read_rows(sources, common.get("root"), mask_rules=True)
+    masked = pc.or_(pc.not_equal(table["mask"], ""), pc.match_substring(table["mask_rule"].cast("string"), "all"))
     here = pc.is_in(table["split"].cast("string"), pc.cast([split, ""], "string"))
-    table = table.filter(pc.and_(pc.and_(pc.equal(table["label"], 1), known), here))
+    table = table.filter(pc.and_(pc.and_(pc.equal(table["label"], 1), masked), here))
     jobs = zip(*(table[name].cast("string").to_pylist() for name in ("path", "mask", "mask_rule")), strict=True)
     total, products, count = np.zeros(side * side), np.zeros((side * side,) * 2), 0
-    with making("the templates", file), Workers(len(table), "masks", workers, progress) as pool:
+    with claimed(file), processes(len(table), "masks", common) as pool:
         for small, wrong in pool.map(_shrunk, ((*job, side) for job in jobs)):
             if wrong:
                 raise UserError(f"{wrong}; `dfl data check` lists all of that kind")
@@ -70,17 +67,18 @@ def templates(
                 total, products, count = total + small, products + np.outer(small, small), count + 1
     if count <= components:
         raise UserError(f"{components} components need more masks of fakes than that, and {split} has {count}")
-    found = principal(total / count, products / count, components)
-    shapes = {name: found[name].astype(np.float32).reshape(-1, side, side) for name in ("components", "mean")}
+    mean = total / count
+    vectors, share = principal(mean, products / count, components)
     buffer = io.BytesIO()
-    np.savez(buffer, components=shapes["components"], mean=shapes["mean"][0], explained=found["share"], masks=count)
+    cells = [array.astype(np.float32).reshape(-1, side, side) for array in (vectors, mean)]
+    np.savez(buffer, components=cells[0], mean=cells[1][0], explained=share, masks=count)
     write(file, buffer.getvalue())
-    print(f"{file}: {count:,} masks; {components} components hold {found['share'].sum():.1%} of their variance")
+    print(f"{file}: {count:,} masks; {components} components explain {share.sum():.1%} of their variance")
     return file
 
 
-def principal(mean: np.ndarray, second: np.ndarray, components: int) -> dict[str, np.ndarray]:
-    """Return the principal components of what has these moments, all float64.
+def principal(mean: np.ndarray, second: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the principal components of data with these moments, all float64.
 
     Args:
         mean: (D,).
@@ -88,14 +86,14 @@ def principal(mean: np.ndarray, second: np.ndarray, components: int) -> dict[str
         components: K.
 
     Returns:
-        ``mean`` (D,); ``components`` (K, D), each times the standard deviation along it, its largest value positive;
-        ``share`` (K,) of the variance that each holds.
+        (K, D), each times the standard deviation along it, its largest value positive; and (K,), the share of the
+        variance that each explains.
     """
     variance, vectors = np.linalg.eigh(second - np.outer(mean, mean))
     variance, vectors = variance[::-1].clip(min=0), vectors.T[::-1][:components]
     signs = np.sign(vectors[np.arange(components), np.abs(vectors).argmax(1)])
     share = variance[:components] / variance.sum() if variance.sum() else np.zeros(components)
-    return {"mean": mean, "components": vectors * (signs * np.sqrt(variance[:components]))[:, None], "share": share}
+    return vectors * (signs * np.sqrt(variance[:components]))[:, None], share
 
 
 def _shrunk(job: tuple[str, str, str, int]) -> tuple[np.ndarray | None, str]:

@@ -3,9 +3,12 @@
 import math
 from typing import Any, Literal
 
+import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from dfl.errors import UserError
 
 
 class WarmupCosine(LRScheduler):
@@ -51,3 +54,23 @@ class WarmupCosine(LRScheduler):
             share = min(1.0, (step - rise) / max(1, self.total_steps - rise + 1))
             factor = 1 - share if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * share))
         return [float(base) * factor for base in self.base_lrs]
+
+
+def total_steps(trainer: pl.Trainer) -> int:
+    """Return the optimizer steps of the whole run.
+
+    Lightning's own estimate would make the loader's iterator before it knows where a resumed run is.
+
+    Raises:
+        UserError: If the run has no end.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if data is None or not hasattr(data, "train_steps"):
+        return int(trainer.estimated_stepping_batches)
+    epochs, most = trainer.max_epochs, trainer.max_steps
+    if epochs is None or epochs < 0:
+        if most <= 0:
+            raise UserError("WarmupCosine needs the length of the run: set trainer.max_epochs or trainer.max_steps")
+        return most
+    steps = math.ceil(data.train_steps() / trainer.accumulate_grad_batches) * epochs
+    return min(steps, most) if most > 0 else steps

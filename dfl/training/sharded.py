@@ -104,6 +104,13 @@ class FullyShardStrategy(DDPStrategy):
         whole = value.full_tensor()
         return whole.cpu() if self.is_global_zero else None
 
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take the slices of this rank of whole weights."""
+        assert self.lightning_module is not None
+        own = self.lightning_module.state_dict()
+        state = {name: _sharded(value, own.get(name)) for name, value in checkpoint["state_dict"].items()}
+        super().load_model_state_dict({"state_dict": state}, strict)
+
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take the slices of this rank of whole moments."""
         for optimizer, held in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
@@ -174,12 +181,11 @@ def _align(module: nn.Module, device: torch.device) -> None:
 
 def _like(parameter: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
     """Return an optimizer's state of a parameter, cut as it is."""
-    if not isinstance(parameter, DTensor):
-        return dict(state)
-    mesh, places = parameter.device_mesh, parameter.placements
-    return {
-        key: distribute_tensor(value.to(parameter.device), mesh, places, src_data_rank=None)
-        if isinstance(value, Tensor) and value.shape == parameter.shape
-        else value
-        for key, value in state.items()
-    }
+    return {key: _sharded(value, parameter) for key, value in state.items()}
+
+
+def _sharded(value: Any, like: Any) -> Any:
+    """Return the slice of this rank of a whole tensor where a tensor like it is sharded; anything else as it is."""
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

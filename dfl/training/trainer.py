@@ -1,10 +1,15 @@
-"""Lightning's trainer with one more verb: `count`. The signature of a verb is its help on the command line."""
+"""Lightning's trainer with one more verb, `count`, and the table of parameters that `fit` begins with.
+
+The signature of a verb is its help on the command line.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelSummary
+from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -79,6 +84,30 @@ def count_gmacs(model: nn.Module, side: int) -> float:
     return counter.get_total_flops() / 2e9
 
 
+def print_parameters(model: nn.Module) -> Console:
+    """Print a table of the parts of a detector, its network and its loss; return where."""
+    counted = count_parameters(model)
+    table = Table("part", "trainable", "parameters", title=type(model).__name__, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, part in counted.parts.items():
+        table.add_row(name, f"{part.trainable:,}", f"{part.total:,}")
+    out = console()
+    out.print(table)
+    out.print(f"network  {counted.network}")
+    out.print(f"loss     {counted.loss}")
+    return out
+
+
+class ParameterTable(ModelSummary):
+    """In place of Lightning's summary, whose FLOPs are 0 unless an example image goes through the network."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the table, in one process."""
+        if trainer.is_global_zero:
+            print_parameters(pl_module)
+
+
 class Trainer(pl.Trainer):
     """The trainer of the command line."""
 
@@ -92,15 +121,6 @@ class Trainer(pl.Trainer):
             model: The detector; no weights are loaded.
             datamodule: Not needed.
         """
-        counted = count_parameters(model)
         side = int(getattr(model, "input_size", 224))
-        table = Table("part", "trainable", "parameters", title=type(model).__name__, title_justify="left")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for name, part in counted.parts.items():
-            table.add_row(name, f"{part.trainable:,}", f"{part.total:,}")
-        out = console()
-        out.print(table)
-        out.print(f"network  {counted.network}")
-        out.print(f"loss     {counted.loss}")
+        out = print_parameters(model)
         out.print(f"forward  {count_gmacs(model, side):.2f} GMACs for one image of {side} x {side}")

@@ -29,7 +29,7 @@ def images_per_second(detector: VitScl, batch: int, steps: int = 30, warmup: int
             torch.cuda.synchronize()
             start = time.perf_counter()
         with torch.autocast("cuda", torch.bfloat16):
-            loss = detector.loss(detector(detector.normalise(data["image"])), data)["loss"]
+            loss = detector.loss(detector(data["image"].float() / 255), data)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from dfl.data import DataModule, ImageDataset, Table
 
 MILLIONS, FEW, WORKERS, BATCHES = 10_000_000, 10_000, 2, 300
-GOAL_MB, GOAL_S = 300, 10
+GOAL_MB, GOAL_S = 300, 30
 
 
 class Lookup:
@@ -36,7 +36,7 @@ class Lookup:
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         row = int(key[0])
-        return {} if self.data is None else self.data._known(row, row) | {"mask": self.data.rows.text("mask", row)}
+        return {} if self.data is None else self.data._facts(row, row) | {"mask": self.data.rows.text("mask", row)}
 
 
 def private(rows: list[dict[str, Any]]) -> dict[str, float]:

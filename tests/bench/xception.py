@@ -1,4 +1,4 @@
-"""Baseline Xception as configured (channels last, fused Adam) against a plain NCHW float32 loop; batch 8 at 256 px.
+"""Classifier Xception as configured (channels last, fused Adam) against a plain NCHW float32 loop; batch 8 at 256 px.
 
 The plain loop is what DeepfakeBench's training step amounts to: the same network, layout and precision.
 """
@@ -7,7 +7,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from dfl.detectors import Baseline
+from dfl.detectors import Classifier
 from tests.bench.timing import in_turns
 
 
@@ -17,7 +17,7 @@ def main() -> dict[str, float]:
     label = torch.arange(8) % 2
     plain = timm.create_model("legacy_xception", num_classes=2).train()
     adam = torch.optim.Adam(plain.parameters(), lr=2e-4, weight_decay=5e-4)
-    ours = Baseline("legacy_xception", pretrained=False).train()
+    ours = Classifier("legacy_xception", pretrained=False).train()
     ours.setup("fit")
     fused = ours.configure_optimizers()
     pixels = image.float().div(127.5).sub(1)

@@ -95,6 +95,22 @@ def test_the_same_command_starts_afresh_and_then_resumes(
     assert second.trainer.global_step == 2 * first.trainer.global_step > 0
 
 
+def test_a_short_epoch_logs_its_loss_and_fit_begins_with_the_parameters(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--name=short", "--trainer.log_every_n_steps=null", "--trainer.limit_val_batches=0"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = main(["fit", "--config=tiny.yaml", *words, *QUIET[:2]])
+    assert [str(w.message) for w in caught if "log_every_n_steps" in str(w.message)] == []
+    assert made.trainer.log_every_n_steps == 1  # of four batches
+    said = capsys.readouterr().out
+    assert "loss     64 trainable of 64" in said
+    assert "FLOPs" not in said
+    typed = run("fit", "--config=tiny.yaml", "--name=typed", words[-1], "--trainer.log_every_n_steps=3")
+    assert typed.trainer.log_every_n_steps == 3
+
+
 def test_last_is_written_even_when_the_score_did_not_rise(place: Path) -> None:
     run("fit", "--config=tiny.yaml", "--name=worse", "--trainer.max_epochs=2", "--model.optimizer.lr=0")
     held = {which: torch.load(f"checkpoints/worse/{which}.ckpt", weights_only=True) for which in ("best", "last")}
@@ -103,10 +119,10 @@ def test_last_is_written_even_when_the_score_did_not_rise(place: Path) -> None:
 
 
 def test_a_run_is_resumed_with_its_own_settings_without_a_config(place: Path) -> None:
-    again = run("fit", "--ckpt_path=last", "--name=tiny", "--model.scl_weight=0.25")
+    again = run("fit", "--ckpt_path=last", "--name=tiny", "--model.criterion.weight=0.25")
     assert again.trainer.max_epochs == 1  # Lightning's own default is 1000
     assert again.datamodule.batch_size == 8
-    assert again.model.hparams.scl_weight == 0.25
+    assert again.model.criterion.weight == 0.25
 
 
 def test_without_config_or_name_the_newest_run_is_taken(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +200,7 @@ def test_a_callback_that_is_typed_again_is_the_same_one(place: Path, capsys: pyt
 def test_weights_of_a_file_are_scored_and_what_they_lack_is_named(
     place: Path, faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = ["--model=Baseline", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
+    small = ["--model=Classifier", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
     for name, outputs in (("whole.pth", 2), ("many.pth", 1000)):
         torch.save(timm.create_model("test_resnet", num_classes=outputs).state_dict(), name)
     words = ["predict", str(faces / "real"), *small, "--data.num_workers=0"]
@@ -197,7 +213,7 @@ def test_weights_of_a_file_are_scored_and_what_they_lack_is_named(
     assert (
         "many.pth gives nothing for network.fc.weight, network.fc.bias: they are at random" in capsys.readouterr().out
     )
-    assert "no best.ckpt of the run 'Baseline'" in fails(capsys, *words)
+    assert "no best.ckpt of the run 'Classifier'" in fails(capsys, *words)
     said = fails(capsys, "predict", str(faces), "--name=tiny", "--model.weights=whole.pth", *QUIET)
     assert "best.ckpt holds all weights, so those of --model.weights whole.pth would not be read" in said
 
@@ -224,6 +240,22 @@ def test_a_file_of_no_run_gives_its_weights_and_nothing_else(place: Path, capsys
     assert all(torch.equal(before["state_dict"][name], after["state_dict"][name]) for name in trained)
 
 
+def test_a_run_begins_with_another_and_resumes_without_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.load("checkpoints/tiny/best.ckpt", weights_only=True)["state_dict"]
+    words = ["fit", "--config=tiny.yaml", "--name=next", "--ckpt_path=last", "--init_from=tiny"]
+    made = run(*words, "--model.head=frozen", "--model.optimizer.lr=0")
+    said = capsys.readouterr().out
+    assert "checkpoints/tiny/best.ckpt gives" in said
+    trained = [name for name, p in made.model.named_parameters() if p.requires_grad]
+    assert all(torch.equal(before[name], made.model.state_dict()[name]) for name in trained)
+    shutil.rmtree("checkpoints/tiny")
+    run(*words, "--model.head=frozen", "--trainer.max_epochs=2")
+    assert "gives" not in capsys.readouterr().out
+    both = ["--name=third", "--init_from=next", "--ckpt_path=theirs.ckpt"]
+    shutil.copy("checkpoints/next/last.ckpt", "theirs.ckpt")
+    assert "both give weights; keep one" in fails(capsys, "fit", "--config=tiny.yaml", *both)
+
+
 def test_a_state_of_a_run_that_cannot_be_read_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = torch.load("checkpoints/tiny/last.ckpt", weights_only=True)
     for change in ({"optimizer_states": "x"}, {"loops": {"fit_loop": 7}}, {"lr_schedulers": None}, {"callbacks": [1]}):
@@ -238,9 +270,9 @@ def test_a_state_of_a_run_that_cannot_be_read_is_one_line(place: Path, capsys: p
 def test_typed_beats_checkpoint_beats_config(place: Path) -> None:
     text = Path("tiny.yaml").read_text().replace("rank: 2", "rank: 3").replace("scl_margin: 0.4", "scl_margin: 0.1")
     Path("changed.yaml").write_text(text)
-    made = run("test", "--config=changed.yaml", "--name=tiny", "--ckpt_path=best", "--model.scl_margin=0.9")
+    made = run("test", "--config=changed.yaml", "--name=tiny", "--ckpt_path=best", "--model.criterion.margin=0.9")
     assert made.model.hparams.rank == 2
-    assert made.model.hparams.scl_margin == 0.9
+    assert made.model.hparams["criterion"]["init_args"]["margin"] == 0.9
 
 
 def test_data_may_be_other_but_keep_the_transform_of_training(place: Path, faces: Path) -> None:
@@ -365,7 +397,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--ckpt_path=nope.ckpt"], "no checkpoint 'nope.ckpt' in"),
     (["--ckpt_path=https://x.org/a.ckpt"], "takes a local file, not the URL"),
     (["--ckpt_path=best", "--name=tyni"], "no best.ckpt of the run 'tyni'"),
-    (["--ckpt_path=best", "--model=Baseline"], "holds a VitScl, not a Baseline"),
+    (["--ckpt_path=best", "--model=Classifier"], "holds a VitScl, not a Classifier"),
     (["--ckpt_path=tiny.yaml"], "tiny.yaml"),
 ]
 
@@ -397,12 +429,12 @@ def test_a_config_is_laid_over_those_it_includes() -> None:
     )
     Path("top.yaml").write_text(
         "include: [mid.yaml, trainer/smoke.yaml]\ntrainer: {max_steps: 9}\n"
-        "model: {class_path: Baseline, init_args: {input_size: 32}}\n"
+        "model: {class_path: Classifier, init_args: {input_size: 32}}\n"
     )
     made = arguments.plan(["fit", "--config=top.yaml", "--trainer.max_steps=11"])
     (layer,) = made.layers
     assert layer["model"] == {
-        "class_path": "Baseline",
+        "class_path": "Classifier",
         "init_args": {"input_size": 32},
     }  # of another class nothing stays
     assert (layer["trainer"]["max_epochs"], layer["trainer"]["max_steps"]) == (1, 9)
@@ -456,8 +488,8 @@ def test_last_without_a_run_or_a_model_is_no_fresh_start(capsys: pytest.CaptureF
 
 def test_help_of_a_class_and_the_whole_config_are_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, says in (
-        (["--config=tiny.yaml", "--print_config"], "scl_margin: 0.4"),
-        (["--model.help", "VitScl"], "--model.scl_margin"),
+        (["--config=tiny.yaml", "--print_config"], "margin: 0.4"),
+        (["--model.help", "VitScl"], "--model.criterion"),
         (["--help"], "--trainer.max_epochs"),
     ):
         with pytest.raises(SystemExit) as stop:
@@ -562,7 +594,7 @@ def test_an_edited_config_is_named_on_resume(faces: Path, capsys: pytest.Capture
     words = ["fit", "--config=run.yaml", "--config=trainer/smoke.yaml", "--data=data/folder.yaml", "--ckpt_path=last"]
     words += [f"--data.train.root={faces}"]
     main([*words, *small])
-    Path("run.yaml").write_text(text.replace("scl_margin: 0.3", "scl_margin: 0.7").replace("lr: 1.0e-3", "lr: 2.0e-3"))
+    Path("run.yaml").write_text(text.replace("margin: 0.3", "margin: 0.7").replace("lr: 1.0e-3", "lr: 2.0e-3"))
     main([*words, *small, "--trainer.max_epochs=2"])
     said = capsys.readouterr().out
     assert "optimizer.lr 0.001, not 0.002" in said

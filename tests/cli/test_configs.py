@@ -8,7 +8,7 @@ import pytest
 from dfl.benchmark.sweep_config import read as read_sweep
 from dfl.cli import arguments, configs
 from dfl.errors import UserError
-from dfl.tools.given import open_sources
+from dfl.tools.sources import open_sources
 
 WEB = "".join(
     f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefg", "bcdefgh", strict=True)

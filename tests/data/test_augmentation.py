@@ -1,7 +1,6 @@
 """Augmentation: the official numbers, the parameters that the policies promise, and mistakes that name themselves."""
 
 import json
-import random
 import warnings
 from pathlib import Path
 
@@ -85,27 +84,6 @@ def test_our_blur_and_jpeg_are_those_of_albumentations():
             want = A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1)(image=image)["image"]
             inner = np.s_[12:-12, 12:-12]  # SciPy mirrors with the edge pixel, albumentations without
             assert off(SciPyBlur().apply(image, sigma)[inner], want[inner]).max() <= 1
-
-
-@pytest.mark.parametrize("augment", ["flip", "cnnf", "cnnf_official", [{"name": name} for name in OURS]], ids=str)
-def test_steps_run_without_compose_as_in_it(augment):
-    ours = build(augment).compose
-    plain = A.Compose(ours.transforms)
-    assert type(ours) is not A.Compose
-    for seed in range(12):
-        image = picture(64, 72, seed)
-        mask, results = image[..., 0].copy(), []
-        for chain in (ours, plain):
-            chain.set_random_state(np.random.default_rng(seed), random.Random(seed))
-            results.append((chain(image=image.copy(), mask=mask), chain(image=image.copy())))
-        for one, other in zip(*results, strict=True):
-            assert one.keys() == other.keys()
-            assert all(np.array_equal(one[name], other[name]) for name in one)
-
-
-def test_other_steps_run_in_compose():
-    for policy in ("dfb", "social", "light"):
-        assert type(build(policy).compose) is A.Compose
 
 
 # albumentations 1, so DeepfakeBench

@@ -141,9 +141,9 @@ def test_data_split_keeps_videos_whole(tmp_path: Path, kind: str, capsys: pytest
     assert len(found) == 20
     assert all(len(one) == 1 for one in found.values())
     assert set(table["video"].to_pylist()) == {""}
-    assert "20 videos are told by folders and numbered names alone, such as" in capsys.readouterr().out
+    assert "20 videos are guessed from folders and numbered names alone, such as" in capsys.readouterr().out
     split([word], output=str(tmp_path / "split.parquet"), by=["identity", "source"])
-    assert "videos are told" not in capsys.readouterr().out
+    assert "videos are guessed" not in capsys.readouterr().out
 
 
 def test_paths_of_a_table_tell_videos_across_splits(tmp_path: Path) -> None:

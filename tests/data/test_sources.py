@@ -16,7 +16,7 @@ from dfl.data.rows import Rows
 from dfl.data.sources import Cifake, ForensicHub, GenImage, ImdlBenco, Packed, Spai, to_table
 from dfl.data.sources.trees import class_folders
 from dfl.errors import NothingDone, UserError
-from dfl.tools.facts import measure, stamp
+from dfl.tools.file_facts import measure, stamp
 
 
 def touch(root: Path, *names: str) -> None:

@@ -45,7 +45,7 @@ class Golden:
 def batch_of(golden: Golden) -> dict[str, Any]:
     label = golden["label"]
     group = golden["intersec_label"] if "intersec_label" in golden.arrays else torch.full_like(label, -1)
-    image = golden["image_uint8"].float() / 127.5 - 1
+    image = golden["image_uint8"].float() / 255
     return {"image": image, "label": label, "generator": golden["label_spe"], "group": group}
 
 
@@ -141,7 +141,7 @@ def test_sizes_are_the_published_ones_less_what_they_never_use() -> None:
 
 def some(n: int = 6) -> dict[str, Any]:
     label = torch.arange(n) % 2
-    image = torch.randn(n, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(n, 3, 64, 64, generator=torch.Generator().manual_seed(0)) / 2 + 0.5  # normalised: N(0, 1)
     return {"image": image, "label": label, "generator": label, "group": torch.arange(n) % 3}
 
 

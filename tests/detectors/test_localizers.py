@@ -12,7 +12,7 @@ from PIL import Image
 
 from dfl import detectors
 from dfl.cli import arguments
-from dfl.detectors import AttentionXception, Baseline, GradCam, PatchForensics
+from dfl.detectors import AttentionXception, Classifier, GradCam, PatchForensics
 from dfl.detectors.attention_xception import UNUSED
 from dfl.errors import UserError
 from dfl.networks import create_backbone, find_layer, grad_cam, load_named, stretch
@@ -42,7 +42,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def pixels(array: np.ndarray) -> torch.Tensor:
-    return ((torch.from_numpy(array).float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2).contiguous()
+    return (torch.from_numpy(array).float() / 255).permute(0, 3, 1, 2).contiguous()
 
 
 def count(module: torch.nn.Module) -> int:
@@ -67,7 +67,7 @@ def test_an_unknown_cut_is_one_line() -> None:
 
 def test_equals_patch_forensics(golden: dict[str, Any]) -> None:
     detector = PatchForensics(weights=golden["file"]).eval()
-    np.testing.assert_allclose(detector.network(pixels(golden["x256"])).detach(), golden["y256"], atol=5e-5)
+    np.testing.assert_allclose(detector.network(2 * pixels(golden["x256"]) - 1).detach(), golden["y256"], atol=5e-5)
 
 
 @pytest.mark.parametrize(("supervision", "key"), [("label", "train_losses"), ("mask", "train_losses_setup_c")])
@@ -112,7 +112,7 @@ def test_cam_equals_the_library_even_in_inference_mode(golden: dict[str, Any], l
         out, cam = grad_cam(
             lambda x: {"logits": network(x).mean((2, 3))},
             find_layer(network, layer),
-            pixels(golden["x256"]) * 1.0,
+            2 * pixels(golden["x256"]) - 1,
             lambda out: out["logits"][:, 1],
         )
         shown = stretch(cam, (256, 256))[0, ::4, ::4]
@@ -126,7 +126,7 @@ def test_cam_does_not_change_the_score_and_runs_back_to_the_layer_only() -> None
     image = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         out = detector(image.clone())
-        plain = Baseline.forward(detector, image)
+        plain = Classifier.forward(detector, image)
     torch.testing.assert_close(out["logit"], plain["logit"])
     assert out["mask_logit"].shape == (2, 32, 32)
     prob = out["mask_logit"].sigmoid()
@@ -167,7 +167,7 @@ def test_grad_cam_has_the_parameters_of_the_paper() -> None:
 
 
 def test_a_trained_baseline_opens_as_grad_cam(tmp_path: Path) -> None:
-    baseline = Baseline("test_resnet", pretrained=False, input_size=32, scl_weight=0.0)
+    baseline = Classifier("test_resnet", pretrained=False, input_size=32)
     run = pl.Trainer(logger=False, accelerator="cpu", default_root_dir=tmp_path, enable_checkpointing=False)
     run.strategy.connect(baseline)
     run.save_checkpoint(tmp_path / "a.ckpt")
@@ -202,7 +202,7 @@ def test_features_are_multiplied_by_the_map() -> None:
     image = torch.randn(2, 3, 32, 32)
     out = detector(image)
     features = dict(detector.network.named_children())
-    x = features["layer2"].forward(features["layer1"](_stem(detector.network, image)))
+    x = features["layer2"].forward(features["layer1"](_stem(detector.network, detector.normalize(image))))
     value, logit = detector.network.map(x)
     torch.testing.assert_close(seen["out"], x * value)
     torch.testing.assert_close(out["mask_logit"], logit[:, 0])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dfl.data import DataModule, Toy, Transform
 from dfl.data.toy import make
-from dfl.detectors import Baseline, Detector
+from dfl.detectors import Classifier, Detector
 from dfl.detectors.sida.official import official
 from dfl.errors import UserError
 from dfl.evaluation import results
@@ -42,6 +42,7 @@ class Talker(Detector):
         self.weight = nn.Parameter(torch.tensor([3.0, -2.0, 1.0]))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
+        image = self.normalize(image)
         logit = self.weight * image.mean(dim=(1, 2, 3))[:, None] + torch.tensor([0.0, -0.2, 0.1])
         fake = logit[:, 1:].logsumexp(1) - logit[:, 0]
         tampered = logit.argmax(1) == 2
@@ -91,7 +92,7 @@ def test_everything_is_measured_once_for_each_image(toy: Path, tested: tuple[Tal
     batch = {k: torch.stack([row[k] for row in images]) for k in ("image", "mask")}
     label = torch.tensor([row["class_label"] for row in images])
     with torch.no_grad():
-        out = detector(detector.normalise(batch["image"]))
+        out = detector(batch["image"] / 255)
     logit, verdict = out["class_logit"], out["class_logit"].argmax(1)
     assert len(set(verdict.tolist())) == 3
     assert found["class_acc"] == pytest.approx(sk.accuracy_score(label, verdict))
@@ -117,7 +118,7 @@ def test_everything_is_measured_once_for_each_image(toy: Path, tested: tuple[Tal
 
 
 def test_a_detector_of_two_classes_gets_none_of_it(toy: Path, tmp_path: Path) -> None:
-    detector = Baseline("test_resnet", pretrained=False, input_size=32)
+    detector = Classifier("test_resnet", pretrained=False, input_size=32)
     trainer(tmp_path, limit_test_batches=2).test(detector, data(toy), verbose=False)
     assert not [n for n in detector.results["test"]["same"] if n.startswith(("class_", "text_", "forced_", "official"))]
 
@@ -129,7 +130,7 @@ def test_validation_measures_it_too(toy: Path, tmp_path: Path) -> None:
 
 
 def test_scores_that_are_no_numbers_are_no_result(toy: Path, tmp_path: Path) -> None:
-    detector = Baseline("test_resnet", pretrained=False, input_size=32)
+    detector = Classifier("test_resnet", pretrained=False, input_size=32)
     with torch.no_grad():
         next(detector.parameters()).fill_(float("inf"))
     for measure in (trainer(tmp_path).test, trainer(tmp_path).validate):
@@ -192,7 +193,7 @@ def test_predictions_name_class_and_text(toy: Path, tmp_path: Path, name: str) -
     assert len(rows) == len(images)
     for row, item in zip(rows, images, strict=True):
         with torch.no_grad():
-            prob = detector(detector.normalise(item["image"][None]))["class_logit"].softmax(1)[0]
+            prob = detector(item["image"][None] / 255)["class_logit"].softmax(1)[0]
         assert row["class"] == NAMES[int(prob.argmax())]
         assert [float(row[f"prob_{n}"]) for n in NAMES] == pytest.approx(prob.tolist(), abs=1e-6)
         assert row["text"] in (item["explanation"], 'nothing, "alike"')

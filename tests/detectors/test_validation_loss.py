@@ -11,7 +11,8 @@ from dfl.data import DataModule, Toy, Transform
 from dfl.data.sources import to_table
 from dfl.data.sources.base import Source
 from dfl.data.toy import make
-from dfl.detectors import AttentionXception, Baseline, GradCam, PatchForensics
+from dfl.detectors import AttentionXception, Classifier, GradCam, PatchForensics
+from dfl.losses import SingleCenter
 
 TINY: dict[str, Any] = {"backbone": "test_resnet", "pretrained": False, "input_size": 32}
 
@@ -40,7 +41,7 @@ def masked(n: int = 4, size: int = 32) -> dict[str, Any]:
         lambda: small(map_loss="l1", map_weight=0.5),
         lambda: small(supervision="mask", label_weight=0.0, mask_resize="bilinear"),
         lambda: small(supervision="mask", label_weight=2.0),
-        lambda: Baseline(**TINY, scl_weight=0.5),
+        lambda: Classifier(**TINY, criterion=SingleCenter()),
     ],
 )
 def test_the_loss_of_each_image_is_the_loss_of_it_alone(detector: Any) -> None:
@@ -51,7 +52,7 @@ def test_the_loss_of_each_image_is_the_loss_of_it_alone(detector: Any) -> None:
         assert each.shape == (4,)
         assert each.dtype == torch.float32
         one = [made.loss(*({k: v[i : i + 1] for k, v in d.items()} for d in (out, batch))) for i in range(4)]
-        alone = [losses["ce" if type(made) in (Baseline,) else "loss"] for losses in one]
+        alone = [losses["ce" if type(made) in (Classifier,) else "loss"] for losses in one]
         torch.testing.assert_close(each, torch.stack(alone))
         assert len(set(each.tolist())) == 4
 
@@ -83,7 +84,7 @@ def test_validation_reports_the_mean_loss_of_images_with_a_mask(tmp_path: Path) 
     assert 0 < len(items) < len(data.sets["val"]["same"])
     losses = [
         detector.loss(
-            detector.eval()(detector.normalise(item["image"][None])),
+            detector.eval()(item["image"][None] / 255),
             {"mask": item["mask"][None], "has_mask": torch.tensor([True])},
         )["loss"]
         for item in items

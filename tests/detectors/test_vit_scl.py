@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from dfl import detectors
 from dfl.detectors import VitScl
 from dfl.errors import UserError
+from dfl.losses import SingleCenter
 from dfl.networks import without_weights
 
 
@@ -27,7 +28,7 @@ def test_parameter_counts() -> None:
 
 
 def test_original_reads_classes_0_and_1_of_the_frozen_head() -> None:
-    detector = VitScl("test_vit", pretrained=False, head="frozen", scl_feature="logits").eval()
+    detector = VitScl("test_vit", pretrained=False, head="frozen", criterion=SingleCenter(feature="logits")).eval()
     out = detector(torch.randn(3, 3, detector.input_size, detector.input_size))
     assert out["logits"].shape == (3, 1000)
     assert torch.equal(out["logit"], out["logits"][:, 1] - out["logits"][:, 0])
@@ -40,7 +41,7 @@ def test_merged_network_gives_the_same_outputs() -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.1)
     image = torch.randn(2, 3, detector.input_size, detector.input_size)
-    torch.testing.assert_close(detector.merged()(image), detector(image)["logits"])
+    torch.testing.assert_close(detector.merged()(detector.normalize(image)), detector(image)["logits"])
 
 
 def save(detector: VitScl, path: Path) -> Path:

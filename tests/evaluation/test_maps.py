@@ -96,7 +96,7 @@ def test_masks_are_learned_measured_shown_and_written(spliced: Path) -> None:
     assert np.asarray(stored).dtype == np.uint16
     pixels = torch.from_numpy(np.array(Image.open(images[0]))).permute(2, 0, 1)[None]
     module = cli.model.cpu().eval()
-    prob = module(module.normalise(pixels))["mask_logit"].sigmoid()[0]
+    prob = module(pixels / 255)["mask_logit"].sigmoid()[0]
     np.testing.assert_allclose(np.asarray(stored) / 65535, prob.detach(), atol=1e-4)
     laid = Image.open(rows[0]["map"].replace(".png", "_overlay.jpg"))
     assert laid.size == (32, 32)
@@ -133,20 +133,20 @@ def test_best_and_worst_are_by_iou_and_none_twice() -> None:
 
 
 def test_a_detector_without_maps_says_so(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--model=Baseline", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
+    small = ["--model=Classifier", "--model.backbone=test_resnet", "--model.pretrained=false", "--model.input_size=32"]
     data = ["--data=data/folder.yaml", f"--data.train.root={faces}", "--data.batch_size=4", "--data.num_workers=0"]
     main(["fit", *small, *data, "--config=trainer/smoke.yaml", "--name=b"])
     image = str(faces / "real" / "00.png")
     with pytest.raises(SystemExit):
         main(["predict", image, "--name=b", "--ckpt_path=last", "--maps=m", "--trainer.accelerator=cpu"])
-    assert "--maps: Baseline gives no maps" in capsys.readouterr().err
+    assert "--maps: Classifier gives no maps" in capsys.readouterr().err
 
 
 def test_maps_of_one_image_are_those_of_its_batch() -> None:
     detector = PatchForensics("block1", input_size=32).eval()
     item = {"image": torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), "mask": torch.zeros(32, 32), "path": "a"}
     item["mask"][:16] = 1
-    maps = detector(detector.normalise(item["image"][None]))["mask_logit"].sigmoid()
+    maps = detector(item["image"][None] / 255)["mask_logit"].sigmoid()
     detector.metrics["test"] = Measurements(detector, ["a"])
     batch = {k: v[None] for k, v in item.items() if k != "path"} | {"has_mask": torch.tensor([True])}
     batch |= {name: torch.tensor([number]) for name, number in (("label", 1), ("index", 0), ("video", -1))}

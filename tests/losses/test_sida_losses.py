@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfl.losses import sida_bce, sida_dice
+from dfl.detectors.sida.losses import sida_bce, sida_dice
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "sida.npz")
 

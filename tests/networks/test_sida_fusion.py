@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfl.networks import SidaFusion
+from dfl.detectors.sida.fusion import SidaFusion
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "sida.npz")
 

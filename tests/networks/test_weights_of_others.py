@@ -11,9 +11,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from dfl.detectors import Baseline, FairDisentangle, PatchForensics
+from dfl.detectors import Classifier, FairDisentangle, PatchForensics
 from dfl.detectors.untrained import untrained
 from dfl.errors import UserError
+from dfl.losses import SingleCenter
 from dfl.networks.backbone import read_state
 
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "pretrained": False, "input_size": 32}
@@ -44,40 +45,40 @@ WHOLE: dict[str, Callable[[dict[str, Any]], Any]] = {
 @pytest.mark.parametrize("case", WHOLE)
 def test_a_file_that_fits_whole_leaves_nothing_at_random(case: str) -> None:
     file, model = a_file(2, WHOLE[case])
-    detector = Baseline(**SMALL, weights=file).eval()
+    detector = Classifier(**SMALL, weights=file).eval()
     assert untrained(detector) == []
     image = torch.randn(3, 3, 32, 32)
-    torch.testing.assert_close(detector(image)["logits"], model(image))
+    torch.testing.assert_close(detector(image)["logits"], model(detector.normalize(image)))
 
 
 def test_safetensors_are_known_by_their_content() -> None:
     _, model = a_file(2)
     save_file(model.state_dict(), "pytorch_model.bin")
-    assert untrained(Baseline(**SMALL, weights="pytorch_model.bin")) == []
+    assert untrained(Classifier(**SMALL, weights="pytorch_model.bin")) == []
 
 
 @pytest.mark.parametrize("change", [WHOLE["plain"], WHOLE["with its optimizer"], WHOLE["of DataParallel"]])
 def test_one_output_is_the_log_odds_of_fake(change: Any) -> None:
     file, model = a_file(1, change)
     with pytest.warns(UserWarning, match=r"w.pth has one output, which is taken as the log-odds of fake"):
-        detector = Baseline(**SMALL, weights=file).eval()
+        detector = Classifier(**SMALL, weights=file).eval()
     assert untrained(detector) == []
     image = torch.randn(5, 3, 32, 32)
-    torch.testing.assert_close(detector(image)["logit"], model(image)[:, 0])
+    torch.testing.assert_close(detector(image)["logit"], model(detector.normalize(image))[:, 0])
     assert torch.equal(detector(image)["logits"][:, 0], torch.zeros(5))
 
 
 @pytest.mark.parametrize("outputs", [3, 1000])
 def test_a_head_of_other_classes_is_named(outputs: int) -> None:
     file, _ = a_file(outputs)
-    assert untrained(Baseline(**SMALL, weights=file)) == ["network.fc.weight", "network.fc.bias"]
+    assert untrained(Classifier(**SMALL, weights=file)) == ["network.fc.weight", "network.fc.bias"]
 
 
 def test_a_file_without_a_head_and_a_start_at_random_are_named() -> None:
     file, _ = a_file(2, lambda state: {key: value for key, value in state.items() if not key.startswith("fc.")})
     with pytest.raises(UserError, match=r"2 missing \(fc.bias, fc.weight\)"):
-        Baseline(**SMALL, weights=file)
-    detector = Baseline(**SMALL, scl_weight=0.5)
+        Classifier(**SMALL, weights=file)
+    detector = Classifier(**SMALL, criterion=SingleCenter())
     assert untrained(detector) == [n for n, _ in detector.named_parameters() if not n.startswith("criterion.")]
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, optim
 
 from dfl.data import DataModule, Folder, Transform
-from dfl.detectors import Baseline, VitScl
+from dfl.detectors import Classifier, VitScl
 from dfl.errors import UserError
+from dfl.losses import SingleCenter
 from dfl.runs.best import Keeper
 from dfl.training import AtomicCheckpointIO, FiniteLoss, KeepLast, KeyedRandomness, Preemption, SameRun
 
@@ -61,7 +62,7 @@ class Copies(AtomicCheckpointIO):
             shutil.copy(path, self.folder / f"{len(list(self.folder.glob('*.ckpt'))):03d}.ckpt")
 
 
-class Manual(Baseline):
+class Manual(Classifier):
     """Two optimizer steps for each batch, by hand."""
 
     def __init__(self, **words: Any) -> None:
@@ -79,7 +80,7 @@ class Manual(Baseline):
         return losses["loss"].detach()
 
 
-class Steps(Baseline):
+class Steps(Classifier):
     """A schedule that asks Lightning for the number of steps in the run, and moves at each."""
 
     def configure_optimizers(self) -> Any:
@@ -90,26 +91,26 @@ class Steps(Baseline):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def resnet(cls: type[Baseline] = Baseline, **words: Any) -> Baseline:
+def resnet(cls: type[Classifier] = Classifier, **words: Any) -> Classifier:
     return cls(backbone="test_resnet", pretrained=False, input_size=32, **words)
 
 
 def vit() -> VitScl:
-    return VitScl("test_vit", pretrained=False, input_size=32, rank=2, dropout=0.3, scl_weight=0.5)
+    return VitScl("test_vit", pretrained=False, input_size=32, rank=2, dropout=0.3)
 
 
-def epochs_schedule() -> Baseline:
+def epochs_schedule() -> Classifier:
     return resnet(scheduler=lambda o: optim.lr_scheduler.StepLR(o, 1, 0.5))
 
 
-CASES: dict[str, tuple[Callable[[], Baseline], dict[str, Any]]] = {
+CASES: dict[str, tuple[Callable[[], Classifier], dict[str, Any]]] = {
     "dropout, LoRA, SCL": (vit, {}),
     "batch norm, schedule by epoch": (epochs_schedule, {}),
     "validation in mid-epoch": (resnet, {"val_check_interval": 3}),
     "accumulation, total steps": (lambda: resnet(Steps), {"accumulate_grad_batches": 2}),
     "accumulation over validation": (resnet, {"accumulate_grad_batches": 2, "val_check_interval": 3}),
     "manual optimization": (lambda: resnet(Manual), {"val_check_interval": 4}),
-    "moving center": (lambda: resnet(scl_weight=0.5, scl_center="ema"), {}),
+    "moving center": (lambda: resnet(criterion=SingleCenter(center="ema")), {}),
     "no validation": (resnet, {"limit_val_batches": 0}),
     "every second validation": (resnet, {"check_val_every_n_epoch": 2}),
     "fewer batches": (resnet, {"limit_train_batches": 5}),
@@ -125,7 +126,7 @@ def data(faces: Path, train: int = 36, **words: Any) -> DataModule:
 class Run:
     """One process's part of a run."""
 
-    def __init__(self, folder: Path, make: Callable[[], Baseline], words: dict[str, Any], *more: pl.Callback) -> None:
+    def __init__(self, folder: Path, make: Callable[[], Classifier], words: dict[str, Any], *more: pl.Callback) -> None:
         pl.seed_everything(0)
         self.detector, self.seen, self.log, self.folder = make(), Recorder(), Log(), folder
         folder.mkdir(parents=True, exist_ok=True)

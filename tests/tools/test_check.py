@@ -13,7 +13,7 @@ from PIL import Image
 from dfl.__main__ import main
 from dfl.data.sources.base import to_table
 from dfl.errors import UserError
-from dfl.tools import twins
+from dfl.tools import copies
 from dfl.tools.check import check
 from dfl.tools.leak import bits_per_pixel, leak
 
@@ -143,7 +143,7 @@ def test_near_pairs_are_those_of_brute_force(distance: int) -> None:
     base = rng.integers(0, 2**64, 60, dtype=np.uint64)
     flips = [sum(1 << int(b) for b in rng.choice(64, n, replace=False)) for n in range(1, 12) for _ in range(20)]
     hashes = np.unique(np.concatenate([base, rng.choice(base, len(flips)) ^ np.array(flips, np.uint64)]))
-    pairs, cut = twins.near_pairs(hashes, distance)
+    pairs, cut = copies.near_pairs(hashes, distance)
     slow = [
         (i, j) for i, j in combinations(range(len(hashes)), 2) if int(hashes[i] ^ hashes[j]).bit_count() <= distance
     ]
@@ -154,12 +154,14 @@ def test_near_pairs_are_those_of_brute_force(distance: int) -> None:
 
 def test_copies_are_counted_by_place() -> None:
     place = np.array([0, 0, 1, 1, 1, 0])
-    found = twins.exact(pa.chunked_array([["a", "b", "a", "c", "c", ""]]), place, 2)
+    found = copies.find_copies(pa.chunked_array([["a", "b", "a", "c", "c", ""]]), place, 2)
     assert found.among.tolist() == [[0, 1], [1, 2]]
     assert (found.cluster >= 0).tolist() == [True, False, True, True, True, False]
     assert found.cluster[0] == found.cluster[2] != found.cluster[3]
     assert found.pairs[0].tolist() == [0, 2]  # of two places first
-    near = twins.near(pa.chunked_array([["0" * 16, "f" * 16, "0" * 15 + "3", "", "f" * 15 + "e", "0" * 16]]), place, 2)
+    near = copies.find_copies(
+        pa.chunked_array([["0" * 16, "f" * 16, "0" * 15 + "3", "", "f" * 15 + "e", "0" * 16]]), place, 2, 4
+    )
     assert near.among.tolist() == [[2, 3], [2, 0]]
 
 

@@ -1,4 +1,4 @@
-"""Writing both classes anew: what the files then have in common, what is left out, what survives a kill."""
+"""Writing both classes anew: what the files then have in common, and what is left out."""
 
 import json
 from pathlib import Path
@@ -6,19 +6,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from forking import exit_code, killed_at
 from PIL import Image
 
-from dfl.__main__ import main
 from dfl.data import Folder, Table, Transform
 from dfl.data.decoding import read_image
 from dfl.data.masks import load_mask
 from dfl.errors import UserError
-from dfl.tools import equalize as module
 from dfl.tools.equalize import equalize
-from dfl.tools.facts import measure
-from dfl.tools.given import open_sources
-from dfl.tools.given import rows as rows_of
+from dfl.tools.file_facts import measure
+from dfl.tools.sources import read_rows
 
 
 def picture(path: Path, width: int, height: int, seed: int = 0, **words: object) -> np.ndarray:
@@ -42,10 +38,6 @@ def biased(root: Path, n: int = 6) -> None:
         Image.fromarray(mask).save(root / f"in/m{i}.png")
         lines += [f"in/r{i}.jpg,0,{part},,,", f"in/f{i}.png,1,{part},in/m{i}.png,mean<128,sd"]
     (root / "set.csv").write_text("\n".join(lines))
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_both_classes_are_written_the_same_way(tmp_path: Path) -> None:
@@ -74,9 +66,9 @@ def test_both_classes_are_written_the_same_way(tmp_path: Path) -> None:
     record = json.loads((table.parent / "equalize.json").read_text())
     assert record["counts"] == {"train": {"real": 4, "fake": 4}, "test": {"real": 2, "fake": 2}}
     assert record["left_out"] == []
-    assert {"settings", "versions", "date"} <= record.keys()
+    assert {"settings", "versions"} <= record.keys()
     assert pq.read_table(table)["origin"][0].as_py() == "in/r0.jpg"
-    given = rows_of(open_sources([str(table.parent)]))  # the folder, named to another verb, is read by its table
+    given = read_rows([str(table.parent)])  # the folder, named to another verb, is read by its table
     assert given["generator"].to_pylist().count("sd") == 6
 
 
@@ -117,64 +109,10 @@ def _unlabelled() -> str:
     return "plain"
 
 
-def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+def test_other_images_or_facts_are_another_set(tmp_path: Path) -> None:
     biased(tmp_path)
-    Path("mine").mkdir()
-    Path("mine/thesis.txt").write_text("all")
-    with pytest.raises(UserError, match=r"mine holds something else; give -o a new folder"):
-        equalize(["set.csv"], "mine", size=64, progress=False)
-    assert files(Path("mine")) == {"thesis.txt": b"all"}
-    assert not list(tmp_path.glob(".*"))
-    Path("empty").mkdir()
-    equalize(["set.csv"], "empty", size=64, workers=1, progress=False)
-    before = files(Path("empty"))
-    equalize(["set.csv"], "empty", size=64, workers=1, progress=False)  # there already
-    assert files(Path("empty")) == before
-    with pytest.raises(UserError, match=r"other settings \(size 64, now 32\)"):
-        equalize(["set.csv"], "empty", size=32, progress=False)
+    equalize(["set.csv"], "out", size=64, workers=1, progress=False)
     text = Path("set.csv").read_text()
     Path("set.csv").write_text(text.replace(",sd", ",sdxl"))
     with pytest.raises(UserError, match="other images or other facts"):
-        equalize(["set.csv"], "empty", size=64, progress=False)
-
-
-def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path) -> None:
-    biased(tmp_path, 33)
-    one, two = (
-        files(equalize(["set.csv"], name, size=64, workers=n, progress=False).parent)
-        for n, name in ((1, "one"), (2, "two"))
-    )
-    assert one.pop("equalize.json") != b""
-    assert two.pop("equalize.json") != b""
-    assert one == two
-
-
-def _cut_equalize() -> None:
-    module.load_image = killed_at(6, module.load_image)
-    equalize(["set.csv"], "cut", size=64, workers=1, progress=False)
-
-
-def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    biased(tmp_path, 10)
-    assert exit_code(_cut_equalize) == -9
-    assert not Path("cut").exists()
-    done = {p: p.stat().st_mtime_ns for p in Path(".cut.partial").rglob("[0-9]*.jpg")}
-    assert len(done) == 5
-    cut = equalize(["set.csv"], "cut", size=64, workers=1, progress=False).parent
-    assert {p: (cut / p.relative_to(".cut.partial")).stat().st_mtime_ns for p in done} == done
-    whole = equalize(["set.csv"], "whole", size=64, workers=1, progress=False).parent
-    found, wanted = files(cut), files(whole)
-    assert found.keys() == wanted.keys()
-    assert all(found[name] == wanted[name] for name in found if name != "equalize.json")
-    assert not list(tmp_path.glob(".cut*"))
-
-
-def test_the_command_line(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["data", "equalize", str(faces), "-o", "out", "--size=32", "--workers=1", "--progress=false"])
-    assert "60 images in" in capsys.readouterr().out
-    for words, said in ((["--size=3", "-o", "o"], "at least 16"), (["--fit=corp", "-o", "o"], "corp"), ([], "output")):
-        with pytest.raises(SystemExit):
-            main(["data", "equalize", str(faces), *words])
-        error = capsys.readouterr().err
-        assert said in error
-        assert error.count("\n") == 1
+        equalize(["set.csv"], "out", size=64, progress=False)

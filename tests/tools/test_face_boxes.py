@@ -110,7 +110,7 @@ def test_a_detector_is_asked_at_its_size_and_answers_in_pixels(crowd: Path, monk
             return 1, np.array([[w / 4, h / 4, w / 2, h / 2, *[0] * 10, 0.9]], np.float32)
 
     monkeypatch.setattr("dfl.tools.faces._yunet", lambda weights: Fake())
-    monkeypatch.setattr("dfl.tools.faces.LOOK", 40)
+    monkeypatch.setattr("dfl.tools.faces.DETECTOR_SIDE", 40)
     (crowd.parent / "yunet.onnx").write_bytes(b"x")
     file = faces(
         [str(crowd)],

@@ -1,19 +1,23 @@
-"""Verbs that write: a full disk, a second process, an odd place, Ctrl-C."""
+"""Verbs that write: a full disk, a second process, an odd place, a kill, any number of processes."""
 
+import os
 import re
-import signal
-from concurrent.futures import Future
-from functools import partial
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import exit_code, killed_at
+from pickled import Pool
 
 from dfl.__main__ import main
-from dfl.data import workers as work
-from dfl.runs import files
+from dfl.runs import files, workers
 from dfl.runs.files import claimed
 
+equalize, pack, scan = (import_module(f"dfl.tools.{name}") for name in ("equalize", "pack", "scan"))
+forge, toy = import_module("dfl.tools.forge.make"), import_module("dfl.data.toy.make")
+ONE: dict[str, Any] = {"workers": 1, "progress": False}
 QUIET = ("--workers=1", "--progress=false")
 VERBS: list[tuple[str, ...]] = [
     ("data", "scan", "FACES", "--output=out.parquet", *QUIET),
@@ -30,12 +34,21 @@ VERBS: list[tuple[str, ...]] = [
 each_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb[:2]))
 
 
-def fails(verb: tuple[str, ...], faces: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a verb, which must end with one line; return it."""
+def inputs(faces: Path) -> None:
     Path("boxes.csv").write_text(f"path,x,y,w,h\n{faces}/real/00.png,1,2,20,20\n")
     Path("masks.csv").write_text("path,label,mask_rule\n" + "".join(f"{faces}/fake/0{i}.png,1,all\n" for i in range(3)))
     lines = [f"{label / 2 + i / 100},{label},{group}\n" for i in range(20) for label in (0, 1) for group in "ab"]
     Path("scores.csv").write_text("score,label,group\n" + "".join(lines))
+
+
+def content(folder: str) -> dict[str, bytes]:
+    files = [Path(folder)] if Path(folder).is_file() else sorted(Path(folder).rglob("*"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
+
+
+def fails(verb: tuple[str, ...], faces: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a verb, which must end with one line; return it."""
+    inputs(faces)
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main([str(faces) if word == "FACES" else word for word in verb])
@@ -93,38 +106,80 @@ def test_a_full_disk_leaves_no_output(
         (("data", "split", "FACES", "--output=out.parquet", "--seed=-1"), "--seed -1 must not be negative"),
         (("audit", "scores.csv", "--output=out", "--seed=-7"), "--seed -7 must not be negative"),
         (("toy", "--root=out", "--seed=-1"), "--seed -1 must not be negative"),
-        (("toy", "--root="), "is not empty and is no toy set"),
-        (("forge", "FACES", "--output=boxes.csv"), "boxes.csv is not empty and is no set of dfl forge"),
+        (("toy", "--root="), "holds something else"),
+        (("forge", "FACES", "--output=boxes.csv"), "boxes.csv holds something else"),
         (("data", "equalize", "FACES", "--output=boxes.csv"), "boxes.csv holds something else"),
         (("data", "check", "FACES", "--output=boxes.csv"), "boxes.csv: it is there, and is no folder"),
         (("audit", "scores.csv", "--output=boxes.csv"), "boxes.csv: it is there, and is no folder"),
+        (("data", "sacn"), "did you mean 'scan'?"),
+        (("data", "scan", "FACES", "--outptu=a"), "did you mean --output?"),
+        (("data", "scan", "FACES", "--output=t.csv"), "ends in .parquet"),
+        (("data", "equalize", "FACES", "--output=o", "--size=3"), "at least 16"),
+        (("data", "equalize", "FACES", "--output=o", "--fit=corp"), "corp"),
+        (("data", "equalize", "FACES"), "output"),
+        (("data", "pack", "FACES", "--output=o", "--shard=0"), "shard at least 1"),
     ],
 )
-def test_an_odd_output_is_one_line(
+def test_odd_words_are_one_line(
     words: tuple[str, ...], says: str, faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert says in fails(words, faces, capsys)
     assert {path.name for path in Path().iterdir()} == {"boxes.csv", "masks.csv", "scores.csv"}
 
 
-def test_processes_do_not_hear_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocked: list[Any] = []
+@pytest.mark.parametrize("verb", VERBS[:-1], ids=lambda verb: " ".join(verb[:2]))
+def test_any_number_of_processes_gives_the_same_bytes(
+    verb: tuple[str, ...], faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs(faces)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers, "TASK", 7)
+    words = [str(faces) if word == "FACES" else word for word in verb if word != "--workers=1"]
+    for count in (1, 2):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        Pool.blocked.clear()
+        main(words)
+        assert bool(Pool.blocked) == (count == 2 and verb[1] not in ("split", "templates"))
+        place(verb).rename(f"{count}")
+    assert content("1") == content("2")
 
-    class Pool:
-        def __init__(self, *args: Any) -> None:
-            pass
 
-        def submit(self, function: Any, *args: Any) -> Future[Any]:
-            blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
-            done: Future[Any] = Future()
-            done.set_result(function(*args))
-            return done
+def cut(verb: str, folder: str) -> None:
+    """Run a verb whose process is killed in the middle."""
+    module, name, number, make = CUT[verb]
+    scan.PART = 10
+    setattr(module, name, killed_at(number, getattr(module, name)))
+    make(folder)
 
-        def shutdown(self, **words: Any) -> None:
-            pass
 
-    monkeypatch.setattr(work, "ProcessPoolExecutor", Pool)
-    with work.Workers(64, "numbers", 2, progress=False) as pool:
-        assert list(pool.map(partial(max, 0), range(64))) == list(range(64))
-    assert blocked == [{signal.SIGINT}] * 2
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+#: Of each verb that goes on: what is killed at its call of a number, and the verb.
+CUT: dict[str, tuple[Any, str, int, Callable[[str], object]]] = {
+    "scan": (scan, "measure", 25, lambda faces: scan.scan([faces], "out.parquet", **ONE)),
+    "equalize": (equalize, "load_image", 25, lambda faces: equalize.equalize([faces], "out", size=32, **ONE)),
+    "pack": (pack, "load_image", 25, lambda faces: pack.pack([faces], "out", shard=10, **ONE)),
+    "forge": (forge, "_make", 25, lambda faces: forge.forge([faces], "out", **ONE)),
+    "toy": (toy, "_make", 25, lambda faces: toy.make("out", n=80, size=32, **ONE)),
+}
+
+
+@pytest.mark.parametrize("verb", CUT)
+def test_a_killed_run_goes_on(verb: str, faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert exit_code(cut, verb, str(faces)) == -9
+    assert not any(Path(name).exists() for name in ("out", "out.parquet"))
+    module, name, _, make = CUT[verb]
+    calls: list[Any] = []
+    real = getattr(module, name)
+    monkeypatch.setattr(scan, "PART", 10)
+    monkeypatch.setattr(module, name, lambda *args, **words: calls.append(args) or real(*args, **words))
+    make(str(faces))
+    # from the next image on (forge has 30 real ones, toy makes 80); of a scan, the next part; of a pack, the next shard
+    assert len(calls) == {"scan": 40, "equalize": 36, "pack": 40, "forge": 6, "toy": 56}[verb]
+    calls.clear()
+    output = "out.parquet" if verb == "scan" else "out"
+    one = content(output)
+    assert not [path for path in Path().iterdir() if path.name.startswith(".")]
+    make(str(faces))  # there already
+    assert calls == []
+    Path(output).rename("cut")
+    make(str(faces))
+    assert content(output) == one

@@ -27,12 +27,12 @@ def masks(root: Path, shares: np.ndarray) -> None:
 
 def test_components_are_those_of_a_decomposition() -> None:
     data = np.random.default_rng(0).random((50, 6)) * np.arange(1, 7)
-    found = principal(data.mean(0), data.T @ data / 50, 3)
+    components, share = principal(data.mean(0), data.T @ data / 50, 3)
     _, sizes, rows = np.linalg.svd(data - data.mean(0), full_matrices=False)
     want = rows[:3] * sizes[:3, None] / np.sqrt(50)
-    np.testing.assert_allclose(np.abs(found["components"]), np.abs(want), atol=1e-10)
-    assert (found["components"].max(1) > -found["components"].min(1)).all()
-    np.testing.assert_allclose(found["share"], sizes[:3] ** 2 / (sizes**2).sum())
+    np.testing.assert_allclose(np.abs(components), np.abs(want), atol=1e-10)
+    assert (components.max(1) > -components.min(1)).all()
+    np.testing.assert_allclose(share, sizes[:3] ** 2 / (sizes**2).sum())
 
 
 def test_mean_and_components_give_the_masks_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from dfl.__main__ import main
 from dfl.cli import app
 from dfl.data import dataset
 from dfl.data.unread import Unread
-from dfl.detectors import Baseline
+from dfl.detectors import Classifier
 from dfl.errors import UserError
 from dfl.runs.best import Keeper
 from dfl.runs.checkpoint import newest_whole, previous
@@ -40,7 +40,7 @@ def write_config(faces: Path, **data: Any) -> None:
         "class_path": "Folder",
         "init_args": {"root": str(faces), "fractions": {"train": 0.6, "val": 0.2, "test": 0.2}},
     }
-    words = {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2, "scl_weight": 0.5}
+    words = {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2}
     run = {
         "model": {"class_path": "VitScl", "init_args": words},
         "data": {"class_path": "DataModule", "init_args": {"train": source, "batch_size": 4, "num_workers": 0, **data}},
@@ -298,7 +298,7 @@ def test_an_exception_saves_the_step_before_it(
     write_config(faces)
     run = json.loads(Path("run.yaml").read_text())
     run["model"] = {
-        "class_path": "Baseline",
+        "class_path": "Classifier",
         "init_args": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     }
     Path("run.yaml").write_text(json.dumps(run))
@@ -357,12 +357,14 @@ def test_a_loader_process_whose_pipe_breaks_before_its_end_does_not_break_the_sa
 ) -> None:
     write_config(faces)
     save, iterator = KeepLast._save, torch.utils.data.dataloader._MultiProcessingDataLoaderIter
-    get, fetched = iterator._try_get_data, itertools.count()
+    get, arrived = iterator._try_get_data, []
 
     def fetch(loader: Any, *timeout: float) -> Any:
-        if next(fetched) == 4:
+        if len(arrived) == 4:
             raise ConnectionResetError("the pipe is broken")
-        return get(loader, *timeout)
+        found, batch = get(loader, *timeout)
+        arrived.extend([batch] * found)
+        return found, batch
 
     def slow(callback: KeepLast, trainer: Any) -> None:
         """Save while the end of the process becomes known."""
@@ -467,7 +469,7 @@ def test_other_errors_are_not_explained_away() -> None:
 # losses
 
 
-class Breaks(Baseline):
+class Breaks(Classifier):
     """A detector whose second part is NaN at the sixth batch."""
 
     def loss(self, out: Any, batch: Any) -> Any:
@@ -526,7 +528,7 @@ def _rank(rank: int, path: str) -> None:
     try:
         for at in range(9):
             bad = [(f"{rank}-{at}", "torn")] if at in ((1, 6), (4, 6))[rank] else []
-            books.book(SimpleNamespace(world_size=2, strategy=strategy), "val", sets, "a", bad)  # type: ignore[arg-type]
+            books.record(SimpleNamespace(world_size=2, strategy=strategy), "val", sets, "a", bad)  # type: ignore[arg-type]
         told = (at, "went on", {})
     except UserError as error:
         told = (at, str(error)[:40], dict(sets["a"].bad))

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import ReduceLROnPlateau
 
 from dfl.data import DataModule, Folder
-from dfl.detectors import Baseline
+from dfl.detectors import Classifier
 from dfl.errors import UserError
 from dfl.runs.best import Keeper
 from dfl.training import AtomicCheckpointIO, KeepLast, Monitored
@@ -23,7 +23,7 @@ from dfl.training.monitored import follow_directions
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
-class Mine(Baseline):
+class Mine(Classifier):
     """A detector of someone else, with a metric of its own."""
 
     def on_validation_epoch_end(self) -> None:
@@ -35,7 +35,7 @@ def fit(
     data: DataModule,
     folder: Path,
     *callbacks: pl.Callback,
-    cls: type[Baseline] = Baseline,
+    cls: type[Classifier] = Classifier,
     mode_given: bool = False,
     scheduler: Any = None,
     **words: Any,

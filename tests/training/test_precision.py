@@ -39,7 +39,7 @@ def fit(faces: Path, module: VitScl, *callbacks: pl.Callback, **words: Any) -> p
 
 
 def small(**words: Any) -> VitScl:
-    return VitScl("test_vit", pretrained=False, input_size=32, rank=2, scl_weight=0.5, **words)
+    return VitScl("test_vit", pretrained=False, input_size=32, rank=2, **words)
 
 
 @pytest.mark.parametrize(

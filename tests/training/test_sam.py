@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn, optim
 
 from dfl.data import DataModule, Folder
-from dfl.detectors import Baseline
+from dfl.detectors import Classifier
 from dfl.errors import UserError
 from dfl.training import SAM, KeyedRandomness
 
@@ -115,9 +115,9 @@ def test_refuses_a_step_without_two_gradients() -> None:
         SAM([torch.zeros(1, requires_grad=True)], sgd, rho=-1)
 
 
-def fit(folder: Path, faces: Path, ckpt: str | None = None, callbacks: Any = (), **words: Any) -> Baseline:
+def fit(folder: Path, faces: Path, ckpt: str | None = None, callbacks: Any = (), **words: Any) -> Classifier:
     pl.seed_everything(0)
-    detector = Baseline(
+    detector = Classifier(
         "test_resnet",
         pretrained=False,
         input_size=32,

@@ -71,11 +71,15 @@ def is_url(where: str | Path) -> bool:
 
 
 def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Build a table of rows from mappings; keys left out are absent (-1 or ''), odd bytes of names ``escaped``."""
+    """Build a table of rows from mappings.
+
+    Keys left out are absent (-1 or ''), but for ``class_label``, which is then the label: a fake is synthetic unless a
+    row says that it is an edited image (2). Odd bytes of names are ``escaped``.
+    """
     columns: dict[str, list[Any]] = {name: [] for name in _DEFAULTS}
     for row in rows:
         for name, default in _DEFAULTS.items():
-            columns[name].append(row.get(name, default))
+            columns[name].append(row.get(name, row.get("label", -1) if name == "class_label" else default))
     try:
         return pa.table(columns, schema=ROW_SCHEMA)
     except UnicodeEncodeError:
@@ -94,7 +98,7 @@ def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[P
 
 def names_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
     """Return the same as text, which is what millions of images need."""
-    found: list[str] = []
+    names: list[str] = []
     seen = {str(above) for above in Path(os.path.realpath(folder)).parents}  # a link that leads up leads out of here
     waiting = [str(folder)]
     for start in waiting:  # links wait, so that a folder is found by its own name before any other
@@ -106,8 +110,8 @@ def names_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[st
             seen.add(real)
             folders[:] = [f for f in folders if not f.startswith(".")]
             waiting += sorted(link for f in folders if os.path.islink(link := os.path.join(top, f)))
-            found += [os.path.join(top, f) for f in taken(top, files, suffixes)]
-    return sorted(found, key=lambda name: name.split(os.sep))
+            names += [os.path.join(top, f) for f in taken(top, files, suffixes)]
+    return sorted(names, key=lambda name: name.split(os.sep))
 
 
 def part(table: pa.Table, split: str, fractions: Mapping[str, float] | None, seed: int) -> pa.Table:
@@ -140,8 +144,11 @@ class Source(ABC):
     mask_convention: str = "no masks"
     #: What of the layout was written from memory and not yet seen on a real copy; '' for nothing.
     recalled: str = ""
-    #: Whether the user said which label means fake: then nothing else is held against it.
+    #: Whether the user said which label means fake: then nothing else can contradict it.
     user_named_fakes: bool = False
+
+    #: Folder that holds the set, where it has one.
+    root: Path
 
     def __init__(self, limit: int | dict[str, int] | None = None, limit_seed: int = 0) -> None:
         unknown = set(limit) - set(SPLITS) if isinstance(limit, dict) else set()
@@ -163,21 +170,14 @@ class Source(ABC):
         """Make files that must exist before ``items``; called once, on one process."""
 
     def release(self) -> None:  # noqa: B027  (optional)
-        """Let go of what is held between the splits that are read; called when a stage has its tables."""
+        """Free what stays in memory between the splits that are read; called when a stage has its tables."""
 
     def videos(self, table: pa.Table) -> list[str]:
         """Return the video of each row of this source, n names, '' for none; what no column tells may be a guess."""
         return list(table["video"].to_pylist())
 
-    def load(self, split: str, encoded: bool = False) -> pa.Table:
-        """Return ``items(split)``, checked and cut to ``limit``.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            encoded: Leave names as dictionaries where the source gives such, which spares time and memory.
-
-        Returns:
-            A table of ``ROW_SCHEMA``, but for the dictionaries.
+    def load(self, split: str) -> pa.Table:
+        """Return ``items(split)``, a table of ``ROW_SCHEMA``, checked and cut to ``limit``.
 
         Raises:
             UserError: If the split is unknown or holds no image.
@@ -186,26 +186,24 @@ class Source(ABC):
         if split not in SPLITS:
             raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
         with self.left_out.listening():
-            table = self.items(split).select(ROW_SCHEMA.names)
-        kept = [pa.types.is_dictionary(f.type) and encoded for f in table.schema]
-        table = table.cast(pa.schema([a if k else b for a, b, k in zip(table.schema, ROW_SCHEMA, kept, strict=True)]))
+            table = self.items(split).select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
         if not len(table):
             raise UserError("; ".join(filter(None, (f"{self!r} has no image in split {split!r}", str(self.left_out)))))
         if not self.user_named_fakes and (
-            found := find_contradiction(table["label"], table["path"], {}, table["class_label"])
+            evidence := find_contradiction(table["label"], table["path"], {}, table["class_label"])
         ):
-            raise contradiction(repr(self), "its label", found, table["path"][found.row].as_py(), self._ways(found))
+            raise contradiction(
+                repr(self), "its label", evidence, table["path"][evidence.row].as_py(), self._ways(evidence)
+            )
         limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit
         if limit is not None and limit < len(table):
-            keep = np.random.default_rng([self.limit_seed, SPLITS.index(split)]).choice(
-                len(table), limit, replace=False
-            )
+            rng = np.random.default_rng([self.limit_seed, SPLITS.index(split)])
             chosen = np.zeros(len(table), bool)
-            chosen[keep] = True
+            chosen[rng.choice(len(table), limit, replace=False)] = True
             table = table.filter(pa.array(chosen))
         return table
 
-    def _ways(self, found: Evidence) -> str:
+    def _ways(self, evidence: Evidence) -> str:
         """Return what to do about labels that something else contradicts."""
         return "mend the list or the folders, or write them as a CSV for Table, whose label_of_fake settles it"
 
@@ -217,6 +215,13 @@ class Source(ABC):
             f"{type(self).__name__}: no {what} at {Path(where).expanduser().absolute()}; {self.get}; "
             "`make demo` needs no data of yours"
         )
+
+    def require(self, *names: str, below: Path | None = None, change: str = "") -> None:
+        """Raise the error of ``expected`` unless there are folders of these names in the set's own, or in another."""
+        folder = below or self.root
+        for name in names:
+            if not (folder / name).is_dir():
+                raise self.expected(f"the folder {name}", folder, change)
 
     def expected(self, what: str, where: str | Path, change: str = "") -> UserError:
         """Return the error for a half unpacked set: what was expected, what was found, which argument to change."""

@@ -27,10 +27,7 @@ class _Casia(Unsplit):
         self.missing_masks = missing
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
-        for name in ("Au", "Tp", self.masks):
-            if not (self.root / name).is_dir():
-                raise self.expected(f"the folder {name}", self.root)
+        self.require("Au", "Tp", self.masks)
         masks = {p.stem.rpartition("_gt")[0] or p.stem: str(p) for p in images_in(self.root / self.masks)}
         fakes = [row | made_by("manual", self.method(Path(row["path"]))) for row in plain_rows(self.root / "Tp", 1)]
         return plain_rows(self.root / "Au", 0) + masked(self, fakes, masks, "max>0", self.missing_masks)

@@ -14,8 +14,8 @@ from dfl.errors import UserError
 
 def who(video: str) -> dict[str, str]:
     """Return the person whose video it was: ``id0_0002``, or ``id0_id1_0002`` (id0's video with the face of id1)."""
-    found = re.match(r"(id\d+)_", video)
-    return {"identity": f"celebdf/{found[1]}"} if found else {}
+    match = re.match(r"(id\d+)_", video)
+    return {"identity": f"celebdf/{match[1]}"} if match else {}
 
 
 class CelebDf(TrainTest):
@@ -61,16 +61,16 @@ class CelebDf(TrainTest):
         for key, (name, path) in there.items():
             if (key in tested) == (split == "test"):
                 fake = name.startswith("Celeb-synthesis")
-                known: Row = {"label": int(fake), "class_label": 2 * fake, "video": name, **who(path.stem)}
-                known |= made_by("celeb-df", "face-swap") if fake else {}
-                rows += video_rows(path, self.frames, **known)
+                shared: Row = {"label": int(fake), "class_label": 2 * fake, "video": name, **who(path.stem)}
+                shared |= made_by("celeb-df", "face-swap") if fake else {}
+                rows += video_rows(path, self.frames, **shared)
         return rows
 
     def _tested(self) -> set[str]:
         file = self.root / "List_of_testing_videos.txt"
         if not file.is_file():
             raise self.expected("List_of_testing_videos.txt", self.root)
-        found: dict[str, int] = {}
+        labels: dict[str, int] = {}
         agree: set[bool] = set()
         for line in filter(None, map(str.strip, file.read_text().splitlines())):
             number, _, name = line.partition(" ")
@@ -79,7 +79,7 @@ class CelebDf(TrainTest):
             if number not in ("0", "1") or label is None:
                 raise UserError(f"{file}: cannot read the line {line!r}; expected '<0 or 1> <folder>/<video>.mp4'")
             agree.add(int(number) == label)
-            found[f"{folder}/{Path(video).stem}".lower()] = label
+            labels[f"{folder}/{Path(video).stem}".lower()] = label
         if len(agree) > 1:
             raise UserError(f"{file}: its numbers and folders contradict each other; the list is not of this set")
-        return set(found)
+        return set(labels)

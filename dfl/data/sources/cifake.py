@@ -16,8 +16,6 @@ class Cifake(TrainTest):
     label_convention = "folders REAL and FAKE"
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of the set's own train or test."""
-        if not (self.root / split).is_dir():
-            raise self.expected(f"the folder {split}", self.root)
+        self.require(split)
         leaves = class_folders(self, self.root / split)
         return [r for leaf, label in leaves for r in plain_rows(leaf, label, **made_by("sdv1.4", "synthesis"))]

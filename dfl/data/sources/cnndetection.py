@@ -38,7 +38,6 @@ class ForenSynths(Source):
         self.root, self.generators, self.classes = Path(root).expanduser(), generators, classes
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         names = (split, "CNN_synth_testset") if split == "test" else (split,)
         base = first_folder(*(self.root / name for name in names))
         if base is None:

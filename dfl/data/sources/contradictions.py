@@ -1,7 +1,7 @@
 """Labels that contradict themselves: a number says fake where words about the same image say real.
 
 Half of the public sets count 1 = real. A set that is read the wrong way round trains without any sign of it, so
-whatever speaks of real and fake beside the labels is held against them. A contradiction is an error, never a guess: it
+whatever speaks of real and fake beside the labels is compared with them. A contradiction is an error, never a guess: it
 says both readings, and the user says which holds. Agreement is silent. What counts, and from where on:
 
 * **Words.** Names of classes, as a whole (``real``, ``1_fake``, ``deepfake``): never as a part of another word, so
@@ -23,6 +23,7 @@ Of more than ``MOST`` rows, so many are looked at, evenly spread.
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class Evidence:
     label: int  # what that row's label says
     row: int  # of the table
     count: int  # rows that differ
-    known: int  # rows that it speaks of
+    of: int  # rows that it speaks of
     all: bool  # whether it differs wherever it speaks
 
 
@@ -87,22 +88,22 @@ def find_contradiction(
     if paths is not None:
         picked = _at(paths, rows)
         readings += [("its folder", "", _folders(picked)), ("the name of its file", "", _names(picked))]
-    return next((found for one in readings if (found := _opposed(labels, rows, *one))), None)
+    return next((evidence for one in readings if (evidence := _opposed(labels, rows, *one))), None)
 
 
-def contradiction(where: str, label: str, found: Evidence, path: str, ways: str) -> Contradiction:
+def contradiction(where: str, label: str, evidence: Evidence, path: str, ways: str) -> Contradiction:
     """Return the error for what was found.
 
     Args:
         where: The source, or the file.
         label: What the labels are called.
-        found: What speaks against them.
+        evidence: What speaks against them.
         path: Of the image in its row.
         ways: Out of it.
     """
     return Contradiction(
-        f"{where}: labels contradict themselves: {label} makes {path} {CLASSES[found.label]}, and {found.what} says "
-        f"{found.word!r} ({found.count:,} of {found.known:,} images); {ways}"
+        f"{where}: labels contradict themselves: {label} makes {path} {CLASSES[evidence.label]}, and {evidence.what} "
+        f"says {evidence.word!r} ({evidence.count:,} of {evidence.of:,} images); {ways}"
     )
 
 
@@ -114,11 +115,11 @@ class _Reading:
 
 
 def _opposed(label: np.ndarray, rows: np.ndarray, what: str, column: str, reading: _Reading) -> Evidence | None:
-    known = (reading.value >= 0) & (label >= 0)
-    differ = known & (reading.value != label)
-    both = len(np.unique(reading.value[known])) == 2
+    comparable = (reading.value >= 0) & (label >= 0)
+    differ = comparable & (reading.value != label)
+    both = len(np.unique(reading.value[comparable])) == 2
     sure = differ & reading.strict
-    count, of = int(differ.sum()), int(known.sum())
+    count, of = int(differ.sum()), int(comparable.sum())
     if not sure.any() and not (both and count == of):
         return None
     first = int(np.flatnonzero(sure if sure.any() else differ)[0])
@@ -129,7 +130,7 @@ def _opposed(label: np.ndarray, rows: np.ndarray, what: str, column: str, readin
 def _classes(class_label: np.ndarray) -> _Reading:
     """Read numbers of classes, where real is 0."""
     value = np.minimum(class_label, 1).astype(np.int8)
-    return _Reading(value, np.ones(len(value), bool), _Taken(CLASSES, value))
+    return _Reading(value, np.ones(len(value), bool), _ByCode(CLASSES, value))
 
 
 def _column(name: str, column: pa.ChunkedArray) -> _Reading:
@@ -148,7 +149,7 @@ def _column(name: str, column: pa.ChunkedArray) -> _Reading:
     return _Reading(
         read[codes] if len(values) else np.full(len(codes), -1, np.int8),
         np.full(len(codes), label),
-        _Taken(values, codes),
+        _ByCode(values, codes),
     )
 
 
@@ -168,7 +169,7 @@ def _folders(paths: pa.ChunkedArray) -> _Reading:
         classes.setdefault(str(parent[-1]), set()).add(label)
     strict = np.array([one is not None and len(classes[one]) == 2 for one in parent], bool)
     strict &= np.array([word.lower() not in WEAK for word in words], bool)
-    return _Reading(np.array(value, np.int8)[codes], strict[codes], _Taken(words, codes))
+    return _Reading(np.array(value, np.int8)[codes], strict[codes], _ByCode(words, codes))
 
 
 def _names(paths: pa.ChunkedArray) -> _Reading:
@@ -176,10 +177,10 @@ def _names(paths: pa.ChunkedArray) -> _Reading:
     first = pc.extract_regex(paths, r"(?:^|/)(?P<word>[A-Za-z]+)[^A-Za-z/][^/]*\z")
     codes, words = _encoded(pc.fill_null(pc.struct_field(first, "word"), ""))
     value = np.array([-1 if (label := class_of_word(word)) is None else label for word in words], np.int8)
-    return _Reading(value[codes], np.zeros(len(codes), bool), _Taken(words, codes))
+    return _Reading(value[codes], np.zeros(len(codes), bool), _ByCode(words, codes))
 
 
-class _Taken(Sequence[str]):
+class _ByCode(Sequence[str]):
     """Words by the code of each row."""
 
     def __init__(self, words: Sequence[str], codes: np.ndarray) -> None:
@@ -194,18 +195,16 @@ class _Taken(Sequence[str]):
 
 def _at(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
     """Return some rows of a column, rising; dictionaries as what they hold."""
-    picked, start = [], 0
-    for chunk in column.chunks:
-        own = chunk.take(pa.array(rows[slice(*np.searchsorted(rows, (start, start + len(chunk))))] - start))
-        picked.append(own.dictionary_decode() if pa.types.is_dictionary(chunk.type) else own)
-        start += len(chunk)
-    return pa.chunked_array(picked)
+    edges = np.cumsum([0, *map(len, column.chunks)])
+    here = [pa.array(rows[(rows >= start) & (rows < end)] - start) for start, end in pairwise(edges)]
+    picked = [chunk.take(part) for chunk, part in zip(column.chunks, here, strict=True)]
+    return pa.chunked_array([p.dictionary_decode() if pa.types.is_dictionary(p.type) else p for p in picked])
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """Return the code of each row, int (n,), and the different texts."""
-    found = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
-    return found.indices.to_numpy(zero_copy_only=False), found.dictionary.to_pylist()
+    encoded = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
 
 
 def may_be_evidence(name: str, kind: pa.DataType) -> bool:

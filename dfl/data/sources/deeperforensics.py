@@ -52,7 +52,6 @@ class DeeperForensics(Source):
         self.seed, self.missing_videos = seed, missing
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         need_video()
         table = self.root / "lists" / "splits" / f"{split}.txt"
         if not table.is_file():
@@ -61,7 +60,7 @@ class DeeperForensics(Source):
         folders = subfolders(base)
         if not folders:
             raise self.expected("manipulated_videos/<perturbation>", self.root)
-        known: dict[str, Any] = {
+        shared: dict[str, Any] = {
             "label": 1,
             "class_label": 2,
             "split": split,
@@ -73,7 +72,7 @@ class DeeperForensics(Source):
                 stem = Path(line).stem
                 who: Row = {"identity": f"deeper/{stem.split('_')[-1]}", "source": f"ffpp/{stem.split('_')[0]}"}
                 file = folders[name] / Path(line).name
-                rows += video_rows(file, self.frames, video=f"deeper/{name}/{stem}", compression=name, **known, **who)
+                rows += video_rows(file, self.frames, video=f"deeper/{name}/{stem}", compression=name, **shared, **who)
         fakes = to_table(present(self, rows, table, "unpack the rest, or set missing: skip", self.missing_videos))
         return pa.concat_tables([self._real(split), fakes]) if self.real_fractions else fakes
 

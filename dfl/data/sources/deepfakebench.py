@@ -80,13 +80,12 @@ class DeepfakeBench(Source):
         if (root is None) == (lmdb is None):
             raise UserError(f"{type(self).__name__} needs root (files) or lmdb, and not both")
         self.files = [Path(f).expanduser() for f in ([json] if isinstance(json, str) else json)]
-        self.root = Path(root).expanduser() if root else None
+        self.root = Path(root or lmdb or "").expanduser()
         self.lmdb = Path(lmdb).expanduser() if lmdb else None
         self.labels, self.compression, self.frames, self.masks = labels, compression, frames, masks
         self.val_share, self.seed, self.missing_frames = val_share, seed, missing
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         unique: dict[str, Row] = {}
         for file in self.files:
             for row in self._rows(file, "train" if self.val_share and split == "val" else split):
@@ -98,24 +97,23 @@ class DeepfakeBench(Source):
 
     def _rows(self, file: Path, split: str) -> list[Row]:
         videos = self._videos(file)
-        here = [v for v in videos if v["split"] == split]
+        listed = [v for v in videos if v["split"] == split]
         tested = {v["frames"][0] for v in videos if v["split"] == "test" and v["frames"]}
-        kept = here if split == "test" else [v for v in here if v["frames"] and v["frames"][0] not in tested]
-        if not here:
+        left = listed if split == "test" else [v for v in listed if v["frames"] and v["frames"][0] not in tested]
+        if not listed:
             there = ", ".join(sorted({v["split"] for v in videos}))
             raise UserError(f"{file} has no videos in split {split!r}; it has {there or 'none that labels name'}")
-        if not kept:
+        if not left:
             more = "set val_share to carve one out of train" if split == "val" else "this set is for testing only"
-            raise UserError(f"{file}: all {len(here)} videos of {split} are in its test too; {more}")
-        if len(kept) < len(here):
+            raise UserError(f"{file}: all {len(listed)} videos of {split} are in its test too; {more}")
+        if len(left) < len(listed):
             warnings.warn(
-                f"{file}: {len(here) - len(kept)} of {len(here)} videos of {split} are in its test too; left out",
+                f"{file}: {len(listed) - len(left)} of {len(listed)} videos of {split} are in its test too; left out",
                 stacklevel=2,
             )
-        rows = [row for video in kept for row in self._frames(video)]
+        rows = [row for video in left for row in self._frames(video)]
         if self.lmdb:
             return self._entries(rows)
-        assert self.root is not None
         for column in ("path", "mask"):
             filled = [row for row in rows if row.get(column)]
             for row, path in zip(filled, relocate([row[column] for row in filled], self.root), strict=True):
@@ -125,9 +123,9 @@ class DeepfakeBench(Source):
 
     def _with_masks(self, rows: list[Row]) -> list[Row]:
         """Take back the masks that are not there; if none is, something else is wrong."""
-        told = [row for row in rows if row.get("mask")]
-        absent = [row for row in told if not Path(row["mask"]).is_file()]
-        if told and len(absent) == len(told):
+        masked = [row for row in rows if row.get("mask")]
+        absent = [row for row in masked if not Path(row["mask"]).is_file()]
+        if masked and len(absent) == len(masked):
             raise UserError(f"{type(self).__name__}: no mask at {absent[0]['mask']}, nor any other; set masks: false")
         for row in absent:
             row |= {"mask": "", "mask_rule": ""}
@@ -142,32 +140,32 @@ class DeepfakeBench(Source):
         for name in self.labels or []:
             if name not in labels:
                 raise UserError(f"{file} has no label {name!r}" + near(name, labels))
-        found: list[dict[str, Any]] = []
+        listed: list[dict[str, Any]] = []
         for body in content.values():
             for name, splits in body.items():
                 if self.labels is None or name in self.labels:
                     for split, videos in splits.items():
                         if split not in SPLITS:
                             raise UserError(f"{file}: unknown split {split!r} of {name}; there are {', '.join(SPLITS)}")
-                        found += self._level(file, name, split, videos)
-        return found
+                        listed += self._level(file, name, split, videos)
+        return listed
 
     def _level(self, file: Path, name: str, split: str, videos: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        known = {"name": name, "split": split, "compression": ""}
+        shared = {"name": name, "split": split, "compression": ""}
         if videos and set(videos) <= COMPRESSIONS:
             if self.compression not in videos:
                 raise UserError(f"{file} has no {self.compression} of {name}; set compression to {', '.join(videos)}")
-            videos, known["compression"] = videos[self.compression], self.compression
+            videos, shared["compression"] = videos[self.compression], self.compression
         for video, entry in videos.items():
-            yield {**known, "video": video, "frames": sorted(entry["frames"], key=_number)}
+            yield {**shared, "video": video, "frames": sorted(entry["frames"], key=_number)}
 
     def _frames(self, video: dict[str, Any]) -> list[Row]:
         name, stem, c = video["name"], video["video"], video["compression"]
         fake = not name.lower().endswith("real")
-        known: Row = {"label": int(fake), "class_label": 2 * fake, "split": video["split"], "compression": c}
-        known |= {"video": "/".join(filter(None, (name, c, stem))), **_who(name, stem)}
-        known |= made_by(GENERATORS.get(name, name.lower())) if fake else {}
-        rows = [{"path": path, "frame": _number(path), **known} for path in evenly(video["frames"], self.frames)]
+        shared: Row = {"label": int(fake), "class_label": 2 * fake, "split": video["split"], "compression": c}
+        shared |= {"video": "/".join(filter(None, (name, c, stem))), **_who(name, stem)}
+        shared |= made_by(GENERATORS.get(name, name.lower())) if fake else {}
+        rows = [{"path": path, "frame": _number(path), **shared} for path in evenly(video["frames"], self.frames)]
         if self.masks and fake:
             for row in rows:
                 row |= {"mask": _mask(row["path"]), "mask_rule": "max>0"}
@@ -178,21 +176,21 @@ class DeepfakeBench(Source):
         assert self.lmdb is not None
         if not (self.lmdb / "data.mdb").is_file():
             raise self.expected("data.mdb", self.lmdb, "set lmdb")
-        with lmdb_entries(str(self.lmdb)) as found:
+        with lmdb_entries(str(self.lmdb)) as entries:
             style = next(
-                (s for s in _KEYS if any(found.get(s(row["path"]).encode()) for row in evenly(rows, 20))), None
+                (s for s in _KEYS if any(entries.get(s(row["path"]).encode()) for row in evenly(rows, 20))), None
             )
             if style is None:
-                first = next(found.cursor().iternext(values=False), b"nothing")
+                first = next(entries.cursor().iternext(values=False), b"nothing")
                 raise UserError(
                     f"{self.lmdb} has no key for {rows[0]['path']}, it starts with {bytes(first).decode()}; set lmdb"
                 )
-            there = [row for row in rows if found.get(style(row["path"]).encode())]
+            there = [row for row in rows if entries.get(style(row["path"]).encode())]
             for row in there:
                 row["path"] = locate(str(self.lmdb), key=style(row["path"]))
                 mask = style(row["mask"]) if row.get("mask") else ""
                 if mask:
-                    has = found.get(mask.encode())
+                    has = entries.get(mask.encode())
                     row |= {
                         "mask": locate(str(self.lmdb), key=mask) if has else "",
                         "mask_rule": "max>0" if has else "",

@@ -106,7 +106,9 @@ def joined(rows: list[Row], texts: Texts, source: Source, where: str) -> list[Ro
     used: set[tuple[int, str]] = set()
     out: list[Row] = []
     for row in rows:
-        key = next((k for k in ((row["class_label"], row["id"]), (-1, row["id"])) if k in texts), None)
+        key = next(
+            (k for k in ((row.get("class_label", row["label"]), row["id"]), (-1, row["id"])) if k in texts), None
+        )
         out.append(row if key is None else row | {"explanation": texts[key]})
         used |= set() if key is None else {key}
     name, left = type(source).__name__, [key for key in texts if key not in used]

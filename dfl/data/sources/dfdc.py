@@ -31,9 +31,9 @@ class _Listed(TrainTest):
     def _row(self, file: Path, name: str, label: int | None, table: Path, **more: str) -> list[Row]:
         if label is None:
             raise UserError(f"{table}: the label of {name} is neither real nor fake")
-        known: Row = {"label": label, "class_label": 2 * label, "video": name, **more}
-        known |= made_by(type(self).__name__.lower(), "face-swap") if label else {}
-        return video_rows(file, self.frames, **known)
+        shared: Row = {"label": label, "class_label": 2 * label, "video": name, **more}
+        shared |= made_by(type(self).__name__.lower(), "face-swap") if label else {}
+        return video_rows(file, self.frames, **shared)
 
     def _there(self, rows: list[Row], where: Path) -> list[Row]:
         need_video()
@@ -106,13 +106,13 @@ class Dfdcp(_Listed):
                 raise UserError(f"{table}: {name} is in the set {entry.get('set')!r}; expected train or test")
             if entry["set"] == split:
                 who = str(entry["target_id"]) if entry.get("target_id") is not None else ""
-                known = {"identity": f"dfdcp/{who}"} if who else {}
+                shared = {"identity": f"dfdcp/{who}"} if who else {}
                 rows += self._row(
                     self.root / name,
                     f"dfdcp/{Path(name).with_suffix('')}",
                     label_of(str(entry.get("label"))),
                     table,
-                    **known,
+                    **shared,
                 )
         for row in rows:
             if row["label"]:

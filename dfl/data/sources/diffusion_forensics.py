@@ -41,7 +41,6 @@ class DiffusionForensics(Source):
         self.root, self.kind, self.subsets, self.generators = Path(root).expanduser(), kind, subsets, generators
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         base = first_folder(self.root / self.kind / split, self.root / split)
         if base is None:
             raise self.expected(f"{self.kind}/{split}", self.root)

@@ -44,7 +44,6 @@ class Dolos(Source):
         self.reals = reals
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         base = self.root / self.dataset
         real = base / "real" / FOLDERS[split]
         if not real.is_dir():

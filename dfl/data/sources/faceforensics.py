@@ -85,7 +85,6 @@ class FaceForensics(Source):
         self.splits = Path(splits).expanduser() if splits else None
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         if self.media == "videos":
             need_video()
         file, pairs = self._pairs(split)
@@ -122,17 +121,17 @@ class FaceForensics(Source):
         if not folder.is_dir():
             raise self.expected(f"{c}/{self.media}", base, "set compression, media, methods or root")
         there = videos_in(folder)
-        known: Row = {"label": int(bool(method)), "class_label": 2 if method else 0, "split": split, "compression": c}
+        shared: Row = {"label": int(bool(method)), "class_label": 2 if method else 0, "split": split, "compression": c}
         if method:
-            known |= made_by(method.lower(), METHODS[method])
+            shared |= made_by(method.lower(), METHODS[method])
         masks = self._masks(base, c) if method and self.masks else {}
         rows: list[Row] = []
         for name in there if names is None else names:
             path = there.get(name, folder / (f"{name}.mp4" if self.media == "videos" else name))
             more: dict[str, Any] = {"video": f"{method or origin}/{c}/{name}"} | (who(name) if names else {})
-            found = video_rows(path, self.frames, masks.get(name), "max>127", **known, **more)
+            frames = video_rows(path, self.frames, masks.get(name), "max>127", **shared, **more)
             # a video without any picture still counts as listed, so that it is not lost in silence
-            rows += found or [{"path": str(path / "0000.png"), **known, **more}]
+            rows += frames or [{"path": str(path / "0000.png"), **shared, **more}]
         return rows
 
     def _masks(self, base: Path, c: str) -> dict[str, Path]:

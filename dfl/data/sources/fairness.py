@@ -117,14 +117,13 @@ class PgFdd(Source):
         self.images = Path(images).expanduser() if images else self.root
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         names = ["test.csv"] if split == "test" else [f"{kind}{split}.csv" for kind in ("real", "fake")]
         rows: list[Row] = []
         for file in (self.root / name for name in names):
             people = read_people(self, file, "nonmale")
             paths = relocate([p["path"] for p in people], self.images)
-            found = [_row(p, path) | {"split": split} | _named(path, p) for p, path in zip(people, paths, strict=True)]
-            rows += present(self, found, file, "set images, or missing: skip", self.missing_images)
+            listed = [_row(p, path) | {"split": split} | _named(path, p) for p, path in zip(people, paths, strict=True)]
+            rows += present(self, listed, file, "set images, or missing: skip", self.missing_images)
         return to_table(rows)
 
 
@@ -150,7 +149,6 @@ class AiFace(TrainTest):
         self.images, self.missing_images = Path(images).expanduser() if images else self.root, missing
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of the set's own train or test."""
         file = self.root / f"{split}.csv"
         people = read_people(self, file, "female")
         rows: list[Row] = []
@@ -165,16 +163,16 @@ class AiFace(TrainTest):
 
 def _row(person: Mapping[str, str], path: str) -> Row:
     label = int(float(person["label"]))
-    return {"path": path, "label": label, "class_label": label, "group": person["group"]}
+    return {"path": path, "label": label, "group": person["group"]}
 
 
 def _named(path: str, person: Mapping[str, str]) -> Row:
     """What the name of a crop says: number of the face, video, frame."""
     label = int(float(person["label"]))
-    found = re.match(r"\d+_(.+)_(\d+)\Z", Path(path).stem)
-    row: Row = {"video": found[1], "frame": int(found[2])} if found else {}
+    match = re.match(r"\d+_(.+)_(\d+)\Z", Path(path).stem)
+    row: Row = {"video": match[1], "frame": int(match[2])} if match else {}
     if label:
         code = person.get("specific", "")
-        name = SPECIFIC.get(int(float(code)), "") if code else found[1].split("_")[0].lower() if found else ""
+        name = SPECIFIC.get(int(float(code)), "") if code else match[1].split("_")[0].lower() if match else ""
         row |= made_by(name if name in SPECIFIC.values() else "") | {"class_label": 2}
     return row

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from dfl.data.formats import advice_on, is_image, leave_out
 from dfl.data.frames import Telling, videos_of_classes
-from dfl.data.sources.base import SPLIT_NAMES, TIES, Splittable, images_in, to_table
+from dfl.data.sources.base import SPLIT_NAMES, TIES, Splittable, names_in, to_table
 from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import subfolders
 from dfl.data.splits import split_column
@@ -54,7 +54,6 @@ class Folder(Splittable):
         self.generator, self.family, self.telling = generator, family, videos
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         if not self.root.is_dir():
             raise self.missing("folder", self.root)
         splits: dict[str, Path] = {}
@@ -104,10 +103,10 @@ class Folder(Splittable):
                     f"{folder} holds {', '.join(p.name for p in classes)}: {sub.name!r} is neither real nor fake; "
                     f"say which with real: [{sub.name}] or fake: [{sub.name}]"
                 )
-            made_by = {"generator": self.generator, "family": self.family} if label else {}
-            found = images_in(sub)
-            rows += [{"path": str(p), "label": label, "split": split, "class_label": label, **made_by} for p in found]
-            if not found:
+            maker = {"generator": self.generator, "family": self.family} if label else {}
+            names = names_in(sub)
+            rows += [{"path": name, "label": label, "split": split, **maker} for name in names]
+            if not names:
                 empty[label] = sub
         self._beside(folder, classes)
         for label, sub in empty.items():

@@ -33,25 +33,24 @@ class GenImage(TrainTest):
 
     def rows(self, split: str) -> list[Row]:
         """Return the rows of the set's own train, or of its val, which is our test."""
-        found = self._generators()
+        folders = self._generators()
         rows: list[Row] = []
-        for name in chosen(list(found), self.generators, "generators", self):
-            folder = found[name] / ("val" if split == "test" else "train")
-            if not folder.is_dir():
-                raise self.expected(f"the folder {folder.name}", found[name])
+        for name in chosen(list(folders), self.generators, "generators", self):
+            folder = folders[name] / ("val" if split == "test" else "train")
+            self.require(folder.name, below=folders[name])
             for leaf, label in class_folders(self, folder):
                 rows += plain_rows(leaf, label, **made_by(name, "synthesis"))
         return rows
 
     def _generators(self) -> dict[str, Path]:
         """Folders that hold train and val, by name of the generator."""
-        found: dict[str, Path] = {}
+        folders: dict[str, Path] = {}
         tops = {self.root.name: self.root} | subfolders(self.root)
         for top, folder in tops.items():
             for name, path in ({top: folder} | (subfolders(folder) if folder != self.root else {})).items():
                 if (path / "train").is_dir() or (path / "val").is_dir():
                     match = _NAME.match(name) or _NAME.match(top)
-                    found.setdefault((match[1] if match else name).lower(), path)
-        if not found:
+                    folders.setdefault((match[1] if match else name).lower(), path)
+        if not folders:
             raise self.expected("<Generator>/imagenet_ai_<date>_<generator>/{train,val}/{ai,nature}", self.root)
-        return found
+        return folders

@@ -8,6 +8,7 @@ import pyarrow as pa
 from dfl.data import csv_files
 from dfl.data.sources.base import Source, images_in, to_table
 from dfl.data.sources.contradictions import Contradiction
+from dfl.data.sources.generators import made_by
 from dfl.data.sources.names import label_of
 from dfl.errors import UserError
 
@@ -35,15 +36,8 @@ class Kaggle140k(Source):
         self.root = Path(root).expanduser()
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
-        base = next(
-            (
-                p
-                for p in (self.root / "real_vs_fake" / "real-vs-fake", self.root / "real-vs-fake", self.root)
-                if (p / "train").is_dir()
-            ),
-            None,
-        )
+        places = (self.root / "real_vs_fake" / "real-vs-fake", self.root / "real-vs-fake", self.root)
+        base = next((place for place in places if (place / "train").is_dir()), None)
         if base is None:
             raise self.missing("folder real_vs_fake/real-vs-fake/train", self.root)
         name = FOLDERS[split]
@@ -54,8 +48,8 @@ class Kaggle140k(Source):
             label = label_of(path.parent.name)
             if label is None:
                 raise UserError(f"{path}: its folder is neither real nor fake")
-            made_by = {"generator": "stylegan", "family": "gan"} if label else {}
-            rows.append({"path": str(path), "label": label, "split": split, "class_label": label, **made_by})
+            maker = made_by("stylegan") if label else {}
+            rows.append({"path": str(path), "label": label, "split": split, **maker})
         return to_table(rows)
 
     def _listed(self, file: Path, base: Path) -> list[Path]:

@@ -55,37 +55,37 @@ def label_meaning(
         UserError: If the values do not say which is fake.
         Contradiction: If 0 and 1 would be read as the opposite of what the column's name or the schema says.
     """
-    known = sorted(values)
-    number = {v: _number(v) for v in known}
+    cells = sorted(values)
+    number = {v: _number(v) for v in cells}
     word = {v: names[int(n)] if names and n.isdecimal() and int(n) < len(names) else n for v, n in number.items()}
     if label_of_fake is not None:
         values_of_fake = label_of_fake if isinstance(label_of_fake, list) else [label_of_fake]
         fakes = {_number(str(one)) for one in values_of_fake}
-        found = {v: int(bool(fakes & {number[v], word[v]})) for v in known}
-        others = {word[v] for v in known if not found[v]}
+        is_fake = {v: int(bool(fakes & {number[v], word[v]})) for v in cells}
+        others = {word[v] for v in cells if not is_fake[v]}
         if len(others) > 1 and any(label_of(one) is None for one in others):
             raise UserError(
-                f"{file}: labels are {', '.join(word[v] for v in known)}; with label_of_fake={label_of_fake} one other "
+                f"{file}: labels are {', '.join(word[v] for v in cells)}; with label_of_fake={label_of_fake} one other "
                 "value must be left"
             )
-        return {v: 1 if found[v] else 0 if len(others) == 1 else int(label_of(word[v]) or 0) for v in known}
-    by_number = {v: {"0": 0, "1": 1}.get(number[v]) for v in known}
-    by_word = {v: label_of(word[v]) for v in known}
+        return {v: 1 if is_fake[v] else 0 if len(others) == 1 else int(label_of(word[v]) or 0) for v in cells}
+    by_number = {v: {"0": 0, "1": 1}.get(number[v]) for v in cells}
+    by_word = {v: label_of(word[v]) for v in cells}
     ways = "set label_of_fake: 0 if so, or label_of_fake: 1 if 1 does mean fake"
     if all(n is not None for n in by_number.values()):
-        wrong = next((v for v in known if by_word[v] not in (None, by_number[v])), None)
+        wrong = next((v for v in cells if by_word[v] not in (None, by_number[v])), None)
         if wrong is not None:
-            said = f"the file's schema calls {wrong} {word[wrong]!r}"
-        elif known and meaning_of_one(column) == 0:
-            said = f"the name of the column {column!r} says that 1 is real"
+            reason = f"the file's schema calls {wrong} {word[wrong]!r}"
+        elif cells and meaning_of_one(column) == 0:
+            reason = f"the name of the column {column!r} says that 1 is real"
         else:
             return {v: int(n or 0) for v, n in by_number.items()}
-        raise Contradiction(f"{file}: labels contradict themselves: 0 would be real and 1 fake, and {said}; {ways}")
+        raise Contradiction(f"{file}: labels contradict themselves: 0 would be real and 1 fake, and {reason}; {ways}")
     sure = {
-        v: label for v in known if (label := by_number[v] if by_word[v] is None and not names else by_word[v]) in (0, 1)
+        v: label for v in cells if (label := by_number[v] if by_word[v] is None and not names else by_word[v]) in (0, 1)
     }
-    if len(sure) < len(known):
-        shown = ", ".join([word[v] or "''" for v in known][:10])
+    if len(sure) < len(cells):
+        shown = ", ".join([word[v] or "''" for v in cells][:10])
         raise UserError(f"{file}: cannot tell real from fake by the labels {shown}; set label_of_fake")
     return sure
 
@@ -93,8 +93,8 @@ def label_meaning(
 def _number(value: str) -> str:
     """Return a label without what only its writer added: 1 for ``1.0`` and ``True``."""
     plain = value.strip()
-    found = re.fullmatch(r"(\d+)\.0+", plain)
-    return {"true": "1", "false": "0"}.get(plain.lower(), found[1] if found else plain)
+    match = re.fullmatch(r"(\d+)\.0+", plain)
+    return {"true": "1", "false": "0"}.get(plain.lower(), match[1] if match else plain)
 
 
 def real_and_fake_value(meaning: Mapping[str, int]) -> tuple[str, str]:

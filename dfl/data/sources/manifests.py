@@ -34,7 +34,6 @@ class _List(Unsplit):
         self.file, self.missing_images = Path(file).expanduser(), missing
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         if not (self.file.is_file() or self.file.is_dir()):
             raise self.missing("list", self.file)
         rows = self.rows()
@@ -76,12 +75,10 @@ class ImdlBenco(_List):
         return rows
 
     def _folder(self) -> list[Row]:
-        for name in ("Tp", "Gt"):
-            if not (self.file / name).is_dir():
-                raise self.expected(f"the folder {name}", self.file, "set file to a JSON list, or to Tp and Gt")
-        fakes: list[Row] = [{"path": str(p), "label": 1, "class_label": 2} for p in images_in(self.file / "Tp")]
+        self.require("Tp", "Gt", change="set file to a JSON list, or to Tp and Gt")
+        fakes: list[Row] = [{"path": str(p), "label": 1} for p in images_in(self.file / "Tp")]
         masks = {p.stem.removesuffix("_gt"): str(p) for p in images_in(self.file / "Gt")}
-        real: list[Row] = [{"path": str(p), "label": 0, "class_label": 0} for p in images_in(self.file / "Au")]
+        real: list[Row] = [{"path": str(p), "label": 0} for p in images_in(self.file / "Au")]
         rows = real + masked(self, fakes, masks, "mean>127")
         for row in rows:  # as the list would say it
             for column in ("path", "mask"):
@@ -98,12 +95,11 @@ class ForensicHub(_List):
     citation = "Du et al., ForensicHub: a unified benchmark and codebase for all-domain fake image detection, 2025"
 
     def rows(self) -> list[Row]:
-        """Return all rows of the list."""
         rows: list[Row] = []
         for entry in read_json(self.file, list):
             if not (isinstance(entry, dict) and isinstance(entry.get("path"), str) and entry.get("label") in (0, 1)):
                 raise UserError(f'{self.file}: expected {{"path": ..., "label": 0 or 1}}, found {str(entry)[:80]}')
-            rows.append({"path": entry["path"], "label": entry["label"], "class_label": entry["label"]})
+            rows.append({"path": entry["path"], "label": entry["label"]})
         return rows
 
 
@@ -115,7 +111,6 @@ class Spai(_List):
     citation = "Karageorgiou et al., Any-resolution AI-generated image detection by spectral learning, CVPR 2025"
 
     def rows(self) -> list[Row]:
-        """Return all rows of the list."""
         rows: list[Row] = []
         table = csv_files.read_columns(self.file, ("image", "class"), ("split",))
         splits = table["split"].to_pylist() if "split" in table.column_names else [""] * len(table)
@@ -124,7 +119,5 @@ class Spai(_List):
             label = {"0": 0, "1": 1}.get(name, label_of(name))
             if label is None or (split and split.lower() not in SPLIT_NAMES):
                 raise UserError(f"{self.file}: cannot read the class or split of {image}: {name!r}, {split!r}")
-            rows.append(
-                {"path": image, "label": label, "class_label": label, "split": SPLIT_NAMES.get(split.lower(), "")}
-            )
+            rows.append({"path": image, "label": label, "split": SPLIT_NAMES.get(split.lower(), "")})
         return rows

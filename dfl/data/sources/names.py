@@ -43,8 +43,7 @@ def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> i
 def class_of_word(word: str) -> int | None:
     """Return 0 for a word that means real, 1 for one that means fake, None for any other."""
     plain = word.strip().lower()
-    known = _MEANING.get(plain)
-    return _MEANING.get(re.sub(r"[\s-]+", "_", plain)) if known is None and ("-" in plain or " " in plain) else known
+    return _MEANING.get(plain, _MEANING.get(re.sub(r"[\s-]+", "_", plain)))
 
 
 def parts(name: str) -> set[str]:

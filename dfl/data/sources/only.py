@@ -50,16 +50,16 @@ class Only(Source):
 
     def items(self, split: str) -> pa.Table:
         """Return the chosen rows of a split."""
-        table = self.source.load(split, encoded=True)
+        table = self.source.load(split)
         fake = pc.equal(table["label"], 1)
         wanted = fake
         if self.generators is not None:
-            names = table["generator"].cast(pa.string())
+            names = table["generator"]
             there = sorted(set(pc.unique(names.filter(fake)).to_pylist()) - {""})
             for name in self.generators:
                 if name not in there:
-                    known = near(name, there) or "; its rows name no generator at all"
-                    raise UserError(f"{self.source!r} has no fakes of {name!r} in split {split!r}{known}")
+                    hint = near(name, there) or "; its rows name no generator at all"
+                    raise UserError(f"{self.source!r} has no fakes of {name!r} in split {split!r}{hint}")
             wanted = pc.and_(fake, pc.is_in(names, pa.array(self.generators, pa.string())))
         return table.filter(pc.or_(wanted, pc.invert(fake)) if self.reals else wanted)
 

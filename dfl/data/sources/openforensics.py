@@ -50,7 +50,6 @@ class OpenForensics(Source):
         self.test, self.missing_images = test, missing
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         name = {"train": "Train", "val": "Val", "test": self.test}[split]
         folder = first_folder(self.root / name, self.root / "Images" / name)
         if folder is None:
@@ -69,9 +68,9 @@ class OpenForensics(Source):
         rows: list[Row] = []
         for image in content["images"]:
             file = folder / Path(image["file_name"].replace("\\", "/")).name
-            known = {"split": split, "source": f"openforensics/{file.stem}"}
+            shared = {"split": split, "source": f"openforensics/{file.stem}"}
             make = self._each if self.faces else self._whole
-            rows += [row | known for row in make(file, image, by_image.get(image["id"], []), fake, table)]
+            rows += [row | shared for row in make(file, image, by_image.get(image["id"], []), fake, table)]
         return to_table(present(self, rows, table, "unpack the rest, or set missing: skip", self.missing_images))
 
     def _fakes(self, content: dict[str, Any], table: Path) -> dict[int, int]:
@@ -151,8 +150,8 @@ def _polygons(face: dict[str, Any], left: int, top: int, table: Path) -> str:
     """
     outlines, where = face.get("segmentation"), f"{table}: the segmentation of annotation {face.get('id')}"
     if not isinstance(outlines, list) or not outlines:
-        found = "run lengths" if isinstance(outlines, dict) else str(outlines)[:80]
-        raise UserError(f"{where} holds {found}; expected polygons [[x, y, x, y, ...], ...]")
+        shown = "run lengths" if isinstance(outlines, dict) else str(outlines)[:80]
+        raise UserError(f"{where} holds {shown}; expected polygons [[x, y, x, y, ...], ...]")
     try:
         points = [polygon_of(outline) for outline in outlines]
     except DecodeError as e:

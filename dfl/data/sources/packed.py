@@ -26,14 +26,13 @@ class Packed(Splittable):
     mask_convention = "255 = manipulated"
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         folder, record = self.root, self._record()
         for one in record["shards"]:
             shard = folder / one["file"]
             size = shard.stat().st_size if shard.is_file() else -1
             if size != one["bytes"]:
-                found = f"has {size:,} bytes" if size >= 0 else "is not there"
-                raise UserError(f"Packed: {shard} {found}, expected {one['bytes']:,} bytes; copy the set again")
+                state = f"has {size:,} bytes" if size >= 0 else "is not there"
+                raise UserError(f"Packed: {shard} {state}, expected {one['bytes']:,} bytes; copy the set again")
         try:
             table = pq.read_table(folder / INDEX)
         except (OSError, pa.ArrowException) as e:

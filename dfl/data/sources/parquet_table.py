@@ -14,45 +14,44 @@ import pyarrow.parquet as pq
 
 from dfl.data.locators import locate
 from dfl.data.sources.contradictions import may_be_evidence
-from dfl.data.text_columns import STEP, prefixed
 from dfl.errors import UserError
 
 #: Columns that may hold images.
 IMAGES = ("path", "mask")
 #: Rows whose images are in memory at once where it must be seen which cells are empty.
 _FEW = 64
+#: A table of fewer rows is small, whatever its columns hold.
+_SMALL = 1 << 17
 
 
-def read(file: Path, known: Mapping[str, str], repeating: list[str], named: Collection[str] = ()) -> pa.Table:
+def read(file: Path, columns: Mapping[str, str], named: Collection[str] = ()) -> pa.Table:
     """Return the columns that say something to us, under the file's names.
 
     Args:
         file: The file.
-        known: Its columns by our names.
-        repeating: Its columns that are read as dictionaries.
+        columns: Its columns by our names.
         named: Those of our names whose column the user named.
 
     Returns:
-        The known columns, with locators in place of bytes; and others that may say what is real. An image where text
+        These columns, with locators in place of bytes; and others that may say what is real. An image where text
         belongs (a picture called ``original``) is left out unless the user named it.
 
     Raises:
         UserError: If a column of images holds neither text nor images.
     """
-    # not read_table, which cuts dictionaries into many pieces that must be put together again
-    with pq.ParquetFile(file, read_dictionary=repeating, memory_map=True) as content:
+    with pq.ParquetFile(file, memory_map=True) as content:
         schema = content.schema_arrow
-        inside = {known[name] for name in IMAGES if name in known and _is_inside(content, file, known[name])}
+        inside = {columns[name] for name in IMAGES if name in columns and _is_inside(content, file, columns[name])}
         pictures = {
             column
-            for name, column in known.items()
+            for name, column in columns.items()
             if name not in (*IMAGES, "label", *named) and _holds_images(content, schema.field(column))
         }
-        flat = [name for name in dict.fromkeys(known.values()) if name not in inside | pictures]
+        flat = [name for name in dict.fromkeys(columns.values()) if name not in inside | pictures]
         flat += [
             f.name
             for f in schema
-            if f.name not in known.values() and may_be_evidence(f.name, f.type) and _small(content, f)
+            if f.name not in columns.values() and may_be_evidence(f.name, f.type) and _small(content, f)
         ]
         table = content.read(flat)
         for name in inside:
@@ -107,7 +106,7 @@ def _is_path(cell: bytes | None) -> bool:
 def _small(content: pq.ParquetFile, field: pa.Field) -> bool:
     """Whether a column costs little to read: there are few rows, or few different values."""
     rows, of = content.metadata.num_rows, content.metadata
-    if rows <= STEP:
+    if rows <= _SMALL:
         return True
     at = [i for i in range(of.num_columns) if of.schema.column(i).path == field.name]
     size = sum(of.row_group(g).column(i).total_uncompressed_size for g in range(of.num_row_groups) for i in at)
@@ -117,7 +116,8 @@ def _small(content: pq.ParquetFile, field: pa.Field) -> bool:
 def _places(content: pq.ParquetFile, file: Path, column: str) -> pa.Array:
     """Return where each row's image is: in its cell, or at the path in an empty one; '' where neither is."""
     start = locate(file.absolute(), column=column, row=0)[:-1]
-    cells = prefixed(pa.array(np.arange(content.metadata.num_rows)).cast(pa.string()), start)
+    rows = pa.array(np.arange(content.metadata.num_rows)).cast(pa.string())
+    cells = pc.binary_join_element_wise(start, rows, "")
     if _is_full(content, column):
         return cells
     filled, paths = [], []

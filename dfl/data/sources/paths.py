@@ -79,8 +79,8 @@ def _lines(path: Path) -> Iterator[str]:
         raise UserError(f"cannot read the list {path}: {error}") from error
     files = [below(path.parent, line) for line in lines if line]
     if not any(Path(split(file)[0]).exists() for file in files):
-        said = f"none of its {len(files):,} lines names a file, the first {files[0]!r}" if files else "it is empty"
-        raise UserError(f"{path} is no list of images: {said}; {_LISTS}")
+        reason = f"none of its {len(files):,} lines names a file, the first {files[0]!r}" if files else "it is empty"
+        raise UserError(f"{path} is no list of images: {reason}; {_LISTS}")
     yield from files
 
 
@@ -93,4 +93,4 @@ class _List(Table):
         """Return the paths of all rows."""
         raw = self._read()
         column = self._names(raw.column_names)["path"]
-        return list(self._paths(texts(raw[column], f"{self.file}: column {column!r}"), None).to_pylist())
+        return list(self._below(texts(raw[column], f"{self.file}: column {column!r}")).to_pylist())

@@ -69,7 +69,6 @@ class OpenSdi(TrainTest):
         self.generators = generators
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of the set's own train or test."""
         base = first_folder(self.root / f"OpenSDI_{split}", self.root / split)
         if base is None:
             raise self.expected(f"OpenSDI_{split}/data/<generator>-*.parquet", self.root)
@@ -87,7 +86,7 @@ class OpenSdi(TrainTest):
 
     def _row(self, file: Path, i: int, generator: str, entry: dict[str, Any]) -> Row:
         label = int(entry["label"])
-        row: Row = {"path": locate(file, column="image", row=i), "label": label, "class_label": label}
+        row: Row = {"path": locate(file, column="image", row=i), "label": label}
         if label and "partial" in str(entry["key"]).lower():
             row |= {"class_label": 2, **made_by(generator, "inpainting")}
             row |= {"mask": locate(file, column="mask", row=i), "mask_rule": "mean>127,full"}
@@ -141,7 +140,7 @@ class CommunityForensics(TrainTest):
         rows: list[Row] = []
         for i, entry in enumerate(cells(file, ["label", "model_name", *extra], ["image_data"])):
             label = int(entry["label"])
-            row: Row = {"path": locate(file, column="image_data", row=i), "label": label, "class_label": label}
+            row: Row = {"path": locate(file, column="image_data", row=i), "label": label}
             if label:
                 name = str(entry["model_name"])
                 family = family_of(name) or str(entry.get("architecture") or "").lower()

@@ -52,7 +52,6 @@ class SidSet(Source):
         self.descriptions = None if descriptions is None else Path(descriptions).expanduser()
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         folder = written.split_folder(self.root, split)
         if folder is not None and folder.name != "data":
             return to_table(self._explained(self._folder(folder, split), split, (folder / "description").is_dir()))
@@ -73,9 +72,7 @@ class SidSet(Source):
 
     def _folder(self, folder: Path, split: str) -> list[Row]:
         subs = subfolders(folder)
-        for name in (*written.CLASSES, "masks"):
-            if name not in subs:
-                raise self.expected(f"the folder {name}", folder)
+        self.require(*written.CLASSES, "masks", below=folder)
         unknown = [name for name in subs if name not in (*written.CLASSES, "masks", "description")]
         if unknown:
             raise self.expected(f"nothing but {', '.join(written.CLASSES)} and masks", folder, f"take {unknown[0]} out")

@@ -21,10 +21,7 @@ class Columbia(Unsplit):
     recalled = "number of images (183 authentic, 180 spliced)"
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
-        for name in ("4cam_auth", "4cam_splc", "4cam_splc/edgemask"):
-            if not (self.root / name).is_dir():
-                raise self.expected(f"the folder {name}", self.root)
+        self.require("4cam_auth", "4cam_splc", "4cam_splc/edgemask")
         real = [_real(p) for p in images_right_in(self.root / "4cam_auth")]
         masks = {_cut(p, "_edgemask"): str(p) for p in images_right_in(self.root / "4cam_splc" / "edgemask")}
         return real + masked(self, _fakes(images_right_in(self.root / "4cam_splc"), "splice"), masks, "g>127")
@@ -40,10 +37,7 @@ class Coverage(Unsplit):
     mask_convention = "above 125 = tampered"
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
-        for name in ("image", "mask"):
-            if not (self.root / name).is_dir():
-                raise self.expected(f"the folder {name}", self.root)
+        self.require("image", "mask")
         named = [(p, m) for p in images_right_in(self.root / "image") if (m := re.fullmatch(r"(\d+)(t?)", p.stem))]
         real = [_real(p, f"coverage/{m[1]}") for p, m in named if not m[2]]
         masks = {f"{_cut(p, 'forged')}t": str(p) for p in images_right_in(self.root / "mask")}
@@ -61,10 +55,7 @@ class Dso1(Unsplit):
     mask_convention = "0 = tampered"
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
-        for name in ("DSO-1", "DSO-1-Fake-Images-Masks"):
-            if not (self.root / name).is_dir():
-                raise self.expected(f"the folder {name}", self.root)
+        self.require("DSO-1", "DSO-1-Fake-Images-Masks")
         images = images_right_in(self.root / "DSO-1")
         masks = {p.stem: str(p) for p in images_right_in(self.root / "DSO-1-Fake-Images-Masks")}
         fakes = _fakes([p for p in images if p.stem.startswith("splicing")], "splice")
@@ -92,17 +83,14 @@ class AutoSplice(Unsplit):
         self.quality = quality
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
         forged = f"Forged_JPEG{self.quality}"
-        for name in ("Authentic", forged, "Mask"):
-            if not (self.root / name).is_dir():
-                raise self.expected(f"the folder {name}", self.root, "unpack it, or set quality or root")
+        self.require("Authentic", forged, "Mask", change="unpack it, or set quality or root")
         images = images_right_in(self.root / forged)
         by_id = {_cut(p, "_mask"): str(p) for p in images_right_in(self.root / "Mask")}
         masks = {p.stem: by_id[who] for p in images if (who := p.stem.rpartition("_")[0]) in by_id}
-        known = made_by("dalle2", "inpainting") | {"compression": f"jpeg{self.quality}"}
+        shared = made_by("dalle2", "inpainting") | {"compression": f"jpeg{self.quality}"}
         fakes = [
-            r | known | {"source": f"autosplice/{Path(r['path']).stem.rpartition('_')[0]}"} for r in _fakes(images, "")
+            r | shared | {"source": f"autosplice/{Path(r['path']).stem.rpartition('_')[0]}"} for r in _fakes(images, "")
         ]
         real = [_real(p, f"autosplice/{p.stem}") for p in images_right_in(self.root / "Authentic")]
         return real + masked(self, fakes, masks, "max>0")
@@ -128,10 +116,7 @@ class CocoGlide(Unsplit):
         self.mask_rule = check_rule(mask_rule)
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
-        for name in ("real", "fake", "mask"):
-            if not (self.root / name).is_dir():
-                raise self.expected(f"the folder {name}", self.root)
+        self.require("real", "fake", "mask")
         images = images_right_in(self.root / "fake")
         by_id = {_coco(p): str(p) for p in images_right_in(self.root / "mask")}
         masks = {p.stem: by_id[_coco(p)] for p in images if _coco(p) in by_id}
@@ -144,11 +129,11 @@ class CocoGlide(Unsplit):
 
 
 def _real(path: Path, source: str = "") -> Row:
-    return {"path": str(path), "label": 0, "class_label": 0, "source": source}
+    return {"path": str(path), "label": 0, "source": source}
 
 
 def _fakes(paths: list[Path], method: str) -> list[Row]:
-    return [{"path": str(p), "label": 1, "class_label": 2, **made_by("manual", method)} for p in paths]
+    return [{"path": str(p), "label": 1, **made_by("manual", method)} for p in paths]
 
 
 def _cut(path: Path, ending: str) -> str:
@@ -157,5 +142,5 @@ def _cut(path: Path, ending: str) -> str:
 
 def _coco(path: Path) -> str:
     """The COCO id in a name; the whole stem where there is none."""
-    found = re.findall(r"\d{6,}", path.stem)
-    return found[-1] if found else path.stem
+    numbers = re.findall(r"\d{6,}", path.stem)
+    return numbers[-1] if numbers else path.stem

@@ -1,28 +1,25 @@
 """A table of images, CSV or Parquet, with named columns."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
 from dfl.data import csv_files
 from dfl.data.frames import by_paths
-from dfl.data.locators import all_below, below
+from dfl.data.locators import all_below
 from dfl.data.masks import check_rule
-from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Splittable
+from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Splittable, part
 from dfl.data.sources.contradictions import Evidence, contradiction, evidence_columns, find_contradiction
 from dfl.data.sources.labels import Fakes, cell, class_names, label_meaning, real_and_fake_value
 from dfl.data.sources.parquet_table import holds_bytes
 from dfl.data.sources.parquet_table import read as read_parquet
 from dfl.data.sources.trees import from_windows
-from dfl.data.splits import split_column
-from dfl.data.text_columns import one_piece, pieces, put
+from dfl.data.text_columns import put
 from dfl.errors import UserError, first_line
 
 #: Other people's names for our columns, lower case, in order of preference.
@@ -89,57 +86,45 @@ class Table(Splittable):
         self.columns, self.label_of_fake = columns or {}, label_of_fake
         self.user_named_fakes = label_of_fake is not None
         self.mask_rule = check_rule(mask_rule)
-        self._held: tuple[tuple[int, int], pa.Table] | None = None
+        self._content: tuple[tuple[int, int], pa.Table] | None = None
         self._real_and_fake = ("0", "1")  # values of the label column that mean real and fake
 
     def items(self, split: str) -> pa.Table:
-        """Return the rows of a split."""
         raw = self._read()
-        known = self._names(raw.column_names)
-        text = {name: texts(raw[known[name]], self._where(known[name])) for name in known if name in _TEXT}
-        table = pa.table({name: column.cast(pa.string()) if name in PLAIN else column for name, column in text.items()})
-        if len(table) and not pc.min(pc.binary_length(table["path"])).as_py():
-            row = pc.index(table["path"], "").as_py() + 1
-            raise UserError(f"{self._where(known['path'])}: row {row} names no image; mend it or take it out")
-        table = table.append_column("label", self._labels(raw, known))
+        columns = self._names(raw.column_names)
+        table = pa.table(
+            {name: texts(raw[columns[name]], self._where(columns[name])) for name in columns if name in _TEXT}
+        )
+        if (row := pc.index(table["path"], "").as_py()) >= 0:
+            raise UserError(f"{self._where(columns['path'])}: row {row + 1} names no image; mend it or take it out")
+        table = table.append_column("label", self._labels(raw, columns))
         for name in ("class_label", "frame", "bits"):
-            if name in known:
-                table = table.append_column(name, self._numbers(raw[known[name]], name))
-        del raw
-        sides = self._sides(table)
-        if sides is not None and pc.any(pc.not_equal(sides, "")).as_py():
-            here = pc.equal(sides, split)
-            here = here.combine_chunks() if isinstance(here, pa.ChunkedArray) else here
-            names = [name for name in table.column_names if name not in ("split", "path")]
-            with ThreadPoolExecutor() as pool:
-                parts = list(pool.map(lambda name: table[name].filter(here), names))
-            paths = self._paths(table["path"], here)
-            table = pa.table(dict(zip(names, parts, strict=True)) | {"path": paths})
-            table = table.append_column("split", _same(ROW_SCHEMA.field("split"), len(table), split))
-        else:
-            table = put(table, "path", self._paths(table["path"], None))
-        absent = {"class_label": table["label"]} if "class_label" not in table.column_names else {}
-        if "mask" in table.column_names and len(table):
-            table = put(table, "mask", self._masks(table["mask"]))
-        if self.mask_rule:
-            rule = _same(ROW_SCHEMA.field("mask_rule"), len(table), self.mask_rule)
-            if "mask_rule" in table.column_names:
-                own = table["mask_rule"].cast(pa.string())
-                rule = pc.if_else(pc.equal(own, ""), self.mask_rule, own)
-            table = put(table, "mask_rule", rule)
+            if name in columns:
+                table = table.append_column(name, self._numbers(raw[columns[name]], name))
+        if self.fractions is None and "split" in columns:
+            sides = by_value(table["split"], self._split, pa.string())
+            if pc.any(pc.not_equal(sides, "")).as_py():
+                table = put(table, "split", sides).filter(pc.equal(sides, split))
+        for name in columns.keys() & {"path", "mask"}:
+            table = put(table, name, self._below(table[name]))
         for field in ROW_SCHEMA:
             if field.name not in table.column_names:
-                table = table.append_column(field.name, absent.get(field.name, _same(field, len(table))))
+                absent = table["label"] if field.name == "class_label" else _absent(field.type, len(table))
+                table = table.append_column(field.name, absent)
+        table = part(table, split, self.fractions, self.seed)
+        if self.mask_rule:
+            own = table["mask_rule"]
+            table = put(table, "mask_rule", pc.if_else(pc.equal(own, ""), self.mask_rule, own))
         return table.select(ROW_SCHEMA.names)
 
     def videos(self, table: pa.Table) -> list[str]:
         """Return the video of each row; by folders and names of files where no column ties rows."""
-        known = any(set(pc.unique(table[name]).to_pylist()) - {""} for name in TIES)
-        return super().videos(table) if known else by_paths(table)
+        tied = any(set(pc.unique(table[name]).to_pylist()) - {""} for name in TIES)
+        return super().videos(table) if tied else by_paths(table)
 
     def release(self) -> None:
-        """Let go of the file's content, which is held between the splits that are read of it."""
-        self._held = None
+        """Let go of the file's content, which stays in memory between the splits that are read of it."""
+        self._content = None
 
     def _read(self) -> pa.Table:
         """Return the columns of the file that say something to us."""
@@ -147,68 +132,37 @@ class Table(Splittable):
             raise self.missing("table", self.file)
         stat = self.file.stat()
         version = (stat.st_mtime_ns, stat.st_size)
-        if self._held is None or self._held[0] != version:
+        if self._content is None or self._content[0] != version:
             if self.file.suffix.lower() == ".parquet":
                 try:
-                    schema = pa.parquet.read_schema(self.file)
-                    known = self._names(schema.names)
-                    names = [column for name, column in known.items() if name in _TEXT and name not in PLAIN]
-                    repeating = [column for column in names if not pa.types.is_nested(schema.field(column).type)]
-                    raw = read_parquet(self.file, known, repeating, self.columns)
+                    columns = self._names(pa.parquet.read_schema(self.file).names)
+                    raw = read_parquet(self.file, columns, self.columns)
                 except (pa.ArrowException, OSError) as e:
                     raise UserError(f"cannot read the table {self.file}: {first_line(e)}") from e
             else:
                 raw = csv_files.read(self.file, self.encoding)
                 self._names(raw.column_names)
-            self._held = version, raw
-        return self._held[1]
+            self._content = version, raw
+        return self._content[1]
 
     def _names(self, names: list[str]) -> dict[str, str]:
         """Return the file's column by our name, where it has one."""
-        found = {name: column for name in ROW_SCHEMA.names if (column := self._column(names, name)) is not None}
+        columns = {name: column for name in ROW_SCHEMA.names if (column := self._column(names, name)) is not None}
         for name in self.needed:
-            if name not in found:
+            if name not in columns:
                 raise UserError(
                     f"{self.file} has no column for {name!r}: it has {', '.join(names)}; "
                     f"name it with columns: {{{name}: ...}}"
                 )
-        csv_files.once(self.file, names, found.values())
-        return found
+        csv_files.once(self.file, names, columns.values())
+        return columns
 
     def _where(self, column: str) -> str:
         return f"{self.file}: column {column!r}"
 
-    def _sides(self, table: pa.Table) -> pa.ChunkedArray | pa.Array | None:
-        """Return the split of each row in our words; None if the file knows none."""
-        if self.fractions is not None:
-            for name in TIES:
-                if name not in table.column_names:
-                    table = table.append_column(name, _same(ROW_SCHEMA.field(name), len(table)))
-            return split_column(table, self.fractions, self.seed, by=TIES)
-        return _by_value(table["split"], self._split, pa.string()) if "split" in table.column_names else None
-
-    def _paths(self, paths: pa.ChunkedArray, here: pa.Array | None) -> pa.ChunkedArray:
-        """Return paths below the root; of those rows alone where ``here``, bool (n,), is true."""
-
-        paths = from_windows(paths, self.root, self.file)
-
-        def done() -> Iterator[pa.Array]:
-            row = 0
-            for piece in pieces(paths):
-                kept = piece if here is None else piece.filter(here.slice(row, len(piece)))
-                yield all_below(self.root, kept)
-                row += len(piece)
-
-        size = paths.nbytes + len(paths) * (len(str(self.root).encode()) + 1)
-        whole = [one_piece(done(), len(paths), size)] if size < 1 << 31 else list(done())
-        return pa.chunked_array(whole, pa.string())
-
-    def _masks(self, masks: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return masks below the root; no mask stays no mask."""
-        masks = from_windows(masks, self.root, self.file)
-        if pc.any(pc.equal(masks, "")).as_py():
-            return _by_value(masks, lambda mask: below(self.root, mask) if mask else "", pa.string())
-        return self._paths(masks, None)
+    def _below(self, files: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return files below the root; no file stays none."""
+        return all_below(self.root, from_windows(files, self.root, self.file))
 
     def _column(self, names: list[str], name: str) -> str | None:
         if name in self.columns:
@@ -216,39 +170,39 @@ class Table(Splittable):
                 raise UserError(f"{self.file} has no column {self.columns[name]!r}: it has {', '.join(names)}")
             return self.columns[name]
         lower = {c.lower(): c for c in names}
-        found = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
-        return None if name == "method" and found == self._column(names, "generator") else found
+        column = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
+        return None if name == "method" and column == self._column(names, "generator") else column
 
-    def _labels(self, raw: pa.Table, known: Mapping[str, str]) -> pa.ChunkedArray:
+    def _labels(self, raw: pa.Table, columns: Mapping[str, str]) -> pa.ChunkedArray:
         """Return 0 or 1 for each row.
 
         Raises:
             Contradiction: If another column, the column's own name or the schema says the opposite.
         """
-        column, values = known["label"], raw[known["label"]]
+        column, values = columns["label"], raw[columns["label"]]
         if pa.types.is_nested(values.type) or holds_bytes(values.type):
             values = texts(values, self._where(column))
         names = class_names(raw.schema, column)
         cells = {cell(value) for value in pc.unique(values).to_pylist()}
         meaning = label_meaning(cells, self.label_of_fake, self.file, column, names)
-        labels = _by_value(values, lambda v: meaning[cell(v)], pa.int8())
+        labels = by_value(values, lambda v: meaning[cell(v)], pa.int8())
         self._real_and_fake = real_and_fake_value(meaning)
         if self.user_named_fakes:
             return labels
-        own = {column, *(known[name] for name in PLAIN if name in known)}
-        if found := find_contradiction(labels, None, evidence_columns(raw, own)):
-            path = str(raw[known["path"]][found.row].as_py())
-            raise contradiction(str(self.file), f"column {column!r}", found, path, self._ways(found))
+        own = {column, *(columns[name] for name in PLAIN if name in columns)}
+        if evidence := find_contradiction(labels, None, evidence_columns(raw, own)):
+            path = str(raw[columns["path"]][evidence.row].as_py())
+            raise contradiction(str(self.file), f"column {column!r}", evidence, path, self._ways(evidence))
         return labels
 
-    def _ways(self, found: Evidence) -> str:
+    def _ways(self, evidence: Evidence) -> str:
         real, fake = self._real_and_fake
-        keep = f"label_of_fake: {fake} if the labels are right"
-        if not found.all:
-            return f"mend these rows, or set {keep}"
-        if found.column:
-            return f"set columns: {{label: {found.column}}} if that is right, or {keep}"
-        return f"set label_of_fake: {real} if that is right, or {keep}"
+        settle = f"label_of_fake: {fake} if the labels are right"
+        if not evidence.all:
+            return f"mend these rows, or set {settle}"
+        if evidence.column:
+            return f"set columns: {{label: {evidence.column}}} if that is right, or {settle}"
+        return f"set label_of_fake: {real} if that is right, or {settle}"
 
     def _numbers(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         kind = ROW_SCHEMA.field(name).type
@@ -257,7 +211,7 @@ class Table(Splittable):
         try:
             if pa.types.is_integer(column.type):
                 return column.cast(kind).fill_null(-1)
-            return _by_value(column, _whole, kind)
+            return by_value(column, _whole, kind)
         except (ValueError, TypeError, OverflowError, pa.ArrowException) as e:
             raise UserError(f"{self._where(name)} must hold whole numbers: {first_line(e)}") from e
 
@@ -268,21 +222,18 @@ class Table(Splittable):
         return SPLIT_NAMES.get(name, "")
 
 
-def _same(field: pa.Field, n: int, name: str = "") -> pa.ChunkedArray:
-    """Return a column of one name, by default the absent one; -1 for a column of numbers."""
-    if not pa.types.is_string(field.type):
-        return pa.chunked_array([pa.repeat(pa.scalar(-1, field.type), n)])
-    return pa.chunked_array([pa.DictionaryArray.from_arrays(np.zeros(n, np.int8), pa.array([name]))])
+def _absent(kind: pa.DataType, n: int) -> pa.Array:
+    return pa.repeat(pa.scalar("" if pa.types.is_string(kind) else -1, kind), n)
 
 
-def _by_value(column: pa.ChunkedArray, function: Callable[[Any], Any], kind: pa.DataType) -> pa.ChunkedArray:
+def by_value(column: pa.ChunkedArray, function: Callable[[Any], Any], kind: pa.DataType) -> pa.ChunkedArray:
     """Return a function of each cell, called once for each different value."""
     encoded = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).unify_dictionaries()
     if not encoded.num_chunks:
         return pa.chunked_array([], kind)
     results = pa.array([function(value) for value in encoded.chunk(0).dictionary.to_pylist()], kind)
-    found = pa.chunked_array([results.take(part.indices) for part in encoded.chunks], kind)
-    return found.fill_null(function(None)) if column.null_count else found
+    cells = pa.chunked_array([results.take(chunk.indices) for chunk in encoded.chunks], kind)
+    return cells.fill_null(function(None)) if column.null_count else cells
 
 
 def _whole(value: Any) -> int:
@@ -294,10 +245,8 @@ def _whole(value: Any) -> int:
 
 
 def texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
-    """Return ``cell`` of each cell, as text or as a dictionary of text; ``where`` begins an error."""
+    """Return ``cell`` of each cell, as text; ``where`` begins an error."""
     kind = column.type
-    if kind == pa.dictionary(pa.int32(), pa.string()) and not column.null_count:
-        return column
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if holds_bytes(kind):
@@ -310,4 +259,4 @@ def texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
         return column.fill_null("") if column.null_count else column
     if pa.types.is_nested(kind) or pa.types.is_null(kind):
         return pa.chunked_array([[cell(value) for value in column.to_pylist()]], pa.string())
-    return _by_value(column, cell, pa.string())
+    return by_value(column, cell, pa.string())

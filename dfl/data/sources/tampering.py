@@ -43,9 +43,8 @@ class Nist16(Unsplit):
         self.mask_rule, self.missing_images = check_rule(mask_rule), missing
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
         base = first_folder(self.root / "NC2016_Test0601") or self.root
-        found: dict[str, Row] = {}
+        by_path: dict[str, Row] = {}
         for task in self.tasks:
             table = base / "reference" / task / f"NC2016-{task}-ref.csv"
             if not table.is_file():
@@ -53,10 +52,10 @@ class Nist16(Unsplit):
             needed = ("ProbeFileName", "ProbeMaskFileName", "IsTarget")
             for entry in csv_files.read_columns(table, needed, ("BaseFileName",)).to_pylist():
                 row = self._row(base, task, entry)
-                if row["label"] or row["path"] not in found:
-                    found[row["path"]] = row
+                if row["label"] or row["path"] not in by_path:
+                    by_path[row["path"]] = row
         change = "unpack the rest, or set missing: skip"
-        return present(self, list(found.values()), base / "reference", change, self.missing_images)
+        return present(self, list(by_path.values()), base / "reference", change, self.missing_images)
 
     def _row(self, base: Path, task: str, entry: dict[str, str]) -> Row:
         fake = entry["IsTarget"] == "Y"
@@ -82,19 +81,18 @@ class Imd2020(Unsplit):
     mask_convention = "above 0 = tampered"
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
         real: list[Row] = []
         fakes: list[Row] = []
         masks: dict[str, str] = {}
         for name, folder in subfolders(self.root).items():
-            known = {"source": f"imd2020/{name}"}
+            shared = {"source": f"imd2020/{name}"}
             for path in images_right_in(folder):
                 if path.stem.endswith("_mask"):
                     masks[f"{name}/{path.stem.removesuffix('_mask')}"] = str(path)
                 elif path.stem.endswith("_orig"):
-                    real.append({"path": str(path), "label": 0, "class_label": 0, **known})
+                    real.append({"path": str(path), "label": 0, **shared})
                 else:
-                    fakes.append({"path": str(path), "label": 1, "class_label": 2, **known, **made_by("manual")})
+                    fakes.append({"path": str(path), "label": 1, **shared, **made_by("manual")})
         if not real or not fakes:
             raise self.expected("folders with *_orig.jpg, edits and *_mask.png", self.root)
         return real + masked(self, fakes, masks, "max>0", by=lambda path: f"{path.parent.name}/{path.stem}")
@@ -110,20 +108,17 @@ class Korus(Unsplit):
     mask_convention = "above 10 = tampered"
 
     def rows(self) -> list[Row]:
-        """Return all rows of the set."""
         cameras = {n: p for n, p in subfolders(self.root).items() if (p / "pristine").is_dir()}
         if not cameras:
             raise self.expected("<camera>/{pristine,tampered-realistic,ground-truth}", self.root)
         rows: list[Row] = []
         for name, folder in cameras.items():
-            for sub in ("tampered-realistic", "ground-truth"):
-                if not (folder / sub).is_dir():
-                    raise self.expected(f"the folder {sub}", folder)
+            self.require("tampered-realistic", "ground-truth", below=folder)
             masks = {p.stem: str(p) for p in images_right_in(folder / "ground-truth")}
             fakes: list[Row] = []
             for label, sub, out in ((0, "pristine", rows), (1, "tampered-realistic", fakes)):
                 for path in images_right_in(folder / sub):
-                    known = {"source": f"korus/{name}/{path.stem}", **(made_by("manual") if label else {})}
-                    out.append({"path": str(path), "label": label, "class_label": 2 * label, **known})
+                    shared = {"source": f"korus/{name}/{path.stem}", **(made_by("manual") if label else {})}
+                    out.append({"path": str(path), "label": label, **shared})
             rows += masked(self, fakes, masks, "max>10")
         return rows

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,7 +16,6 @@ from dfl.data.formats import VIDEO_SUFFIXES, taken
 from dfl.data.locators import locate, split
 from dfl.data.sources.base import Source, images_in, names_in
 from dfl.data.sources.names import label_of
-from dfl.data.text_columns import pieces
 from dfl.errors import UserError, near
 
 #: What a path of Windows begins with that is not relative: a drive, or a share.
@@ -92,21 +90,21 @@ def class_folders(source: Source, folder: Path, seen: set[str] | None = None) ->
     if all_subs and not subs:
         return []
     seen.update(map(os.path.realpath, subs.values()))
-    found = [(path, label) for name, path in subs.items() if (label := label_of(name)) is not None]
-    if len({label for _, label in found}) == 1:
+    leaves = [(path, label) for name, path in subs.items() if (label := label_of(name)) is not None]
+    if len({label for _, label in leaves}) == 1:
         raise source.expected("a folder of real and one of fake images", folder)
     for path in (p for name, p in subs.items() if label_of(name) is None):
-        found += class_folders(source, path, seen)
-    if not found:
+        leaves += class_folders(source, path, seen)
+    if not leaves:
         raise source.expected("folders of real and fake images (0_real and 1_fake, nature and ai, ...)", folder)
-    return found
+    return leaves
 
 
-def plain_rows(folder: Path, label: int, **known: Any) -> list[Row]:
-    """Return a row for each image in a folder; what is known of fakes only is kept from reals."""
+def plain_rows(folder: Path, label: int, **shared: Any) -> list[Row]:
+    """Return a row for each image in a folder; generator, family and method are those of fakes alone."""
     if label == 0:
-        known = {k: v for k, v in known.items() if k not in ("generator", "family", "method")}
-    return [{"path": name, "label": label, "class_label": label, **known} for name in names_in(folder)]
+        shared = {name: value for name, value in shared.items() if name not in ("generator", "family", "method")}
+    return [{"path": name, "label": label, **shared} for name in names_in(folder)]
 
 
 def evenly(items: Sequence[T], count: int | None) -> list[T]:
@@ -116,7 +114,7 @@ def evenly(items: Sequence[T], count: int | None) -> list[T]:
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
 
 
-def video_rows(path: Path, frames: int, mask: Path | None = None, mask_rule: str = "", **known: Any) -> list[Row]:
+def video_rows(path: Path, frames: int, mask: Path | None = None, mask_rule: str = "", **shared: Any) -> list[Row]:
     """Return the rows of one video: of a file by share of its length, of a folder of images by their names.
 
     Args:
@@ -124,21 +122,18 @@ def video_rows(path: Path, frames: int, mask: Path | None = None, mask_rule: str
         frames: How many frames to take, at even spacing.
         mask: The video of its masks, or the folder of them.
         mask_rule: How to read the masks.
-        **known: What all rows share.
+        **shared: What all rows share.
     """
     rows: list[Row] = []
     if path.is_dir():
         for image in evenly(images_in(path), frames):
-            row = {"path": str(image), "frame": int(image.stem) if image.stem.isdigit() else -1, **known}
-            if mask and (mask / f"{image.stem}.png").is_file():
-                row |= {"mask": str(mask / f"{image.stem}.png"), "mask_rule": mask_rule}
-            rows.append(row)
+            row = {"path": str(image), "frame": int(image.stem) if image.stem.isdigit() else -1, **shared}
+            area = mask and mask / f"{image.stem}.png"
+            rows.append(row | ({"mask": str(area), "mask_rule": mask_rule} if area and area.is_file() else {}))
         return rows
     for i in range(frames):
-        row = {"path": locate(path, at=f"{i}/{frames}"), **known}
-        if mask:
-            row |= {"mask": locate(mask, at=f"{i}/{frames}"), "mask_rule": mask_rule}
-        rows.append(row)
+        area_at = {"mask": locate(mask, at=f"{i}/{frames}"), "mask_rule": mask_rule} if mask else {}
+        rows.append({"path": locate(path, at=f"{i}/{frames}"), **shared, **area_at})
     return rows
 
 
@@ -177,14 +172,14 @@ def present(source: Source, rows: list[Row], where: Path, change: str, missing: 
                 listings[folder] = set()
         return name in listings[folder] or os.path.basename(locator) in listings[folder]
 
-    kept = [row for row in rows if there(row["path"])]
-    if len(kept) < len(rows):
+    left = [row for row in rows if there(row["path"])]
+    if len(left) < len(rows):
         first = next(row["path"] for row in rows if not there(row["path"]))
-        text = f"{where} lists {len(rows)} images, and {len(rows) - len(kept)} are not there, the first {first}"
-        if missing == "raise" or not kept:
+        text = f"{where} lists {len(rows)} images, and {len(rows) - len(left)} are not there, the first {first}"
+        if missing == "raise" or not left:
             raise UserError(f"{type(source).__name__}: {text}; {change}")
         warnings.warn(f"{type(source).__name__}: {text}; they are left out", stacklevel=2)
-    return kept
+    return left
 
 
 def relocate(paths: Sequence[str], root: Path) -> list[str]:
@@ -216,31 +211,22 @@ def from_windows(paths: pa.ChunkedArray, root: Path, file: Path) -> pa.ChunkedAr
     Raises:
         UserError: If they are of another machine, and nothing of their name is below the folder.
     """
-    text = next((cell for piece in pieces(paths) if (cell := _first_with_backslash(piece))), "")
+    at = pc.index(pc.match_substring(paths, "\\"), True).as_py()
+    text = paths[at].as_py() if at >= 0 else ""
     first = text or (str(paths[0].as_py()) if len(paths) else "")
     if os.sep == "\\" or not (text or _DRIVE.match(first)) or (text and (root / text).exists()):
         return paths
-    paths = pc.replace_substring(paths.cast(pa.string()), "\\", "/").combine_chunks()
+    paths = pc.replace_substring(paths, "\\", "/")
     foreign = pc.match_substring_regex(paths, _DRIVE.pattern)
     if not pc.any(foreign).as_py():
-        return paths if isinstance(paths, pa.ChunkedArray) else pa.chunked_array([paths])
+        return paths
     there = relocate(paths.filter(foreign).to_pylist(), root)
     if not os.path.exists(split(there[0])[0]):
         raise UserError(
             f"{file} names images of another machine, such as {first}, and nothing of that name is below {root}; "
             "set root to the folder that holds them"
         )
-    return pa.chunked_array([pc.replace_with_mask(paths, foreign, pa.array(there, pa.string()))])
-
-
-def _first_with_backslash(paths: pa.Array) -> str:
-    """Return the first text that holds a backslash; '' if none does."""
-    _, offsets, content = paths.buffers()
-    width = np.int64 if pa.types.is_large_string(paths.type) else np.int32
-    edges = np.frombuffer(offsets, width)[paths.offset : paths.offset + len(paths) + 1] if len(paths) else [0, 0]
-    if not content or bytes(memoryview(content)[edges[0] : edges[-1]]).find(b"\\") < 0:  # a tenth of Arrow's time
-        return ""
-    return str(paths[pc.index(pc.match_substring(paths, "\\"), True).as_py()].as_py())
+    return pc.replace_with_mask(paths, foreign.combine_chunks(), pa.array(there, pa.string()))
 
 
 def masked(

@@ -58,11 +58,11 @@ class UniversalFakeDetect(Unsplit):
             rows += self._leaf(folders[name], 1, **made_by(name, "synthesis"))
         return rows
 
-    def _leaf(self, folder: Path, label: int, **known: str) -> list[Row]:
+    def _leaf(self, folder: Path, label: int, **maker: str) -> list[Row]:
         leaf = folder / ("1_fake" if label else "0_real")
         if not leaf.is_dir():
             raise self.expected(leaf.name, folder)
-        return plain_rows(leaf, label, **known)
+        return plain_rows(leaf, label, **maker)
 
     def _copies(self, folders: list[Path], real: str) -> list[Row]:
         first: dict[str, Row] = {}

@@ -18,9 +18,9 @@ def built(spec: Any, where: str) -> Source:
     if not isinstance(spec, Mapping) or "class_path" not in spec:
         raise UserError(f"{where}: a source is written as class_path and init_args, not {spec!r}")
     name = str(spec["class_path"])
-    known = [source.__name__ for source in subclasses(Source)]  # type: ignore[type-abstract]
-    if "." not in name and name not in known:
-        raise UserError(f"{where}: no source {name!r}" + near(name, known))
+    names = [source.__name__ for source in subclasses(Source)]  # type: ignore[type-abstract]
+    if "." not in name and name not in names:
+        raise UserError(f"{where}: no source {name!r}" + near(name, names))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Source, "source", required=True)
     try:
@@ -34,5 +34,5 @@ def built(spec: Any, where: str) -> Source:
 
 def _reason(message: str) -> str:
     """What is wrong, out of the parser's words on every type that it tried: source, or nothing."""
-    said = message.partition("- Expected a <class 'NoneType'>")[0]
-    return " ".join(said.partition("Problem with given class_path")[2].partition(":")[2].split() or said.split())
+    reason = message.partition("- Expected a <class 'NoneType'>")[0]
+    return " ".join(reason.partition("Problem with given class_path")[2].partition(":")[2].split() or reason.split())

@@ -5,8 +5,8 @@ stands in front of the camera and where the light comes from. `draw` paints the 
 body, neck, hair behind the head, head, features, hair in front, glasses. The head is shaded like an ellipsoid under one
 lamp, and skin, hair and background carry 1/f texture, whose power falls with frequency as it does in photographs.
 
-The two made-up attributes of a person are the colour of the shirt (four) and glasses (two). Together they are the eight
-groups of the data set. Both can be seen in the picture and say nothing about real or fake.
+The two attributes of a person are the shirt (four colours) and the eyes (bare or behind glasses). Their eight
+intersections are the groups of the data set. Both can be seen in the picture and say nothing about real or fake.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ SHIRTS = {
     "plum": (0.48, 0.22, 0.46),
     "moss": (0.38, 0.48, 0.22),
 }
-GLASSES = ("bare", "glasses")
-GROUPS = tuple(f"{shirt}-{eye}" for shirt in SHIRTS for eye in GLASSES)
+EYES = ("bare", "glasses")
+GROUPS = tuple((shirt, eyes) for shirt in SHIRTS for eyes in EYES)
 
 _SKIN = np.array([(0.97, 0.82, 0.72), (0.88, 0.68, 0.54), (0.72, 0.51, 0.37), (0.50, 0.33, 0.23), (0.34, 0.22, 0.16)])
 _HAIR = {
@@ -54,11 +54,12 @@ _WALL = {
 class Person:
     """One identity. Lengths are in units of half the picture's width, colours are RGB in [0, 1]."""
 
-    group: str
+    shirt: str
+    eyes: str
     style: str
     hair: str
     iris: str
-    skin: tuple[float, ...]
+    skin: Array  # float32 (3,)
     width: float
     height: float
     jaw: float
@@ -88,16 +89,16 @@ class Pose:
     wall_tone: float
 
 
-def make_person(rng: Rng, group: str) -> Person:
-    """Draw an identity of a group; everything but shirt and glasses is free of the group."""
+def make_person(rng: Rng, shirt: str, eyes: str) -> Person:
+    """Draw an identity of a group; everything but the two attributes is independent of the group."""
     tone = rng.uniform(0, len(_SKIN) - 1)
-    skin = [float(np.interp(tone, range(len(_SKIN)), _SKIN[:, c])) for c in range(3)]
     return Person(
-        group=group,
+        shirt=shirt,
+        eyes=eyes,
         style=str(rng.choice(_STYLES, p=(0.35, 0.30, 0.22, 0.13))),
         hair=str(rng.choice(list(_HAIR))),
         iris=str(rng.choice(list(_IRIS))),
-        skin=tuple(skin),
+        skin=np.array([np.interp(tone, range(len(_SKIN)), _SKIN[:, c]) for c in range(3)], np.float32),
         width=float(rng.uniform(0.37, 0.44)),
         height=float(rng.uniform(0.50, 0.58)),
         jaw=float(rng.uniform(0.10, 0.34)),
@@ -133,9 +134,8 @@ def make_pose(rng: Rng) -> Pose:
 def caption(person: Person, pose: Pose) -> str:
     """Say what the picture shows. The same words for real and fake."""
     hair = "a shaved head" if person.style == "shaved" else f"{person.style} {person.hair} hair"
-    shirt, eyes = person.group.split("-")
-    cloth = f"a striped {shirt} shirt" if person.stripes else f"{'an' if shirt == 'amber' else 'a'} {shirt} shirt"
-    worn = f"glasses and {cloth}" if eyes == "glasses" else cloth
+    article = "a striped" if person.stripes else "an" if person.shirt == "amber" else "a"
+    worn = f"{'glasses and ' * (person.eyes == 'glasses')}{article} {person.shirt} shirt"
     face = "smiling" if pose.smile > 0.45 else "calm"
     return f"A {face} person with {hair} and {person.iris} eyes, wearing {worn}, before a {pose.wall} wall."
 
@@ -223,7 +223,7 @@ def draw(person: Person, pose: Pose, rng: Rng, size: int) -> Array:
     _head(image, f, person, pose, grain)
     _features(image, f, person, pose)
     _hair_front(image, f, person, hair, strands)
-    if person.group.endswith("glasses"):
+    if person.eyes == "glasses":
         _glasses(image, f, person, pose)
     return np.clip(image, 0, 1.2)
 
@@ -239,13 +239,11 @@ def _wall(f: Frame, pose: Pose, rng: Rng, size: int) -> Array:
 
 
 def _body(image: Array, f: Frame, person: Person, grain: Array) -> None:
-    skin = np.asarray(person.skin, np.float32)
-    cloth = np.asarray(SHIRTS[person.group.split("-")[0]], np.float32)
+    skin, cloth = person.skin, np.asarray(SHIRTS[person.shirt], np.float32)
     folds = 1 + 0.10 * np.roll(grain, 17, 0) - 0.25 * np.abs(f.u)
     if person.stripes:
         folds = folds * (1 + 0.22 * np.sign(np.sin(f.v * 46)))
-    bottom = person.height
-    torso = disc(f, 0, bottom + 0.88, 0.92, 0.72)
+    bottom, torso = person.height, disc(f, 0, person.height + 0.88, 0.92, 0.72)
     neck = np.clip(0.5 + (person.width * 0.56 - np.abs(f.u)) / f.px, 0, 1) * (f.v > 0) * (f.v < bottom + 0.34)
     _over(image, cloth * folds[..., None], torso)
     dark = 0.62 - 0.25 * np.clip(1 - (f.v - bottom * 0.7) / 0.3, 0, 1)  # the chin's shadow
@@ -270,10 +268,9 @@ def _hair_behind(image: Array, f: Frame, person: Person, hair: Array, strands: A
 
 
 def _head(image: Array, f: Frame, person: Person, pose: Pose, grain: Array) -> None:
-    skin = np.asarray(person.skin, np.float32)
+    skin, r = person.skin, head_radius(f, person)
     for side in (-1, 1):  # ears
         _over(image, skin * 0.78, disc(f, side * person.width * 1.0 - pose.yaw, 0.02, 0.055, 0.11))
-    r = head_radius(f, person)
     depth = np.sqrt(np.clip(1 - r**2, 0, 1))
     lit = f.u / person.width * pose.lamp[0] + f.v / person.height * pose.lamp[1] + depth * pose.lamp[2]
     light = pose.ambient + (1.12 - pose.ambient) * np.clip(lit, 0, 1)
@@ -286,8 +283,7 @@ def _head(image: Array, f: Frame, person: Person, pose: Pose, grain: Array) -> N
 
 
 def _features(image: Array, f: Frame, person: Person, pose: Pose) -> None:
-    skin, yaw = np.asarray(person.skin, np.float32), pose.yaw
-    e = person.eye_size
+    skin, yaw, e = person.skin, pose.yaw, person.eye_size
     for side in (-1, 1):
         x = side * person.eye_gap + yaw
         socket = 0.30 * np.exp(-(((f.u - x) / (1.7 * e)) ** 2 + ((f.v + 0.07) / (1.3 * e)) ** 2))
@@ -321,14 +317,14 @@ def _mouth(image: Array, f: Frame, person: Person, pose: Pose) -> None:
     fat = lip * np.sqrt(1 - t**2)
     inside = np.abs(f.u - x) < w
     d = f.v - line
-    red = np.asarray(person.skin, np.float32) * np.array([0.92, 0.55, 0.54], np.float32)
+    red = person.skin * np.array([0.92, 0.55, 0.54], np.float32)
     upper = np.clip(0.5 + np.minimum(-d, d + fat * 0.8) / f.px, 0, 1) * inside
     lower = np.clip(0.5 + np.minimum(d, fat - d) / f.px, 0, 1) * inside
     _over(image, red * 0.85, upper)
     _over(image, red, lower)
     _over(image, red * 0.25, np.clip(0.5 + (0.007 - np.abs(d)) / f.px, 0, 1) * inside)
     shade = 0.35 * np.exp(-((t / 0.7) ** 2) - ((d - lip - 0.03) / 0.02) ** 2) * inside
-    _over(image, np.asarray(person.skin, np.float32) * 0.55, shade)
+    _over(image, person.skin * 0.55, shade)
 
 
 def _hair_front(image: Array, f: Frame, person: Person, hair: Array, strands: Array) -> None:

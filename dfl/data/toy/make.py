@@ -1,16 +1,15 @@
-"""Writes the toy data set: pictures, masks, and one table with everything that is known of them.
+"""Writes the toy data set: pictures, masks, and one table of all their columns.
 
 Each picture is a function of (seed, domain, split, number) alone, so the set is the same on any machine with the same
-libraries, and however many processes make it. It appears under its name only when it is whole.
+libraries, and however many processes make it. It appears under its name only when it is whole; cut off, the same
+command goes on.
 
 With ``unfair_group`` the training is hard on one group of persons, an intersection or all that share an attribute: 31
-of 32 of its fakes are not there, and the rest are drowned in noise. Nobody else's pictures change, and validation and
+of 32 of its fakes are left out, and the rest are drowned in noise. Nobody else's pictures change, and validation and
 test are as even as ever; so what a detector does to the group, it learned.
 """
 
-import json
-import os
-import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ from PIL import Image
 
 from dfl.data import csv_files
 from dfl.data.toy import generators as g
-from dfl.data.toy.faces import GLASSES, GROUPS, SHIRTS, caption, draw, make_person, make_pose
-from dfl.data.workers import Workers, making
+from dfl.data.toy.faces import EYES, GROUPS, SHIRTS, caption, draw, make_person, make_pose
 from dfl.errors import UserError, near
+from dfl.runs.files import write
+from dfl.runs.output_folder import output_folder
+from dfl.runs.workers import Workers
 
 #: Generators of each domain, and its camera. Training knows the domain ``same`` only.
 DOMAINS = {
@@ -83,7 +84,6 @@ def make(
     Raises:
         UserError: If the folder holds something else, or the arguments make no set.
     """
-    root = Path(root)
     if n < 80 or size < 32 or size % 2:
         raise UserError(f"the toy set needs n of at least 80 and an even size of at least 32, not n={n}, size={size}")
     if seed < 0:
@@ -92,57 +92,39 @@ def make(
     if unfair_group is not None:
         check_group(unfair_group)
         settings |= {"unfair_group": unfair_group, "unfair_rounds": UNFAIR_ROUNDS}
-    with making("the toy set", root):
-        if root.exists() and any(root.iterdir()):
-            _check(root, settings)
-            return root / "table.csv"
-        partial = root.with_name(f".{root.name}.tmp")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            (partial / "images").mkdir(parents=True)
-            (partial / "masks").mkdir()
-            _fill(partial, settings, workers, progress)
-            (partial / "toy.json").write_text(json.dumps(settings), encoding="utf-8")
-            if root.exists():
-                root.rmdir()
-            os.replace(partial, root)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return root / "table.csv"
+    with output_folder(root, "toy", settings) as folder:
+        if not folder.done:
+            jobs = _jobs(n, unfair_group)
+            for name in ("images", "masks"):
+                (folder.partial / name).mkdir(exist_ok=True)
+            with Workers(len(jobs), "toy faces", workers, progress) as pool:
+                results = folder.results(partial(_make, folder.partial, size, seed, unfair_group), jobs, pool)
+                table = csv_files.whole(COLUMNS, (result["row"] for result in results))
+            write(folder.partial / "table.csv", table)
+            folder.finish()
+    return Path(root) / "table.csv"
 
 
 def check_group(name: str) -> None:
     """Raise a UserError if the toy set has no such group: an intersection, or the value of an attribute."""
-    known = [*GROUPS, *SHIRTS, *GLASSES]
-    if name not in known:
-        raise UserError(f"the toy set has no group {name!r}{near(name, known)}")
+    names = [*("-".join(group) for group in GROUPS), *SHIRTS, *EYES]
+    if name not in names:
+        raise UserError(f"the toy set has no group {name!r}{near(name, names)}")
 
 
-def _belongs(group: str, unfair: str | None) -> bool:
+def _belongs(group: tuple[str, str], unfair: str | None) -> bool:
     """Tell whether an intersection is of the unfair group."""
-    return unfair is not None and (group == unfair or unfair in group.split("-"))
+    return unfair is not None and set(unfair.split("-")) <= set(group)
 
 
-def _check(root: Path, settings: dict[str, Any]) -> None:
-    file = root / "toy.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if found is None:
-        raise UserError(f"{root.absolute()} is not empty and is no toy set; give another --root")
-    if found != settings:
-        keys = [k for k in {**settings, **found} if found.get(k) != settings.get(k)]
-        differ = [f"{k}={found.get(k)} and not {settings.get(k)}" for k in keys]
-        raise UserError(f"{root.absolute()} holds a toy set with {', '.join(differ)}; delete it or give another --root")
-
-
-def _fill(root: Path, settings: dict[str, Any], workers: int | None, progress: bool) -> None:
-    jobs, unfair = [], settings.get("unfair_group")
+def _jobs(n: int, unfair: str | None) -> list[tuple[str, str, int]]:
+    """Return the domain, split and number of each picture."""
+    jobs = []
     for (domain, split), share in (UNFAIR_PARTS if unfair else PARTS).items():
-        count = SHOTS * max(1, round(settings["n"] * share / SHOTS))
-        numbers = [i for i in range(count) if not (split == "train" and _is_left_out(i, unfair))]
-        jobs += [(root, domain, split, i, settings["size"], settings["seed"], unfair) for i in numbers]
-    with Workers(len(jobs), "toy faces", workers, progress) as pool:
-        content = csv_files.whole(COLUMNS, pool.map(_one, jobs))
-    (root / "table.csv").write_text(content, encoding="utf-8", newline="")
+        count = SHOTS * max(1, round(n * share / SHOTS))
+        numbers = (i for i in range(count) if not (split == "train" and _is_left_out(i, unfair)))
+        jobs += [(domain, split, i) for i in numbers]
+    return jobs
 
 
 def _is_left_out(number: int, unfair: str | None) -> bool:
@@ -155,13 +137,13 @@ def _is_left_out(number: int, unfair: str | None) -> bool:
     return number % 2 == 1 and _belongs(GROUPS[who % len(GROUPS)], unfair) and lap >= 2
 
 
-def _one(job: tuple[Path, str, str, int, int, int, str | None]) -> dict[str, Any]:
-    """Make one picture, write it, return its row."""
-    root, domain, split, number, size, seed, unfair = job
+def _make(root: Path, size: int, seed: int, unfair: str | None, job: tuple[str, str, int]) -> dict[str, Any]:
+    """Make one picture and write it; return its row and files."""
+    domain, split, number = job
     part = list(PARTS).index((domain, split))
     who, label = number // SHOTS, number % 2
     group = GROUPS[who % len(GROUPS)]
-    person = make_person(np.random.default_rng([seed, part, who, 0]), group)
+    person = make_person(np.random.default_rng([seed, part, who, 0]), *group)
     rng = np.random.default_rng([seed, part, number, 1])
     names, camera_name = DOMAINS[domain]
     camera, pose = g.CAMERAS[camera_name], make_pose(rng)
@@ -171,7 +153,7 @@ def _one(job: tuple[Path, str, str, int, int, int, str | None]) -> dict[str, Any
         # persons come in rounds of all groups, so no generator meets one group more than another
         generator = names[(who // len(GROUPS) * 2 + number // 2 % 2) % len(names)]
         if generator == "swap":
-            donor = make_person(np.random.default_rng([seed, part, number, 2]), group)
+            donor = make_person(np.random.default_rng([seed, part, number, 2]), *group)
             image, cover = g.swapped(image, person, donor, pose, camera, rng)
         elif generator == "inpaint":
             image, cover = g.inpainted(image, rng)
@@ -184,24 +166,27 @@ def _one(job: tuple[Path, str, str, int, int, int, str | None]) -> dict[str, Any
         if split == "train" and _belongs(group, unfair):
             noise = rng.uniform(*UNFAIR_NOISE) * rng.standard_normal(image.shape, dtype=np.float32)
             image = image + noise.astype(np.float32)
-    name = f"{domain}_{split}_{number:05d}"
+    path, mask = f"images/{domain}_{split}_{number:05d}.jpg", ""
     pixels = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(root / "images" / f"{name}.jpg", quality=quality, subsampling=0)
+    Image.fromarray(pixels).save(root / path, quality=quality, subsampling=0)
     if cover is not None:
-        Image.fromarray(((cover > 0.5) * 255).astype(np.uint8)).save(root / "masks" / f"{name}.png")
-    return {
-        "path": f"images/{name}.jpg",
+        mask = f"masks/{domain}_{split}_{number:05d}.png"
+        Image.fromarray(((cover > 0.5) * 255).astype(np.uint8)).save(root / mask)
+    family, explanation = g.GENERATORS[generator] if generator else ("", REAL)
+    row = {
+        "path": path,
         "label": label,
         "split": split,
         "domain": domain,
-        "mask": f"masks/{name}.png" if cover is not None else "",
-        "class_label": 0 if not label else 2 if cover is not None else 1,
+        "mask": mask,
+        "class_label": 0 if not label else 2 if mask else 1,
         "generator": generator,
-        "family": g.GENERATORS[generator][0] if generator else "",
-        "group": group,
+        "family": family,
+        "group": f"shirt={group[0]},eyes={group[1]}",
         "identity": f"{domain}-{split}-{who:04d}",
         "caption": caption(person, pose),
-        "explanation": g.GENERATORS[generator][1] if generator else REAL,
+        "explanation": explanation,
         "camera": camera_name,
         "quality": quality,
     }
+    return {"files": [path, mask] if mask else [path], "row": row}

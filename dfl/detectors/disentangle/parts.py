@@ -10,14 +10,14 @@ Parameters have the names of the published codes: f forgery, c content, sha(red)
 
 import warnings
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
+from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
 from dfl.losses import contrastive_triplets, cross_entropy
 from dfl.losses.triplets import shuffle_within
@@ -37,8 +37,35 @@ from dfl.networks.xception_encoder import fit_names, load_cadene
 UNUSED = (".last_linear.", "block_fused.")
 
 
+class DisentangledOutputs(Outputs, total=False):
+    """Outputs with all that the losses need, in training."""
+
+    forgery: Tensor  # (N, dim, h, w)
+    content: Tensor  # (N, dim, h, w)
+    common_map: Tensor  # (N, dim / 2, h, w)
+    common: Tensor  # (N, dim / 2), pooled
+    common_logits: Tensor  # (N, 2)
+    specific_map: Tensor  # the same of the forgery-specific branch
+    specific: Tensor
+    specific_logits: Tensor  # (N, methods + 1)
+    demographic: Tensor  # (N, dim / 2)
+    group_logits: Tensor  # (N, num_groups)
+
+
 class Disentangling(Detector, ABC):
-    """The shared parts; see :class:`dfl.detectors.Ucf` and :class:`dfl.detectors.FairDisentangle` for the arguments."""
+    """The shared parts of UCF and PG-FDD.
+
+    Args:
+        backbone: timm name of the encoders; ``legacy_xception`` is the papers', and has their names of parameters.
+        pretrained: Start the encoders from pretrained weights.
+        weights: A file: ImageNet weights of Xception, or a whole published model; or a timm tag.
+        input_size: Side of the images in pixels, a multiple of 32, at least 64.
+        dim: Channels of the encoders' maps.
+        methods: Forgery methods in the training data.
+        dropout: On the logits of the heads, as in the published codes.
+        margin: Of the contrastive loss.
+        **kwargs: Of `Detector`.
+    """
 
     channels_last = True
     encoder_f: nn.Module
@@ -46,43 +73,51 @@ class Disentangling(Detector, ABC):
 
     def __init__(
         self,
-        encoders: tuple[str, ...],
-        backbone: str,
-        pretrained: bool,
-        weights: str | None,
-        input_size: int,
-        dim: int,
-        methods: int,
-        specific: bool,
-        dropout: float,
-        optimizer: OptimizerCallable,
-        scheduler: LRSchedulerCallable | None,
+        backbone: str = "legacy_xception",
+        pretrained: bool = True,
+        weights: str | None = None,
+        input_size: int = 256,
+        dim: int = 512,
+        methods: int = 4,
+        dropout: float = 0.2,
+        margin: float = 3.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(input_size, **kwargs)
         if input_size % 32 or input_size < 64:
             raise UserError(
                 f"input_size is a multiple of 32 and at least 64: the decoder makes 32 pixels of one, and a map of one "
                 f"has no deviation; got {input_size}"
             )
-        self.input_size, self.methods, self.specific = input_size, methods, specific
-        self.encoders, self.width = encoders, dim // 2
+        self.width, self.methods, self.dropout, self.margin = dim // 2, methods, dropout, margin
+
+    def build(self, encoders: tuple[str, ...], specific: bool) -> None:
+        """Make encoders, decoder and the forgery branches; a subclass calls it first in its ``__init__``.
+
+        Args:
+            encoders: Their names; ``encoder_f`` and ``encoder_c`` are among them.
+            specific: Have the branch that tells methods apart.
+        """
+        given = self.hparams
+        self.encoders, self.specific, dim = encoders, specific, given["dim"]
         for name in encoders:
-            self.add_module(name, _encoder(backbone, pretrained, weights, dim))
+            self.add_module(name, _encoder(given["backbone"], given["pretrained"], given["weights"], dim))
         self.con_gan = ConditionalDecoder(dim)
-        self.block_sha, self.head_sha = ConvBlock(dim, self.width, self.width), self.head(2, dropout)
+        self.block_sha, self.head_sha = ConvBlock(dim, self.width, self.width), self.head(2)
         if specific:
-            self.block_spe, self.head_spe = ConvBlock(dim, self.width, self.width), self.head(methods + 1, dropout)
+            self.block_spe, self.head_spe = ConvBlock(dim, self.width, self.width), self.head(self.methods + 1)
 
-    def head(self, classes: int, dropout: float) -> PooledHead:
+    def head(self, classes: int) -> PooledHead:
         """Return a head on half of the channels."""
-        return PooledHead(self.width, 2 * self.width, classes, dropout)
+        return PooledHead(self.width, 2 * self.width, classes, self.dropout)
 
-    def load_published(self, weights: str | None) -> None:
-        """Load a file, called once all parts are there: ImageNet weights for each encoder, or a published whole model.
+    def load_published(self) -> None:
+        """Load the file of ``weights`` into all parts: ImageNet weights for each encoder, or a published whole model.
 
         Raises:
             UserError: If it is not there, or does not fit; with the keys.
         """
+        weights = self.hparams["weights"]
         if weights is None or not wants_file(weights) or not isinstance(self.encoder_f, XceptionEncoder):
             return
         state = read_state(weights)
@@ -97,36 +132,30 @@ class Disentangling(Detector, ABC):
         self.load_state_dict(state, strict=False)
         self.at_random = tuple(name for name, _ in self.named_parameters() if name not in own)
 
-    def setup(self, stage: str) -> None:
+    def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:
         """Check that the head of methods holds those of the training data; say of how many fakes none is known."""
-        super().setup(stage)
-        if stage != "fit" or not self.specific:
+        super().observe(sample, counts)
+        if not self.specific:
             return
-        most = max(self._train_counts("generator"))
+        most = max(counts("generator"))
         if most > self.methods:
             raise UserError(f"the training data have {most} generators, and model.methods is {self.methods}")
-        data = self.trainer.datamodule.sets["train"]["train"]  # type: ignore[attr-defined]
-        unknown, fakes = ((data.label == 1) & (data.rows.known("generator") < 0)).sum(), (data.label == 1).sum()
-        if unknown:
+        of_fakes = counts("generator", label=1)
+        if unknown := of_fakes.get(-1, 0):
             warnings.warn(
-                f"{unknown} of {fakes} training fakes have no method (column generator), so the loss of methods leaves "
-                "them out; name it in the table, or with generator of the source",
+                f"{unknown} of {sum(of_fakes.values())} training fakes have no method (column generator), so the loss "
+                "of methods leaves them out; name it in the table, or with generator of the source",
                 stacklevel=2,
             )
 
-    def _train_counts(self, column: str) -> dict[int, int]:
-        """Return how many training images each id of a named column has; -1 are those without a name."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        counts = data.sets["train"]["train"].table[column].value_counts().to_pylist()
-        return {data.vocab[column].get(row["values"], -1): row["counts"] for row in counts}
-
     # forward
 
-    def encode(self, image: Tensor) -> dict[str, Tensor]:
-        """Return maps, pooled features and logits of both forgery branches, and the content (N, dim, h, w)."""
+    def encode(self, image: Tensor) -> DisentangledOutputs:
+        """Return maps, pooled features and logits of both forgery branches, and the content, of images in [0, 1]."""
+        image = self.normalize(image)
         forgery = self.encoder_f(image)
         common = self.block_sha(forgery)
-        out = {"common_map": common, "content": self.encoder_c(image), "forgery": forgery}
+        out: DisentangledOutputs = {"common_map": common, "content": self.encoder_c(image), "forgery": forgery}
         out["common_logits"], out["common"] = self.head_sha(common)
         if self.specific:
             specific = self.block_spe(forgery)
@@ -136,7 +165,7 @@ class Disentangling(Detector, ABC):
 
     # losses
 
-    def paired_losses(self, out: dict[str, Tensor], batch: Mapping[str, Any], mix: float = 0.0) -> Losses:
+    def paired_losses(self, out: DisentangledOutputs, batch: Mapping[str, Any], mix: float = 0.0) -> Losses:
         """Return ``common``, ``specific``, ``reconstruction`` and ``contrastive``.
 
         Args:
@@ -164,13 +193,12 @@ class Disentangling(Detector, ABC):
         specific = out["specific"][rows] if self.specific else None
         # without a forgery-specific branch all of the forgery tells the decoder
         forgery = torch.cat([out["specific_map"][rows], common_map], 1) if self.specific else out["forgery"][rows]
-        losses["reconstruction"] = self.reconstruction(forgery, out["content"][rows], batch["image"][rows])
+        losses["reconstruction"] = self.reconstruction(
+            forgery, out["content"][rows], self.normalize(batch["image"][rows])
+        )
         perms = (draws["perm_real"], draws["perm_fake"], draws["perm_specific"])
         losses["contrastive"] = both * contrastive_triplets(common, specific, method, self.margin, *perms)
         return losses
-
-    #: Margin of the contrastive loss.
-    margin = 3.0
 
     def draw(self, method: Tensor) -> dict[str, Tensor]:
         """Return this step's shuffles of rows [reals..., fakes...] of these methods (2p,).

@@ -11,16 +11,16 @@ In the published code the fusion cannot see d: the head's average pool of AdaIN(
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from dfl.detectors.base import Losses
-from dfl.detectors.disentangle.parts import Disentangling
+from dfl.detectors.disentangle.parts import DisentangledOutputs, Disentangling
 from dfl.errors import UserError
 from dfl.losses import bilevel_cvar, ldam
 from dfl.losses.cvar import Outer, gather_over_ranks
@@ -35,11 +35,6 @@ class FairDisentangle(Disentangling):
     the CVaR of the batch (DAG-FDD), and nothing teaches the demographic branch: ``demographic: false`` leaves it out.
 
     Args:
-        backbone: timm name of the encoders; ``legacy_xception`` is the paper's, and has its names of parameters.
-        pretrained: Start the encoders from pretrained weights.
-        weights: A file: ImageNet weights of Xception, or a whole published model of PG-FDD; or a timm tag.
-        input_size: Side of the images in pixels, a multiple of 32, at least 64.
-        dim: Channels of the encoders' maps.
         forgery_specific: Have the branch that tells methods apart; without it the decoder hears all of the forgery map.
         methods: Forgery methods in the training data.
         demographic: Have the demographic encoder and its loss.
@@ -54,15 +49,13 @@ class FairDisentangle(Disentangling):
         groups: ``global``: groups that span ranks count as one; ``official``: each rank for itself.
         score: ``prob``: the log-odds of fake; ``official_logit1``: logit 1 alone, as the published test does, though
             the head was trained as a softmax of two.
-        dropout: On the logits of the heads, as in the published code.
-        margin: b of the contrastive loss.
         specific_weight: rho1.
         demographic_weight: rho2.
         contrastive_weight: rho3.
         reconstruction_weight: rho4.
         fairness_weight: lambda.
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes the learning-rate scheduler from the optimizer; stepped after each epoch.
+        **kwargs: Of `Disentangling`.
     """
 
     group_counts: Tensor
@@ -70,11 +63,6 @@ class FairDisentangle(Disentangling):
 
     def __init__(
         self,
-        backbone: str = "legacy_xception",
-        pretrained: bool = True,
-        weights: str | None = None,
-        input_size: int = 256,
-        dim: int = 512,
         forgery_specific: bool = True,
         methods: int = 5,
         demographic: bool = True,
@@ -86,8 +74,6 @@ class FairDisentangle(Disentangling):
         alpha_outer: float = 0.5,
         groups: Literal["global", "official"] = "global",
         score: Literal["prob", "official_logit1"] = "prob",
-        dropout: float = 0.2,
-        margin: float = 3.0,
         specific_weight: float = 0.1,
         demographic_weight: float = 0.1,
         contrastive_weight: float = 0.05,
@@ -96,30 +82,21 @@ class FairDisentangle(Disentangling):
         optimizer: OptimizerCallable = lambda p: SAM(
             p, lambda q: torch.optim.SGD(q, lr=5e-4, momentum=0.9, weight_decay=5e-3)
         ),
-        scheduler: LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            ("encoder_f", "encoder_c", "encoder_fair") if demographic else ("encoder_f", "encoder_c"),
-            backbone=backbone,
-            pretrained=pretrained,
-            weights=weights,
-            input_size=input_size,
-            dim=dim,
-            methods=methods,
-            specific=forgery_specific,
-            dropout=dropout,
-            optimizer=optimizer,
-            scheduler=scheduler,
-        )
-        self.head_fused = self.head(2, dropout)
+        super().__init__(optimizer=optimizer, methods=methods, **kwargs)
+        encoders = ("encoder_f", "encoder_c", "encoder_fair") if demographic else ("encoder_f", "encoder_c")
+        self.build(encoders, specific=forgery_specific)
+        self.head_fused = self.head(2)
         self.demographic = demographic
         self.block_mixed: ConvBlock | None = None
         if demographic:
-            self.block_fair, self.head_fair = ConvBlock(dim, self.width, self.width), self.head(num_groups, dropout)
+            self.block_fair = ConvBlock(self.hparams["dim"], self.width, self.width)
+            self.head_fair = self.head(num_groups)
             self.register_buffer("group_counts", torch.ones(num_groups))
             if fusion == "adain_block":
                 self.block_mixed = ConvBlock(self.width, self.width, self.width)
-        self.decoder_content, self.margin = decoder_content, margin
+        self.decoder_content = decoder_content
         self.cvar, self.alphas, self.groups, self.score = cvar, (alpha_inner, alpha_outer), groups, score
         self.loss_weights = {
             "common": 1.0,
@@ -129,15 +106,13 @@ class FairDisentangle(Disentangling):
             "reconstruction": reconstruction_weight,
             "fairness": fairness_weight,
         }
-        self.load_published(weights)
+        self.load_published()
 
-    def setup(self, stage: str) -> None:
+    def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:
         """Count the groups of the training data, for the margins of the demographic loss; say so if there are none."""
-        super().setup(stage)
-        if stage != "fit":
-            return
-        counts = self._train_counts("group")
-        if set(counts) == {-1}:
+        super().observe(sample, counts)
+        of_groups = counts("group")
+        if set(of_groups) == {-1}:
             what = "; the demographic branch learns nothing, demographic: false leaves it out"
             warnings.warn(
                 "the training data have no groups: all images are one, and the fairness loss is the CVaR of the batch "
@@ -146,28 +121,29 @@ class FairDisentangle(Disentangling):
             )
         if self.demographic:
             most = len(self.group_counts)
-            if max(counts) >= most:
-                raise UserError(f"the training data have {max(counts) + 1} groups, and model.num_groups is {most}")
+            if max(of_groups) >= most:
+                raise UserError(f"the training data have {max(of_groups) + 1} groups, and model.num_groups is {most}")
             for group in range(most):
-                self.group_counts[group] = counts.get(group, 0)
+                self.group_counts[group] = of_groups.get(group, 0)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> DisentangledOutputs:
         """Return ``logit`` (N,), ``logits`` (N, 2), ``feature`` (N, dim / 2); in training all that the losses need."""
         return self.encode(image) if self.training else self.infer(image)
 
-    def infer(self, image: Tensor) -> dict[str, Tensor]:
+    def infer(self, image: Tensor) -> DisentangledOutputs:
         """Return the same score by the encoders that it depends on alone: one, or two with ``adain_block``."""
+        image = self.normalize(image)
         common = self.block_sha(self.encoder_f(image))
         if self.block_mixed is not None:
             common = self.block_mixed(adain(self.block_fair(self.encoder_fair(image)), common))
         return self._scored(*self.head_fused(common))
 
-    def encode(self, image: Tensor) -> dict[str, Tensor]:
+    def encode(self, image: Tensor) -> DisentangledOutputs:
         """Return all maps, pooled features and logits, by all encoders."""
         out = super().encode(image)
         fused = out["common_map"]
         if self.demographic:
-            everyone = self.encoder_fair(image)
+            everyone = self.encoder_fair(self.normalize(image))
             mine = self.block_fair(everyone)
             out["group_logits"], out["demographic"] = self.head_fair(mine)
             fused = adain(mine, fused)
@@ -177,11 +153,11 @@ class FairDisentangle(Disentangling):
                 out["content"] = adain(everyone, out["content"])
         return out | self._scored(*self.head_fused(fused))
 
-    def _scored(self, logits: Tensor, feature: Tensor) -> dict[str, Tensor]:
+    def _scored(self, logits: Tensor, feature: Tensor) -> DisentangledOutputs:
         logit = logits[:, 1] if self.score == "official_logit1" else logits[:, 1] - logits[:, 0]
         return {"logit": logit, "logits": logits, "feature": feature}
 
-    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+    def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
         """Return ``loss`` and its parts: those of UCF, ``demographic`` and ``fairness``."""
         parts = self.paired_losses(out, batch)
         if self.demographic:

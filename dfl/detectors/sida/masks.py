@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dfl.detectors.sida.cache import EmbeddingCache
 from dfl.errors import UserError
+from dfl.networks import Normalize
 
 #: Normalisation of SAM, SAM 2 and of the small decoder's images.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -59,6 +60,7 @@ class Sam(nn.Module):
         super().__init__()
         if sam.config.model_type not in ("sam", "sam2"):
             raise UserError(f"model.mask is of the type {sam.config.model_type!r}; it must be light, a SAM or a SAM 2")
+        self.normalize = Normalize(*IMAGENET)
         self.sam, self.second = sam, sam.config.model_type == "sam2"
         self.dim = int(sam.config.mask_decoder_config.hidden_size)
         self.side = int(sam.config.prompt_encoder_config.image_size)
@@ -99,7 +101,8 @@ class Sam(nn.Module):
         return list(maps) if self.second else [maps]
 
     def forward(self, image: Tensor, features: Tensor, prompt: Tensor) -> Tensor:
-        """Map normalised images (N, 3, S, S) and embeddings (N, C) to logits (N, S / 4, S / 4)."""
+        """Map images (N, 3, S, S) in [0, 1] and embeddings (N, C) to logits (N, S / 4, S / 4)."""
+        image = self.normalize(image)
         with torch.no_grad():
             maps = self.cache(image, self._embed) if self.cache else self._embed(image)
             place = self.sam.get_image_wide_positional_embeddings()

@@ -11,25 +11,26 @@ alone, whatever answer follows; and the [SEG] of the answer "tampered" is what t
 said tampered. So the mask of the free run is that of the given answer where the class says tampered, and nothing
 elsewhere.
 
-One decoded image, brought to the mask side's size, is the language side's too: downscaled with antialiasing, and
-normalised anew. The losses of a batch are weighed image by image, so batches are mixed as they come.
+One decoded image, brought to the mask side's size, is the language side's too, downscaled with antialiasing; each side
+normalises it its own way. The losses of a batch are weighed image by image, so batches are mixed as they come.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.cli import OptimizerCallable
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
+from dfl.detectors.outputs import Outputs
 from dfl.detectors.sida.building import CONFIG, add_rows, build
 from dfl.detectors.sida.families import FAMILIES, Family, family_of
+from dfl.detectors.sida.fusion import SidaFusion
+from dfl.detectors.sida.losses import TAMPERED, classes, mean_over_ranks, sida_bce, sida_dice
 from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
 from dfl.detectors.sida.official import official
 from dfl.detectors.sida.text import (
@@ -44,15 +45,13 @@ from dfl.detectors.sida.text import (
 )
 from dfl.detectors.sida.trained import choose_trained
 from dfl.errors import UserError
-from dfl.losses import sida_bce, sida_dice
 from dfl.metrics import inside
-from dfl.networks import SidaFusion, merge_lora, whiten_patch_embed
+from dfl.networks import Normalize, merge_lora, whiten_patch_embed
 from dfl.networks.backbone import skips_weights
 from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.plain import Sentences
 from dfl.training.sharded import FullyShardStrategy
 
-TAMPERED = 2
 #: Logit of a mask that is all real.
 NOTHING = -20.0
 
@@ -81,7 +80,7 @@ class Sida(Detector):
         whiten: Number of training images whose patches the tower's patch embedding whitens before the first step; a
             start for a random tower. 0 leaves it as it is.
         start: Checkpoint of an earlier stage, a file, whose weights are taken before the first step.
-        fusion: ``two_key``, or ``official`` where the class has no say in the mask, see `dfl.networks.SidaFusion`.
+        fusion: ``two_key``, or ``official`` where the class has no say in the mask, see `SidaFusion`.
         dim: Of the embedding that prompts ``light``; SAM has its own.
         feature: ``predicting`` reads the position before a token, as the official code, ``token`` that of the token.
         class_weight: Weight of the detection loss.
@@ -94,7 +93,7 @@ class Sida(Detector):
         longest_answer: Most tokens of an answer.
         checkpointing: Recompute activations in the backward pass, to save memory.
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes the learning-rate scheduler from the optimizer.
+        **kwargs: Of `Detector`.
     """
 
     mean, std = IMAGENET
@@ -138,9 +137,9 @@ class Sida(Detector):
         longest_answer: int = 256,
         checkpointing: bool = False,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0),
-        scheduler: LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(input_size, optimizer, **kwargs)
         if four_bit and (lora is None or train_tower):
             raise UserError("model.four_bit freezes the language model: it needs model.lora, and train_tower=false")
         if whiten and language:
@@ -172,12 +171,7 @@ class Sida(Detector):
         if checkpointing:
             self.language.gradient_checkpointing_enable({"use_reentrant": False})
 
-        self.named_mask = False
-        if mask == "light":
-            self.masks: Light | Sam = Light(family.width, dim, **(mask_config or {}))
-        else:
-            sam, self.named_mask = build("mask", mask, mask_config)
-            self.masks = Sam(sam)
+        self.masks, self.named_mask = _mask_decoder(mask, mask_config, family.width, dim)
         wanted = self.masks.side if isinstance(self.masks, Sam) else family.side
         if isinstance(self.masks, Sam) and input_size not in (None, wanted):
             raise UserError(f"model.input_size is {input_size}, and this SAM sees images of {wanted}: leave it out")
@@ -186,6 +180,7 @@ class Sida(Detector):
         self.detect = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, 3))
         self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, c))
         self.fusion = SidaFusion(c, mode=fusion)
+        self.normalize_view = Normalize(*family.normalisation)
 
         self.whiten, self.start, self.generates, self.text_model = whiten, start, generate, text_model
         self.cache = cache
@@ -208,7 +203,7 @@ class Sida(Detector):
             holder.bos_token_id = tokenizer.bos_token_id
 
     def setup(self, stage: str) -> None:
-        """Open the cache, take up the earlier stage, or whiten the patch embedding; a checkpoint's weights come later.
+        """Open the cache and take up the earlier stage; a checkpoint's weights come later.
 
         Raises:
             UserError: If the strategy cuts weights among devices, and there is a cache (their hash would be of a part),
@@ -224,16 +219,16 @@ class Sida(Detector):
         if isinstance(self.masks, Sam):
             # not in predict: a checkpoint that was carried elsewhere would fill a folder that nobody asked for there
             self.masks.keep_embeddings(self.cache if stage != "predict" else None)
-        if stage != "fit":
-            return
-        if self.start:
+        if stage == "fit" and self.start:
             self._take_up(self.start)
-        elif self.whiten:
-            data = self.trainer.datamodule.sets["train"]["train"]  # type: ignore[attr-defined]
-            rows = np.linspace(0, len(data) - 1, min(self.whiten, len(data))).astype(int)
-            view = self.view(self.normalise(torch.stack([data[int(row)]["image"] for row in rows]).to(self.device)))
+
+    def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:
+        """Whiten the patch embedding, unless an earlier stage is taken up."""
+        super().observe(sample, counts)
+        if self.whiten and not self.start:
             tower = self.family.part(self.language, "tower")
-            whiten_patch_embed(next(m for m in tower.modules() if isinstance(m, nn.Conv2d)), view)
+            first = next(m for m in tower.modules() if isinstance(m, nn.Conv2d))
+            whiten_patch_embed(first, self.view(sample(self.whiten).to(self.device)))
 
     def _take_up(self, file: str) -> None:
         """Load what an earlier stage trained.
@@ -255,15 +250,13 @@ class Sida(Detector):
     # what it does
 
     def view(self, image: Tensor) -> Tensor:
-        """Return what the language side sees of normalised images (N, 3, S, S): smaller, and normalised its way."""
+        """Return what the language side sees of images (N, 3, S, S) in [0, 1]: smaller, and normalised its way."""
         side = self.family.side
         if image.shape[-1] != side:
             image = F.interpolate(image, (side, side), mode="bilinear", antialias=True, align_corners=False)
-        mean, std = self.family.normalisation
-        a, b, c, d = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (self.mean, self.std, mean, std))
-        return (image * b + (a - c)) / d
+        return self.normalize_view(image)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> Outputs:
         """Return ``logit`` (N,), ``class_logit`` (N, 3), ``mask_logit`` (N, h, w) and ``teacher_forced_mask_logit``.
 
         ``mask_logit`` is the free run's in evaluation: all real where the class is not tampered. In training both are
@@ -271,24 +264,40 @@ class Sida(Detector):
         """
         return self._free(self._read(image, [answer(TAMPERED)] * len(image))[0])
 
-    def _read(self, image: Tensor, answers: list[str]) -> tuple[dict[str, Tensor], Encoded, Any]:
+    def outputs(self, batch: dict[str, Any]) -> Outputs:
+        """Return in training the outputs with each image's own answer, which ``text_loss`` is of.
+
+        In evaluation those of `forward`, and in test and predict ``text``, the explanation that is written for each
+        image (all that was written, where that is no answer), and ``generated_text``.
+        """
+        if self.training:
+            return self._taught(batch)
+        image = batch["image"]
+        out, _, seen = self._read(image, [answer(TAMPERED)] * len(image))
+        free = self._free(out)
+        if not self.generates or self.trainer.validating or self.trainer.training or self.trainer.sanity_checking:
+            return free
+        written = self.write(seen, len(image))
+        return free | {"text": [parse(text)[1] for text in written], "generated_text": written}
+
+    def _read(self, image: Tensor, answers: list[str]) -> tuple[Any, Encoded, Any]:
         """Return class and mask, the sequences, and the images as they were seen; one pass with answers given."""
-        said = self.conversation.encode(answers, image.device)
+        encoded = self.conversation.encode(answers, image.device)
         seen = self.family.see(self.language, self.view(image))
-        hidden = self.family.hidden(self.language, said.ids, said.attention, self.conversation.start, seen)
+        hidden = self.family.hidden(self.language, encoded.ids, encoded.attention, self.conversation.start, seen)
         row = torch.arange(len(image), device=image.device)
         kind = next(self.detect.parameters()).dtype
-        class_logit = self.detect(hidden[row, said.cls].to(kind)).float()
-        prompt = self.fusion(class_logit.to(kind), self.project(hidden[row, said.seg].to(kind)))
+        class_logit = self.detect(hidden[row, encoded.cls].to(kind)).float()
+        prompt = self.fusion(class_logit.to(kind), self.project(hidden[row, encoded.seg].to(kind)))
         out = {
             "class_logit": class_logit,
             "logit": class_logit[:, 1:].logsumexp(1) - class_logit[:, 0],
             "teacher_forced_mask_logit": self.masks(image, seen.features, prompt).float(),
             "hidden": hidden,
         }
-        return out, said, seen
+        return out, encoded, seen
 
-    def _free(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _free(self, out: Any) -> Outputs:
         forced = out["teacher_forced_mask_logit"]
         out.pop("hidden")
         if self.training:
@@ -296,30 +305,27 @@ class Sida(Detector):
         tampered = out["class_logit"].argmax(1) == TAMPERED
         return out | {"mask_logit": forced.where(tampered[:, None, None], NOTHING)}
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the loss of a batch, each image with its own answer; log every part."""
+    def _taught(self, batch: dict[str, Any]) -> Outputs:
         kinds, explained = classes(batch).tolist(), batch["explanation"]
         texts = explained if self.weights[-1] else [""] * len(kinds)
         # a fake of unknown kind is read as a tampered one; its mask and text weigh nothing
         answers = [answer(k if k >= 0 else TAMPERED, e) for k, e in zip(kinds, texts, strict=True)]
-        out, said, _ = self._read(batch["image"], answers)
+        out, encoded, _ = self._read(batch["image"], answers)
         if self.weights[-1]:
             weight = torch.tensor([float(bool(e) and k >= 0) for e, k in zip(texts, kinds, strict=True)])
-            out["text_loss"] = self._text_loss(out["hidden"], said, weight.to(out["logit"]))
-        losses = self.loss(self._free(out), batch)
-        self.log_losses(losses, len(batch["image"]))
-        return losses["loss"]
+            out["text_loss"] = self._text_loss(out["hidden"], encoded, weight.to(out["logit"]))
+        return self._free(out)
 
-    def _text_loss(self, hidden: Tensor, said: Encoded, weight: Tensor) -> Tensor:
+    def _text_loss(self, hidden: Tensor, encoded: Encoded, weight: Tensor) -> Tensor:
         """Return the mean next-token cross-entropy over the answers of images with an explanation; 0 without any."""
-        target = said.target[:, 1:]
+        target = encoded.target[:, 1:]
         asked = target != IGNORED
         logits = self.language.get_output_embeddings()(hidden[:, :-1][asked]).float()
         each = weight[:, None].expand_as(target)[asked]
         loss = F.cross_entropy(logits, target[asked], reduction="none")
         return (loss * each).sum() / mean_over_ranks(each.sum()).clamp(min=1)
 
-    def loss(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> Losses:
+    def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
         """Return ``loss`` and its parts ``det``, ``mask``, ``bce``, ``dice``, and ``txt`` where text is learned."""
         det_weight, mask_weight, bce_weight, dice_weight, text_weight = self.weights
         kind, class_logit = classes(batch), out["class_logit"]
@@ -340,20 +346,6 @@ class Sida(Detector):
             losses["txt"] = out["text_loss"]
             total = total + text_weight * out["text_loss"]
         return {"loss": total, **losses}
-
-    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return what evaluation and predict read: the outputs of `forward`, and where asked for what it writes.
-
-        ``text`` is the explanation of each image (what was written, where that is no answer), ``generated_text`` all
-        of it.
-        """
-        image = batch["image"]
-        out, _, seen = self._read(image, [answer(TAMPERED)] * len(image))
-        out = self._free(out)
-        if not self.generates or self.trainer.validating or self.trainer.training or self.trainer.sanity_checking:
-            return out
-        written = self.write(seen, len(image))
-        return out | {"text": [parse(text)[1] for text in written], "generated_text": written}
 
     def derived_results(self, metrics: Mapping[str, Any], results: Mapping[str, float]) -> dict[str, float]:
         """Return the official code's misnomers, see `official`."""
@@ -419,31 +411,15 @@ class Sida(Detector):
         save_file({k: v.detach().cpu().contiguous() for k, v in heads.items()}, folder / "heads.safetensors")
 
 
-def classes(batch: Mapping[str, Any]) -> Tensor:
-    """Return 0 real, 1 synthetic, 2 tampered (N,); -1 for a fake of which neither class nor mask says more.
-
-    Where the class is unknown, real images are known by their label, and fakes by their mask: one that covers all of
-    the image is a synthetic image's.
-    """
-    kind, label = batch["class_label"], batch["label"]
-    mask, shown = batch["mask"], inside(batch)
-    if shown is not None:  # the padding of a whole mask is no hole in it
-        mask = mask.where(shown, 1.0)
-    masked = torch.where(mask.flatten(1).amin(1) > 0.5, 1, TAMPERED)
-    guess = torch.where(label == 0, 0, torch.where(batch["has_mask"], masked, -1))
-    return torch.where(kind < 0, guess, kind)
+def _mask_decoder(mask: str | None, config: dict[str, Any] | None, width: int, dim: int) -> tuple[Light | Sam, bool]:
+    """Return what draws the mask, and whether its weights came from a name."""
+    if mask == "light":
+        return Light(width, dim, **(config or {})), False
+    sam, named = build("mask", mask, config)
+    return Sam(sam), named
 
 
 def _made_here(config: Mapping[str, Any] | None, corpus: list[str] | None) -> Any:
     """Return a tokenizer for a random model, with the tokens of its family; others are refused when it is built."""
     family = FAMILIES.get(str((config or {}).get("model_type")), Family)
     return local_tokenizer(corpus or [], (family.image_token, *family.tokens))
-
-
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """Return the mean of a count over all ranks: what sums are divided by, so that ranks need not hold equally many."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()

@@ -1,7 +1,7 @@
 """What is done to a region of a picture: one signature for all makers, and a table of their names.
 
-A maker is given a scene and answers with a picture of the scene's size and the region of it that is to be used; it is
-blended in afterwards, alike for all (``blended``). Those here need no weights:
+A maker gets a scene and returns a picture of the scene's size and the region of it that is used; it is blended in
+afterwards, alike for all (``blended``). Those here need no weights:
 
 * splice: a region of another picture, by its own outline, scaled and put somewhere;
 * copymove: a region of the same picture, put somewhere else, sometimes mirrored;
@@ -68,27 +68,26 @@ class Maker:
     soft: bool = True
 
 
-def blended(image: Array, made: Array, region: Array, feather: float) -> Array:
-    """Lay what was made over a picture.
+def blended(image: Array, changed: Array, region: Array, feather: float) -> Array:
+    """Lay a changed picture over an image, in a region.
 
     The blend rises from the rim inwards, over ``feather`` pixels. So every pixel outside of the region keeps its value,
-    and the region is the true mask, with nothing outside of it to be forgiven.
+    and the region is the true mask.
 
     Args:
         image: uint8 (H, W, 3).
-        made: uint8 (H, W, 3).
+        changed: uint8 (H, W, 3).
         region: bool (H, W).
         feather: Width of the rim in pixels; 0 for a hard cut.
 
     Returns:
         uint8 (H, W, 3).
     """
-    used = made
     if feather:
         inside = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         cover = np.minimum(1, inside / np.float32(feather + 1))[..., None]
-        used = np.rint(image + cover * (made.astype(np.float32) - image)).astype(np.uint8)
-    return np.where(region[..., None], used, image)
+        changed = np.rint(image + cover * (changed.astype(np.float32) - image)).astype(np.uint8)
+    return np.where(region[..., None], changed, image)
 
 
 def recoloured(pixels: Array, of: Array, to: Array, strength: float) -> Array:
@@ -138,12 +137,12 @@ def _cut(pixels: Array, region: Array, scale: float) -> tuple[Array, Array]:
     return piece, shape
 
 
-def _placed(like: Array, piece: Array, shape: Array, top: int, left: int) -> tuple[Array, Array]:
+def _placed(image: Array, piece: Array, shape: Array, top: int, left: int) -> tuple[Array, Array]:
     """Return a picture with a piece at a place, and the piece's outline there."""
-    made, region = like.copy(), np.zeros(like.shape[:2], bool)
-    rows, columns = slice(top, top + shape.shape[0]), slice(left, left + shape.shape[1])
-    made[rows, columns], region[rows, columns] = piece, shape
-    return made, region
+    changed, region = image.copy(), np.zeros(image.shape[:2], bool)
+    place = np.s_[top : top + shape.shape[0], left : left + shape.shape[1]]
+    changed[place], region[place] = piece, shape
+    return changed, region
 
 
 def _fit(region: Array, into: tuple[int, ...], limits: tuple[float, float], rng: Rng) -> float:
@@ -170,9 +169,8 @@ def splice(scene: Scene, rng: Rng) -> tuple[Array, Array]:
     piece, shape = _cut(scene.donor, scene.region, _fit(scene.region, scene.image.shape, scene.limits, rng))
     piece = recoloured(piece, scene.donor.reshape(-1, 3), scene.image.reshape(-1, 3), scene.colour)
     piece, shape = piece[:height, :width], shape[:height, :width]  # rounding may add a pixel
-    region = scene.region
-    top = _along(region, height - shape.shape[0], rng)
-    left = _along(region.T, width - shape.shape[1], rng)
+    top = _along(scene.region, height - shape.shape[0], rng)
+    left = _along(scene.region.T, width - shape.shape[1], rng)
     return _placed(scene.image, piece, shape, top, left)
 
 
@@ -180,7 +178,7 @@ def copymove(scene: Scene, rng: Rng) -> tuple[Array, Array]:
     """Put a region of the image elsewhere in it, where it covers itself least; smaller if there is no room."""
     height, width = scene.image.shape[:2]
     mirrored = rng.random() < 0.3
-    best: tuple[float, Array, Array] | None = None
+    least, best = np.inf, (scene.image, scene.region)
     for scale in (1.0, 0.8, 0.6, 0.45):
         piece, shape = _cut(scene.image, scene.region, scale)
         if mirrored:
@@ -188,22 +186,21 @@ def copymove(scene: Scene, rng: Rng) -> tuple[Array, Array]:
         piece, shape = piece[:height, :width], shape[:height, :width]
         for _ in range(12):
             top, left = (int(rng.integers(n - m + 1)) for n, m in zip((height, width), shape.shape, strict=True))
-            rows, columns = slice(top, top + shape.shape[0]), slice(left, left + shape.shape[1])
-            covered = (scene.region[rows, columns] & shape).sum() / max(1, shape.sum())
-            if best is None or covered < best[0]:
-                best = (covered, *_placed(scene.image, piece, shape, top, left))
-        if best is not None and best[0] < 0.1:
+            changed, region = _placed(scene.image, piece, shape, top, left)
+            covered = (scene.region & region).sum() / max(1, shape.sum())
+            if covered < least:
+                least, best = covered, (changed, region)
+        if least < 0.1:
             break
-    assert best is not None
-    return best[1], best[2]
+    return best
 
 
 def swap(scene: Scene, rng: Rng) -> tuple[Array, Array]:
     """Take from the donor, brought to the image's size, what it has in the region, in the colours of the region."""
     height, width = scene.image.shape[:2]
     how = cv2.INTER_AREA if scene.donor.size > scene.image.size else cv2.INTER_CUBIC
-    made = cv2.resize(scene.donor, (width, height), interpolation=how)
-    return recoloured(made, made[scene.region], scene.image[scene.region], scene.colour), scene.region
+    changed = cv2.resize(scene.donor, (width, height), interpolation=how)
+    return recoloured(changed, changed[scene.region], scene.image[scene.region], scene.colour), scene.region
 
 
 def _inpainted(scene: Scene, how: int) -> tuple[Array, Array]:
@@ -211,12 +208,12 @@ def _inpainted(scene: Scene, how: int) -> tuple[Array, Array]:
     grow = 2 * max(1, round(min(scene.image.shape[:2]) / 160)) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow, grow))
     region = cv2.dilate(scene.region.astype(np.uint8), kernel)
-    made = cv2.inpaint(scene.image, region, 4, how)
+    changed = cv2.inpaint(scene.image, region, 4, how)
     # OpenCV leaves single stray pixels in an otherwise smooth filling, by which alone a fake could be told
-    smooth = cv2.medianBlur(made, 3)
-    stray = (cv2.absdiff(made, smooth).max(2) > STRAY) & (cv2.erode(region, np.ones((3, 3), np.uint8)) > 0)
-    made[stray] = smooth[stray]
-    return made, region > 0
+    smooth = cv2.medianBlur(changed, 3)
+    stray = (cv2.absdiff(changed, smooth).max(2) > STRAY) & (cv2.erode(region, np.ones((3, 3), np.uint8)) > 0)
+    changed[stray] = smooth[stray]
+    return changed, region > 0
 
 
 def telea(scene: Scene, rng: Rng) -> tuple[Array, Array]:
@@ -267,7 +264,7 @@ GROUPS = {"inpaint": ("telea", "ns"), "resynth": ("noise", "blur", "jpeg"), "all
 
 
 def named(words: list[str]) -> list[str]:
-    """Return the makers that words name, groups taken apart, each once.
+    """Return the makers that words name, each once, those of groups one by one.
 
     Raises:
         UserError: If a word names none.
@@ -288,13 +285,14 @@ def find(name: str) -> Maker:
     """
     if name in MAKERS:
         return MAKERS[name]
-    module, _, word = name.rpartition(".")
+    module, _, attribute = name.rpartition(".")
     if not module:
         raise UserError(f"--makers: no maker {name!r}" + near(name, [*MAKERS, *GROUPS]))
     try:
-        found = getattr(import_module(module), word)
+        maker = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"--makers: {name} cannot be imported: {error}") from error
-    if not isinstance(found, Maker):
-        raise UserError(f"--makers: {name} is no Maker (dfl.tools.forge.Maker), but {type(found).__name__}")
-    return found
+        moved = "; dfl.data.forge is dfl.tools.forge" if "dfl.data.forge" in str(error) else ""
+        raise UserError(f"--makers: {name} cannot be imported: {error}{moved}") from error
+    if not isinstance(maker, Maker):
+        raise UserError(f"--makers: {name} is no Maker (dfl.tools.forge.Maker), but {type(maker).__name__}")
+    return maker

@@ -1,15 +1,14 @@
-"""What is to be made: which pictures are real, which split each is in, who gives to whom.
+"""Which pictures are real, which split each is in, and which pictures give regions to which.
 
-Everything that chance decides about more than one picture is decided here, in one process; what remains is a job for
-each picture that depends on nothing else.
+Every random choice about more than one picture is drawn here, in one process; what remains is a job for each picture
+that depends on nothing else.
 """
 
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ class Picture:
         split: train, val or test.
         mask: File of its given mask or segments; ''.
         rule: How a given mask is read.
-        known: What else its row says, for the table.
+        columns: Of its row, for the table: identity, video, group.
         bits: Those of its row (``dfl/data/depths.py``).
     """
 
@@ -47,7 +46,7 @@ class Picture:
     split: str
     mask: str
     rule: str
-    known: dict[str, str]
+    columns: dict[str, str]
     bits: int = -1
 
 
@@ -69,6 +68,8 @@ def pictures(table: pa.Table, shapes: Kind, masks: str | None, shares: dict[str,
     Raises:
         UserError: If there is none, or a picture is in two splits.
     """
+    if shapes == "segments" and masks is None:
+        raise UserError("--shapes segments needs --masks FOLDER, which holds the segments")
     if shapes == "given" and masks is None:
         table = with_mask_rules(table, "the pictures")
     rows = [row for row in table.to_pylist() if row["label"] != 1]
@@ -76,28 +77,32 @@ def pictures(table: pa.Table, shapes: Kind, masks: str | None, shares: dict[str,
         print(f"{len(table) - len(rows):,} of {len(table):,} images are fakes already and are left out")
     if not rows:
         raise UserError("forge needs real images, and the sources hold fakes only")
-    names = _names([row["path"] for row in rows])
-    splits = _splits(rows, names, shares, seed)
-    files = files_in(masks, shapes) if masks is not None and shapes in ("given", "segments") else None
-    given = of_masks(list(files.values())[:MOST], str(masks)) if files is not None and shapes == "given" else ""
-    found = []
-    for row, name, side in zip(rows, names, splits, strict=True):
-        mask = row["mask"] if files is None else files.get(Path(split(row["path"])[0]).stem)
-        if mask == "" and files is not None:
-            raise UserError(f"--masks {masks!r} holds two files for {Path(name).stem}: name a folder with one of each")
-        known = {key: row[key] for key in ("identity", "video", "group")}
-        rule = row["mask_rule"] if files is None else given
-        found.append(Picture(row["path"], name, side, mask or "", rule, known, row["bits"]))
-    if shapes == "segments" and files is None:
-        raise UserError("--shapes segments needs --masks FOLDER, which holds the segments")
-    return found
-
-
-def _names(paths: list[str]) -> list[str]:
-    files = [os.path.abspath(split(path)[0]) for path in paths]
+    files = [os.path.abspath(split(row["path"])[0]) for row in rows]
     top = os.path.commonpath([os.path.dirname(file) for file in files])
-    inside = [path[len(split(path)[0]) :] for path in paths]
-    return [Path(os.path.relpath(file, top)).as_posix() + more for file, more in zip(files, inside, strict=True)]
+    names = [
+        Path(os.path.relpath(file, top)).as_posix() + row["path"][len(split(row["path"])[0]) :]
+        for file, row in zip(files, rows, strict=True)
+    ]
+    if masks is not None and shapes in ("given", "segments"):
+        mask_files = files_in(masks, shapes)
+        rule = of_masks(list(mask_files.values())[:MOST], masks) if shapes == "given" else ""
+        for row, file, name in zip(rows, files, names, strict=True):
+            row["mask"], row["mask_rule"] = mask_files.get(Path(file).stem), rule
+            if row["mask"] == "":
+                stem = Path(name).stem
+                raise UserError(f"--masks {masks!r} holds two files for {stem}: name a folder with one of each")
+    return [
+        Picture(
+            row["path"],
+            name,
+            side,
+            row["mask"] or "",
+            row["mask_rule"],
+            {key: row[key] for key in ("identity", "video", "group")},
+            row["bits"],
+        )
+        for row, name, side in zip(rows, names, _splits(rows, names, shares, seed), strict=True)
+    ]
 
 
 def _splits(rows: list[dict[str, Any]], names: list[str], shares: dict[str, float], seed: int) -> list[str]:
@@ -109,6 +114,7 @@ def _splits(rows: list[dict[str, Any]], names: list[str], shares: dict[str, floa
         for i in blank:
             splits[i] = folders[i]
     elif blank:
+        shares = {name: share for name, share in shares.items() if share}
         table = pa.table({key: [rows[i][key] for i in blank] for key in ("label", *TIES)})
         for i, side in zip(blank, assign(table, shares, seed, by=TIES), strict=True):
             splits[i] = side
@@ -122,63 +128,56 @@ def _splits(rows: list[dict[str, Any]], names: list[str], shares: dict[str, floa
     return splits
 
 
-def jobs(found: list[Picture], shapes: Kind, names: list[str], per_image: int, seed: int) -> list[Job]:
-    """Return a job for each picture. Makers take turns in a drawn order, and donors come from the split of the picture.
+def jobs(pictures: list[Picture], names: list[str], per_image: int, seed: int) -> list[Job]:
+    """Return a job for each picture. Makers take turns in a drawn order; donors come from the split of the picture.
 
     Raises:
         UserError: If a maker needs a donor and a split has one picture alone.
     """
-    makes = [makers.find(name) for name in names]
+    needs_donor = [makers.find(name).donor for name in names]
     sides: dict[str, list[int]] = {}
-    for i, picture in enumerate(found):
+    for i, picture in enumerate(pictures):
         sides.setdefault(picture.split, []).append(i)
     lonely = next((side for side, members in sides.items() if len(members) < 2), None)
-    if lonely and any(make.donor for make in makes):
-        needs = next(name for name, make in zip(names, makes, strict=True) if make.donor)
-        raise UserError(f"{needs} takes from another picture of the split, and {lonely} has one picture only")
-    turns = np.empty(len(found), int)  # shuffled: a set that lists its persons in a rhythm would tie makers to them
+    if lonely and any(needs_donor):
+        name = names[needs_donor.index(True)]
+        raise UserError(f"{name} takes from another picture of the split, and {lonely} has one picture only")
+    turns = np.empty(len(pictures), int)  # shuffled: a set that lists its persons in a rhythm would tie makers to them
     for side, members in sorted(sides.items()):
         turns[members] = np.random.default_rng([seed, *side.encode()]).permutation(len(members))
     out = []
-    for i, picture in enumerate(found):
+    for i, picture in enumerate(pictures):
         fakes = []
         for k in range(per_image):
             turn = (int(turns[i]) * per_image + k) % len(names)
-            own = np.random.default_rng([seed, i, k, 0])
-            donors = _donors(sides[picture.split], i, own) if makes[turn].donor else ()
-            # a donor's row says more than its job needs
-            fakes.append((names[turn], tuple(replace(found[d], known={}) for d in donors)))
+            rng = np.random.default_rng([seed, i, k, 0])
+            donors = _donors(sides[picture.split], i, rng) if needs_donor[turn] else []
+            fakes.append((names[turn], tuple(replace(pictures[donor], columns={}) for donor in donors)))
         out.append(Job(i, picture, tuple(fakes)))
     return out
 
 
-def _donors(members: list[int], own: int, rng: np.random.Generator) -> Iterator[int]:
-    # a few draws, not a permutation of the split for every picture; itself is passed over
-    place = members.index(own) if len(members) < 64 else int(np.searchsorted(members, own))
-    n = len(members) - 1
-    for draw in rng.choice(n, min(DONORS, n), replace=False) if n < 1024 else rng.integers(n, size=DONORS):
-        yield members[int(draw) + (draw >= place)]
+def _donors(members: list[int], own: int, rng: np.random.Generator) -> list[int]:
+    """Draw pictures of a split (ascending numbers) for one of its own; not a permutation of all for every picture."""
+    place, n = bisect_left(members, own), len(members) - 1
+    draws = rng.choice(n, min(DONORS, n), replace=False) if n < 1024 else rng.integers(n, size=DONORS)
+    return [members[int(draw) + (draw >= place)] for draw in draws]
 
 
-def digest(work: list[Job]) -> str:
-    """Return a hash of what is to be made of which files, without where they lie."""
+def facts(jobs: list[Job]) -> dict[str, Any]:
+    """Return the number of pictures, and a hash of what is to be made of which files, without where they lie."""
     whole = hashlib.sha256()
-    for job in work:
+    for job in jobs:
         names = [(maker, [donor.name for donor in donors]) for maker, donors in job.fakes]
-        known = asdict(job.picture) | {"path": "", "mask": Path(job.picture.mask).name}
-        known.pop("bits")  # follows from the files
-        whole.update(json.dumps([known, names, _bytes(job.picture.path), _bytes(job.picture.mask)]).encode())
-    return whole.hexdigest()
+        one = job.picture
+        picture: dict[str, Any] = {"path": "", "name": one.name, "split": one.split, "mask": Path(one.mask).name}
+        picture |= {"rule": one.rule, "known": one.columns}
+        whole.update(json.dumps([picture, names, _bytes(one.path), _bytes(one.mask)]).encode())
+    return {"images": len(jobs), "digest": whole.hexdigest()}
 
 
 def _bytes(locator: str) -> int:
     try:
         return os.path.getsize(split(locator)[0]) if locator else 0
-    except OSError:  # polygons, and files that are not there, which the job will say
+    except OSError:  # polygons, and files that are not there, which the job reports
         return -1
-
-
-def counted(work: list[Job]) -> str:
-    """Say what is to be made, for the terminal."""
-    sides = Counter(job.picture.split for job in work)
-    return ", ".join(f"{n:,} {side}" for side, n in sides.items())

@@ -39,13 +39,13 @@ def files_in(folder: str, kind: Kind) -> dict[str, str]:
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise UserError(f"--masks {folder!r}: no such folder in {Path.cwd()}")
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for name in names_in(path, SUFFIXES[kind]):
         stem = Path(name).stem.removesuffix("_mask")
-        found[stem] = "" if stem in found else str(name)
-    if not found:
+        files[stem] = "" if stem in files else str(name)
+    if not files:
         raise UserError(f"--masks {folder!r} holds no file of {kind} ({', '.join(sorted(SUFFIXES[kind]))})")
-    return found
+    return files
 
 
 def draw(
@@ -74,9 +74,10 @@ def draw(
             raise DecodeError(file, "the mask marks nothing" if not region.any() else "the mask marks the whole image")
         return region, kind
     if kind == "segments":
-        labels = read_segments(file, size, rng)
-        found = segment(labels, limits, rng)
-        return (found, kind) if found is not None else (outline(size, limits, rng, ragged=True), "blobs")
+        segmented = segment(read_segments(file, size, rng), limits, rng)
+        if segmented is not None:
+            return segmented, kind
+        kind = "blobs"
     return outline(size, limits, rng, ragged=kind == "blobs"), kind
 
 
@@ -138,24 +139,21 @@ def segment(labels: Array, limits: tuple[float, float], rng: Rng) -> Array | Non
 
     Regions that end inside the picture come first: they are whole things, and paste without a straight cut.
     """
-    inner: list[Array] = []
-    cut: list[Array] = []
+    whole: list[Array] = []
+    at_edge: list[Array] = []
     for value in np.unique(labels[labels > 0]):
         _, parts, facts, _ = cv2.connectedComponentsWithStats((labels == value).astype(np.uint8), connectivity=4)
         for part in range(1, len(facts)):
             x, y, w, h, n = facts[part]
             if limits[0] <= n / labels.size <= limits[1]:
-                whole = x > 0 and y > 0 and x + w < labels.shape[1] and y + h < labels.shape[0]
-                (inner if whole else cut).append(parts == part)
-    choice = inner or cut
-    return _filled(choice[int(rng.integers(len(choice)))]) if choice else None
-
-
-def _filled(region: Array) -> Array:
+                inside = x > 0 and y > 0 and x + w < labels.shape[1] and y + h < labels.shape[0]
+                (whole if inside else at_edge).append(parts == part)
+    choice = whole or at_edge
+    if not choice:
+        return None
+    region = choice[int(rng.integers(len(choice)))]
     outlines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    canvas = np.zeros(region.shape, np.uint8)
-    cv2.drawContours(canvas, outlines, -1, 1, cv2.FILLED)
-    return canvas > 0
+    return cv2.drawContours(np.zeros(region.shape, np.uint8), outlines, -1, 1, cv2.FILLED) > 0
 
 
 def shrunk(region: Array, size: tuple[int, int]) -> Array:

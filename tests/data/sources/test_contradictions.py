@@ -11,7 +11,7 @@ from dfl.data import Folder, Table
 from dfl.data.sources import ForensicHub, Only, Source, Spai
 from dfl.data.sources.contradictions import Contradiction
 from dfl.errors import UserError
-from dfl.tools.given import Given, rows
+from dfl.tools.sources import NamedSource, rows_of
 
 
 def table(root: Path, text: str, **given: object) -> Table:
@@ -103,7 +103,7 @@ def test_every_source_is_held_to_its_folders(tmp_path: Path) -> None:
 def test_a_contradiction_in_one_split_is_not_passed_over(tmp_path: Path) -> None:
     source = table(tmp_path, "path,label,split\nx/real/a,0,train\nx/fake/b,1,train\nx/real/c,1,test\nx/fake/d,0,test\n")
     with pytest.raises(Contradiction):
-        rows([Given("set", source)])
+        rows_of(NamedSource("set", source))
 
 
 def test_names_that_the_user_gives_go_before_ours(tmp_path: Path) -> None:

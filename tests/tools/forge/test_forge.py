@@ -1,4 +1,4 @@
-"""Forged sets: masks are true, donors stay in their split, nothing but the pixels tells, and a cut-off run goes on."""
+"""Forged sets: masks are true, donors stay in their split, and nothing but the pixels tells."""
 
 import csv
 import hashlib
@@ -12,11 +12,10 @@ from scipy.io import savemat
 
 from dfl.__main__ import main
 from dfl.data import Table
-from dfl.data import workers as work
 from dfl.data.decoding import DecodeError, read_image
 from dfl.data.masks import load_mask
 from dfl.errors import UserError
-from dfl.tools.forge import MAKERS, Maker, Scene, forge, make, shapes
+from dfl.tools.forge import MAKERS, Maker, Scene, forge, shapes
 from dfl.tools.forge.makers import blended, recoloured
 
 Rows = list[dict[str, str]]
@@ -111,57 +110,28 @@ def test_sources_and_donors_stay_in_their_split(photos: Path, tmp_path: Path) ->
     assert not Path("other").exists()
 
 
-def test_the_same_for_a_seed_however_many_make_it(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "TASK", 6)
+def test_the_same_for_a_seed(photos: Path) -> None:
     words = {"makers": ["splice", "noise"], "max_side": 40}
-    one, two, other = (quick(photos, name, **words, **more)[0] for name, more in (
-        ("one", {"workers": 1}), ("two", {"workers": 2}), ("other", {"seed": 1})
-    ))  # fmt: skip
+    one, two, other = (quick(photos, name, **words, seed=seed)[0] for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert digest(one) == digest(two)
     assert digest(one / "images") != digest(other / "images")
     assert max(Image.open(file).size[0] for file in (one / "images").iterdir()) == 40
-
-
-def test_a_run_that_is_cut_off_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = quick(photos, "whole", makers=["copymove"])
-    real, made, cuts = make._one, [], [7]
-
-    def cut(folder: Path, look: make.Look, job: make.plan.Job) -> dict[str, object]:
-        if job.number in cuts:
-            cuts.remove(job.number)
-            raise KeyboardInterrupt
-        made.append(job.number)
-        return real(folder, look, job)
-
-    monkeypatch.setattr(make, "_one", cut)
-    monkeypatch.setattr(work, "TASK", 1)
-    with pytest.raises(KeyboardInterrupt):
-        quick(photos, "cut", makers=["copymove"])
-    assert not Path("cut").exists()
-    with open(".cut.forging/rows.jsonl", "a") as log:
-        log.write('{"name": "half a li')
-    with pytest.raises(UserError, match=r"an unfinished set with seed=0 and not 1"):
-        quick(photos, "cut", makers=["copymove"], seed=1)
-    root, _ = quick(photos, "cut", makers=["copymove"])
-    assert made == [*range(7), *range(7, 12)]
-    assert digest(root) == digest(whole)
-    assert not Path(".cut.forging").exists()
-    quick(photos, "cut", makers=["copymove"])  # there already: nothing is made
-    assert len(made) == 12
 
 
 def test_refuses_what_it_should(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     wrong = {
-        "is not empty and is no set of dfl forge": ["-o", "mine"],
+        "mine holds something else": ["-o", "mine"],
         "no maker 'splise'; did you mean 'splice'": ["--makers", "[splise]"],
         "no option --maker of `dfl forge`; did you mean --makers?": ["--maker", "splice"],
         "is no Maker": ["--makers", "[os.path.join]"],
         "--min_area 0.5 and --max_area 0.3 must rise": ["--min_area", "0.5"],
         "needs --masks FOLDER": ["--shapes", "segments"],
         "no such folder": ["--shapes", "given", "--masks", "nowhere"],
-        "12 images no fake can be made, such as train/p00.png": ["--shapes", "given", "-o", "none"],
+        "1 of 12 images must be left out, more than max_missing=0.05 allows; the last one is train/p00.png: the mask": [
+            *("--shapes", "given", "-o", "none")
+        ],
     }
     for message, words in wrong.items():
         with pytest.raises(SystemExit, match="2"):
@@ -169,7 +139,7 @@ def test_refuses_what_it_should(photos: Path, tmp_path: Path, capsys: pytest.Cap
         said = capsys.readouterr().err
         assert message in said, said
         assert len(said.splitlines()) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".none.partial", "mine"]
 
 
 def test_unreadable_pictures_are_skipped_and_said(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +151,7 @@ def test_unreadable_pictures_are_skipped_and_said(photos: Path, capsys: pytest.C
     assert "p00.png" not in {row["source"] for row in rows} | {row["donor"] for row in rows}
     assert len(rows) == 14
     assert [one["name"] for one in json.loads((root / "forge.json").read_text())["skipped"]] == ["p00.png"]
-    assert "1 images skipped" in capsys.readouterr().out
+    assert "1 left out, such as p00.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ragged", [False, True])

@@ -4,8 +4,17 @@ Each is a value for each mask, summed and divided by n + 1e-8, so that no mask a
 masks of a batch: an image that was not tampered has weight 0, and no batch has to be of one class.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+from dfl.metrics import inside
+
+TAMPERED = 2
 
 
 def sida_bce(
@@ -63,3 +72,27 @@ def _mean(each: Tensor, weight: Tensor | None, count: Tensor | None) -> Tensor:
     if weight is None:
         return each.sum() / (len(each) + 1e-8)
     return (each * weight).sum() / ((weight.sum() if count is None else count) + 1e-8)
+
+
+def classes(batch: Mapping[str, Any]) -> Tensor:
+    """Return 0 real, 1 synthetic, 2 tampered (N,); -1 for a fake of which neither class nor mask says more.
+
+    Where the class is unknown, real images are known by their label, and fakes by their mask: one that covers all of
+    the image is a synthetic image's.
+    """
+    kind, label = batch["class_label"], batch["label"]
+    mask, shown = batch["mask"], inside(batch)
+    if shown is not None:  # the padding of a whole mask is no hole in it
+        mask = mask.where(shown, 1.0)
+    masked = torch.where(mask.flatten(1).amin(1) > 0.5, 1, TAMPERED)
+    guess = torch.where(label == 0, 0, torch.where(batch["has_mask"], masked, -1))
+    return torch.where(kind < 0, guess, kind)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean of a count over all ranks: what sums are divided by, so that ranks need not hold equally many."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -1,4 +1,4 @@
-"""Which images a user means: data configs, folders and tables become one table of rows.
+"""The images that words of the command line name: data configs, folders and tables become one table of rows.
 
 A config gives what a run with it would see: its training source in the splits train and, unless it names another, val;
 each test source in the split test. A folder or table gives all of its splits. A row keeps the name of its set.
@@ -29,59 +29,56 @@ from dfl.errors import UserError
 
 
 @dataclass(frozen=True)
-class Given:
-    """A source, and the splits that are taken from it."""
+class NamedSource:
+    """A source, the name of its set, and the splits that are taken from it."""
 
     name: str
     source: Source
     splits: tuple[str, ...] = SPLITS
 
 
-def open_sources(words: list[str], root: str | None = None) -> list[Given]:
-    """Return the sources that words name.
+def read_rows(words: list[str], root: str | None = None, mask_rules: bool = False) -> pa.Table:
+    """Return the rows of all sources that words name, with a column ``set``.
 
     Args:
         words: Data configs by path or bare name, folders, tables (``.csv``, ``.parquet``).
         root: Folder that replaces the ``root`` of every source of the configs.
+        mask_rules: Give every row with a mask its rule, for verbs that read masks.
 
     Raises:
-        UserError: If a word names nothing, or a config holds no source.
+        UserError: If a word names nothing, a source has no row, or the masks of a set can be read in several ways.
     """
-    found: list[Given] = []
+    tables = []
+    for one in open_sources(words, root):
+        table = rows_of(one)
+        tables.append(with_mask_rules(table, one.name) if mask_rules else table)
+    return pa.concat_tables(tables)
+
+
+def open_sources(words: list[str], root: str | None = None) -> list[NamedSource]:
+    """Return the sources that words name; see `read_rows`."""
+    sources: list[NamedSource] = []
     for word in words:
         if not word:
             raise UserError("a source is an empty word: name a data config, a folder or a table")
         path = Path(word).expanduser()
         if path.suffix.lower() in (".csv", ".parquet"):
-            found.append(Given(path.stem, Table(str(path))))
+            sources.append(NamedSource(path.stem, Table(str(path))))
         elif path.is_dir():
-            found.append(Given(escaped(path.resolve().name), _folder(path)))
+            sources.append(NamedSource(escaped(path.resolve().name), _folder(path)))
         elif is_url(word):
             raise UserError(f"{word} is an address; {NO_URLS}")
         else:
-            found += _of_config(configs.find(word), root)
-    return found
+            sources += _of_config(configs.find(word), root)
+    return sources
 
 
-def rows(given: list[Given], decide: bool = False) -> pa.Table:
-    """Return the rows of all sources, with a column ``set``; a row that comes twice in a split is kept once.
-
-    A split that a source does not have is said; one that has none at all is an error.
-
-    Args:
-        given: The sources.
-        decide: Have every mask's rule, for verbs that read masks.
+def rows_of(one: NamedSource) -> pa.Table:
+    """Return the rows of one source, each once in a split. Splits that it lacks are printed; if it lacks all, raised.
 
     Raises:
-        UserError: The source's own, if it gives no row; if a set's masks can be read in more than one way.
+        UserError: The source's own, if it has no row.
     """
-    tables = [_rows_of(one) for one in given]
-    if decide:
-        tables = [with_mask_rules(table, one.name) for one, table in zip(given, tables, strict=True)]
-    return pa.concat_tables(tables)
-
-
-def _rows_of(one: Given) -> pa.Table:
     one.source.prepare()
     parts: list[pa.Table] = []
     lacking: list[tuple[str, UserError]] = []
@@ -95,8 +92,7 @@ def _rows_of(one: Given) -> pa.Table:
             continue
         blank = pc.equal(table["split"], "")
         if len(one.splits) < len(SPLITS):  # of a config, which says what they are used for
-            column = pc.if_else(blank, split, table["split"])
-            table = put(table, "split", column)
+            table = put(table, "split", pc.if_else(blank, split, table["split"]))
         elif parts and pc.all(blank).as_py():  # no splits: the same rows again
             continue
         parts.append(table)
@@ -106,19 +102,16 @@ def _rows_of(one: Given) -> pa.Table:
         print(f"{one.name}: nothing in {split}: {' '.join(str(reason).split())}")
     if one.source.left_out:
         print(f"{one.name}: {one.source.left_out}")
-    table = with_bits(_unique(pa.concat_tables(parts)), one.name)
-    return table.append_column("set", pa.array([one.name] * len(table), pa.string()))
-
-
-def _unique(table: pa.Table) -> pa.Table:
-    """Leave out rows whose path and split came before."""
+    table = pa.concat_tables(parts)
     numbered = table.select(["path", "split"]).append_column("row", pa.array(np.arange(len(table))))
     first = numbered.group_by(["path", "split"]).aggregate([("row", "min")])["row_min"].to_numpy()
-    return table if len(first) == len(table) else table.take(pa.array(np.sort(first)))
+    if len(first) < len(table):
+        table = table.take(pa.array(np.sort(first)))
+    return with_bits(table, one.name).append_column("set", pa.array([one.name] * len(table), pa.string()))
 
 
 def _folder(path: Path) -> Source:
-    """Return a folder of ours, one of classes, with or without splits above them, or one of images without labels."""
+    """Return the source of a folder: written by a verb, of classes (below splits or not), or of unlabelled images."""
     if (path / RECORD).is_file():
         return Packed(str(path))
     if (path / "equalize.json").is_file():  # its table knows more than its folders
@@ -129,7 +122,7 @@ def _folder(path: Path) -> Source:
     return Folder(str(path)) if classes else Paths([str(path)])
 
 
-def _of_config(file: str, root: str | None) -> list[Given]:
+def _of_config(file: str, root: str | None) -> list[NamedSource]:
     document = configs.mapping(configs.read(file))
     if "data" in document:
         document = document["data"]
@@ -138,23 +131,20 @@ def _of_config(file: str, root: str | None) -> list[Given]:
             if "data" in configs.mapping(configs.read(inner)):
                 raise UserError(f"{file}: data names {document}, which is a config of a run and no data config")
             return _of_config(inner, root)
-    held = configs.mapping(configs.mapping(document).get("init_args"))
-    train = held.get("train") or []
-    trained = train if isinstance(train, list) else [train]
-    found = []
-    for i, one in enumerate(trained):
-        own = ("train",) + ("val",) * (not held.get("val")) + ("test",) * (not held.get("test"))
-        splits = own if len(own) < len(SPLITS) else SPLITS
-        found.append(Given("train" if len(trained) == 1 else f"train{i}", _build(one, root, file), splits))
+    arguments = configs.mapping(configs.mapping(document).get("init_args"))
+    train = arguments.get("train") or []
+    train = train if isinstance(train, list) else [train]
+    splits = ("train", *(split for split in ("val", "test") if not arguments.get(split)))
+    names = ["train"] if len(train) == 1 else [f"train{i}" for i in range(len(train))]
+    sources = [NamedSource(name, _build(one, root, file), splits) for name, one in zip(names, train, strict=True)]
     for split in ("val", "test"):
-        domains = held.get(split) or {}
+        domains = arguments.get(split) or {}
         if not isinstance(domains, Mapping):
             raise UserError(f"{file}: {split} takes sources by the name of their domain, not {domains!r}")
-        for name, one in domains.items():
-            found.append(Given(str(name), _build(one, root, file), (split,)))
-    if not found:
+        sources += [NamedSource(str(name), _build(one, root, file), (split,)) for name, one in domains.items()]
+    if not sources:
         raise UserError(f"{file} names no source: a data config has `train`, `val` or `test` under `init_args`")
-    return found
+    return sources
 
 
 def _build(one: Any, root: str | None, file: str) -> Source:

@@ -1,6 +1,6 @@
-"""What a file says of itself: size, format, quantization tables, hashes, and whether it can be read at all.
+"""Facts of image files: size, format, quantization tables, hashes, and whether they can be read at all.
 
-These are what a detector could learn in place of the picture (``dfl data check``), and what tells copies apart.
+A detector could learn them in place of the picture (``dfl data check``), and copies are found by the hashes.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from dfl.data.containers import AbsentCell
 from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk, open_header
@@ -46,19 +47,6 @@ FACTS = pa.schema(
 )
 #: A table that ``dfl data scan`` writes.
 SCAN_SCHEMA = pa.schema([*ROW_SCHEMA, ("set", pa.string()), *FACTS])
-#: Luma table of the JPEG standard (ITU-T T.81, Annex K, Table K.1), row by row, which all qualities scale.
-# fmt: off
-_LUMA = np.array([
-    16, 11, 10, 16, 24, 40, 51, 61,
-    12, 12, 14, 19, 26, 58, 60, 55,
-    14, 13, 16, 24, 40, 57, 69, 56,
-    14, 17, 22, 29, 51, 87, 80, 62,
-    18, 22, 37, 56, 68, 109, 103, 77,
-    24, 35, 55, 64, 81, 104, 113, 92,
-    49, 64, 78, 87, 103, 121, 120, 101,
-    72, 92, 95, 98, 112, 100, 103, 99,
-])
-# fmt: on
 _ABSENT: dict[str, Any] = {
     f.name: "" if pa.types.is_string(f.type) else float("nan") if pa.types.is_floating(f.type) else -1 for f in FACTS
 }
@@ -73,10 +61,10 @@ def need_imagehash() -> None:
 def stamp(path: str) -> tuple[int, int]:
     """Return (bytes, mtime in ns) of the file behind a locator; (-1, -1) if it is not there."""
     try:
-        found = os.stat(on_disk(split(path)[0]))
+        status = os.stat(on_disk(split(path)[0]))
     except (OSError, ValueError):
         return -1, -1
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def measure(
@@ -129,29 +117,25 @@ def _header(content: bytes) -> dict[str, Any]:
             facts: dict[str, Any] = {"format": str(image.format), "mode": image.mode}
             tables = getattr(image, "quantization", None)
             if image.format == "JPEG" and tables:
-                facts |= {"qtables": _digest(tables), "quality": quality_of(tables[min(tables)])}
+                text = repr(sorted((number, tuple(table)) for number, table in tables.items()))
+                facts["qtables"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+                facts["quality"] = _qualities().get(tuple(tables[min(tables)]), -1)  # -1: of another kind
                 facts["subsampling"] = _sampling(getattr(image, "layer", []))
             return facts
     except Exception:  # Pillow raises nearly anything on a damaged header
         return {}
 
 
-def _digest(tables: dict[int, Any]) -> str:
-    return hashlib.sha256(repr(sorted((k, tuple(v)) for k, v in tables.items())).encode()).hexdigest()[:12]
-
-
-def quality_of(table: Any) -> int:
-    """Return the quality 1..100 that scales the standard luma table to this one; -1 for a table of another kind."""
-    return _qualities().get(tuple(int(v) for v in table), -1)
-
-
 @lru_cache
 def _qualities() -> dict[tuple[int, ...], int]:
-    found: dict[tuple[int, ...], int] = {}
+    """Return the quality of each luma table that libjpeg scales from the standard's (ITU-T T.81, Table K.1)."""
+    qualities: dict[tuple[int, ...], int] = {}
     for quality in range(1, 101):
-        scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-        found[tuple(((_LUMA * scale + 50) // 100).clip(1, 255).tolist())] = quality
-    return found
+        data = io.BytesIO()
+        Image.new("L", (8, 8)).save(data, "JPEG", quality=quality)
+        with JpegImageFile(io.BytesIO(data.getvalue())) as image:
+            qualities[tuple(image.quantization[0])] = quality
+    return qualities
 
 
 def _sampling(layer: list[tuple[int, ...]]) -> str:

@@ -1,0 +1,100 @@
+"""A timm backbone with a head, and a criterion: what every other method is compared with, and half of the methods.
+
+Settings of the configs follow DeepfakeBench (Yan et al. 2023): 256 px, mean and std 0.5, Adam 2e-4, weight decay 5e-4.
+What it is trained with is a `dfl.losses.Criterion`: cross-entropy, the single-center loss, or a fair one.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import timm
+from pytorch_lightning.cli import OptimizerCallable
+from timm.data import resolve_model_data_config
+from torch import Tensor, optim
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dfl.detectors.base import Detector, Losses
+from dfl.detectors.outputs import Outputs
+from dfl.losses import Criterion
+from dfl.losses.criterion import of_images
+from dfl.networks import TIMM, Normalize, create_backbone, is_convolutional
+
+
+class Classifier(Detector):
+    """A timm backbone, trained with a criterion.
+
+    Args:
+        backbone: timm name.
+        pretrained: Start from pretrained weights.
+        weights: Where from: a local file, or a timm tag. None takes timm's default.
+        mean: Normalisation of values in [0, 1]; by default the backbone's own.
+        std: The same.
+        timm_args: More arguments of ``timm.create_model``, for example ``{pad_type: same}``. With ``num_classes: 1``
+            the one output is the log-odds of fake; by default there are two, of real and fake.
+        norm_eval: BatchNorm keeps the statistics of its weights, in training too: for a few hundred images, where those
+            of a small batch are noise and their running mean lags behind the weights.
+        criterion: What it is trained with; None: cross-entropy.
+        optimizer: Makes the optimizer from the trainable parameters.
+        **kwargs: Of `Detector`; by default the size of images is the backbone's own.
+    """
+
+    kinds: ClassVar[dict[str, Any]] = {"timm_args": TIMM}
+
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        pretrained: bool = True,
+        weights: str | None = None,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        timm_args: dict[str, Any] | None = None,
+        norm_eval: bool = False,
+        criterion: Criterion | None = None,
+        optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=2e-4, weight_decay=5e-4),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **kwargs)
+        timm_args = {"num_classes": 2} | (timm_args or {})
+        known = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
+        input_size = kwargs.get("input_size")
+        if input_size and known is not None and known.fixed_input_size:  # a ViT is built for one size
+            timm_args = {"img_size": input_size} | timm_args
+        network: Any = create_backbone(backbone, pretrained, weights, **timm_args)
+        self.network: Any = network
+        config = resolve_model_data_config(network)
+        self.input_size = input_size or config["input_size"][-1]
+        self.normalize = Normalize(mean or config["mean"], std or config["std"])
+        self.channels_last = is_convolutional(self.network)
+        self.norm_eval = norm_eval
+        self.criterion: Criterion = Criterion.of(criterion)
+        self.criterion.build(network.head_hidden_size, network.num_classes)
+        self.hparams["criterion"] = self.criterion.spec
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules, less BatchNorm with ``norm_eval``."""
+        super().train(mode)
+        if self.norm_eval:
+            for module in self.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Outputs:
+        """Return ``logit`` (N,), ``feature`` (N, D), the input of the last layer, and of two outputs ``logits``."""
+        feature = self.network.forward_head(self.network.forward_features(self.normalize(image)), pre_logits=True)
+        logits = self.network.get_classifier()(feature)
+        if logits.shape[1] == 1:
+            return {"logit": logits[:, 0], "feature": feature}
+        return {"logit": logits[:, 1] - logits[:, 0], "logits": logits, "feature": feature}
+
+    def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
+        """Return what the criterion gives."""
+        return self.criterion(out, batch)
+
+    def image_loss(self, out: Any, batch: Mapping[str, Any]) -> Tensor:
+        """Return the cross-entropy of every image: the part of the loss that one image has alone."""
+        return of_images(out, batch)
+
+
+class Baseline(Classifier):
+    """`Classifier` by the name that it has in old configs and checkpoints."""

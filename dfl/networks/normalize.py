@@ -1,0 +1,29 @@
+"""The first layer of every network: whoever gets the network gets its preprocessing."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalize(nn.Module):
+    """Subtract a mean from images in [0, 1] and divide by a standard deviation, channel by channel.
+
+    Both are buffers that no checkpoint holds, so the names in a ``state_dict`` are those of the network alone.
+
+    Args:
+        mean: Of three channels.
+        std: The same.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return images (N, 3, H, W) in [0, 1], normalised."""
+        return (image - self.mean) / self.std

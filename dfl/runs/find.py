@@ -1,0 +1,72 @@
+"""Checkpoints by the name of their run, as ``--ckpt_path`` and ``--init_from`` take them."""
+
+from pathlib import Path
+
+from dfl.errors import UserError, near
+from dfl.runs.checkpoint import newest_whole
+
+WHICH = ("best", "last")
+
+
+def resolve(word: str, root: Path, name: str | None) -> Path:
+    """Return the file that ``--ckpt_path`` means.
+
+    Args:
+        word: ``best``, ``last`` or a file.
+        root: Folder that holds ``checkpoints``.
+        name: Name of the run; None takes the newest run that has such a checkpoint.
+
+    Raises:
+        UserError: If it is a URL, or no such file exists.
+    """
+    if "://" in word:
+        raise UserError(f"--ckpt_path takes a local file, not the URL {word}; download it first if you trust it")
+    runs = root / "checkpoints"
+    if word not in WHICH:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            raise UserError(f"--ckpt_path {word} is a folder; name the file in it, such as {path / 'best.ckpt'}")
+        if not path.is_file():
+            raise UserError(f"no checkpoint {word!r} in {Path.cwd()}" + _hint(word, runs))
+        return path
+    if name is None:
+        files = [file for end in ("", "-previous") for file in runs.glob(f"*/{word}{end}.ckpt")]
+        if not files:
+            raise UserError(
+                f"no run in {runs.absolute()} has a {word}.ckpt; train one, or set --root to where runs are"
+            )
+        whole = [file for file in files if file.stem == word] or files
+        name = max(whole, key=lambda path: path.stat().st_mtime).parent.name
+    path = newest_whole(runs / name / f"{word}.ckpt")
+    if not path.is_file():
+        raise UserError(f"no {word}.ckpt of the run {name!r} in {path.parent.absolute()}" + _hint(name, runs))
+    return path
+
+
+def stage(word: str, root: Path) -> Path:
+    """Return the file that ``--init_from`` means.
+
+    Args:
+        word: A file, the name of a run (its best checkpoint), or ``NAME/best``, ``NAME/last``.
+        root: Folder that holds ``checkpoints``.
+
+    Raises:
+        UserError: If it is a URL, or there is neither such a file nor such a run.
+    """
+    if "://" in word:
+        raise UserError(f"--init_from takes a run or a local file, not the URL {word}")
+    path = Path(word).expanduser()
+    if path.is_file():
+        return path
+    name, _, which = word.rpartition("/")
+    name, which = (name, which) if which in WHICH else (word, "best")
+    runs = root / "checkpoints"
+    if name in ("", ".", "..") or not (runs / name).is_dir():
+        raise UserError(f"--init_from {word}: no such file in {Path.cwd()}, and no such run" + _hint(name, runs))
+    return resolve(which, root, name)
+
+
+def _hint(word: str, runs: Path) -> str:
+    """Return what comes near among the names of runs."""
+    names = sorted({path.parent.name for path in runs.glob("*/*.ckpt")})
+    return near(word, names).replace("; there are", "; runs there:") if names else ""
