@@ -1,13 +1,9 @@
 """Metrics of classes against scikit-learn, hand-made cases, the official misnomers, and order and ranks."""
 
 import math
-import warnings
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-from forking import on_two_ranks
 from sklearn import metrics as sk
 
 from dfl import metrics as m
@@ -95,19 +91,6 @@ def test_bad_input_is_named() -> None:
         m.Classes(("real", "real"))
 
 
-def test_order_batches_and_padding_change_nothing() -> None:
-    logit, label = draw(41)
-    whole = measured(logit, label)
-    order = torch.randperm(41)
-    parts = m.Classes(NAMES)
-    for at in order.split(7):
-        parts.update(logit[at], label[at], at)
-    parts.update(logit[:3], label[:3], torch.tensor([-1, -1, 2]))  # padding twice, and row 2 again
-    assert {name: float(v) for name, v in parts.compute().items()} == whole
-    parts.reset()
-    assert len(parts.rows()["index"]) == 0
-
-
 def test_official_misnomers() -> None:
     counts = torch.tensor([[8, 2, 0], [1, 9, 0], [4, 6, 0]])
     found = official(counts, 0.4)
@@ -115,30 +98,3 @@ def test_official_misnomers() -> None:
     assert found["official_f1"] == pytest.approx(2 * 0.4 * accuracy / (0.4 + accuracy))
     assert found["official_auc"] == pytest.approx(precision * recall)
     assert found["official_pixel_accuracy"] == 0.4
-
-
-def on_rank(rank: int, store: str, results: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    logit, label = draw(41)
-    uneven, one_sided, texts = m.Classes(NAMES), m.Classes(NAMES), m.Texts()
-    for part in torch.arange(42).remainder(41)[rank::2].split(8):  # uneven, row 0 twice
-        uneven.update(logit[part], label[part], part)
-    if rank == 1:  # rank 0 saw nothing of this domain
-        one_sided.update(logit, label, torch.arange(41))
-        texts.update(["a b", "c"], ["a c", "c"], torch.tensor([3, 1]))
-    found = [uneven.compute(), one_sided.compute(), texts.compute()]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(uneven.rows()["index"]) == 41  # local after compute
-    torch.save(found, f"{results}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_ranks_equal_one_to_the_last_bit(tmp_path: Path) -> None:
-    on_two_ranks(on_rank, str(tmp_path / "store"), str(tmp_path))
-    alone = measured(*draw(41))
-    for rank in (0, 1):
-        *classes, texts = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for both in classes:
-            assert {name: float(value) for name, value in both.items()} == alone
-        assert float(texts["rouge_l"]) == 0.75
