@@ -52,7 +52,7 @@ Names of configs are looked up in the working directory, then among the packaged
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run one command and return what it made: the ``CLI`` object for verbs that start Lightning.
+    """Run one command; return the ``CLI`` object of verbs that start Lightning, for others what they return.
 
     Args:
         argv: The words after ``dfl``; by default those of the process.
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> Any:
         setting = "" if sys.getfilesystemencoding() == "utf-8" else ", or set PYTHONUTF8=1"
         end(f"{error.object[:LONGEST]!r} cannot be written as {error.encoding}: rename it{setting}")
     except RecursionError:
-        end("something that was given is nested too deeply to be read (--debug shows where)")
+        end("a config or an argument is nested too deeply to be read (--debug shows where)")
     except KeyboardInterrupt:
         end("stopped by Ctrl-C", INTERRUPTED)
     except SystemExit as stop:
@@ -144,7 +144,7 @@ def _nobody_reads() -> bool:
         return True
     streams = select.poll()
     for number in (1, 2):
-        streams.register(number, 0)  # errors are told without being asked for
+        streams.register(number, 0)  # POLLERR is always reported
     return any(event & select.POLLERR for _, event in streams.poll(0))
 
 

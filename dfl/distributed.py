@@ -1,11 +1,12 @@
-"""What the processes of a run must decide together."""
+"""What the processes of a run decide together."""
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-#: Ranks on GPUs ask each other only every so many times, since asking makes them wait.
+#: Ranks on GPUs ask each other at every tenth chance, since asking makes them wait.
 EVERY = 10
 
 
@@ -17,8 +18,14 @@ def largest(trainer: pl.Trainer, value: int) -> int:
     return int(trainer.strategy.reduce(mine, reduce_op="max"))
 
 
+@rank_zero_only
+def say(line: str) -> None:
+    """Print a line of our own among Lightning's, once for all ranks."""
+    print(f"dfl: {line}", flush=True)
+
+
 def is_sharded(module: nn.Module) -> bool:
-    """Return whether weights are cut among ranks (`FullyShardStrategy`), so that one alone cannot run the network."""
+    """Return whether weights are sharded (`FullyShardStrategy`), so that one rank alone cannot run the network."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 

@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 class NothingDone(UserError):
-    """The command made sense, and there was nothing that it could be done to: no image was scored."""
+    """The command made sense, and there was nothing to do: no image was scored."""
 
     code = 1
 
@@ -47,19 +47,19 @@ def behind(error: BaseException, kind: type[E]) -> E | None:
     return next((one for one in chain(error) if isinstance(one, kind)), None)
 
 
-def near(word: str, known: list[str], cutoff: float = 0.6, listed: list[str] | None = None) -> str:
+def near(word: str, names: list[str], cutoff: float = 0.6, listed: list[str] | None = None) -> str:
     """Return `; did you mean 'x'?`, or the whole list, or `listed`, where nothing comes near."""
-    close = get_close_matches(word, known, n=1, cutoff=cutoff)
+    close = get_close_matches(word, names, n=1, cutoff=cutoff)
     if close:
         return f"; did you mean {close[0]!r}?"
-    listed = sorted(known) if listed is None else listed
+    listed = sorted(names) if listed is None else listed
     return f"; there are {', '.join(listed)}" if listed else ""
 
 
 def subclasses(cls: type[T]) -> list[type[T]]:
     """Return all that is derived from a class and imported, what names can mean; parents before children."""
     direct: list[type[T]] = type.__subclasses__(cls)
-    return [found for sub in direct for found in (sub, *subclasses(sub))]
+    return [cls for sub in direct for cls in (sub, *subclasses(sub))]
 
 
 #: Errors of the system that say enough without the name of a file: no room, no right to write, too many open files.
@@ -72,14 +72,14 @@ def refused(error: OSError, place: object = "", doing: str = "read or write") ->
     """Return the one line for what the file system refused.
 
     Args:
-        error: What it said; a file that it names is the one that is told.
+        error: The error; the message names its file, if it has one.
         place: What was read or written, where the error names no file, as those of a full disk do not.
         doing: What was done to it.
     """
     named = error.filename if isinstance(error.filename, (str, bytes)) else ""
     where = os.fsdecode(named) or str(place)
-    known = error.errno is not None and (named or error.errno in FULL)
-    reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
+    plain = error.errno is not None and (named or error.errno in FULL)
+    reason = os.strerror(error.errno or 0) if plain else error.strerror or str(error)
     if error.errno == errno.EEXIST:
         reason = "it is there, and is no folder"
     return UserError(f"cannot {doing}{where and f' {where}'}: {reason}")

@@ -36,7 +36,22 @@ from dfl.training.tensorboard import OwnVersion
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
-#: Warnings about what is meant so.
+#: Options of every verb: name, type, default, help.
+OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
+    ("root", str, ".", "Folder that holds checkpoints/ and lightning_logs/."),
+    ("name", str | None, None, "Name of the run; that of the first config."),
+    ("overwrite", bool, False, "Let fit replace the run of this name, if there is one."),
+    (
+        "init_from",
+        str | None,
+        None,
+        "Run (its best), RUN/last or file whose weights fit begins with, by name and shape.",
+    ),
+    ("output", str | None, None, "File of predict, .csv or .jsonl; predictions.csv in the log."),
+    ("maps", str | None, None, "Folder of predict for maps and overlays."),
+    ("map_format", Literal["png", "npz"], "png", "Format of the maps: 16 bits, or float32."),
+)
+#: Warnings about what is intended.
 EXPECTED = (
     r"Checkpoint directory .* exists and is not empty",  # runs are resumed in their folder
     r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # the detector normalises, on its device
@@ -74,7 +89,7 @@ def main(words: list[str]) -> "CLI":
 
 
 def _hush() -> None:
-    """Silence what Lightning says of things that are meant so, and its advertisements."""
+    """Silence Lightning's warnings about what is intended, and its advertisements."""
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message=message)
     log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
@@ -157,27 +172,8 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options that name a run and keep its checkpoints."""
-        parser.add_argument("--root", default=".", help="Folder that holds checkpoints/ and lightning_logs/.")
-        parser.add_argument("--name", type=str | None, default=None, help="Name of the run; that of the first config.")
-        parser.add_argument(
-            "--overwrite", type=bool, default=False, help="Let fit replace the run of this name, if there is one."
-        )
-        parser.add_argument(
-            "--init_from",
-            type=str | None,
-            default=None,
-            help="Run (its best), RUN/last or file whose weights fit begins with, where name and shape match.",
-        )
-        parser.add_argument(
-            "--output",
-            type=str | None,
-            default=None,
-            help="File of predict, .csv or .jsonl; predictions.csv in the log.",
-        )
-        parser.add_argument("--maps", type=str | None, default=None, help="Folder of predict for maps and overlays.")
-        parser.add_argument(
-            "--map_format", type=Literal["png", "npz"], default="png", help="Format of the maps: 16 bits, or float32."
-        )
+        for name, kind, default, what in OPTIONS:
+            parser.add_argument(f"--{name}", type=kind, default=default, help=what)
         # two, because Lightning's save_last writes last.ckpt only when the monitored value improves, and not exactly
         parser.add_class_arguments(Keeper, "checkpoint")
         parser.add_class_arguments(KeepLast, "last")
@@ -196,7 +192,7 @@ class CLI(LightningCLI):
             raise UserError(messages.explain(str(error), options, words, self.plan.files())) from error
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let the checkpoint win over typed flags; `dfl.cli.arguments` has put it in order."""
+        """Nothing: Lightning would let the checkpoint win over typed flags; `dfl.cli.arguments` puts it in order."""
 
     # building
 
@@ -236,9 +232,9 @@ class CLI(LightningCLI):
                 super().instantiate_classes()
             except (UserError, ValueError) as error:
                 # jsonargparse hides what a constructor raised under the types that it tried
-                said = messages.of_constructor(error)
-                found = behind(error, UserError) or (UserError(said) if said else None)
-                raise (self._with_missing_data(found) if found else error) from error
+                line = messages.of_constructor(error)
+                mistake = behind(error, UserError) or (UserError(line) if line else None)
+                raise (self._with_missing_data(mistake) if mistake else error) from error
 
         if (
             trained is None
@@ -267,17 +263,17 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with this project's logger and callbacks; those of a config are added to them."""
         run, root = self.config_init[self.subcommand], self.plan.root
-        given = run.trainer
-        if given.logger in (None, True):
+        options = run.trainer
+        if options.logger in (None, True):
             kwargs["logger"] = OwnVersion(root / "lightning_logs", self.plan.name, default_hp_metric=False)
-        if given.logger is False:
+        if options.logger is False:
             self.save_config_callback = None  # it would write into the root
-        kwargs["default_root_dir"] = given.default_root_dir or str(root)
+        kwargs["default_root_dir"] = options.default_root_dir or str(root)
         kwargs["use_distributed_sampler"] = False  # our samplers share the data among processes
         kwargs["enable_model_summary"] = False  # ours is among the callbacks
-        brought = given.plugins or []
-        brought = brought if isinstance(brought, list) else [brought]
-        kwargs["plugins"] = [*brought, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins(root)]
+        plugins = options.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        kwargs["plugins"] = [*plugins, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins(root)]
         verb, plan = str(self.subcommand), self.plan
         self.trainer_defaults["callbacks"] = callbacks(verb, run, plan, lambda trainer, _: self._begin(trainer, run))
         try:
@@ -292,13 +288,13 @@ class CLI(LightningCLI):
         """Return the settings that a checkpoint keeps, as plain values."""
         whole = json.loads(self.parser.dump(self.config, format="json", skip_none=False, skip_validation=True))
         run = whole[self.subcommand]
-        kept = {key: run[key] for key in ("model", "data", "name", "init_from", "seed_everything")}
+        record = {key: run[key] for key in ("model", "data", "name", "init_from", "seed_everything")}
         # a config names the class as it likes, a checkpoint in one way: in both it is the same model
-        kept["model"]["class_path"] = class_path(type(self.model))
-        kept["trainer"] = {key: run["trainer"][key] for key in RUN_SETTINGS if key in run["trainer"]}
+        record["model"]["class_path"] = class_path(type(self.model))
+        record["trainer"] = {key: run["trainer"][key] for key in RUN_SETTINGS if key in run["trainer"]}
         for keeper in ("checkpoint", "last"):
-            kept[keeper] = {key: value for key, value in run[keeper].items() if key != "dirpath"}
-        return kept
+            record[keeper] = {key: value for key, value in run[keeper].items() if key != "dirpath"}
+        return record
 
     # at the beginning and after the work
 

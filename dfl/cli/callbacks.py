@@ -63,8 +63,8 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
     if trainer.enable_progress_bar is not False:  # a log file cannot be redrawn
         wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-    kinds = {next((kind for kind in ONE if isinstance(callback, kind)), type(callback)) for callback in own}
-    return [callback for callback in wanted if not isinstance(callback, tuple(kinds))]
+    replaced = tuple(kind for kind in ONE if any(isinstance(callback, kind) for callback in own))
+    return [one for one in wanted if type(one) not in map(type, own) and not isinstance(one, replaced)]
 
 
 def _log_often(trainer: Any, module: pl.LightningModule, stage: str) -> None:

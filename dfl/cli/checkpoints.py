@@ -41,7 +41,7 @@ class Trained:
     step: int
     #: Whether it lies in a run of ``--root``, where training goes on from it; of any other file weights are taken.
     in_run: bool
-    #: How images were brought to the detector, less the augmentation; None if the file does not say.
+    #: How images are resized for the detector, without augmentation; None if the file does not say.
     transform: dict[str, Any] | None
     #: The settings of the run (model, data, trainer, ...); empty if they are not this user's own.
     run: dict[str, Any] = field(default_factory=dict)
@@ -89,7 +89,7 @@ def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | No
     in_run = folder.parent == (root / "checkpoints").resolve()
     run = (settings.read(folder) if in_run else None) or {}
     own = renamed((run.get("model") or {}).get("init_args") or {}, contents.kind.__name__)
-    found = Trained(
+    trained = Trained(
         path=path,
         contents=contents,
         # what was trained is as the checkpoint says; where things lie, and the optimizer, as the run's settings say
@@ -103,12 +103,12 @@ def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | No
     _check_vocabulary(content.get("DataModule"), path)
     if contents.places and not run:
         named = " and ".join(f"--model.{name}" for name in contents.places)
-        found.notes.append(
+        trained.notes.append(
             f"note: {path} names files or models, which are not followed; where it needs them, give {named}"
         )
     if in_run and not run:
-        found.notes.append(_stranger(path.parent, content))
-    return found
+        trained.notes.append(_stranger(path.parent, content))
+    return trained
 
 
 def _stranger(folder: Path, content: Mapping[str, Any]) -> str:
@@ -134,20 +134,20 @@ def _whole(content: Mapping[str, Any], key: str, path: Path) -> int:
 
 
 def _transform(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    """Return the evaluation transform that a checkpoint names, of known steps; of older files from their record."""
+    """Return the evaluation transform that a checkpoint names; of older files from their record."""
     data = content.get("DataModule")
-    said = data.get("transform") if isinstance(data, Mapping) else None
-    if said is None:
+    transform = data.get("transform") if isinstance(data, Mapping) else None
+    if transform is None:
         try:
-            said = content["dfl"]["run"]["config"]["data"]["init_args"]["transform"]
+            transform = content["dfl"]["run"]["config"]["data"]["init_args"]["transform"]
         except (KeyError, TypeError):
             return None
-    if isinstance(said, Mapping) and "class_path" in said:
-        said = said.get("init_args", {})
-    if said is None:
+    if isinstance(transform, Mapping) and "class_path" in transform:
+        transform = transform.get("init_args", {})
+    if transform is None:
         return None
     try:
-        return arguments(Transform, said, {}, left_out=Transform.TRAINING)
+        return arguments(Transform, transform, {}, left_out=Transform.TRAINING)
     except Misfit as error:
         raise untrusted(path, f"its transform's settings {error}") from None
 

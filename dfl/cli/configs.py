@@ -1,10 +1,11 @@
-"""Configs by bare name, from any directory, and the lists that `dfl list` shows.
+"""Configs: found by bare name from any directory, read as plain values, laid over each other, and listed.
 
-Everything here answers without importing torch: detectors are found by reading their source text, never by
-importing it.
+Nothing here imports torch: detectors are listed by reading their source text, never by importing it.
 """
 
 import ast
+import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ ROOTS = [
     for root, mark in ((_HERE.parent / "configs", _HERE.parent / "pyproject.toml"), (_HERE / "configs", _HERE))
     if root.is_dir() and mark.exists()
 ]
+#: Keys that the top level of a config may hold, next to the arguments of the trainer's method.
+KEYS = [
+    *("model", "data", "trainer", "checkpoint", "last", "seed_everything"),
+    *("name", "root", "overwrite", "ckpt_path", "init_from", "output", "maps", "map_format", "verbose", "include"),
+]
+#: Arguments of the data module that say which images there are.
+SOURCES = {"train", "val", "test", "predict"}
 #: How deep a config may be nested, and how many values it may hold.
 DEEPEST, MOST = 40, 200_000
 
@@ -40,10 +48,10 @@ def find(name: str) -> str:
             if candidate.is_file():
                 return str(candidate)
     looked = " or in ".join(str(place) for place in (Path.cwd(), *ROOTS))
-    known = listing()
+    names = listing()
     # vit_slc.yaml, data/vit_scl.yaml: what is meant may differ by a letter or by the folder
-    same_stem = [k for k in known if Path(k).stem == path.stem]
-    hint = f"; did you mean {same_stem[0]!r}?" if same_stem else near(f"{name.removesuffix('.yaml')}.yaml", known)
+    same_stem = [one for one in names if Path(one).stem == path.stem]
+    hint = f"; did you mean {same_stem[0]!r}?" if same_stem else near(f"{name.removesuffix('.yaml')}.yaml", names)
     raise UserError(f"no config {name!r} in {looked}{hint}")
 
 
@@ -83,7 +91,7 @@ def plain(text: str, name: str) -> Any:
         if depth > 10 * DEEPEST:
             raise UserError(f"{name} is nested too deeply to be a config")
     try:
-        found = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_loader())
     except yaml.MarkedYAMLError as error:
         at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{name}{at} is no YAML: {error.problem or error}") from error
@@ -91,9 +99,30 @@ def plain(text: str, name: str) -> Any:
         raise UserError(f"{name} is no YAML text: {error}") from error
     except RecursionError as error:
         raise UserError(f"{name} is nested too deeply to be a config") from error
-    left = [MOST]
-    _count(found, left, 0, name)
-    return found
+    _count(content, [MOST], 0, name)
+    return content
+
+
+@functools.cache
+def _loader() -> Any:
+    """Return the loader of plain values, for which 1e-3 is a number as for the parser."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
+
+
+def text(content: Any) -> str:
+    """Return plain values as YAML of one line, as the option ``--config`` takes them."""
+    import yaml
+
+    return str(
+        yaml.safe_dump(content, default_flow_style=True, sort_keys=False, allow_unicode=True, width=MOST**2)
+    ).strip()
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -110,12 +139,9 @@ def _count(value: Any, left: list[int], depth: int, name: str) -> None:
         raise UserError(f"{name} is nested more than {DEEPEST} deep, or holds itself: that is no config")
     if left[0] < 0:
         raise UserError(f"{name} holds more than {MOST:,} values: that is no config")
-    if isinstance(value, (dict, list, set, tuple)):
-        for inner in value:
-            _count(inner, left, depth + 1, name)
-    if isinstance(value, dict):
-        for inner in value.values():
-            _count(inner, left, depth + 1, name)
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    for one in inner if isinstance(inner, (list, set, tuple)) else ():
+        _count(one, left, depth + 1, name)
 
 
 def listing() -> list[str]:
@@ -143,3 +169,120 @@ def detectors() -> Iterator[tuple[str, str]]:
         for alias in node.names:
             if alias.name in classes and alias.name != "Detector":
                 yield alias.name, (ast.get_docstring(classes[alias.name]) or "").partition("\n")[0]
+
+
+# what the configs of a command say together
+
+
+def layers(names: list[str], data: str | None = None) -> list[dict[str, Any]]:
+    """Return what configs hold, each over what it includes, in their order; files that they name by absolute path.
+
+    Args:
+        names: Paths of configs.
+        data: Config of the data that is typed. Where it names the sources, those of the configs are left out: the
+            parser would merge them, and a source would keep the ``root`` of the one that it replaces.
+
+    Raises:
+        UserError: If one is no config, or names a file that does not exist.
+    """
+    seen: dict[str, dict[str, Any]] = {}
+    contents = [_with_includes(name, seen) for name in names]
+    for name, content in zip(names, contents, strict=True):
+        for key, value in content.items():
+            if isinstance(value, str) and value.endswith(".yaml"):
+                content[key] = _beside(name, value)
+    if data is not None and data.endswith(".yaml") and SOURCES & init_args_of(data).keys():
+        for content in contents:
+            own = content.get("data")
+            own = mapping(read(own) if isinstance(own, str) and own.endswith(".yaml") else own)
+            arguments = mapping(own.get("init_args"))
+            if SOURCES & arguments.keys():
+                content["data"] = own | {"init_args": {k: v for k, v in arguments.items() if k not in SOURCES}}
+    return contents
+
+
+def _beside(name: str, file: str) -> str:
+    """Return the path of a file that a config names: beside the config, else one that is looked up."""
+    path = Path(name).parent / file
+    return str(path.absolute()) if path.is_file() else find(file)
+
+
+def _with_includes(name: str, seen: dict[str, dict[str, Any]], outer: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what a config holds, put over what it includes: one file or several, each beating those before it."""
+    if name in outer:
+        raise UserError(f"{name} includes itself, by way of {' and '.join(outer)}")
+    if len(outer) > DEEPEST:
+        raise UserError(f"{outer[0]} includes more than {DEEPEST} configs, each of which includes the next")
+    if name in seen:
+        return seen[name]
+    content = seen[name] = _run_config(name)
+    if "include" not in content:
+        return content
+    included = content.pop("include")
+    files = [included] if isinstance(included, str) else included
+    if not isinstance(files, list) or not all(isinstance(other, str) for other in files):
+        raise UserError(f"{name}: include names a config, or a list of configs, not {included!r}")
+    whole: dict[str, Any] = {}
+    for other in files:
+        whole = _over(whole, _with_includes(_beside(name, other), seen, (*outer, name)))
+    seen[name] = _over(whole, content)
+    return seen[name]
+
+
+def _run_config(name: str) -> dict[str, Any]:
+    """Return what the config of a run holds, or say what is wrong with its top level."""
+    content = read(name)
+    if not isinstance(content, dict):
+        raise UserError(f"{name} is no config: it must hold keys such as model, data and trainer")
+    if "class_path" in content:
+        raise UserError(f"{name} describes one class, not a run; give it to the option it is for: --data {name}")
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{name} has an unknown key {str(key)!r}" + near(str(key), KEYS))
+    return content
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return two mappings as one; inner mappings are merged, anything else is replaced, a class with its arguments."""
+    other = "class_path" in above and "class_path" in below and above["class_path"] != below["class_path"]
+    whole = {} if other else dict(below)
+    for key, value in above.items():
+        old = whole.get(key)
+        whole[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return whole
+
+
+def keys_in(value: Any) -> set[str]:
+    """Return the keys of nested mappings and lists."""
+    if isinstance(value, list):
+        return set().union(*map(keys_in, value))
+    return {*value, *set().union(*map(keys_in, value.values()))} if isinstance(value, dict) else set()
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings in nested mappings by dotted name, without class paths, which are written in several ways."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "class_path":
+                yield from leaves(inner, name if key == "init_args" else f"{name}.{key}".lstrip("."))
+    else:
+        yield name, list(value) if isinstance(value, tuple) else value
+
+
+def init_args_of(file: str) -> dict[str, Any]:
+    """Return the ``init_args`` of a YAML file."""
+    return mapping(mapping(read(file)).get("init_args"))
+
+
+def class_of(value: Any) -> str:
+    """Return the short class name in the value of ``model`` or ``data``."""
+    return class_path_of(value).rpartition(".")[2]
+
+
+def class_path_of(value: Any) -> str:
+    """Return the class in the value of ``model`` or ``data``: a name, a path, a mapping or a YAML file."""
+    if isinstance(value, str) and value.endswith(".yaml"):
+        value = read(value)
+    elif isinstance(value, str) and value.startswith("{"):
+        value = plain(value, "what is typed")
+    return str((value.get("class_path") if isinstance(value, dict) else value) or "")

@@ -41,8 +41,8 @@ def explain(
     if hit := re.search(r"[Oo]ption '([\w.+]+)' is not accepted(.*)", message):
         return _no_option(key, hit[1], message[: hit.start()], hit[2]) + _where(hit[1], words, files)
     if hit := re.search(r"(?:does not accept option '|unrecognized arguments: -*)([^\s='\"]+)", message):
-        said = f"no option --{hit[1]}" + (f" of `{verb}`" if verb else "") + _near_option(hit[1], options)
-        return said + _where(hit[1].rpartition(".")[2], words, files)
+        text = f"no option --{hit[1]}" + (f" of `{verb}`" if verb else "") + _near_option(hit[1], options)
+        return text + _where(hit[1].rpartition(".")[2], words, files)
     if hit := re.search(r"(?:given class_path|Import of) '([\w.]+)'[^\n]*\n?[^\n]*No module named", message):
         return f"{key or 'config'}: no class {hit[1]!r} can be imported" + _where(hit[1], words, files)
     plain = re.search(r"Expected a (?:<class '(?:int|float|bool|str|dict)'>|typing\.Literal)", message)
@@ -69,12 +69,12 @@ def of_trainer(error: Exception) -> str:
     Raises:
         Exception: The error itself, if it is nothing that settings can mend.
     """
-    said = str(error)
+    text = str(error)
     if isinstance(error, RuntimeError):
-        if "more than one stateful callback" not in said:
+        if "more than one stateful callback" not in text:
             raise error
-        return f"trainer.callbacks: {said.partition('.')[0]}; keep one"
-    return missing_package(said) or said
+        return f"trainer.callbacks: {text.partition('.')[0]}; keep one"
+    return missing_package(text) or text
 
 
 def missing_package(message: str) -> str | None:

@@ -137,7 +137,11 @@ def _built(name: str, arguments: dict[str, Any]) -> Any:
     if name == _CROP:
         raise UserError(f"transform: {_CROP} must be the first step of augment")
     _check_arguments(name, arguments, list(inspect.signature(_KINDS[name]).parameters))
-    values = {word: tuple(value) if _is_range(value) else value for word, value in arguments.items()}
+    # a YAML list of numbers stands for the tuple that albumentations wants
+    values = {
+        word: tuple(value) if isinstance(value, list) and all(isinstance(v, int | float) for v in value) else value
+        for word, value in arguments.items()
+    }
     if "transforms" in values:
         values["transforms"] = [_built(*_parsed(inner)) for inner in values["transforms"]]
     if name in _RESIZING:
@@ -154,8 +158,3 @@ def _check_arguments(name: str, arguments: dict[str, Any], accepted: list[str]) 
     for word in arguments:
         if word not in accepted:
             raise UserError(f"transform: {name} has no argument {word!r}{near(word, accepted)}")
-
-
-def _is_range(value: Any) -> bool:
-    """Whether a YAML list stands for the tuple that albumentations wants."""
-    return isinstance(value, list) and all(isinstance(item, int | float) for item in value)

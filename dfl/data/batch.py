@@ -6,10 +6,8 @@ Every key but ``extent`` is always there, so that batches collate and detectors 
 
 from typing import Any, TypedDict
 
-import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import default_collate
 
 from dfl.errors import UserError
 
@@ -40,21 +38,6 @@ class Unreadable(dict[str, Any]):
     """The row of an image that could not be read: black pixels, index -1, and the reason under ``bad``."""
 
 
-class Samples(list[dict[str, Any]]):
-    """The rows of a batch; their images lie in one tensor ``image``, uint8 (N, 3, H, W), from the start.
-
-    A tensor for each image and a stack of them would write every pixel twice, and the first time to new memory.
-    """
-
-    def __init__(self, n: int, size: int) -> None:
-        super().__init__()
-        if get_worker_info() is None:
-            self.image = torch.from_numpy(np.empty((n, 3, size, size), np.uint8))  # asks for huge pages
-        else:  # in memory that the main process can map, as default_collate does it
-            storage = torch.UntypedStorage._new_shared(n * 3 * size * size, device="cpu")
-            self.image = torch.empty(0, dtype=torch.uint8).set_(storage).view(n, 3, size, size)
-
-
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack rows to a batch; leave out unreadable ones, unless nothing else is there (evaluation pads with one).
 
@@ -67,10 +50,5 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         if rows[0]["training"]:
             raise UserError(f"no image of a training batch can be read, the first one {bad[0][0]}: {bad[0][1]}")
         good = rows[:1]
-    apart = ("bad", "training", "image")
-    batch = default_collate([{k: v for k, v in row.items() if k not in apart} for row in good])
-    if isinstance(rows, Samples) and len(good) == len(rows):
-        image = rows.image
-    else:
-        image = default_collate([row["image"] for row in good])
-    return batch | {"bad": bad, "image": image}
+    batch = default_collate([{k: v for k, v in row.items() if k not in ("bad", "training")} for row in good])
+    return batch | {"bad": bad}

@@ -1,6 +1,6 @@
 """Rows of a source as samples: decode, transform, and add labels, groups and texts."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dfl.data.batch import Samples, Unreadable
+from dfl.data.batch import Unreadable
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
@@ -22,7 +22,7 @@ Policy = Literal["raise", "skip", "substitute"]
 #: Columns that a batch carries as integers, with the names behind them in a vocabulary.
 NAMED = ("generator", "family", "group", "video", "identity")
 Vocab = dict[str, dict[str, int]]
-View = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...], Tensor | None], tuple[Tensor, Tensor | None]]
+View = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], tuple[Tensor, Tensor | None]]
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
@@ -84,13 +84,12 @@ class ImageDataset(Dataset[dict[str, Any]]):
         self._ids = {
             name: np.array([number(n, -1) for n in self.rows.names(name)], np.int64) for name, number in numbers.items()
         }
-        self._codes = {name: self.rows.codes(name) for name in NAMED}
 
     def id(self, name: str, row: int) -> int:
         """Return the id of a row's name in a ``NAMED`` column; that of a real image's generator is 0."""
         if name == "generator" and self.label[row] == 0:
             return 0
-        return int(self._ids[name][self._codes[name][row]])
+        return int(self._ids[name][self.rows.codes(name)[row]])
 
     @cached_property
     def sha256(self) -> str:
@@ -102,28 +101,11 @@ class ImageDataset(Dataset[dict[str, Any]]):
         """Paths that stand in more than one row."""
         return self.rows.repeated()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_codes"}  # a view would be copied
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._codes = {name: self.rows.codes(name) for name in NAMED}
-
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        return self._row(key, None)
-
-    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> Samples:
-        """Return the samples of one batch, as a ``DataLoader`` asks for them."""
-        samples = Samples(len(keys), self.size)
-        samples += [self._row(key, place) for key, place in zip(keys, samples.image.unbind(), strict=True)]
-        return samples
-
-    def _row(self, key: int | tuple[int, int], out: Tensor | None) -> dict[str, Any]:
-        """Return a sample, its image in ``out`` if that is given."""
         row, epoch = key if isinstance(key, tuple) else (key, 0)
         index, row = (row, row) if row >= 0 else (-1, -1 - row)
         try:
-            return self._sample(row, index, epoch, out) | {"bad": []}
+            return self._sample(row, index, epoch) | {"bad": []}
         except DecodeError as e:
             if self.on_bad == "raise":
                 raise UserError(
@@ -136,7 +118,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
             same = np.flatnonzero(self.label == self.label[row])
             for other in rng.choice(same, min(10, len(same)), replace=False):
                 try:
-                    return self._sample(int(other), int(other), epoch, out) | {"bad": bad}
+                    return self._sample(int(other), int(other), epoch) | {"bad": bad}
                 except DecodeError as e:
                     bad.append((self.path(int(other)), e.reason))
         black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
@@ -147,11 +129,11 @@ class ImageDataset(Dataset[dict[str, Any]]):
         """Return the path of a row."""
         return self.rows.text("path", row)
 
-    def _sample(self, row: int, index: int, epoch: int, out: Tensor | None) -> dict[str, Any]:
+    def _sample(self, row: int, index: int, epoch: int) -> dict[str, Any]:
         image = load_image(self.path(row), max_pixels=self.max_pixels, bits=int(self.rows.bits[row]))
         file, rule = (self.rows.text(name, row) for name in ("mask", "mask_rule"))
         mask = load_mask(file, rule, (image.shape[1], image.shape[0]), max_pixels=self.max_pixels)
-        pixels, area = self.view(image, mask, (self.seed, epoch, row), out)
+        pixels, area = self.view(image, mask, (self.seed, epoch, row))
         empty = self._no_mask if area is None else area
         # a real image has a mask without a file: nothing in it is manipulated
         pixels_and_mask = {"image": pixels, "mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}

@@ -86,7 +86,11 @@ def read_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, bits
     Raises:
         DecodeError: the file is missing, empty, no image, truncated, too large, or of a kind that has no clear RGB.
     """
-    name, data = _load(source, max_pixels)
+    name, data = ("<bytes>", source) if isinstance(source, bytes) else (str(source), b"")
+    if not isinstance(source, bytes):  # as FILE_LIMIT; anything beyond is no image of ours
+        data = read_file(name, limit=8 * max_pixels + (1 << 20))
+    if not data:
+        raise DecodeError(name, "the file is empty")
     return _decode(name, data, max_pixels, bits)
 
 
@@ -210,18 +214,6 @@ def white_of(image: Image.Image, data: bytes) -> int | None:
     if values.max() > white:
         raise DecodeError("<bytes>", f"it says that it has {bits} bits, and holds {values.max()}")
     return white
-
-
-def _load(source: str | Path | bytes, max_pixels: int) -> tuple[str, bytes]:
-    if isinstance(source, bytes):
-        name, data = "<bytes>", source
-    else:
-        name = str(source)
-        # as FILE_LIMIT; anything beyond is no image of ours
-        data = read_file(name, limit=8 * max_pixels + (1 << 20))
-    if not data:
-        raise DecodeError(name, "the file is empty")
-    return name, data
 
 
 def read_file(name: str, limit: int | None = None) -> bytes:

@@ -40,6 +40,15 @@ def _checked(name: str, value: Range, low: float, high: float) -> tuple[float, f
 
 
 class _Degradation(ImageOnlyTransform):
+    """A step of a chain.
+
+    Args:
+        p: probability.
+
+    Raises:
+        ValueError: a probability or range out of order or of bounds.
+    """
+
     def __init__(self, p: float) -> None:
         if not isinstance(p, int | float) or not 0 <= p <= 1:
             raise ValueError(f"p is {p!r}, it must be a number within 0 and 1")
@@ -63,10 +72,6 @@ class SciPyBlur(_Degradation):
             and both times what follows the point is cut off. Blurred images so are about one grey level darker: a trace
             of the augmentation itself. True does the same, bit for bit (and takes about eight times as long); False
             rounds once, at the end.
-        p: probability.
-
-    Raises:
-        ValueError: a range out of order or of bounds.
     """
 
     def __init__(self, sigma_range: Range = (0.0, 3.0), uint8_passes: bool = False, p: float = 0.5) -> None:
@@ -74,11 +79,9 @@ class SciPyBlur(_Degradation):
         self.sigma_range, self.uint8_passes = _checked("sigma_range", sigma_range, 0, 100), bool(uint8_passes)
 
     def get_params(self) -> dict[str, Any]:
-        """Draw `sigma`."""
         return {"sigma": self.py_random.uniform(*self.sigma_range)}
 
     def apply(self, img: np.ndarray, sigma: float = 1.0, **_: Any) -> np.ndarray:
-        """Blur."""
         radius = int(4 * sigma + 0.5)
         if radius == 0:
             return img
@@ -99,10 +102,6 @@ class OpenCvBlur(_Degradation):
 
     Args:
         kernel_range: integers, uniform; an even one stands for the next odd one.
-        p: probability.
-
-    Raises:
-        ValueError: a range out of order or of bounds.
     """
 
     def __init__(self, kernel_range: Range = (3, 7), p: float = 0.5) -> None:
@@ -111,11 +110,9 @@ class OpenCvBlur(_Degradation):
         self.kernel_range = (int(low), int(high))
 
     def get_params(self) -> dict[str, Any]:
-        """Draw `size`, an odd number of pixels."""
         return {"size": self.py_random.randint(*self.kernel_range) | 1}
 
     def apply(self, img: np.ndarray, size: int = 3, **_: Any) -> np.ndarray:
-        """Blur."""
         return cv2.GaussianBlur(img, (size, size), 0)
 
 
@@ -126,10 +123,6 @@ class Jpeg(_Degradation):
 
     Args:
         quality_range: integers in [1, 100], uniform, both ends drawn.
-        p: probability.
-
-    Raises:
-        ValueError: a range out of order or of bounds.
     """
 
     def __init__(self, quality_range: Range = (30, 100), p: float = 0.5) -> None:
@@ -138,11 +131,9 @@ class Jpeg(_Degradation):
         self.quality_range = (int(low), int(high))
 
     def get_params(self) -> dict[str, Any]:
-        """Draw `quality`."""
         return {"quality": self.py_random.randint(*self.quality_range)}
 
     def apply(self, img: np.ndarray, quality: int = 75, **_: Any) -> np.ndarray:
-        """Encode and decode."""
         # simplejpeg decodes to RGB at once, but cannot encode with the accurate cosine transform
         blue_first = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
         return simplejpeg.decode_jpeg(cv2.imencode(".jpg", blue_first, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], "RGB")
@@ -153,17 +144,12 @@ class WebP(Jpeg):
 
     Args:
         quality_range: integers in [1, 100], uniform, both ends drawn.
-        p: probability.
-
-    Raises:
-        ValueError: a range out of order or of bounds.
     """
 
     def __init__(self, quality_range: Range = (50, 100), p: float = 0.5) -> None:
         super().__init__(quality_range, p)
 
     def apply(self, img: np.ndarray, quality: int = 75, **_: Any) -> np.ndarray:
-        """Encode and decode."""
         data = io.BytesIO()
         Image.fromarray(img).save(data, "WEBP", quality=quality)
         return np.array(Image.open(data).convert("RGB"))
@@ -174,10 +160,6 @@ class Rescale(_Degradation):
 
     Args:
         scale_range: size of the small image as a share of the old one, in (0, 1], uniform; the same for both sides.
-        p: probability.
-
-    Raises:
-        ValueError: a range out of order or of bounds.
     """
 
     def __init__(self, scale_range: Range = (0.5, 1.0), p: float = 0.5) -> None:
@@ -185,12 +167,10 @@ class Rescale(_Degradation):
         self.scale_range = _checked("scale_range", scale_range, 0.01, 1)
 
     def get_params(self) -> dict[str, Any]:
-        """Draw `scale` and the `enlarge` interpolation: linear, cubic or Lanczos."""
         methods = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
         return {"scale": self.py_random.uniform(*self.scale_range), "enlarge": self.py_random.choice(methods)}
 
     def apply(self, img: np.ndarray, scale: float = 0.5, enlarge: int = cv2.INTER_CUBIC, **_: Any) -> np.ndarray:
-        """Shrink and enlarge."""
         height, width = img.shape[:2]
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
         if small == (width, height):
@@ -208,10 +188,6 @@ class PcaLighting(_Degradation):
 
     Args:
         std: standard deviation of alpha, whose mean is 0.
-        p: probability.
-
-    Raises:
-        ValueError: a negative std.
     """
 
     def __init__(self, std: float = 0.1, p: float = 0.5) -> None:
@@ -221,11 +197,9 @@ class PcaLighting(_Degradation):
         self.std = float(std)
 
     def get_params(self) -> dict[str, Any]:
-        """Draw `alpha`."""
         return {"alpha": self.py_random.gauss(0.0, self.std)}
 
     def apply(self, img: np.ndarray, alpha: float = 0.1, **_: Any) -> np.ndarray:
-        """Shift the colours."""
         pixels = img.reshape(-1, 3).astype(np.float32)
         pixels -= pixels.mean(0)
         variance, axes = np.linalg.eigh((pixels.T @ pixels).astype(np.float64) / (max(1, len(pixels) - 1) * 255**2))
@@ -242,10 +216,6 @@ class GaussianNoise(_Degradation):
 
     Args:
         std_range: standard deviation in grey levels, uniform.
-        p: probability.
-
-    Raises:
-        ValueError: a range out of order or of bounds.
     """
 
     def __init__(self, std_range: Range = (1.0, 8.0), p: float = 0.5) -> None:
@@ -253,11 +223,9 @@ class GaussianNoise(_Degradation):
         self.std_range = _checked("std_range", std_range, 0, 255)
 
     def get_params(self) -> dict[str, Any]:
-        """Draw `std` and `seed`, which a float32 can hold."""
         return {"std": self.py_random.uniform(*self.std_range), "seed": self.py_random.getrandbits(24)}
 
     def apply(self, img: np.ndarray, std: float = 1.0, seed: int = 0, **_: Any) -> np.ndarray:
-        """Add the noise."""
         place = 2 * np.arange(img.size, dtype=np.int64).reshape(img.shape)
         start = int(mixed(np.array([seed]))[0])
         first, second = ((mixed((place + i + start) & _BITS) + 0.5) / 2.0**32 for i in (0, 1))

@@ -43,7 +43,7 @@ class Epoch:
         # rows may come again, so even a small set fills a batch
         if self.balance != "pairs":
             return max(1, len(data) // batch) * batch
-        fakes = len(paired_fakes(data.label, data.rows.known("source") if self.originals else None))
+        fakes = len(paired_fakes(data.label, data.rows.named_codes("source") if self.originals else None))
         return max(1, -(-2 * fakes // batch)) * batch
 
     def order(self, data: ImageDataset, world: int) -> Order:
@@ -54,10 +54,10 @@ class Epoch:
         if self.balance in ("none", "weights"):
             return shuffled(len(data), self.seed, length)
         if self.balance == "groups":
-            return grouped(data.label, data.rows.known("group"), data.rows.names("group"), self.seed, length)
+            return grouped(data.label, data.rows.named_codes("group"), data.rows.names("group"), self.seed, length)
         if self.balance == "generators":
-            k, generator = self.generators_per_batch, data.rows.known("generator")
+            k, generator = self.generators_per_batch, data.rows.named_codes("generator")
             return by_generators(data.label, generator, k, self.seed, length, self.batch_size * world)
         if self.originals:
-            return own_pairs(data.label, data.rows.known("source"), data.rows.number("frame"), self.seed, length)
+            return own_pairs(data.label, data.rows.named_codes("source"), data.rows.number("frame"), self.seed, length)
         return pairs(data.label, self.seed, length)

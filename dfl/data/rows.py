@@ -59,7 +59,8 @@ class Rows:
         Raises:
             UserError: If the file cannot be written.
         """
-        batch, folder, partial = _compact(table), _folder(), ""
+        columns = [_compact(field, table[field.name]) for field in ROW_SCHEMA]
+        batch, folder, partial = pa.RecordBatch.from_arrays(columns, ROW_SCHEMA.names), _folder(), ""
         try:
             _remove_old(folder)
             number, partial = tempfile.mkstemp(prefix="rows-", suffix=".tmp", dir=folder)
@@ -102,7 +103,7 @@ class Rows:
         """Return where each row's name is in ``names``: int8, int16 or int32 (n,), a view of the file."""
         return self._columns[name].indices.to_numpy()
 
-    def known(self, name: str) -> np.ndarray:
+    def named_codes(self, name: str) -> np.ndarray:
         """Return ``codes`` with -1 where the name is empty, int32 (n,)."""
         codes, names = self.codes(name), self.names(name)
         return np.where(codes == names.index(""), -1, codes).astype(np.int32) if "" in names else codes
@@ -135,13 +136,8 @@ def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
     return sorted(pc.unique(large.filter(pc.is_in(large, small))).to_pylist())
 
 
-def _compact(table: pa.Table) -> pa.RecordBatch:
-    """Return the columns of ``ROW_SCHEMA`` in one piece each, text that repeats as dictionaries."""
-    columns = [_compacted(field, table[field.name]) for field in ROW_SCHEMA]
-    return pa.RecordBatch.from_arrays(columns, ROW_SCHEMA.names)
-
-
-def _compacted(field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
+def _compact(field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece, text that repeats as a dictionary."""
     if not pa.types.is_string(field.type):
         return column.combine_chunks()
     if field.name in PLAIN and pc.any(pc.not_equal(column, "")).as_py():

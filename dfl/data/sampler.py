@@ -16,23 +16,14 @@ from torch.utils.data import Sampler
 
 from dfl.errors import UserError
 
-#: Gives the order of an epoch: int32 rows of the data set (int64 beyond 2**31 rows).
+#: Gives the order of an epoch: int64 rows of the data set.
 Order = Callable[[int], np.ndarray]
 
 
 def shuffled(n: int, seed: int, length: int | None = None) -> Order:
     """Every row once, in an order drawn for each epoch; ``length`` rows: none comes again before all were there."""
-    count, kind = n if length is None else length, _row_type(n)
-    return lambda epoch: _drawn(np.random.default_rng([seed, epoch]), np.arange(n, dtype=kind), count)
-
-
-def _row_type(n: int) -> type[np.signedinteger[Any]]:
-    return np.int32 if n < 1 << 31 else np.int64
-
-
-def _rows_where(of: np.ndarray) -> np.ndarray:
-    """Return the rows where a bool (n,) is true, in the type of an order."""
-    return np.flatnonzero(of).astype(_row_type(len(of)))
+    count = n if length is None else length
+    return lambda epoch: _drawn(np.random.default_rng([seed, epoch]), np.arange(n), count)
 
 
 def _drawn(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
@@ -59,7 +50,7 @@ def balanced(label: np.ndarray, seed: int, length: int | None = None) -> Order:
 
 
 def _both_classes(label: np.ndarray, balance: str) -> list[np.ndarray]:
-    classes = [_rows_where(label == c) for c in (0, 1)]
+    classes = [np.flatnonzero(label == c) for c in (0, 1)]
     if not all(map(len, classes)):
         raise UserError(f"balance={balance} needs both classes; all {len(label)} training images are of one")
     return classes
@@ -94,8 +85,8 @@ def paired_fakes(label: np.ndarray, source: np.ndarray | None = None) -> np.ndar
         source: Integers (n,), equal for a fake and its original, -1 where it is not known; None if any real will do.
     """
     if source is None:
-        return _rows_where(label == 1)
-    fake = _rows_where((label == 1) & (source >= 0))
+        return np.flatnonzero(label == 1)
+    fake = np.flatnonzero((label == 1) & (source >= 0))
     return fake[np.isin(source[fake], source[label == 0])]
 
 
@@ -118,7 +109,7 @@ def own_pairs(label: np.ndarray, source: np.ndarray, frame: np.ndarray, seed: in
     _both_classes(label, "pairs")
     if (source < 0).all():
         raise UserError("originals=true needs the column 'source' (a fake's original), and it is empty")
-    real = _rows_where((label == 0) & (source >= 0))
+    real = np.flatnonzero((label == 0) & (source >= 0))
     real = real[np.lexsort((frame[real], source[real]))]
     fake = paired_fakes(label, source)
     if not len(fake):
@@ -164,7 +155,7 @@ def grouped(label: np.ndarray, group: np.ndarray, names: list[str], seed: int, l
     cells = []
     for g in groups:
         for c, word in enumerate(("real", "fake")):
-            cells.append(_rows_where((group == g) & (label == c)))
+            cells.append(np.flatnonzero((group == g) & (label == c)))
             if not len(cells[-1]):
                 raise UserError(f"balance=groups needs both classes in every group; {names[g]!r} has no {word} image")
     _warn_left_out("groups", "group", int((group < 0).sum()))
@@ -210,7 +201,7 @@ def by_generators(label: np.ndarray, generator: np.ndarray, k: int, seed: int, l
             f"not {batch}"
         )
     _warn_left_out("generators", "generator", int(((label == 1) & (generator < 0)).sum()))
-    pools = [_rows_where(maker == g) for g in there]
+    pools = [np.flatnonzero(maker == g) for g in there]
     steps, each = length // batch, batch // (2 * k)
     round_of = len(there) // k  # batches of a round
 

@@ -16,7 +16,7 @@ import hashlib
 import random
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -33,22 +33,24 @@ _LONGEST = 8  # sides longer than this many times the shorter are cut before res
 Key = tuple[int, ...]
 
 
-class View(Protocol):
+class View:
     """What `Transform.train` and `Transform.eval` return: it can be pickled, so data workers may own it."""
 
-    def __call__(
-        self, image: np.ndarray, mask: np.ndarray | None, key: Key, out: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Image uint8 (H, W, 3), mask uint8 (H, W) or None -> uint8 (3, S, S), float32 (S, S) in [0, 1] or None.
+    def __init__(self, spec: dict[str, Any], size: int) -> None:
+        self.spec, self.size = spec, int(size)
 
-        The image is written to ``out``, uint8 (3, S, S), if that is given: a place in a batch.
-        """
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, key: Key
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Image uint8 (H, W, 3), mask uint8 (H, W) or None -> uint8 (3, S, S), float32 (S, S) in [0, 1] or None."""
+        raise NotImplementedError
 
     def extent(self, height: int, width: int) -> tuple[int, int] | None:
         """Return rows and columns that an image takes of its square, from the top left; None if it fills all of it.
 
         A batch holds them with `resize: pad`, so that losses, metrics and maps leave the padding out.
         """
+        return _fitted(height, width, self.size) if self.spec["resize"] == "pad" else None
 
 
 class Transform:
@@ -123,25 +125,17 @@ class Transform:
         }
 
 
-class _Sized:
-    def __init__(self, spec: dict[str, Any], size: int) -> None:
-        self.spec, self.size = spec, int(size)
-
-    def extent(self, height: int, width: int) -> tuple[int, int] | None:
-        return _fitted(height, width, self.size) if self.spec["resize"] == "pad" else None
-
-
-class _Eval(_Sized):
+class _Eval(View):
     """Resize, pad, centre crop."""
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray | None, key: Key = (), out: torch.Tensor | None = None
+        self, image: np.ndarray, mask: np.ndarray | None, key: Key = ()
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         pair = _resized(_check(image, mask), self.spec, self.size, 0.5)
-        return _tensors(_cropped(_padded(pair, self.spec, self.size), self.size, 0.5, 0.5), out)
+        return _tensors(_cropped(_padded(pair, self.spec, self.size), self.size, 0.5, 0.5))
 
 
-class _Train(_Sized):
+class _Train(View):
     """Resize, window at random, chain, crop inside the window; all draws come from generators keyed by the sample.
 
     The key holds integers from 0 on. One object is not for several threads at once: the generators are its own.
@@ -149,9 +143,6 @@ class _Train(_Sized):
 
     def __init__(self, spec: dict[str, Any], size: int) -> None:
         super().__init__(spec, size)
-        self._build()
-
-    def _build(self) -> None:
         chain = build(self.spec["augment"])
         self._crop, self._chain = chain.crop, chain.compose
         self._window = self.size + (_MARGIN if chain.needs_margin else 0)
@@ -160,13 +151,8 @@ class _Train(_Sized):
         if self._chain is not None:
             self._chain.set_random_state(self._numpy, self._python)
 
-    # Pickling would separate the generators from the chain's copies of them, so a worker builds its own.
-    def __getstate__(self) -> dict[str, Any]:
-        return {"spec": self.spec, "size": self.size}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._build()
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy would separate the generators from those of the chain
+        return type(self), (self.spec, self.size)
 
     def _seed(self, key: Key) -> None:
         # a hash costs a fraction of what numpy's SeedSequence does
@@ -176,21 +162,21 @@ class _Train(_Sized):
         self._numpy.bit_generator.state = _PHILOX | {"state": state}
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray | None, key: Key, out: torch.Tensor | None = None
+        self, image: np.ndarray, mask: np.ndarray | None, key: Key
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         self._seed(key)
         draw = self._python.random
         pair = _check(image, mask)
         if self.spec["resize"] == "pad":  # steps see the image alone: a flip leaves the padding where it is
             pair = _resized(pair, self.spec, self.size, draw())
-            return _tensors(_padded(self._augmented(pair), self.spec, self.size), out)
+            return _tensors(_padded(self._augmented(pair), self.spec, self.size))
         if self._crop is None:
             pair = _padded(_resized(pair, self.spec, self.size, draw()), self.spec, self.size)
         else:
             pair = _scaled(pair, self._crop, self._window, self.spec, self._python)
         if self._chain is not None:
             pair = self._augmented(_cropped(pair, self._window, draw(), draw()))
-        return _tensors(_cropped(pair, self.size, draw(), draw()), out)
+        return _tensors(_cropped(pair, self.size, draw(), draw()))
 
     def _augmented(self, pair: Pair) -> Pair:
         if self._chain is None:
@@ -291,11 +277,9 @@ def _box(pair: Pair, rows: int, columns: int, down: float, right: float) -> Pair
     return image[box], None if mask is None else mask[box]
 
 
-def _tensors(pair: Pair, out: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _tensors(pair: Pair) -> tuple[torch.Tensor, torch.Tensor | None]:
     image, mask = pair
-    pixels = torch.empty((3, *image.shape[:2]), dtype=torch.uint8) if out is None else out
-    if pixels.shape[1:] != image.shape[:2]:
-        raise ValueError(f"out is {tuple(pixels.shape)}, the image is {image.shape}")
+    pixels = torch.empty((3, *image.shape[:2]), dtype=torch.uint8)
     cv2.split(image, list(pixels.numpy()))  # three times as fast as numpy's copy
     if mask is None:
         return pixels, None

@@ -1,12 +1,15 @@
 """Detectors: one file, or folder, for each paper. Importing one here is what makes it known by its short name."""
 
-from dfl.detectors.attention_xception import AttentionXception
+from dfl.detectors.attention import AttentionXception
 from dfl.detectors.base import Detector
+from dfl.detectors.cam import GradCam
 from dfl.detectors.classifier import Baseline, Classifier
+from dfl.detectors.dct import Dct
 from dfl.detectors.disentangle import FairDisentangle, Ucf
-from dfl.detectors.grad_cam import GradCam
+from dfl.detectors.fitted import FittedDetector
+from dfl.detectors.linear_probe import LinearProbe
 from dfl.detectors.loading import load
-from dfl.detectors.patch_forensics import PatchForensics
+from dfl.detectors.patches import PatchForensics
 from dfl.detectors.sida import Sida
 from dfl.detectors.vit_scl import VitScl
 
@@ -14,9 +17,12 @@ __all__ = [
     "AttentionXception",
     "Baseline",
     "Classifier",
+    "Dct",
     "Detector",
     "FairDisentangle",
+    "FittedDetector",
     "GradCam",
+    "LinearProbe",
     "PatchForensics",
     "Sida",
     "Ucf",

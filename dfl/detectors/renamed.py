@@ -20,7 +20,7 @@ OLD = NEW.keys()
 
 
 def renamed(init_args: Mapping[str, Any], class_path: object = "") -> dict[str, Any]:
-    """Return arguments of a classifier with its losses as a criterion; those of today stay as they are.
+    """Return arguments of a detector by their names of today: the losses of a classifier as a criterion.
 
     Args:
         init_args: Of a config or a checkpoint.
@@ -29,6 +29,8 @@ def renamed(init_args: Mapping[str, Any], class_path: object = "") -> dict[str, 
     Raises:
         UserError: For a loss that was removed.
     """
+    if str(class_path).endswith("Sida"):  # `start`, a file of the earlier stage, is the run's `init_from`
+        return {k: v for k, v in init_args.items() if k != "start"}
     if not OLD & init_args.keys():
         return dict(init_args)
     weight = init_args.get("scl_weight", 0.5 if str(class_path).endswith("VitScl") else 0.0)

@@ -3,10 +3,8 @@
 from dfl.losses.classification import binary_cross_entropy, cross_entropy
 from dfl.losses.criterion import Criterion, CrossEntropy, DagFdd, DawFdd
 from dfl.losses.cvar import bilevel_cvar, cvar
-from dfl.losses.ldam import ldam
 from dfl.losses.localization import largest_loss, mask_loss, mean_logit, patch_loss
 from dfl.losses.single_center import SingleCenter, single_center_loss
-from dfl.losses.triplets import contrastive_triplets
 
 __all__ = [
     "Criterion",
@@ -16,11 +14,9 @@ __all__ = [
     "SingleCenter",
     "bilevel_cvar",
     "binary_cross_entropy",
-    "contrastive_triplets",
     "cross_entropy",
     "cvar",
     "largest_loss",
-    "ldam",
     "mask_loss",
     "mean_logit",
     "patch_loss",

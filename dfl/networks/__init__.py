@@ -9,35 +9,22 @@ from dfl.networks.backbone import (
     wants_file,
     without_weights,
 )
-from dfl.networks.disentangle import ConditionalDecoder, ConvBlock, PooledHead, adain
-from dfl.networks.grad_cam import grad_cam, stretch
 from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.normalize import Normalize
 from dfl.networks.whitening import whiten_patch_embed
-from dfl.networks.xception import TruncatedXception
-from dfl.networks.xception_encoder import BackboneEncoder, XceptionEncoder
 
 __all__ = [
     "TIMM",
-    "BackboneEncoder",
-    "ConditionalDecoder",
-    "ConvBlock",
     "Normalize",
-    "PooledHead",
-    "TruncatedXception",
-    "XceptionEncoder",
-    "adain",
     "add_lora",
     "create_backbone",
     "find_layer",
-    "grad_cam",
     "is_convolutional",
     "layer_width",
     "load_named",
     "merge_lora",
     "read_state",
-    "stretch",
     "usual_layer",
     "wants_file",
     "whiten_patch_embed",

@@ -19,7 +19,7 @@ class Keeper(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint``, for runs that are resumed in another place.
 
     Lightning forgets the best score when the folder is not the one where the run began, and so overwrites the best
-    checkpoint with whatever comes next. Here the score is kept if the best checkpoint came along.
+    checkpoint with whatever comes next. Here the score stays if the best checkpoint is in the new folder too.
 
     A value that is not there, or is NaN, is nobody's best: Lightning would take the first one for ever.
     """
@@ -27,8 +27,8 @@ class Keeper(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of a run, with its paths moved to where the run is now."""
         best = state_dict["best_model_path"]
-        came_along = not best or (Path(self.dirpath or ".") / Path(best).name).is_file()
-        if self.dirpath and came_along:
+        is_here = not best or (Path(self.dirpath or ".") / Path(best).name).is_file()
+        if self.dirpath and is_here:
             state_dict = {
                 **state_dict,
                 "dirpath": self.dirpath,
@@ -36,6 +36,12 @@ class Keeper(ModelCheckpoint):
                 **{key: self._here(state_dict[key]) for key in PATHS},
             }
         super().load_state_dict(state_dict)
+
+    def _should_skip_saving_checkpoint(self, trainer: pl.Trainer) -> bool:
+        """Skip a second save at one step, but for a detector that takes no steps at all."""
+        if trainer.lightning_module.automatic_optimization or trainer.global_step:
+            return super()._should_skip_saving_checkpoint(trainer)
+        return bool(trainer.fast_dev_run) or trainer.state.fn != "fit" or trainer.sanity_checking  # type: ignore[attr-defined]
 
     def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         """Save what is best, if there is anything to tell it by; `Monitored` says if there is not."""

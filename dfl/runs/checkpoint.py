@@ -22,7 +22,7 @@ from dfl.errors import UserError, behind, first_line
 from dfl.runs import archive, files
 from dfl.runs.plain import untrusted
 
-#: Files whose last version but one is kept.
+#: Files whose version before the newest stays, as ``last-previous.ckpt``.
 ROTATED = ("last.ckpt",)
 #: What validation, test and prediction take from a checkpoint.
 EVALUATED = ("state_dict", "dfl", "DataModule", "pytorch-lightning_version", "epoch", "global_step")
@@ -91,7 +91,7 @@ class AtomicCheckpointIO(CheckpointIO):
             return checkpoint
         checkpoint = {key: checkpoint[key] for key in EVALUATED if key in checkpoint}
         data = checkpoint.pop("DataModule", None)
-        if isinstance(data, Mapping) and data.get("vocab"):  # not which images it found unreadable
+        if isinstance(data, Mapping) and data.get("vocab"):  # not the list of unreadable images
             checkpoint["DataModule"] = {"vocab": data["vocab"]}
         return checkpoint
 
@@ -113,8 +113,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"no checkpoint {file.absolute()}")
-    if said := archive.wrong(file):
-        raise UserError(f"{file} {said}")
+    if problem := archive.wrong(file):
+        raise UserError(f"{file} {problem}")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as e:

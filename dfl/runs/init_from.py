@@ -10,12 +10,11 @@ A run that goes on (``--ckpt_path last``) does not load the earlier stage again.
 """
 
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from dfl.distributed import say
 from dfl.errors import UserError
 from dfl.runs.archive import distrusted
 from dfl.runs.checkpoint import read_checkpoint
@@ -63,7 +62,7 @@ class InitFrom(pl.Callback):
                 f"{next(iter(state), 'missing')}, and this detector's {next(iter(own))}"
             )
         trainer.strategy.load_model_state_dict({"state_dict": taken}, strict=False)
-        _say(f"{self.path} gives {len(taken)} of {len(own)} tensors{_rest(own, state, taken)}")
+        say(f"{self.path} gives {len(taken)} of {len(own)} tensors{_rest(own, state, taken)}")
 
 
 def _rest(own: dict[str, Tensor], state: dict[str, Tensor], taken: dict[str, Tensor]) -> str:
@@ -80,8 +79,3 @@ def _rest(own: dict[str, Tensor], state: dict[str, Tensor], taken: dict[str, Ten
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-@rank_zero_only
-def _say(line: Any) -> None:
-    print(f"dfl: {line}", flush=True)

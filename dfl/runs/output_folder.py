@@ -1,7 +1,8 @@
-"""A folder that a verb fills: it appears under its name when it is whole, and a run that was cut off goes on.
+"""A folder that equalize, pack, forge or toy fills: it appears under its name when it is whole.
 
-Until then the work lies beside it, in ``.NAME.partial``, with a record of its settings, ``VERB.json``. A folder of
-other content, or of other settings, is never written to.
+Until then the work lies beside it, in ``.NAME.partial``, with a record of its settings, ``VERB.json``. Cut off at any
+moment, the same command goes on with the next job. The bytes depend on the jobs alone, never on the number of
+processes. A folder of other content, or of other settings, is never written to.
 """
 
 import importlib.metadata

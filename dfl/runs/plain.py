@@ -1,4 +1,4 @@
-"""Values of a stranger's file, held against the types that a signature asks for.
+"""Values of a foreign file, checked against the types of a signature.
 
 A checkpoint may bring numbers, booleans, words and short lists of them: what a network is built from. It brings no
 class, no file, no address. So a value is taken if it fits the annotation of its parameter and stays within bounds, and
@@ -68,14 +68,14 @@ def arguments(function: Any, values: Any, kinds: Mapping[str, Any], left_out: tu
 def parameters(function: Any) -> dict[str, Any]:
     """Return the annotations of all parameters by name, of a class those that its ``**kwargs`` hand to its parents."""
     of_class = [vars(c)["__init__"] for c in getattr(function, "__mro__", ()) if "__init__" in vars(c)]
-    found: dict[str, Any] = {}
+    annotated: dict[str, Any] = {}
     for step in of_class or [function]:
         own, annotations = inspect.signature(step).parameters.values(), get_type_hints(step)
         named = [p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
-        found = {name: annotations.get(name, Any) for name in named} | found
+        annotated = {name: annotations.get(name, Any) for name in named} | annotated
         if not any(p.kind is p.VAR_KEYWORD for p in own):
             break
-    return found
+    return annotated
 
 
 def fit(value: Any, kind: Any, name: str = "") -> Any:
@@ -136,13 +136,13 @@ def shown(value: Any) -> str:
 
 def _first(value: Any, kinds: tuple[Any, ...], name: str) -> Any:
     """Return the value as the first kind that it fits; else the complaint of the last that is not ``None``."""
-    said = Misfit(f"is {shown(value)}, which a file cannot give")
+    misfit = Misfit(f"is {shown(value)}, which a file cannot give")
     for kind in kinds:
         try:
             return fit(value, kind, name)
         except Misfit as error:
-            said = error if kind is not NoneType else said
-    raise said
+            misfit = error if kind is not NoneType else misfit
+    raise misfit
 
 
 def _number(value: Any, kind: type, name: str) -> Any:
@@ -178,17 +178,17 @@ def _list(value: Any, check: Any, length: int | None = None) -> list[Any]:
 
 
 def _table(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping whose keys are all known; ``None`` stays, for a part that is left out."""
+    """Return a mapping whose keys are all allowed; ``None`` stays, for a part that is left out."""
     if value is None:
         return value  # type: ignore[return-value]
     if not isinstance(value, Mapping):
         raise Misfit(f"is {shown(value)}, and it must be a mapping")
-    given = {}
+    checked = {}
     for key, inner in value.items():
         if not isinstance(key, str) or key not in kinds:
-            raise Misfit(f"has the key {shown(key)}, which a file cannot give (known: {', '.join(sorted(kinds))})")
+            raise Misfit(f"has the key {shown(key)}, which a file cannot give (allowed: {', '.join(sorted(kinds))})")
         try:
-            given[key] = fit(inner, kinds[key], key)
+            checked[key] = fit(inner, kinds[key], key)
         except Misfit as error:
             raise Misfit(f"has a {key} that {error}") from None
-    return given
+    return checked

@@ -1,11 +1,11 @@
 """Settings that live in restored state: a learning rate, a schedule, a patience.
 
 Optimizers, schedules and some callbacks keep their settings in their state, so a checkpoint that is loaded puts the old
-ones back, whatever was typed. Therefore a run notes how they were made. When it goes on, what is made otherwise now is
-written into the checkpoint's states before they are loaded:
+ones back, whatever was typed. Therefore a checkpoint also records the settings that they were built with. On resume,
+settings that differ now are written into the checkpoint's states before these are loaded:
 
     optimizer    the settings as they are now; its moments stay. Another class has other moments and is refused.
-    schedule     made anew and stepped as often as the old one was: the rate that a run begun so would have here
+    schedule     built anew and stepped as often as the old one was: the rate of a run that had it from the start
     plateau      what it has seen stays, with the new settings; the rate falls from the new one by what it fell so far
     callback     arguments that are in its state too, such as the patience of EarlyStopping
 """
@@ -33,14 +33,14 @@ RUNNING = {
 SEEN = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
 #: How an optimizer is computed, which is no setting of the run.
 KERNELS = {"fused", "foreach", "capturable", "differentiable"}
-#: More than any run takes; each is made again when a schedule changes.
+#: More steps than any run takes; a schedule that changes is stepped that often.
 MOST_STEPS = 10_000_000
 NO_SCHEDULE: dict[str, Any] = {"class": "none", "every": "", "state": {}}
 Settings = dict[str, list[dict[str, Any]]]
 
 
 def settings_of(trainer: pl.Trainer) -> Settings:
-    """Return how optimizers and schedules were made, as plain values; before any state is loaded."""
+    """Return the settings of optimizers and schedules as plain values; to be called before any state is loaded."""
     return {
         "optimizers": [
             {"class": _class(one), "groups": [_group(group) for group in one.param_groups]}
@@ -54,7 +54,7 @@ def settings_of(trainer: pl.Trainer) -> Settings:
 
 
 def renew(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings | None) -> tuple[Settings, list[str]]:
-    """Write into a checkpoint's states what is made otherwise now; return `settings_of` and ``what: old -> new``.
+    """Write settings that differ now into a checkpoint's states; return `settings_of` and lines ``what: old -> new``.
 
     Args:
         trainer: With optimizers and schedules that no state was loaded into.
@@ -100,7 +100,7 @@ def renew_callbacks(trainer: Any, checkpoint: dict[str, Any]) -> list[str]:
 
 
 def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Return whether two schedules are of one class; one whose class is not known is if it has the same settings."""
+    """Return whether two schedules are of one class; one of unknown class is, if it has the same settings."""
     return old["class"] == new["class"] or (
         old["class"] is None and new["state"].keys() - RUNNING <= old["state"].keys()
     )
@@ -112,7 +112,7 @@ def _class(optimizer: Optimizer) -> str:
 
 
 def _group(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a group as it was made; a schedule moves its learning rate at once."""
+    """Return the settings of a group as it was built; a schedule moves its learning rate at once."""
     settings = {key: value for key, value in group.items() if key not in {"params", "initial_lr", *KERNELS}}
     return _plain(settings | {"lr": group.get("initial_lr", group["lr"])})
 
@@ -128,12 +128,12 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     def is_plain(one: Any) -> bool:
         return all(map(is_plain, one)) if isinstance(one, list) else one is None or isinstance(one, int | float | str)
 
-    found = {key: value(one) for key, one in settings.items()}
-    return {key: one for key, one in found.items() if is_plain(one)}
+    plain = {key: value(one) for key, one in settings.items()}
+    return {key: one for key, one in plain.items() if is_plain(one)}
 
 
 def _guessed(checkpoint: dict[str, Any]) -> Settings:
-    """Return how things were made as far as the states themselves tell, for checkpoints that do not."""
+    """Return the settings as far as the states themselves show them, for old checkpoints without a record."""
     groups = [state["param_groups"] for state in checkpoint["optimizer_states"]]
     return {
         "optimizers": [{"class": None, "groups": [_group(group) for group in one]} for one in groups],
@@ -160,7 +160,7 @@ def _same_optimizers(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Sett
     if counts != here:
         raise UserError(
             f"the checkpoint trained {sum(map(sum, counts))} weights in {sum(map(len, counts))} groups, and this run "
-            f"trains {sum(map(sum, here))} in {sum(map(len, here))}: give the settings that it was made with"
+            f"trains {sum(map(sum, here))} in {sum(map(len, here))}: give the settings that it was trained with"
         )
 
 
@@ -248,7 +248,7 @@ def _epochs(checkpoint: dict[str, Any], batches: int) -> float:
 
 
 def _length(trainer: pl.Trainer, checkpoint: dict[str, Any], schedule: Any, before: int | None) -> int:
-    """Return the steps of the whole run: those that were made, and those to come with batches as they are now."""
+    """Return the steps of the whole run: those that were taken, and those to come with batches as they are now."""
     planned, epochs = schedule.total_steps, trainer.max_epochs or 0
     data: Any = getattr(trainer, "datamodule", None)
     if planned in (before, trainer.max_steps) or epochs < 1 or not hasattr(data, "train_steps"):

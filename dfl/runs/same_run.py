@@ -1,8 +1,8 @@
-"""Is this the run that the checkpoint is from? What differs is said when a run is resumed.
+"""Is this the run that the checkpoint is from? A resumed run prints what differs.
 
-Each checkpoint notes the code, the data and the batches that it was trained with, and how its optimizers were made. A
+Each checkpoint records the code, the data, the batches and the settings of the optimizers that it was trained with. A
 batch of another size, and another order of the samples, are refused in mid-epoch, since the samples that are left would
-be other ones; between epochs they are taken, and said. What is typed takes effect: see `dfl.runs.restored`.
+be other ones; between epochs they are taken, with a line. What is typed takes effect: see `dfl.runs.restored`.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 import dfl
+from dfl.distributed import say
 from dfl.errors import UserError
 from dfl.runs import restored
 
@@ -26,26 +26,26 @@ ORDER = ("seed", "balance", "originals", "generators_per_batch")
 
 
 class SameRun(pl.Callback):
-    """Note what a run is made of, and compare when it is resumed."""
+    """Record code, data, batches and optimizers in each checkpoint, and compare on resume."""
 
     def __init__(self) -> None:
-        self._noted: dict[str, Any] = {}
+        self._record: dict[str, Any] = {}
         #: What is about to be loaded, until it is.
         self._checkpoint: dict[str, Any] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Note what this run is made of."""
+        """Record code, data and batches."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self._noted = {"code": f"{dfl.__version__} ({code_hash()})", "ranks": trainer.world_size}
+        self._record = {"code": f"{dfl.__version__} ({code_hash()})", "ranks": trainer.world_size}
         if hasattr(data, "sets"):
-            self._noted["batch_size"] = data.batch_size
-            self._noted["order"] = {name: getattr(data, name) for name in ORDER if hasattr(data, name)}
-            self._noted["accumulate"] = trainer.accumulate_grad_batches
-            self._noted["data"] = {f"{s}/{d}": v.sha256 for s, sets in data.sets.items() for d, v in sets.items()}
+            self._record["batch_size"] = data.batch_size
+            self._record["order"] = {name: getattr(data, name) for name in ORDER if hasattr(data, name)}
+            self._record["accumulate"] = trainer.accumulate_grad_batches
+            self._record["data"] = {f"{s}/{d}": v.sha256 for s, sets in data.sets.items() for d, v in sets.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return self._noted
+        return self._record
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -59,15 +59,17 @@ class SameRun(pl.Callback):
         epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         whole = epoch["processed"] == epoch["ready"]
         if note := self._batches(then, whole):
-            _say(note)
+            say(note)
         if not whole:
             self._same_epoch(then, checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"])
         self._checkpoint = checkpoint
         for note in restored.renew_callbacks(trainer, checkpoint):
-            _say(f"from here on: {note}")
-        if then.get("code") not in (None, self._noted["code"]):
-            warnings.warn(f"the checkpoint was made by dfl {then['code']}, this is {self._noted['code']}", stacklevel=1)
-        old, new = then.get("data", {}), self._noted.get("data", {})
+            say(f"from here on: {note}")
+        if then.get("code") not in (None, self._record["code"]):
+            warnings.warn(
+                f"the checkpoint was made by dfl {then['code']}, this is {self._record['code']}", stacklevel=1
+            )
+        old, new = then.get("data", {}), self._record.get("data", {})
         if moved := sorted(key for key in old.keys() & new.keys() if old[key] != new[key]):
             warnings.warn(f"the images of {', '.join(moved)} are not those of the checkpoint", stacklevel=1)
         before = (checkpoint.get("dfl", {}).get("run") or {}).get("config")
@@ -76,29 +78,29 @@ class SameRun(pl.Callback):
             warnings.warn(f"settings differ from the checkpoint's: {'; '.join(changed)}", stacklevel=1)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note how optimizers and schedules were made, and let the checkpoint's states begin from how they are now.
+        """Record the settings of optimizers and schedules; those that are typed now go into the checkpoint's states.
 
         Raises:
             UserError: If the checkpoint's states have no place in them.
         """
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
-            self._noted["made"] = restored.settings_of(trainer)
+            self._record["made"] = restored.settings_of(trainer)
             return
         then = checkpoint["callbacks"].get(self.state_key, {}).get("made")
-        self._noted["made"], changes = restored.renew(trainer, checkpoint, then)
+        self._record["made"], changes = restored.renew(trainer, checkpoint, then)
         if changes:
-            _say(f"from step {checkpoint['global_step']} on: {'; '.join(changes)}")
+            say(f"from step {checkpoint['global_step']} on: {'; '.join(changes)}")
 
     def _same_epoch(self, then: dict[str, Any], batches: int) -> None:
         """Raise if the rest of an epoch would be that of another one."""
-        old, new = then.get("order", {}), self._noted.get("order", {})
+        old, new = then.get("order", {}), self._record.get("order", {})
         for name in sorted(key for key in old.keys() & new.keys() if old[key] != new[key]):
             raise UserError(
                 f"the checkpoint is from the middle of an epoch, and {name} was {old[name]} and is {new[name]}, so "
                 f"other images would be left: set {_flag(name)} to {old[name]} again until the epoch is over"
             )
-        was, now = then.get("accumulate"), self._noted.get("accumulate")
+        was, now = then.get("accumulate"), self._record.get("accumulate")
         if was != now and was and now and batches % now:
             raise UserError(
                 f"the checkpoint is from batch {batches} of an epoch, which is no multiple of {now} batches: set "
@@ -107,9 +109,9 @@ class SameRun(pl.Callback):
 
     def _batches(self, then: dict[str, Any], whole: bool) -> str:
         """Return what to say of other batches, or raise if they cannot be."""
-        if "batch_size" not in then or "batch_size" not in self._noted:
+        if "batch_size" not in then or "batch_size" not in self._record:
             return ""
-        old, new = ((d["batch_size"], d["ranks"]) for d in (then, self._noted))
+        old, new = ((d["batch_size"], d["ranks"]) for d in (then, self._record))
         if old == new:
             return ""
         was, is_ = (f"{size} x {ranks} process{'es' if ranks > 1 else ''}" for size, ranks in (old, new))
@@ -151,8 +153,3 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
 
 def _flag(name: str) -> str:
     return "seed_everything" if name == "seed" else f"data.{name}"
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(f"dfl: {line}", flush=True)

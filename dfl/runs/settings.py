@@ -22,7 +22,7 @@ FILE = "config.yaml"
 def write(folder: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a run that is trained here, whole or not at all, and note them as one's own.
 
-    A state folder that cannot be written costs only that ``--config`` has to be given later.
+    A state folder that cannot be written means only that ``--config`` must be given on resume.
 
     Raises:
         UserError: If the run's folder cannot be written.
@@ -31,8 +31,8 @@ def write(folder: Path, settings: dict[str, Any]) -> None:
     text = head + _dump(settings)
     files.write(folder / FILE, text)
     with suppress(OSError):
-        _known().mkdir(parents=True, exist_ok=True)
-        (_known() / _hash(text)).touch()
+        _hashes().mkdir(parents=True, exist_ok=True)
+        (_hashes() / _hash(text)).touch()
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -41,8 +41,8 @@ def read(folder: Path) -> dict[str, Any] | None:
         text = (folder / FILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    found = yaml.safe_load(text) if (_known() / _hash(text)).is_file() else None
-    return found if isinstance(found, dict) else None
+    content = yaml.safe_load(text) if (_hashes() / _hash(text)).is_file() else None
+    return content if isinstance(content, dict) else None
 
 
 def write_down(folder: Path, claimed: Any) -> bool:
@@ -61,7 +61,7 @@ def write_down(folder: Path, claimed: Any) -> bool:
     return True
 
 
-def _known() -> Path:
+def _hashes() -> Path:
     """Return the folder of empty files named after the hashes of settings that were written for this user."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "dfl" / "runs"
 

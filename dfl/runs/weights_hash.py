@@ -9,10 +9,9 @@ from torch.distributed.tensor import DTensor
 
 
 class WeightsHash:
-    """sha256 of names and bytes; that of the newest weights is kept until one of them is moved or written to.
+    """sha256 of names and bytes; that of the newest weights is cached until one of them is moved or written to.
 
-    What is written through ``.data`` is not seen. Of weights that are cut among ranks all ranks must ask; they are put
-    together one at a time.
+    What is written through ``.data`` is not seen. All ranks must ask for sharded weights, which are gathered singly.
     """
 
     def __init__(self) -> None:
@@ -21,8 +20,8 @@ class WeightsHash:
 
     def __call__(self, weights: Mapping[str, Tensor]) -> str:
         """Return the hash in hexadecimal."""
-        held = {n: w.to_local() if isinstance(w, DTensor) else w for n, w in weights.items()}
-        state = [(n, w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for n, w in held.items()]
+        local = {n: w.to_local() if isinstance(w, DTensor) else w for n, w in weights.items()}
+        state = [(n, w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for n, w in local.items()]
         if state != self._state:
             digest = hashlib.sha256()
             for name, weight in weights.items():

@@ -36,7 +36,7 @@ def page(table: pa.Table, findings: Mapping[str, Any]) -> str:
         f"Check of {', '.join(table['set'].unique().to_pylist())}",
         [
             f"<p class=soft>{findings['images']:,} images</p>",
-            f"<h2>Findings</h2><ul class=said>{problems}</ul>",
+            f"<h2>Findings</h2><ul class=findings>{problems}</ul>",
             "<h2>Images</h2>",
             html.table(["set and split", *CLASSES.values()], places),
             *_samples(table),
@@ -133,17 +133,12 @@ def _masks(table: pa.Table, masks: Mapping[str, Any]) -> Iterable[str]:
     if len(partial):
         pictures = _pictures(table, partial, np.random.default_rng(0), masks=True)
         yield f"<h2>Masks</h2><p class=soft>Red is manipulated.</p>{pictures}"
-    yield _names("Masks that are empty, on fakes", masks["empty on fakes"])
-    yield _names("Masks that are full", masks["full"])
-    yield _names("Masks that are not empty, on real images", masks["not empty on real images"])
+    for name in ("empty on fakes", "full", "not empty on real images"):
+        yield _names(f"Masks that are {name}", masks[name])
     yield _names("Masks that cannot be used", masks["unusable"])
 
 
 def _names(title: str, names: list[str] | Mapping[str, str]) -> str:
     """List names, with the reason of each if there is one."""
-    if not names:
-        return ""
     lines = [f"{name}: {reason}" for name, reason in names.items()] if isinstance(names, Mapping) else names
-    items = "".join(f"<li>{html.text(line)}</li>" for line in lines[:MOST_NAMES])
-    more = f"<li>and {len(lines) - MOST_NAMES:,} more, in check.json</li>" if len(lines) > MOST_NAMES else ""
-    return f"<details><summary>{html.text(title)}: {len(lines):,}</summary><ul>{items}{more}</ul></details>"
+    return html.names(f"{title}: {len(lines):,}", lines, MOST_NAMES, "check.json")

@@ -2,9 +2,6 @@
 
 Size, format, quantization tables and metadata are then the same in all files. What an earlier JPEG left in the pixels
 stays there: ``crop`` keeps it, and the traces of a generator with it; ``resize`` blurs both.
-
-Cut off at any moment, the same command goes on. The folder's bytes depend on the images alone, never on the number of
-processes.
 """
 
 import re

@@ -3,9 +3,6 @@
 A shard is an Arrow IPC file: the columns ``image`` and ``mask`` are the bytes of files, the others those of each row.
 It is memory-mapped, so any row can be read at any time for the cost of its own bytes, and the sampler asks for (row,
 epoch) as it does for files. ``Packed`` reads the folder.
-
-Cut off at any moment, the same command goes on with the next shard. The bytes depend on the images alone, never on the
-number of processes.
 """
 
 import hashlib

@@ -30,7 +30,9 @@ def explain(error: BaseException) -> str | None:
         )
     if "Error(s) in loading state_dict" in text:
         first = (text.splitlines()[1:] or [text])[0].strip().rstrip(".")
-        return f"the checkpoint does not fit the weights of this detector: {first}; give the settings it was made with"
+        return (
+            f"the checkpoint does not fit the weights of this detector: {first}; give the settings it was trained with"
+        )
     if isinstance(error, MemoryError):
         where = "a loader process" if "DataLoader worker" in text else "the process"
         return f"memory ran out in {where}: lower data.num_workers or data.max_pixels; go on with --ckpt_path last"
@@ -50,7 +52,7 @@ def _loader_killed(error: BaseException) -> bool:
     torch mostly says so. But the pipe to a process breaks before its end is known, and what was on its way (half of an
     object, an open file, shared memory) is then missing: EOFError, ConnectionResetError, BrokenPipeError, OSError,
     FileNotFoundError, RuntimeError and errors of unpickling were seen. So any error that came out of torch's loader is
-    held against how its processes ended. An error of their own comes from a process that lives, and ends in order.
+    compared with how its processes ended: an error of their own comes from a process that lives, and ends in order.
     """
     for one in chain(error):
         text = str(one)

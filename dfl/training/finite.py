@@ -1,7 +1,7 @@
 """Stop when a loss is no number any more, and name the loss and the images.
 
 One infinite loss spoils all weights at the next step. Looking at each loss on the host would make a GPU wait at each
-step, so the losses of the last steps are kept where they are and looked at together. A checkpoint is only written
+step, so the losses of the last steps stay on the device and are looked at together. A checkpoint is only written
 after such a look, so the newest one is from before the first bad step.
 """
 
@@ -68,6 +68,6 @@ class FiniteLoss(pl.Callback):
 
 
 def _total(outputs: Any) -> dict[str, Tensor]:
-    """Return the loss that Lightning was given; none in manual optimization."""
+    """Return the loss that the training step returned; none in manual optimization."""
     loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
     return {"loss": loss.detach()} if isinstance(loss, Tensor) else {}

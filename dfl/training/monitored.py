@@ -1,8 +1,8 @@
 """What a run watches: the metric that names the best checkpoint, stops the run early, or lowers the learning rate.
 
 A name that is never measured, or a value that is not defined, would show after an epoch, as a traceback or not at all.
-So names are held against the domains before training, labels against what the metric compares, and values against the
-first validation. Whether more is better is known of each metric of this suite, and followed.
+So names are compared with the domains before training, labels with what the metric needs, and values are looked at
+after the first validation. Each metric of this suite says whether more is better, and that is followed.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,26 +46,26 @@ def follow_directions(settings: Any, say: Callable[[str], Any], name: str = "") 
 
 
 class Monitored(pl.Callback):
-    """Say in one line, as early as it can be known, that what is watched is never measured or not defined.
+    """Say in one line, as early as possible, that what is watched is never measured or not defined.
 
     Args:
-        mode_given: Whether the user said which way a metric is better that this suite does not know.
+        mode_given: Whether the user set ``mode``, of which a metric that is not of this suite has need.
     """
 
     def __init__(self, mode_given: bool = True) -> None:
         self.mode_given = mode_given
         self._checked = False
-        #: Names of which was said that they are not defined.
-        self._said: set[str] = set()
+        #: Names with a warning that they are not defined.
+        self._warned: set[str] = set()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hold what is watched against the domains and their labels.
+        """Compare what is watched with the domains and their labels.
 
         Raises:
             UserError: For a name that is never measured, a metric of unknown direction, and a run that is to be
                 stopped or slowed by a value that is not defined.
         """
-        self._checked, self._said = False, set()
+        self._checked, self._warned = False, set()
         for who, name in watched(trainer):
             if problem := self._unknown(trainer, pl_module, who, name):
                 raise UserError(problem)
@@ -79,7 +79,7 @@ class Monitored(pl.Callback):
                     f"{name} is not defined: {why}; so there will be no best.ckpt, and last.ckpt is written after "
                     "each epoch: give validation images of both classes, or set checkpoint.monitor=val/mean/log_loss"
                 )
-                self._said.add(name)
+                self._warned.add(name)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look for what is watched in the first validation.
@@ -95,15 +95,15 @@ class Monitored(pl.Callback):
         self._look(trainer, [one for one in watched(trainer) if one[1].startswith("train/")], "training")
 
     def _look(self, trainer: pl.Trainer, names: list[tuple[str, str]], where: str) -> None:
-        given = trainer.callback_metrics
+        values = trainer.callback_metrics
         for who, name in names:
-            here = [known for known in given if known.partition("/")[0] == name.partition("/")[0]]
-            if name not in given and who != "checkpoint" and not _lenient(trainer, name):
+            here = [one for one in values if one.partition("/")[0] == name.partition("/")[0]]
+            if name not in values and who != "checkpoint" and not _lenient(trainer, name):
                 raise UserError(f"{who} watches {name!r}, which {where} did not give{_near(name, here)}")
-            if name in self._said or (name in given and not bool(given[name].isnan())):
+            if name in self._warned or (name in values and not bool(values[name].isnan())):
                 continue
-            self._said.add(name)
-            what = "is not defined (NaN)" if name in given else f"was not given by {where}{_near(name, here)}"
+            self._warned.add(name)
+            what = "is not defined (NaN)" if name in values else f"was not given by {where}{_near(name, here)}"
             then = {
                 "checkpoint": "no best.ckpt is written while that is so; last.ckpt is, after each epoch",
                 "EarlyStopping": "the run ends here, unless its check_finite is false",
@@ -121,8 +121,8 @@ class Monitored(pl.Callback):
         domain, _, metric = rest.partition("/")
         measured = split == "val" and domain in domains and (direction(name) or metric in ("n",))
         if not measured and _is_ours(module) and all(map(_is_ours, trainer.callbacks)):
-            known = [f"val/{one}/{metric}" for one in domains for metric in METRICS if METRICS[metric].best]
-            return f"{who} watches {name!r}, which this run never measures{_near(name, known)}"
+            names = [f"val/{one}/{metric}" for one in domains for metric in METRICS if METRICS[metric].best]
+            return f"{who} watches {name!r}, which this run never measures{_near(name, names)}"
         return None if measured or self.mode_given else _no_direction(who, name)
 
 
@@ -140,9 +140,9 @@ def _no_direction(who: str, name: str) -> str:
     return f"{who} watches {name!r}, of which dfl does not know whether more is better: set its mode to min or max"
 
 
-def _near(name: str, known: list[str]) -> str:
-    short = [one for one in known if one.rpartition("/")[2] in DETECTION and one.split("/")[1:2] == ["mean"]] or known
-    return near(name, known, cutoff=0.75, listed=sorted(short)[:12])  # names of one domain are half alike as it is
+def _near(name: str, names: list[str]) -> str:
+    short = [one for one in names if one.rpartition("/")[2] in DETECTION and one.split("/")[1:2] == ["mean"]] or names
+    return near(name, names, cutoff=0.75, listed=sorted(short)[:12])  # names of one domain are half alike as it is
 
 
 def _is_ours(thing: Any) -> bool:
@@ -151,8 +151,8 @@ def _is_ours(thing: Any) -> bool:
 
 def _lenient(trainer: Any, name: str) -> bool:
     """Whether those that watch a name may go on without it."""
-    found = [c for c in trainer.callbacks if isinstance(c, EarlyStopping) and c.monitor == name]
-    return bool(found) and not any(one.strict for one in found)
+    stops = [c for c in trainer.callbacks if isinstance(c, EarlyStopping) and c.monitor == name]
+    return bool(stops) and not any(one.strict for one in stops)
 
 
 def _domains(trainer: pl.Trainer) -> dict[str, Any]:
@@ -170,5 +170,5 @@ def _one_class(trainer: pl.Trainer, name: str) -> str | None:
     fakes = {key: (int(one.label.sum()), len(one.label)) for key, one in sets.items()}
     if not all(count in (0, of) for count, of in fakes.values()):
         return None
-    said = [f"all {of} images of val/{key} are {'fake' if count else 'real'}" for key, (count, of) in fakes.items()]
-    return ", ".join(said)
+    parts = [f"all {of} images of val/{key} are {'fake' if count else 'real'}" for key, (count, of) in fakes.items()]
+    return ", ".join(parts)

@@ -14,7 +14,7 @@ from dfl.errors import UserError
 class WarmupCosine(LRScheduler):
     """A linear warm-up from zero, then a cosine (or a line) back to zero, step by step over the whole run.
 
-    The number of steps is not known where the schedule is configured; the detector tells it with ``prepare``.
+    The number of steps is unknown where the schedule is configured; the detector sets it by ``prepare``.
 
     Args:
         optimizer: The optimizer.
@@ -35,7 +35,7 @@ class WarmupCosine(LRScheduler):
             group["lr"] = rate
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the schedule of a run; its length stays what it was, and a new one is said."""
+        """Take up the schedule of a run; its length stays what it was; a warning says so if the run is longer now."""
         planned = self.total_steps
         super().load_state_dict(state_dict)
         if planned != self.total_steps:

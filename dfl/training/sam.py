@@ -55,10 +55,10 @@ class SAM(Optimizer):
     @torch.no_grad()
     def first_step(self) -> None:
         """Go from w to w + e, by the gradients that are there, and clear them."""
-        held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        scaled = [p.abs() * p.grad if self.adaptive else p.grad for p in held]
+        trained = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        scaled = [p.abs() * p.grad if self.adaptive else p.grad for p in trained]
         length = self.rho / (torch.nn.utils.get_total_norm(scaled) + 1e-12)
-        for p in held:
+        for p in trained:
             self._before.append((p, p.detach().clone()))
             p.addcmul_(p.grad * p.square() if self.adaptive else p.grad, length)
         for norm_layer in self._module.modules() if self._module is not None else ():

@@ -1,7 +1,7 @@
-"""A network that is cut among the ranks, for one that is too large for a GPU: fully sharded data parallelism.
+"""Fully sharded data parallelism, for a network that is too large for one GPU.
 
 Each rank holds a slice of every weight, of its gradient and of its optimizer's moments (ZeRO-3, Rajbhandari et al.
-2020; torch's ``fully_shard``, known as FSDP2). A layer is put together when its turn comes, and taken apart after it:
+2020; torch's ``fully_shard``, also called FSDP2). A layer is gathered when its turn comes, and freed after it:
 
     rank 0   W[:n/2]  --+-- all-gather --> W, forward, W freed --> ... all-gather --> W, backward --+--> dW[:n/2], step
     rank 1   W[n/2:]  --+                                           reduce-scatter, the mean        +--> dW[n/2:], step
@@ -48,10 +48,10 @@ class FullyShardStrategy(DDPStrategy):
         self._whole: _Whole | None = None
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Cut the network, then make the optimizers of its slices.
+        """Shard the network, then build the optimizers of its slices.
 
         Raises:
-            UserError: If the network cannot be cut, or the precision needs a scaled loss.
+            UserError: If the network cannot be sharded, or the precision needs a scaled loss.
         """
         assert self.accelerator is not None
         assert self.lightning_module is not None
@@ -63,20 +63,20 @@ class FullyShardStrategy(DDPStrategy):
             _refuse(module)
             if self._layer_sync:
                 self._layer_sync.apply(module)
-        # tensors of inference mode could not be put together again for training
+        # tensors of inference mode could not be gathered again for training
         evaluations = (trainer.validate_loop, trainer.test_loop, trainer.predict_loop)
         for loop in (trainer.fit_loop.epoch_loop.val_loop, *evaluations):
             loop.inference_mode = False
-        self.model = self._cut(module)
+        self.model = self._shard(module)
         if fits:
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
 
-    def _cut(self, model: nn.Module) -> nn.Module:
-        """Return the network as the strategy calls it, its weights cut, on the device.
+    def _shard(self, model: nn.Module) -> nn.Module:
+        """Return the network as the strategy calls it, its weights sharded, on the device.
 
         Raises:
-            UserError: If another strategy has cut it.
+            UserError: If another strategy has sharded it.
         """
         if not is_sharded(model):
             mesh = init_device_mesh(self.root_device.type, (self.world_size,))
@@ -84,11 +84,13 @@ class FullyShardStrategy(DDPStrategy):
                 _align(layer, self.root_device)
                 fully_shard(layer, mesh=mesh)
             _align(model, self.root_device)
-            # taken apart after the step: whoever looks at weights between two steps finds all of them cut
+            # taken apart after the step: whoever looks at weights between two steps finds all of them sharded
             self._whole = _Whole(model)
             fully_shard(self._whole, mesh=mesh, reshard_after_forward=True)
         if self._whole is None:
-            raise UserError(f"this {type(model).__name__} is cut already, by another trainer: load its checkpoint anew")
+            raise UserError(
+                f"this {type(model).__name__} is sharded already, by another trainer: load its checkpoint anew"
+            )
         return self._whole
 
     def model_to_device(self) -> None:
@@ -97,10 +99,10 @@ class FullyShardStrategy(DDPStrategy):
     # checkpoints
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Put the weights and moments together, one at a time, and write them on rank zero; all ranks must call."""
-        super().save_checkpoint(apply_to_collection(checkpoint, DTensor, self._put_together), filepath, storage_options)
+        """Gather the weights and moments, one at a time, and write them on rank zero; all ranks must call."""
+        super().save_checkpoint(apply_to_collection(checkpoint, DTensor, self._gather), filepath, storage_options)
 
-    def _put_together(self, value: DTensor) -> Tensor | None:
+    def _gather(self, value: DTensor) -> Tensor | None:
         whole = value.full_tensor()
         return whole.cpu() if self.is_global_zero else None
 
@@ -113,11 +115,11 @@ class FullyShardStrategy(DDPStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take the slices of this rank of whole moments."""
-        for optimizer, held in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+        for optimizer, whole in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            numbers = [n for group in held["param_groups"] for n in group["params"]]
-            cut = {n: _like(p, held["state"].get(n, {})) for n, p in zip(numbers, parameters, strict=True)}
-            optimizer.load_state_dict({**held, "state": {n: state for n, state in cut.items() if state}})
+            numbers = [n for group in whole["param_groups"] for n in group["params"]]
+            slices = {n: _like(p, whole["state"].get(n, {})) for n, p in zip(numbers, parameters, strict=True)}
+            optimizer.load_state_dict({**whole, "state": {n: state for n, state in slices.items() if state}})
 
     def teardown(self) -> None:
         """Leave the slices where they are: they belong to the devices that talk to each other."""
@@ -129,7 +131,7 @@ class FullyShardStrategy(DDPStrategy):
 
 
 class _Whole(nn.Module):
-    """What is gathered for all of a step: a wrapper, since ``fully_shard`` changes the class of what it is given."""
+    """What is gathered for all of a step: a wrapper, since ``fully_shard`` changes the class of its argument."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -171,7 +173,7 @@ def _refuse(module: pl.LightningModule) -> None:
 
 
 def _align(module: nn.Module, device: torch.device) -> None:
-    """Bring what is not cut yet to the device, and give every rank the values of rank zero."""
+    """Bring what is not sharded yet to the device, and give every rank the values of rank zero."""
     for tensor in (*module.parameters(), *module.buffers()):
         if not isinstance(tensor, DTensor):
             tensor.data = tensor.data.to(device).contiguous()  # slices of channels last there are none
@@ -180,7 +182,7 @@ def _align(module: nn.Module, device: torch.device) -> None:
 
 
 def _like(parameter: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state of a parameter, cut as it is."""
+    """Return an optimizer's state of a parameter, sharded as it is."""
     return {key: _sharded(value, parameter) for key, value in state.items()}
 
 

@@ -31,8 +31,8 @@ class Count:
     @classmethod
     def of(cls, module: nn.Module | None, *more: nn.Parameter) -> "Count":
         """Count a module's parameters, shared ones once."""
-        found = {id(p): p for p in (*(module.parameters() if module else ()), *more)}.values()
-        return cls(sum(p.numel() for p in found if p.requires_grad), sum(p.numel() for p in found))
+        parameters = {id(p): p for p in (*(module.parameters() if module else ()), *more)}.values()
+        return cls(sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters))
 
     def __str__(self) -> str:
         return f"{self.trainable:,} trainable of {self.total:,}"

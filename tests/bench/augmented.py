@@ -4,11 +4,10 @@ Against Pillow and torchvision v2; OpenCV and albumentations; and OpenCV and alb
 has them, with its resize of what has the size already and its round trip through Pillow. The sizes, probabilities and
 ranges of sigma and quality are the same, written here. From JPEG and PNG files of 256 and 1024 pixels, the larger
 ones shrunk to 256, or from JPEG files of the user's (`python -m tests.bench.augmented FOLDER`). Beside them the
-limits: the bare decoder, and for JPEG of 256 pixels the bare calls of a loader that does it all by libjpeg-turbo and
-OpenCV. Timed in turns by the processor time of one thread. At last, what memory a loader process holds over an epoch.
+bare decoder. Timed in turns by the processor time of one thread. At last, what memory a loader process holds over an
+epoch.
 """
 
-import random
 import sys
 import tempfile
 import time
@@ -20,15 +19,12 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
-import simplejpeg
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from dfl.data.batch import Samples
 from dfl.data.decoding import read_image
-from dfl.data.degradations import gaussian_kernel
 from dfl.data.transforms import Transform
 from tests.bench.timing import in_turns
 
@@ -38,7 +34,7 @@ Load = Callable[[str, int], torch.Tensor]
 
 
 class Ours(Dataset):
-    """Files as `ImageDataset` reads them: into the batch at once."""
+    """Files as `ImageDataset` reads them."""
 
     def __init__(self, paths: list[str], policy: str = "cnnf") -> None:
         self.paths, self.view = paths, Transform(augment=policy).train(SIZE)
@@ -46,11 +42,8 @@ class Ours(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitems__(self, indices: list[int]) -> torch.Tensor:
-        batch = Samples(len(indices), SIZE).image
-        for index, place in zip(indices, batch.unbind(), strict=True):
-            self.view(read_image(self.paths[index]), None, (0, 0, index), place)
-        return batch
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.view(read_image(self.paths[index]), None, (0, 0, index))[0]
 
 
 class Files(Dataset):
@@ -116,26 +109,6 @@ def decoder() -> Load:
     return lambda path, index: torch.from_numpy(read_image(path))
 
 
-def bare(filters: bool) -> Load:
-    """libjpeg-turbo's calls, and with ``filters`` OpenCV's, each step half the time; no key, nothing kept."""
-    draw = random.Random(0)
-
-    def load(path: str, index: int) -> torch.Tensor:
-        pixels = simplejpeg.decode_jpeg(Path(path).read_bytes(), "RGB")
-        if filters and draw.random() < 0.5:
-            pixels = cv2.flip(pixels, 1)
-        if filters and draw.random() < 0.5:
-            sigma = draw.uniform(0.0, 3.0)
-            kernel = gaussian_kernel(sigma, int(4 * sigma + 0.5))
-            pixels = cv2.sepFilter2D(pixels, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
-        if draw.random() < 0.5:
-            quality = (cv2.IMWRITE_JPEG_QUALITY, draw.randint(30, 100))
-            pixels = simplejpeg.decode_jpeg(cv2.imencode(".jpg", pixels, quality)[1], "RGB")
-        return torch.from_numpy(pixels)
-
-    return load
-
-
 def compare(paths: list[str]) -> dict[str, float]:
     """Return images per second of each way, the median of rounds in turns."""
     ways = {
@@ -144,19 +117,11 @@ def compare(paths: list[str]) -> dict[str, float]:
         "as DeepfakeBench": albumentations(detours=True),
     }
     loaders = {name: DataLoader(Files(paths, load), batch_size=BATCH) for name, load in ways.items()}
-    loaders["ours"] = DataLoader(Ours(paths), batch_size=BATCH, collate_fn=_same)
-    limits = {"decoder": decoder()}
-    if paths[0].endswith(".jpg"):
-        limits |= {"codec": bare(filters=False), "codec, flip and blur": bare(filters=True)}
-    for name, limit in limits.items():
-        loaders[name] = DataLoader(Files(paths, limit), batch_size=BATCH, collate_fn=len)
+    loaders["ours"] = DataLoader(Ours(paths), batch_size=BATCH)
+    loaders["decoder"] = DataLoader(Files(paths, decoder()), batch_size=BATCH, collate_fn=len)
     whole = {name: partial(read, loader) for name, loader in loaders.items()}
     seconds = in_turns(whole, ROUNDS, clock=time.process_time)
     return {name: len(paths) / taken for name, taken in seconds.items()}
-
-
-def _same(batch: torch.Tensor) -> torch.Tensor:
-    return batch
 
 
 def read(loader: DataLoader) -> None:
@@ -166,7 +131,7 @@ def read(loader: DataLoader) -> None:
 
 def memory(paths: list[str]) -> list[float]:
     """Return the MiB that belong to a loader process alone after each tenth of 40 passes over the files."""
-    loader = DataLoader(Ours(paths * 40), batch_size=BATCH, collate_fn=_same, num_workers=1)
+    loader = DataLoader(Ours(paths * 40), batch_size=BATCH, num_workers=1)
     batches = iter(loader)
     worker = batches._workers[0].pid  # type: ignore[attr-defined]
     held = []
@@ -184,10 +149,6 @@ def report(name: str, rate: dict[str, float], goals: bool) -> None:
     for other, goal in GOALS.items():
         aim = f" (goal {goal})" if goals else ""
         print(f"  {other} {rate[other]:.0f} img/s, ratio {rate['ours'] / rate[other]:.2f}{aim}")
-    if "1024" not in name and "png" not in name:
-        for limit in ("codec", "codec, flip and blur"):
-            best = rate[limit] / rate["OpenCV+albumentations"]
-            print(f"  the bare calls of {limit} {rate[limit]:.0f} img/s, {best:.2f} of OpenCV+albumentations")
 
 
 def main(folder: str | None = None) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from scipy.optimize import fminbound
 from torch import Tensor
 
 from dfl.detectors import FairDisentangle
-from dfl.losses import bilevel_cvar, contrastive_triplets, ldam
+from dfl.detectors.disentangle.ldam import ldam
+from dfl.detectors.disentangle.triplets import contrastive_triplets
+from dfl.losses import bilevel_cvar
 from tests.bench.timing import in_turns
 
 PAIRS, SIDE = 2, 128

@@ -9,55 +9,28 @@ only moved. The two are timed in turns, and the ratio is the median over the rou
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from dfl.data.decoding import read_image
 from dfl.data.transforms import Transform
+from tests.bench.augmented import Files, Load, make_files
 
 FILES, BATCH, ROUNDS, SIZE, GOAL = 256, 64, 7, 224, 1.5
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-class Files(Dataset):
-    """Files through one function of (path, index)."""
-
-    def __init__(self, paths: list[Path], load: Callable[[Path, int], torch.Tensor]) -> None:
-        self.paths, self.load = paths, load
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.load(self.paths[index], index)
-
-
-def make_files(folder: Path) -> list[Path]:
-    """Noise with a 1/f spectrum, which compresses about as photos do: 20 to 25 KB each at quality 90, 4:2:0."""
-    rng = np.random.default_rng(0)
-    frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]).clip(1 / 256)
-    paths = []
-    for index in range(FILES):
-        waves = np.fft.ifft2(np.fft.fft2(rng.standard_normal((3, 256, 256))) / frequency).real
-        pixels = (128 + 50 * waves / waves.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-        paths.append(folder / f"{index}.jpg")
-        Image.fromarray(pixels).save(paths[-1], quality=90, subsampling="4:2:0")
-    return paths
-
-
-def ours(resize: str) -> Callable[[Path, int], torch.Tensor]:
+def ours(resize: str) -> Load:
     view = Transform(resize="none" if resize == "crop" else "squash").train(SIZE)
     return lambda path, index: view(read_image(path), None, (0, 0, index))[0]
 
 
-def theirs(resize: str) -> Callable[[Path, int], torch.Tensor]:
+def theirs(resize: str) -> Load:
     first = v2.RandomCrop(SIZE) if resize == "crop" else v2.Resize((SIZE, SIZE))
     last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     view = v2.Compose([first, v2.RandomHorizontalFlip(), *last])
@@ -71,7 +44,7 @@ def images_per_second(loader: DataLoader) -> float:
     return FILES / (time.perf_counter() - start)
 
 
-def compare(paths: list[Path], resize: str) -> dict[str, Any]:
+def compare(paths: list[str], resize: str) -> dict[str, Any]:
     """Time both in turns; return images per second and the ratio, each the median over the rounds."""
     loaders = [DataLoader(Files(paths, make(resize)), batch_size=BATCH) for make in (ours, theirs)]
     for loader in loaders:
@@ -100,7 +73,7 @@ def main() -> dict[str, Any]:
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            paths = make_files(Path(folder))
+            paths = make_files(Path(folder), 256, "jpg", FILES)
             results = {name: compare(paths, name) for name in ("resize", "crop")}
     finally:
         torch.set_num_threads(threads)

@@ -308,9 +308,9 @@ def test_settings_of_ones_own_run_are_read_beside_its_checkpoints(content: Conte
     settings.write(Path("checkpoints/a"), RUN)
     assert yaml.safe_load(Path("checkpoints/a/config.yaml").read_text()) == RUN
     words = arranged("fit", "--name=a", "--ckpt_path=best")
-    assert '"max_epochs": 3' in words
+    assert "max_epochs: 3" in words
     assert "--ckpt_path=checkpoints/a/best.ckpt" in words
-    assert '"batch_size": 8' in arranged("test", "--ckpt_path=best")
+    assert "batch_size: 8" in arranged("test", "--ckpt_path=best")
     assert "batch_size" not in arranged("test", "--ckpt_path=best", "--data=data/folder.yaml")
 
 

@@ -13,10 +13,11 @@ from PIL import Image
 from dfl import detectors
 from dfl.cli import arguments
 from dfl.detectors import AttentionXception, Classifier, GradCam, PatchForensics
-from dfl.detectors.attention_xception import UNUSED
+from dfl.detectors.attention import UNUSED
+from dfl.detectors.attention.attention_map import Appearance, read_templates
+from dfl.detectors.cam.grad_cam import grad_cam, stretch
 from dfl.errors import UserError
-from dfl.networks import create_backbone, find_layer, grad_cam, load_named, stretch
-from dfl.networks.attention_map import Appearance, read_templates
+from dfl.networks import create_backbone, find_layer, load_named
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "patch_forensics.npz"
 #: Parameters with the head, channels, and side of the map at 128, 224, 256, 299 and 333 px.

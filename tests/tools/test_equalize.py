@@ -68,8 +68,8 @@ def test_both_classes_are_written_the_same_way(tmp_path: Path) -> None:
     assert record["left_out"] == []
     assert {"settings", "versions"} <= record.keys()
     assert pq.read_table(table)["origin"][0].as_py() == "in/r0.jpg"
-    given = read_rows([str(table.parent)])  # the folder, named to another verb, is read by its table
-    assert given["generator"].to_pylist().count("sd") == 6
+    again = read_rows([str(table.parent)])  # the folder, named to another verb, is read by its table
+    assert again["generator"].to_pylist().count("sd") == 6
 
 
 def test_geometry_bit_for_bit(tmp_path: Path) -> None:
@@ -77,14 +77,14 @@ def test_geometry_bit_for_bit(tmp_path: Path) -> None:
     other = picture(tmp_path / "in/fake/b.png", 60, 60, 1)
     for fit, size in (("crop", 48), ("resize", 32)):
         table = equalize(["in"], fit, size=size, fit=fit, format="png", workers=1, progress=False)
-        found = {row["label"]: read_image(row["path"]) for row in Table(str(table)).load("test").to_pylist()}
+        images = {row["label"]: read_image(row["path"]) for row in Table(str(table)).load("test").to_pylist()}
         if fit == "crop":  # from the middle, back to a multiple of 16
-            assert (found[0] == pixels[0:48, 16:64]).all()
-            assert (found[1] == other[0:48, 0:48]).all()
+            assert (images[0] == pixels[0:48, 16:64]).all()
+            assert (images[1] == other[0:48, 0:48]).all()
         else:
             view = Transform().eval(32)
-            assert (found[1] == view(other, None, ())[0].permute(1, 2, 0).numpy()).all()
-            assert found[0].shape == (32, 32, 3)
+            assert (images[1] == view(other, None, ())[0].permute(1, 2, 0).numpy()).all()
+            assert images[0].shape == (32, 32, 3)
 
 
 def test_what_cannot_be_taken_is_named_and_capped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

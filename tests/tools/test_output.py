@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_no_output(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (("data", "split", "FACES", "--output=out"), "a name that ends in .parquet"),
         (("data", "faces", "FACES", "--output=", "--boxes=boxes.csv"), "a name that ends in .parquet"),
@@ -118,12 +118,17 @@ def test_a_full_disk_leaves_no_output(
         (("data", "equalize", "FACES", "--output=o", "--fit=corp"), "corp"),
         (("data", "equalize", "FACES"), "output"),
         (("data", "pack", "FACES", "--output=o", "--shard=0"), "shard at least 1"),
+        (("data", "check", "FACES", "--output=o", "--distance=40"), "64 bits"),
+        (("data", "faces", "FACES", "--output=o.parquet"), "give one"),
+        (("data", "faces", "FACES", "--output=o.parquet", "--weights=none.onnx"), "no weights file"),
+        (("data", "templates", "masks.csv", "--output=t.npy"), "must end in .npz"),
+        (("toy", "--root=out", "--n=10"), "at least 80"),
     ],
 )
 def test_odd_words_are_one_line(
-    words: tuple[str, ...], says: str, faces: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], message: str, faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert says in fails(words, faces, capsys)
+    assert message in fails(words, faces, capsys)
     assert {path.name for path in Path().iterdir()} == {"boxes.csv", "masks.csv", "scores.csv"}
 
 

@@ -60,8 +60,8 @@ def test_pixels_are_those_of_the_files(tmp_path: Path, encoding: Any, keep: bool
     source = Packed(str(folder))
     table = pa.concat_tables([source.load(part) for part in ("train", "val", "test")])
     assert table["label"].to_pylist() == [0, 1, 0, 1, 1]
-    known = (table["identity"][0].as_py(), table["generator"][1].as_py(), table["caption"][2].as_py())
-    assert known == ("x", "sd", "small")
+    texts = (table["identity"][0].as_py(), table["generator"][1].as_py(), table["caption"][2].as_py())
+    assert texts == ("x", "sd", "small")
     for i in (4, 0, 2, 1, 3):
         whole = load_image(rows[i]["path"])
         shorter = min(whole.shape[:2])
@@ -78,15 +78,15 @@ def test_pixels_are_those_of_the_files(tmp_path: Path, encoding: Any, keep: bool
             crop = Transform().eval(64)(whole, None, ())[0].permute(1, 2, 0).numpy()
         else:
             wanted, crop = whole, None
-        found = load_image(table["path"][i].as_py())
-        assert found.shape == wanted.shape
+        packed = load_image(table["path"][i].as_py())
+        assert packed.shape == wanted.shape
         if encoding != "jpeg" or (keep and i in (1, 2)):
-            assert (found == wanted).all()
+            assert (packed == wanted).all()
             if crop is not None:
-                assert (Transform().eval(64)(found, None, ())[0].permute(1, 2, 0).numpy() == crop).all()
+                assert (Transform().eval(64)(packed, None, ())[0].permute(1, 2, 0).numpy() == crop).all()
         else:
-            assert (found != wanted).any()
-            assert np.abs(found.astype(int) - wanted).mean() < 8
+            assert (packed != wanted).any()
+            assert np.abs(packed.astype(int) - wanted).mean() < 8
         if keep and i in (1, 2):
             assert read_bytes(table["path"][i].as_py()) == Path(rows[i]["path"]).read_bytes()
     masks = [load_mask(table["mask"][i].as_py(), "", (160, 64)) for i in (0, 3)]
@@ -112,8 +112,8 @@ def test_any_row_of_many_batches(faces: Path, monkeypatch: pytest.MonkeyPatch) -
     for i in np.random.default_rng(0).permutation(60):
         path = table["path"][int(i)].as_py()
         assert (load_image(f"{folder}/{path}") == read_image(table["origin"][int(i)].as_py())).all()
-    for place, said in (("image&row=50", "no row 50"), ("imag&row=0", "no column 'imag'; there are image, mask")):
-        with pytest.raises(DecodeError, match=said):
+    for place, message in (("image&row=50", "no row 50"), ("imag&row=0", "no column 'imag'; there are image, mask")):
+        with pytest.raises(DecodeError, match=message):
             load_image(f"{folder}/shard-00000.arrow#column={place}")
     with pytest.raises(DecodeError, match=r"none.arrow#column=image&row=0"):
         load_image(f"{folder}/none.arrow#column=image&row=0")
@@ -128,10 +128,10 @@ def test_any_row_of_many_batches(faces: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_fast_ppm_is_pillows(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     good = b"P6 7 5 255\n" + pixels.tobytes()
-    found = read_image(good)
-    assert (found == pixels).all()
-    assert found.flags.writeable
-    assert found.flags.c_contiguous
+    packed = read_image(good)
+    assert (packed == pixels).all()
+    assert packed.flags.writeable
+    assert packed.flags.c_contiguous
     assert (read_image(b"P6\n# a remark\n7 5\n255\n" + pixels.tobytes()) == pixels).all()
     with pytest.raises(DecodeError, match="damaged or cut off"):
         read_image(good[:-1])

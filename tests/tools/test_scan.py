@@ -20,22 +20,22 @@ def test_facts_of_files(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
     for quality in (40, 75, 95):
         Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=quality, subsampling="4:2:0")
-        found = facts.measure(str(tmp_path / "a.jpg"))
-        assert (found["quality"], found["format"], found["subsampling"]) == (quality, "JPEG", "4:2:0")
-    assert (found["width"], found["height"], found["error"]) == (24, 40, "")
-    assert np.isnan(found["mask_share"])
+        measured = facts.measure(str(tmp_path / "a.jpg"))
+        assert (measured["quality"], measured["format"], measured["subsampling"]) == (quality, "JPEG", "4:2:0")
+    assert (measured["width"], measured["height"], measured["error"]) == (24, 40, "")
+    assert np.isnan(measured["mask_share"])
     Image.fromarray(pixels).save(tmp_path / "a.png")
     cover = np.zeros((40, 24), np.uint8)
     cover[:10] = 255
     Image.fromarray(cover).save(tmp_path / "m.png")
     Image.fromarray(cover[:20]).save(tmp_path / "small.png")
-    found = facts.measure(str(tmp_path / "a.png"), str(tmp_path / "m.png"))
-    assert (found["quality"], found["qtables"], found["mask_share"]) == (-1, "", 0.25)
+    measured = facts.measure(str(tmp_path / "a.png"), str(tmp_path / "m.png"))
+    assert (measured["quality"], measured["qtables"], measured["mask_share"]) == (-1, "", 0.25)
     assert "24x20" in facts.measure(str(tmp_path / "a.png"), str(tmp_path / "small.png"))["mask_error"]
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:200])
-    found = facts.measure(str(tmp_path / "cut.jpg"))
-    assert found["error"]
-    assert found["sha256"]
+    measured = facts.measure(str(tmp_path / "cut.jpg"))
+    assert measured["error"]
+    assert measured["sha256"]
     assert facts.measure(str(tmp_path / "none.jpg"))["error"]
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from detectors.test_sida import LORA, MODELS, SAM, build
 from forking import on_two_ranks
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from test_contract import trainer
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from two_shards import build as again
 from two_shards import data, work
 
@@ -76,6 +79,18 @@ def test_two_ranks_hold_halves_and_do_what_ddp_does(tmp_path: Path, faces: Path,
         # and goes on without the strategy
         one = trainer(tmp_path, max_epochs=1, limit_train_batches=5, limit_val_batches=1)
         one.fit(again(name, models), data(name, models, str(faces), val=None), ckpt_path=file, weights_only=True)
+
+
+def test_whole_weights_are_sharded_when_they_are_loaded() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        network: Any = fully_shard(nn.Linear(4, 3), mesh=init_device_mesh("cpu", (1,)))
+        strategy = FullyShardStrategy()
+        strategy._lightning_module = network
+        strategy.load_model_state_dict({"state_dict": {"weight": torch.ones(3, 4)}}, strict=False)
+        assert torch.equal(network.weight.full_tensor(), torch.ones(3, 4))
+    finally:
+        dist.destroy_process_group()
 
 
 def test_layers_are_the_outermost_repeated_ones() -> None:

@@ -28,11 +28,7 @@ class ForenSynths(Source):
     label_convention = "folders 0_real and 1_fake"
 
     def __init__(
-        self,
-        root: str,
-        generators: list[str] | None = None,
-        classes: list[str] | None = None,
-        **options: Any,
+        self, root: str, generators: list[str] | None = None, classes: list[str] | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
         self.root, self.generators, self.classes = Path(root).expanduser(), generators, classes

@@ -13,7 +13,7 @@ from dfl.data.locators import locate
 from dfl.data.sources import celeb_df, faceforensics
 from dfl.data.sources.base import SPLITS, Source, part, to_table
 from dfl.data.sources.generators import made_by
-from dfl.data.sources.trees import Missing, Row, evenly, present, read_json, relocate
+from dfl.data.sources.trees import Missing, Row, evenly, present, read_json, relocated
 from dfl.errors import UserError, near
 
 COMPRESSIONS = {"raw", "c23", "c40"}
@@ -114,11 +114,13 @@ class DeepfakeBench(Source):
         rows = [row for video in left for row in self._frames(video)]
         if self.lmdb:
             return self._entries(rows)
-        for column in ("path", "mask"):
-            filled = [row for row in rows if row.get(column)]
-            for row, path in zip(filled, relocate([row[column] for row in filled], self.root), strict=True):
-                row[column] = path
-        rows = present(self, rows, file, "set root, labels or compression, or missing: skip", self.missing_frames)
+        rows = present(
+            self,
+            relocated(rows, self.root),
+            file,
+            "set root, labels or compression, or missing: skip",
+            self.missing_frames,
+        )
         return self._with_masks(rows)
 
     def _with_masks(self, rows: list[Row]) -> list[Row]:

@@ -59,25 +59,25 @@ def split_folder(place: Path, split: str) -> Path | None:
 
 
 def _merged(files: Iterable[Path], source: Source) -> Texts:
-    """Return the texts of files together; of an image that has two, the first, and say so."""
+    """Return the texts of files together; of an image that has two, the first, with a warning."""
     texts: Texts = {}
     repeated: list[str] = []
     for file in files:
-        for key, said in _of_shard(file) if file.suffix == ".parquet" else _of_json(file):
-            if said and texts.setdefault(key, said) != said:
+        for key, text in _of_shard(file) if file.suffix == ".parquet" else _of_json(file):
+            if text and texts.setdefault(key, text) != text:
                 repeated.append(key[1])
     if repeated:
-        text = f"{len(repeated)} images have two descriptions, such as {repeated[0]}; the first is taken"
-        warnings.warn(f"{type(source).__name__}: {text}", stacklevel=2)
+        some = f"{len(repeated)} images have two descriptions, such as {repeated[0]}; the first is taken"
+        warnings.warn(f"{type(source).__name__}: {some}", stacklevel=2)
     return texts
 
 
 def _of_json(file: Path) -> Iterator[tuple[tuple[int, str], str]]:
     kind = CLASSES.get(file.stem.lower().removesuffix("_gt"), -1)
-    for name, said in read_json(file, dict).items():
-        if not isinstance(said, str):
-            raise UserError(f"{file}: the description of {name!r} is a {type(said).__name__}; expected text")
-        yield (kind, image_id(name)), said.strip()
+    for name, text in read_json(file, dict).items():
+        if not isinstance(text, str):
+            raise UserError(f"{file}: the description of {name!r} is a {type(text).__name__}; expected text")
+        yield (kind, image_id(name)), text.strip()
 
 
 def _of_shard(file: Path) -> Iterator[tuple[tuple[int, str], str]]:

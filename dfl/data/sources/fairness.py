@@ -105,13 +105,7 @@ class PgFdd(Source):
     citation = "Lin et al., Preserving fairness generalization in deepfake detection, CVPR 2024"
     label_convention = "0 real, 1 fake; spe_label names the manipulation"
 
-    def __init__(
-        self,
-        root: str,
-        images: str | None = None,
-        missing: Missing = "raise",
-        **options: Any,
-    ) -> None:
+    def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(**options)
         self.root, self.missing_images = Path(root).expanduser(), missing
         self.images = Path(images).expanduser() if images else self.root

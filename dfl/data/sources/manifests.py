@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from dfl.data import csv_files
 from dfl.data.sources.base import SPLIT_NAMES, Unsplit, images_in, part, to_table
 from dfl.data.sources.names import label_of
-from dfl.data.sources.trees import Missing, Row, masked, present, read_json, relocate
+from dfl.data.sources.trees import Missing, Row, masked, present, read_json, relocated
 from dfl.errors import UserError
 
 
@@ -23,13 +23,7 @@ class _List(Unsplit):
         missing: Whether listed images that are not there are an error, or left out with a warning.
     """
 
-    def __init__(
-        self,
-        file: str,
-        root: str | None = None,
-        missing: Missing = "raise",
-        **options: Any,
-    ) -> None:
+    def __init__(self, file: str, root: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root or str(Path(file).parent), **options)
         self.file, self.missing_images = Path(file).expanduser(), missing
 
@@ -37,11 +31,7 @@ class _List(Unsplit):
         if not (self.file.is_file() or self.file.is_dir()):
             raise self.missing("list", self.file)
         rows = self.rows()
-        for column in ("path", "mask"):
-            filled = [row for row in rows if row.get(column)]
-            for row, path in zip(filled, relocate([row[column] for row in filled], self.root), strict=True):
-                row[column] = path
-        rows = present(self, rows, self.file, "set root, or missing: skip", self.missing_images)
+        rows = present(self, relocated(rows, self.root), self.file, "set root, or missing: skip", self.missing_images)
         table = part(to_table(rows), split, self.fractions, self.seed)
         return table.filter(pc.equal(table["split"], split)) if any(row.get("split") for row in rows) else table
 

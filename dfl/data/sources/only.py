@@ -23,13 +23,7 @@ class Only(Source):
         UserError: On reading, if the source has no such generator in the split that is asked for.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        generators: list[str] | None = None,
-        reals: bool = True,
-        **options: Any,
-    ) -> None:
+    def __init__(self, source: Source, generators: list[str] | None = None, reals: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.source, self.generators, self.reals = source, generators, reals
         #: None where every split has all images, which the data module heeds.

@@ -41,12 +41,7 @@ class SidSet(Source):
     mask_convention = "white = tampered; only tampered images have masks"
     recalled = "columns img_id, label, description of the description set's shards"
 
-    def __init__(
-        self,
-        root: str,
-        descriptions: str | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, root: str, descriptions: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.root = Path(root).expanduser()
         self.descriptions = None if descriptions is None else Path(descriptions).expanduser()

@@ -198,6 +198,15 @@ def relocate(paths: Sequence[str], root: Path) -> list[str]:
     return [str(root / p) for p in clean]
 
 
+def relocated(rows: list[Row], root: Path) -> list[Row]:
+    """Return rows whose images and masks are relocated."""
+    for column in ("path", "mask"):
+        filled = [row for row in rows if row.get(column)]
+        for row, path in zip(filled, relocate([row[column] for row in filled], root), strict=True):
+            row[column] = path
+    return rows
+
+
 def from_windows(paths: pa.ChunkedArray, root: Path, file: Path) -> pa.ChunkedArray:
     """Return paths with slashes for backslashes, and below a folder where they begin with a drive or a share.
 

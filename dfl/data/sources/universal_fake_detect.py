@@ -28,12 +28,7 @@ class UniversalFakeDetect(Unsplit):
     label_convention = "folders 0_real and 1_fake"
     recalled = "names of the folders; which reals belong to which generator was read in the authors' code"
 
-    def __init__(
-        self,
-        root: str,
-        generators: list[str] | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, root: str, generators: list[str] | None = None, **options: Any) -> None:
         super().__init__(root, **options)
         self.generators = generators
 

@@ -1,8 +1,7 @@
 """Writes the toy data set: pictures, masks, and one table of all their columns.
 
 Each picture is a function of (seed, domain, split, number) alone, so the set is the same on any machine with the same
-libraries, and however many processes make it. It appears under its name only when it is whole; cut off, the same
-command goes on.
+libraries.
 
 With ``unfair_group`` the training is hard on one group of persons, an intersection or all that share an attribute: 31
 of 32 of its fakes are left out, and the rest are drowned in noise. Nobody else's pictures change, and validation and

@@ -17,21 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
+from dfl.detectors.disentangle.encoder import BackboneEncoder, XceptionEncoder, fit_names, load_cadene
+from dfl.detectors.disentangle.networks import ConditionalDecoder, ConvBlock, PooledHead
+from dfl.detectors.disentangle.triplets import contrastive_triplets, shuffle_within
 from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
-from dfl.losses import contrastive_triplets, cross_entropy
-from dfl.losses.triplets import shuffle_within
-from dfl.networks import (
-    BackboneEncoder,
-    ConditionalDecoder,
-    ConvBlock,
-    PooledHead,
-    XceptionEncoder,
-    create_backbone,
-    read_state,
-    wants_file,
-)
-from dfl.networks.xception_encoder import fit_names, load_cadene
+from dfl.losses import cross_entropy
+from dfl.networks import create_backbone, read_state, wants_file
 
 #: The published models have these and never use them.
 UNUSED = (".last_linear.", "block_fused.")

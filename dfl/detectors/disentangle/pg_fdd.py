@@ -20,11 +20,12 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from dfl.detectors.base import Losses
+from dfl.detectors.disentangle.ldam import ldam
+from dfl.detectors.disentangle.networks import ConvBlock, adain
 from dfl.detectors.disentangle.parts import DisentangledOutputs, Disentangling
 from dfl.errors import UserError
-from dfl.losses import bilevel_cvar, ldam
+from dfl.losses import bilevel_cvar
 from dfl.losses.cvar import Outer, gather_over_ranks
-from dfl.networks import ConvBlock, adain
 from dfl.training import SAM
 
 

@@ -10,7 +10,9 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
-from dfl.detectors.sida.families import FAMILIES
+from dfl.detectors.sida.families import FAMILIES, Family
+from dfl.detectors.sida.masks import Light, Sam
+from dfl.detectors.sida.text import Conversation, local_tokenizer
 from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import skips_weights
@@ -162,3 +164,38 @@ def _fill(weight: nn.Parameter, old: int) -> None:
     with torch.no_grad():
         known: Tensor = weight[:old].float()
         weight[old:] = (known.mean(0) + 0.1 * known.std(0) * noise.to(weight.device)).to(weight.dtype)
+
+
+def fit_vocabulary(model: Any, conversation: Conversation, tokenizer: Any, named: bool) -> None:
+    """Give a model rows for the new tokens, and if its tokenizer was made here the ids that it has.
+
+    Args:
+        model: The language model.
+        conversation: Knows the new tokens.
+        tokenizer: Of the model.
+        named: The model came from a name, with ids of its own.
+    """
+    add_rows(model, max(len(tokenizer), max(conversation.new) + 1))
+    config, text = model.config, model.config.get_text_config()
+    for part, name in ((config, "image_token_id"), (config, "image_token_index")):
+        if hasattr(part, name):
+            setattr(part, name, conversation.image)
+    if named:
+        return
+    for part in (text, model.generation_config):
+        part.pad_token_id, part.eos_token_id = conversation.pad, tokenizer.eos_token_id
+        part.bos_token_id = tokenizer.bos_token_id
+
+
+def mask_decoder(mask: str | None, config: dict[str, Any] | None, width: int, dim: int) -> tuple[Light | Sam, bool]:
+    """Return what draws the mask, and whether its weights came from a name."""
+    if mask == "light":
+        return Light(width, dim, **(config or {})), False
+    sam, named = build("mask", mask, config)
+    return Sam(sam), named
+
+
+def tokenizer_made_here(config: Mapping[str, Any] | None, corpus: list[str] | None) -> Any:
+    """Return a tokenizer for a random model, with the tokens of its family; others are refused when it is built."""
+    family = FAMILIES.get(str((config or {}).get("model_type")), Family)
+    return local_tokenizer(corpus or [], (family.image_token, *family.tokens))

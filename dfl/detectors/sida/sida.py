@@ -22,16 +22,16 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
-from dfl.detectors.sida.building import CONFIG, add_rows, build
-from dfl.detectors.sida.families import FAMILIES, Family, family_of
+from dfl.detectors.sida.building import CONFIG, build, fit_vocabulary, mask_decoder, tokenizer_made_here
+from dfl.detectors.sida.export import export
+from dfl.detectors.sida.families import family_of
 from dfl.detectors.sida.fusion import SidaFusion
 from dfl.detectors.sida.losses import TAMPERED, classes, mean_over_ranks, sida_bce, sida_dice
-from dfl.detectors.sida.masks import IMAGENET, Light, Sam, upsampled
+from dfl.detectors.sida.masks import IMAGENET, Sam, upsampled
 from dfl.detectors.sida.official import official
 from dfl.detectors.sida.text import (
     IGNORED,
@@ -39,16 +39,14 @@ from dfl.detectors.sida.text import (
     Conversation,
     Encoded,
     answer,
-    local_tokenizer,
     named_tokenizer,
     parse,
 )
 from dfl.detectors.sida.trained import choose_trained
 from dfl.errors import UserError
 from dfl.metrics import inside
-from dfl.networks import Normalize, merge_lora, whiten_patch_embed
+from dfl.networks import Normalize, whiten_patch_embed
 from dfl.networks.backbone import skips_weights
-from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.plain import Sentences
 from dfl.training.sharded import FullyShardStrategy
 
@@ -79,7 +77,6 @@ class Sida(Detector):
             code, where the output layer stays as it is.
         whiten: Number of training images whose patches the tower's patch embedding whitens before the first step; a
             start for a random tower. 0 leaves it as it is.
-        start: Checkpoint of an earlier stage, a file, whose weights are taken before the first step.
         fusion: ``two_key``, or ``official`` where the class has no say in the mask, see `SidaFusion`.
         dim: Of the embedding that prompts ``light``; SAM has its own.
         feature: ``predicting`` reads the position before a token, as the official code, ``token`` that of the token.
@@ -97,7 +94,7 @@ class Sida(Detector):
     """
 
     mean, std = IMAGENET
-    places = ("language", "mask", "cache", "start", "text_model")
+    places = ("language", "mask", "cache", "text_model")
     bases = shaping = ("language", "mask")
     kinds: ClassVar[dict[str, Any]] = {
         "language_config": CONFIG,
@@ -123,7 +120,6 @@ class Sida(Detector):
         train_tower: bool = False,
         tokens: Literal["rows", "all"] = "rows",
         whiten: int = 0,
-        start: str | None = None,
         fusion: Literal["two_key", "official"] = "two_key",
         dim: int = 256,
         feature: Literal["predicting", "token"] = "predicting",
@@ -147,7 +143,7 @@ class Sida(Detector):
         if cache and mask == "light":
             raise UserError("model.cache keeps embeddings of a frozen SAM, and model.mask is light: leave one out")
         at_random = language is None or (skips_weights() and language_config is not None)
-        tokenizer = _made_here(language_config, corpus) if at_random else named_tokenizer(str(language))
+        tokenizer = tokenizer_made_here(language_config, corpus) if at_random else named_tokenizer(str(language))
         vocabulary = len(tokenizer) + len(NEW_TOKENS)
         self.language, self.named_language = build(
             "language", language, language_config, dtype, four_bit, vocabulary=vocabulary, check=family_of
@@ -163,7 +159,7 @@ class Sida(Detector):
             int(getattr(text_config, "max_position_embeddings", 2048)),
             longest_answer,
         )
-        self._fit_vocabulary(tokenizer)
+        fit_vocabulary(self.language, self.conversation, tokenizer, self.named_language)
         width = int(text_config.hidden_size)
         choose_trained(
             self.language, family, self.conversation.new, lora, train_tower, tokens == "all", text_weight > 0
@@ -171,7 +167,7 @@ class Sida(Detector):
         if checkpointing:
             self.language.gradient_checkpointing_enable({"use_reentrant": False})
 
-        self.masks, self.named_mask = _mask_decoder(mask, mask_config, family.width, dim)
+        self.masks, self.named_mask = mask_decoder(mask, mask_config, family.width, dim)
         wanted = self.masks.side if isinstance(self.masks, Sam) else family.side
         if isinstance(self.masks, Sam) and input_size not in (None, wanted):
             raise UserError(f"model.input_size is {input_size}, and this SAM sees images of {wanted}: leave it out")
@@ -182,28 +178,15 @@ class Sida(Detector):
         self.fusion = SidaFusion(c, mode=fusion)
         self.normalize_view = Normalize(*family.normalisation)
 
-        self.whiten, self.start, self.generates, self.text_model = whiten, start, generate, text_model
+        self.whiten, self.generates, self.text_model = whiten, generate, text_model
         self.cache = cache
         self.weights = (class_weight, mask_weight, bce_weight, dice_weight, text_weight)
         self.train()  # what transformers loads is in evaluation, where it would not checkpoint; Lightning keeps modes
 
     # building
 
-    def _fit_vocabulary(self, tokenizer: Any) -> None:
-        """Give the model rows for the new tokens, and the ids that a tokenizer made here has."""
-        add_rows(self.language, max(len(tokenizer), max(self.conversation.new) + 1))
-        config, text = self.language.config, self.language.config.get_text_config()
-        for holder, name in ((config, "image_token_id"), (config, "image_token_index")):
-            if hasattr(holder, name):
-                setattr(holder, name, self.conversation.image)
-        if self.named_language:
-            return
-        for holder in (text, self.language.generation_config):
-            holder.pad_token_id, holder.eos_token_id = self.conversation.pad, tokenizer.eos_token_id
-            holder.bos_token_id = tokenizer.bos_token_id
-
     def setup(self, stage: str) -> None:
-        """Open the cache and take up the earlier stage; a checkpoint's weights come later.
+        """Open the cache.
 
         Raises:
             UserError: If the strategy cuts weights among devices, and there is a cache (their hash would be of a part),
@@ -219,33 +202,14 @@ class Sida(Detector):
         if isinstance(self.masks, Sam):
             # not in predict: a checkpoint that was carried elsewhere would fill a folder that nobody asked for there
             self.masks.keep_embeddings(self.cache if stage != "predict" else None)
-        if stage == "fit" and self.start:
-            self._take_up(self.start)
 
     def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:
-        """Whiten the patch embedding, unless an earlier stage is taken up."""
+        """Whiten the patch embedding."""
         super().observe(sample, counts)
-        if self.whiten and not self.start:
+        if self.whiten:
             tower = self.family.part(self.language, "tower")
             first = next(m for m in tower.modules() if isinstance(m, nn.Conv2d))
             whiten_patch_embed(first, self.view(sample(self.whiten).to(self.device)))
-
-    def _take_up(self, file: str) -> None:
-        """Load what an earlier stage trained.
-
-        Raises:
-            UserError: If it has other parts than this detector.
-        """
-        held = read_checkpoint(Path(file).expanduser())["state_dict"]
-        own = self.state_dict()
-        strange = [k for k in held if k not in own or own[k].shape != held[k].shape]
-        if strange:
-            raise UserError(
-                f"model.start: {file} holds {strange[0]}, which does not fit this detector; both stages need the same "
-                "language, mask, lora and dim"
-            )
-        held.pop("threshold", None)
-        self.load_state_dict(held, strict=False)
 
     # what it does
 
@@ -388,38 +352,5 @@ class Sida(Detector):
         return " and ".join(str(n) for n in (self.hparams["language"], self.hparams["mask"]) if n and n != "light")
 
     def export(self, folder: str | Path) -> None:
-        """Write all of it with nothing left to merge.
-
-        ``language`` holds model and tokenizer for transformers, LoRA and new rows added in; ``mask`` a SAM for
-        transformers; ``heads.safetensors`` the rest, by the names that the detector has for it.
-
-        Raises:
-            UserError: If the language model is in 4 bits: what LoRA adds would be rounded to them.
-        """
-        if self.hparams["four_bit"]:
-            raise UserError(
-                "export adds LoRA to the weights, and with model.four_bit these have 4 bits, so most of it would be "
-                "rounded away: use the checkpoint as it is, or train without four_bit"
-            )
-        folder = Path(folder)
-        merged: Any = merge_lora(self.language)
-        merged.save_pretrained(folder / "language")
-        self.conversation.tokenizer.save_pretrained(folder / "language")
-        if isinstance(self.masks, Sam):
-            self.masks.sam.save_pretrained(folder / "mask")
-        heads = {k: v for k, v in self.state_dict().items() if not k.startswith(("language.", "masks.sam."))}
-        save_file({k: v.detach().cpu().contiguous() for k, v in heads.items()}, folder / "heads.safetensors")
-
-
-def _mask_decoder(mask: str | None, config: dict[str, Any] | None, width: int, dim: int) -> tuple[Light | Sam, bool]:
-    """Return what draws the mask, and whether its weights came from a name."""
-    if mask == "light":
-        return Light(width, dim, **(config or {})), False
-    sam, named = build("mask", mask, config)
-    return Sam(sam), named
-
-
-def _made_here(config: Mapping[str, Any] | None, corpus: list[str] | None) -> Any:
-    """Return a tokenizer for a random model, with the tokens of its family; others are refused when it is built."""
-    family = FAMILIES.get(str((config or {}).get("model_type")), Family)
-    return local_tokenizer(corpus or [], (family.image_token, *family.tokens))
+        """Write all of it with nothing left to merge, see `dfl.detectors.sida.export`."""
+        export(self, folder)

@@ -4,8 +4,7 @@ Real and fake pictures go the same way: decoded, shrunk if asked for, and writte
 neither format nor compression tells them apart, and a fake differs from its counterpart in the masked pixels alone
 (in a JPEG: in their 8 x 8 blocks).
 
-Cut off at any moment, the same command goes on. Each picture is a function of (seed, number, fake) alone, so the set
-does not depend on the number of processes.
+Each picture is a function of (seed, number, fake) alone.
 """
 
 from collections import Counter

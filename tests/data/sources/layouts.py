@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
+
+from dfl.data.sources import Source
+from dfl.errors import UserError
 
 
 def touch(root: Path, *names: str) -> None:
@@ -24,3 +28,9 @@ def rows(table: pa.Table, root: Path, *columns: str) -> list[tuple]:
     for row in table.to_pylist():
         out.append(tuple(row[c].replace(cut, "", 1) if c in ("path", "mask") else row[c] for c in columns))
     return out
+
+
+def refuses(source: Source, split: str, match: str) -> None:
+    """Check that reading a split is one error of these words."""
+    with pytest.raises(UserError, match=match):
+        source.load(split)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import refuses
 
 from dfl.data import Folder, Table
 from dfl.data.sources import ForensicHub, Only, Source, Spai
@@ -142,10 +143,9 @@ def test_names_in_the_schema(tmp_path: Path, names: list[str], values: list[int]
 
 def test_several_values_may_mean_fake(tmp_path: Path) -> None:
     text = "path,label\na,real\nb,sdxl\nc,dalle\n"
-    with pytest.raises(
-        UserError, match="cannot tell real from fake by the labels dalle, real, sdxl; set label_of_fake"
-    ):
-        table(tmp_path, text).load("test")
+    refuses(
+        table(tmp_path, text), "test", "cannot tell real from fake by the labels dalle, real, sdxl; set label_of_fake"
+    )
     assert labels(table(tmp_path, text, label_of_fake=["sdxl", "dalle"])) == [0, 1, 1]
 
 

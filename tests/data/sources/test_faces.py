@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from layouts import rows, touch
+from layouts import refuses, rows, touch
 
 from dfl.data.sources import CelebDf, DeeperForensics, Dfdc, Dfdcp, FaceForensics
 from dfl.errors import UserError
@@ -53,8 +53,7 @@ def test_faceforensics_frames(tmp_path: Path) -> None:
     for name in ("youtube/c23/frames/{000,003}", "youtube/c23/faces/000"):
         touch(tmp_path, f"original_sequences/{name}/{{0000,0001,0002,0003,0004,0005}}.png")
     found = FaceForensics(str(tmp_path), methods=["Deepfakes"], media="frames", frames=3)
-    with pytest.raises(UserError, match=r"expected c23/frames in .*/Deepfakes, found c23/, masks/; set compression"):
-        found.load("test")
+    refuses(found, "test", r"expected c23/frames in .*/Deepfakes, found c23/, masks/; set compression")
     fake = "manipulated_sequences/Deepfakes/c23"
     touch(tmp_path, f"{fake}/{{frames,masks}}/{{000_003,003_000}}/{{0000,0002}}.png", f"{fake}/frames/000_003/0001.png")
     found = FaceForensics(str(tmp_path), methods=["Deepfakes"], media="frames", frames=3, masks=True).load("test")
@@ -74,21 +73,18 @@ def test_faceforensics_actors_have_no_split_but_test(tmp_path: Path) -> None:
         (0, "actors/c23/01__exit_phone_room"),
         (1, "DeepFakeDetection/c23/01_02__exit_phone_room__YVGY8LOK"),
     ]
-    with pytest.raises(UserError, match="no image in split 'train'"):
-        source.load("train")
+    refuses(source, "train", "no image in split 'train'")
 
 
 def test_faceforensics_half_unpacked(tmp_path: Path) -> None:
     faceforensics(tmp_path)
     source = FaceForensics(str(tmp_path), methods=["Deepfakes"], frames=2)
     text = r"train.json lists 8 images, and 6 are not there, the first .*870.mp4#at=0/2; get the rest, point splits"
-    with pytest.raises(UserError, match=text):
-        source.load("train")
+    refuses(source, "train", text)
     with pytest.warns(UserWarning, match="lists 8 images, and 6 are not there.*left out"):
         assert len(FaceForensics(str(tmp_path), methods=["Deepfakes"], frames=2, missing="skip").load("train")) == 2
     (tmp_path / "val.json").unlink()
-    with pytest.raises(UserError, match=r"expected val.json in .*; it is in the folder dataset/splits"):
-        source.load("val")
+    refuses(source, "val", r"expected val.json in .*; it is in the folder dataset/splits")
     with pytest.raises(UserError, match="no manipulation 'DeepFakes'; did you mean 'Deepfakes'"):
         FaceForensics(str(tmp_path), methods=["DeepFakes"])
 
@@ -133,15 +129,13 @@ def test_celeb_df_half_unpacked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected the folder Celeb-synthesis in .*, found Celeb-real/, Youtube-real/"):
         CelebDf(str(tmp_path)).load("test")
     touch(tmp_path, "Celeb-synthesis/id0_id1_0000.mp4")
-    with pytest.raises(UserError, match=r"expected List_of_testing_videos.txt"):
-        CelebDf(str(tmp_path)).load("test")
+    refuses(CelebDf(str(tmp_path)), "test", r"expected List_of_testing_videos.txt")
     listed = tmp_path / "List_of_testing_videos.txt"
     listed.write_text("1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id9_id1_0000.mp4\n")
     with pytest.raises(UserError, match=r"names 2 videos, and 1 are not there, the first celeb-synthesis/id9_id1_0000"):
         CelebDf(str(tmp_path)).load("test")
     listed.write_text("1 YouTube-real/00170.mp4\n1 Celeb-synthesis/id0_id1_0000.mp4\n")
-    with pytest.raises(UserError, match="contradict each other"):
-        CelebDf(str(tmp_path)).load("test")
+    refuses(CelebDf(str(tmp_path)), "test", "contradict each other")
 
 
 @pytest.mark.parametrize("top", ["", "train/"])
@@ -166,14 +160,11 @@ def test_dfdc(tmp_path: Path, top: str) -> None:
     assert [len(s) for s in sides] == [1, 1]
     assert not sides[0] & sides[1]  # a fake stays with its original
     (tmp_path / f"{top}dfdc_train_part_10/cc.mp4").unlink()
-    with pytest.raises(UserError, match=r"lists 4 images, and 1 are not there, the first .*cc.mp4.*set missing: skip"):
-        whole.load("train")
+    refuses(whole, "train", r"lists 4 images, and 1 are not there, the first .*cc.mp4.*set missing: skip")
     (tmp_path / f"{top}dfdc_train_part_10/metadata.json").unlink()
-    with pytest.raises(UserError, match=r"expected metadata.json in .*part_10, found dd.mp4"):
-        whole.load("train")
+    refuses(whole, "train", r"expected metadata.json in .*part_10, found dd.mp4")
     (tmp_path / "test/labels.csv").unlink()
-    with pytest.raises(UserError, match=r"expected labels.csv in .*/test, found ee.mp4, ff.mp4; get it from"):
-        whole.load("test")
+    refuses(whole, "test", r"expected labels.csv in .*/test, found ee.mp4, ff.mp4; get it from")
 
 
 def test_dfdcp(tmp_path: Path) -> None:
@@ -192,8 +183,7 @@ def test_dfdcp(tmp_path: Path) -> None:
     ]
     assert rows(source.load("test"), tmp_path, "path", "generator") == [(f"{names[2]}#at=0/1", "method_b")]
     (tmp_path / "dataset.json").unlink()
-    with pytest.raises(UserError, match=r"expected dataset.json in .*, found method_A/, method_B/, original_videos/"):
-        source.load("test")
+    refuses(source, "test", r"expected dataset.json in .*, found method_A/, method_B/, original_videos/")
 
 
 def test_deeperforensics(tmp_path: Path) -> None:
@@ -209,7 +199,6 @@ def test_deeperforensics(tmp_path: Path) -> None:
     assert both[1][1] == ("manipulated_videos/end_to_end/001_M102.mp4#at=0/1", 1, "deeper/M102", "ffpp/001")
     assert {b[0][0] for b in both} == {f"source_videos/{a}/light_up/1.mp4#at=0/1" for a in ("M101", "M102")}
     assert len(DeeperForensics(str(tmp_path), frames=1, real_fractions={}).load("train")) == 1
-    with pytest.raises(UserError, match=r"val.txt lists 1 images, and 1 are not there, the first .*002_W001"):
-        source.load("val")
+    refuses(source, "val", r"val.txt lists 1 images, and 1 are not there, the first .*002_W001")
     with pytest.raises(UserError, match=r"'end2end' \(argument perturbations\); there are|did you mean 'end_to_end'"):
         DeeperForensics(str(tmp_path), perturbations=["end2end"]).load("train")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from layouts import rows, touch
+from layouts import refuses, rows, touch
 
 from dfl.data.sources import Cifake, DiffusionForensics, ForenSynths, GenImage, UniversalFakeDetect
 from dfl.errors import UserError
@@ -112,8 +112,7 @@ def test_genimage(tmp_path: Path) -> None:
     assert len(train) == len(val) == 2
     assert not set(train) & set(val)
     assert len(GenImage(str(tmp_path), val_share=0.0).load("train")) == 4
-    with pytest.raises(UserError, match="no validation images: set val_share"):
-        GenImage(str(tmp_path), val_share=0.0).load("val")
+    refuses(GenImage(str(tmp_path), val_share=0.0), "val", "no validation images: set val_share")
 
 
 def test_genimage_one_generator_or_no_middle_folder(tmp_path: Path) -> None:
@@ -127,11 +126,9 @@ def test_genimage_one_generator_or_no_middle_folder(tmp_path: Path) -> None:
 
 def test_genimage_half_unpacked(tmp_path: Path) -> None:
     touch(tmp_path, "ADM/imagenet_ai_0508_adm.{z01,zip}")
-    with pytest.raises(UserError, match=r"expected <Generator>/imagenet_ai.*, found ADM/; .*unpack all volumes"):
-        GenImage(str(tmp_path)).load("test")
+    refuses(GenImage(str(tmp_path)), "test", r"expected <Generator>/imagenet_ai.*, found ADM/; .*unpack all volumes")
     touch(tmp_path, "ADM/imagenet_ai_0508_adm/train/{ai,nature}/1.png")
-    with pytest.raises(UserError, match=r"expected the folder val in .*imagenet_ai_0508_adm, found train/"):
-        GenImage(str(tmp_path)).load("test")
+    refuses(GenImage(str(tmp_path)), "test", r"expected the folder val in .*imagenet_ai_0508_adm, found train/")
 
 
 def test_diffusion_forensics(tmp_path: Path) -> None:
@@ -150,11 +147,9 @@ def test_diffusion_forensics(tmp_path: Path) -> None:
     ]
     one = DiffusionForensics(str(tmp_path / "images"), subsets=["imagenet"])
     assert len(one.load("train")) == len(DiffusionForensics(str(tmp_path), kind="dire").load("train")) == 2
-    with pytest.raises(UserError, match=r"expected images/test in .*, found dire/, images/"):
-        DiffusionForensics(str(tmp_path)).load("test")
+    refuses(DiffusionForensics(str(tmp_path)), "test", r"expected images/test in .*, found dire/, images/")
     touch(tmp_path, "images/test/imagenet/adm/1.png")
-    with pytest.raises(UserError, match=r"expected the folder real in .*test/imagenet, found adm/"):
-        DiffusionForensics(str(tmp_path)).load("test")
+    refuses(DiffusionForensics(str(tmp_path)), "test", r"expected the folder real in .*test/imagenet, found adm/")
 
 
 def test_cifake(tmp_path: Path) -> None:
@@ -165,5 +160,4 @@ def test_cifake(tmp_path: Path) -> None:
     ]
     assert rows(Cifake(str(tmp_path)).load("val"), tmp_path, "label", "split") == [(1, "val"), (0, "val")]
     assert len(Cifake(str(tmp_path)).load("train")) == 18
-    with pytest.raises(UserError, match=r"Cifake: no folder test at .*/nowhere"):
-        Cifake(str(tmp_path / "nowhere")).load("test")
+    refuses(Cifake(str(tmp_path / "nowhere")), "test", r"Cifake: no folder test at .*/nowhere")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import rows, touch
+from layouts import refuses, rows, touch
 from PIL import Image
 
 from dfl.data.masks import load_mask
@@ -82,8 +82,7 @@ def test_coverage(tmp_path: Path) -> None:
 
 def test_dso1_zero_is_tampered(tmp_path: Path) -> None:
     touch(tmp_path, "DSO-1/{normal-01,splicing-01}.png")
-    with pytest.raises(UserError, match=r"expected the folder DSO-1-Fake-Images-Masks in .*, found DSO-1/"):
-        Dso1(str(tmp_path)).load("test")
+    refuses(Dso1(str(tmp_path)), "test", r"expected the folder DSO-1-Fake-Images-Masks in .*, found DSO-1/")
     paint(tmp_path / "DSO-1-Fake-Images-Masks/splicing-01.png", 0, 255)
     assert rows(Dso1(str(tmp_path)).load("test"), tmp_path, *ROW) == [
         ("DSO-1/normal-01.png", 0, 0, "", "", ""),
@@ -122,10 +121,9 @@ def test_casia_v1(tmp_path: Path) -> None:
     touch(tmp_path, "Au/Au_ani_0001.jpg", "Tp/{Sp,CM}/{}.jpg".replace("{}", "X"))
     (tmp_path / "Tp/Sp/X.jpg").rename(tmp_path / "Tp/Sp/Sp_D_NRN_A_ani0001.jpg")
     (tmp_path / "Tp/CM/X.jpg").rename(tmp_path / "Tp/CM/Sp_S_NNN_A_ani0002.jpg")
-    with pytest.raises(
-        UserError, match=r"CasiaV1: expected the folder CASIA 1.0 groundtruth in .*, found Au/, Tp/; get"
-    ):
-        CasiaV1(str(tmp_path)).load("test")
+    refuses(
+        CasiaV1(str(tmp_path)), "test", r"CasiaV1: expected the folder CASIA 1.0 groundtruth in .*, found Au/, Tp/; get"
+    )
     paint(tmp_path / "CASIA 1.0 groundtruth/Sp/Sp_D_NRN_A_ani0001_gt.png", 0, 255)
     touch(tmp_path, "CASIA 1.0 groundtruth/CM/Sp_S_NNN_A_ani0002_gt.png")
     assert rows(CasiaV1(str(tmp_path)).load("test"), tmp_path, *ROW) == [
@@ -150,8 +148,7 @@ def test_casia_v2(tmp_path: Path) -> None:
         ),
         ("Tp/Tp_S_NNN_S_N_nat00001_nat00001_1.jpg", 1, "copy-move", ""),
     ]
-    with pytest.raises(UserError, match=r"1 of 2 tampered images have no mask, the first .*nat00001_1.jpg"):
-        CasiaV2(str(tmp_path)).load("test")
+    refuses(CasiaV2(str(tmp_path)), "test", r"1 of 2 tampered images have no mask, the first .*nat00001_1.jpg")
 
 
 def nist(root: Path) -> None:
@@ -185,17 +182,14 @@ def test_nist16_black_is_tampered(tmp_path: Path, top: str) -> None:
     ]
     assert tampered_half(Nist16(str(tmp_path))) == "left"
     (tmp_path / top / "probe/NC2016_2.jpg").unlink()
-    with pytest.raises(UserError, match=r"lists 2 images, and 1 are not there, the first .*NC2016_2.jpg"):
-        Nist16(str(tmp_path)).load("test")
+    refuses(Nist16(str(tmp_path)), "test", r"lists 2 images, and 1 are not there, the first .*NC2016_2.jpg")
     (tmp_path / top / "reference/removal/NC2016-removal-ref.csv").unlink()
-    with pytest.raises(UserError, match=r"expected reference/removal/NC2016-removal-ref.csv in .*set tasks or root"):
-        Nist16(str(tmp_path)).load("test")
+    refuses(Nist16(str(tmp_path)), "test", r"expected reference/removal/NC2016-removal-ref.csv in .*set tasks or root")
 
 
 def test_imd2020(tmp_path: Path) -> None:
     touch(tmp_path, "1a/1a_orig.jpg", "1a/{e1,e2}.png", "1a/{e1_mask,e2_mask}.png", "2b/2b_orig.jpg", "2b/e1.jpg")
-    with pytest.raises(UserError, match=r"1 of 3 tampered images have no mask, the first .*2b/e1.jpg"):
-        Imd2020(str(tmp_path)).load("test")
+    refuses(Imd2020(str(tmp_path)), "test", r"1 of 3 tampered images have no mask, the first .*2b/e1.jpg")
     touch(tmp_path, "2b/e1_mask.png")
     assert rows(Imd2020(str(tmp_path)).load("test"), tmp_path, *ROW) == [
         ("1a/1a_orig.jpg", 0, 0, "", "imd2020/1a", ""),
@@ -212,10 +206,9 @@ def test_imd2020(tmp_path: Path) -> None:
 
 def test_korus(tmp_path: Path) -> None:
     touch(tmp_path, "Canon_60D/{pristine,tampered-realistic}/DPP0012.TIF")
-    with pytest.raises(
-        UserError, match=r"expected the folder ground-truth in .*/Canon_60D, found pristine/, tampered-re"
-    ):
-        Korus(str(tmp_path)).load("test")
+    refuses(
+        Korus(str(tmp_path)), "test", r"expected the folder ground-truth in .*/Canon_60D, found pristine/, tampered-re"
+    )
     paint(tmp_path / "Canon_60D/ground-truth/DPP0012.PNG", 127, 0)
     assert rows(Korus(str(tmp_path)).load("test"), tmp_path, *ROW) == [
         ("Canon_60D/pristine/DPP0012.TIF", 0, 0, "", "korus/Canon_60D/DPP0012", ""),
@@ -266,12 +259,10 @@ def test_dolos_masks_are_inverted(tmp_path: Path) -> None:
         "synthesis",
         "",
     )
-    with pytest.raises(
-        UserError, match=r"no mask for .*ldm/images/test/1.png; expected .*ldm/masks/test/1.png; unpack"
-    ):
-        Dolos(str(tmp_path)).load("test")
-    with pytest.raises(UserError, match=r"expected ffhq/real/test in .*, found celebahq/"):
-        Dolos(str(tmp_path), dataset="ffhq").load("test")
+    refuses(
+        Dolos(str(tmp_path)), "test", r"no mask for .*ldm/images/test/1.png; expected .*ldm/masks/test/1.png; unpack"
+    )
+    refuses(Dolos(str(tmp_path), dataset="ffhq"), "test", r"expected ffhq/real/test in .*, found celebahq/")
 
 
 def openforensics(root: Path) -> None:
@@ -364,17 +355,14 @@ def test_openforensics_of_no_polygons(tmp_path: Path, field: str, value: object,
 def test_openforensics_of_odd_json(tmp_path: Path, text: str) -> None:
     openforensics(tmp_path)
     (tmp_path / "Val_poly.json").write_text(text)
-    with pytest.raises(UserError, match=r"Val_poly.json"):
-        OpenForensics(str(tmp_path)).load("val")
+    refuses(OpenForensics(str(tmp_path)), "val", r"Val_poly.json")
 
 
 def test_openforensics_half_unpacked(tmp_path: Path) -> None:
     openforensics(tmp_path)
-    with pytest.raises(UserError, match=r"expected the folder Test-Dev in .*, found Val/, Val_poly.json"):
-        OpenForensics(str(tmp_path)).load("test")
+    refuses(OpenForensics(str(tmp_path)), "test", r"expected the folder Test-Dev in .*, found Val/, Val_poly.json")
     (tmp_path / "Val/b.jpg").unlink()
     with pytest.raises(UserError, match=r"Val_poly.json lists 2 images, and 1 are not there, the first .*b.jpg"):
         OpenForensics(str(tmp_path)).load("val")
     (tmp_path / "Val_poly.json").unlink()
-    with pytest.raises(UserError, match=r"expected Val_poly.json in .*, found Val/"):
-        OpenForensics(str(tmp_path)).load("val")
+    refuses(OpenForensics(str(tmp_path)), "val", r"expected Val_poly.json in .*, found Val/")

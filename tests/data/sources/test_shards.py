@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from layouts import rows, touch
+from layouts import refuses, rows, touch
 
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, read_bytes
@@ -79,16 +79,14 @@ def test_sid_set_half_unpacked(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="has 1 of 2 shards such as train-00001-of-00002.parquet"):
         assert len(SidSet(str(tmp_path)).load("train")) == 3
     (tmp_path / "data/validation-00000-of-00001.parquet").write_bytes(b"PAR1 cut off")
-    with pytest.raises(UserError, match=r"cannot read the shard .*validation.*; get it again"):
-        SidSet(str(tmp_path)).load("val")
+    refuses(SidSet(str(tmp_path)), "val", r"cannot read the shard .*validation.*; get it again")
 
 
 def test_sid_set_folders(tmp_path: Path) -> None:
     touch(tmp_path, "validation/real/1.jpg", "validation/full_synthetic/2.png", "validation/tampered/{3,4}.png")
-    with pytest.raises(
-        UserError, match=r"expected the folder masks in .*/validation, found full_synthetic/, real/, tam"
-    ):
-        SidSet(str(tmp_path)).load("val")
+    refuses(
+        SidSet(str(tmp_path)), "val", r"expected the folder masks in .*/validation, found full_synthetic/, real/, tam"
+    )
     touch(tmp_path, "validation/masks/3_mask.png")
     found = rows(
         SidSet(str(tmp_path)).load("val"), tmp_path, "path", "label", "class_label", "generator", "mask", "split"
@@ -152,8 +150,7 @@ def test_sid_set_descriptions_of_another_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the 1 descriptions in .*mine.json for val is of an image there.*'q'"):
         SidSet(str(root), descriptions=str(flat)).load("val")
     flat.write_text(json.dumps({"a.jpg": {"text": "?"}}))
-    with pytest.raises(UserError, match="the description of 'a.jpg' is a dict; expected text"):
-        SidSet(str(root), descriptions=str(flat)).load("val")
+    refuses(SidSet(str(root), descriptions=str(flat)), "val", "the description of 'a.jpg' is a dict; expected text")
     with pytest.raises(UserError, match=r"expected <split>/description/.*_GT.json in .*masks"):
         SidSet(str(root), descriptions=str(root / "train/masks")).load("train")
     with pytest.raises(UserError, match="no <split>/description/.* at .*nowhere"):
@@ -212,8 +209,7 @@ def test_open_sdi(tmp_path: Path) -> None:
         UserError, match=r"expected OpenSDI_train/data/<generator>-\*.parquet in .*, found OpenSDI_test/"
     ):
         OpenSdi(str(tmp_path)).load("train")
-    with pytest.raises(UserError, match=r"'sd1' \(argument generators\); did you mean 'sd15'"):
-        OpenSdi(str(tmp_path), generators=["sd1"]).load("test")
+    refuses(OpenSdi(str(tmp_path), generators=["sd1"]), "test", r"'sd1' \(argument generators\); did you mean 'sd15'")
 
 
 def test_community_forensics(tmp_path: Path) -> None:
@@ -252,8 +248,7 @@ def test_community_forensics(tmp_path: Path) -> None:
     touch(tmp_path / "local", "sdxl/{real,fake}/1.png")
     local = CommunityForensics(str(tmp_path / "local"))
     assert rows(local.load("test"), tmp_path, "label", "generator") == [(1, "sdxl"), (0, "")]
-    with pytest.raises(UserError, match="train with the Parquet files"):
-        local.load("train")
+    refuses(local, "train", "train with the Parquet files")
 
 
 def test_cells_that_are_not_there(tmp_path: Path) -> None:

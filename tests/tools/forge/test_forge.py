@@ -110,10 +110,9 @@ def test_sources_and_donors_stay_in_their_split(photos: Path, tmp_path: Path) ->
     assert not Path("other").exists()
 
 
-def test_the_same_for_a_seed(photos: Path) -> None:
+def test_another_seed_gives_other_pictures_and_sides_are_bounded(photos: Path) -> None:
     words = {"makers": ["splice", "noise"], "max_side": 40}
-    one, two, other = (quick(photos, name, **words, seed=seed)[0] for name, seed in (("a", 0), ("b", 0), ("c", 1)))
-    assert digest(one) == digest(two)
+    one, other = (quick(photos, str(seed), **words, seed=seed)[0] for seed in (0, 1))
     assert digest(one / "images") != digest(other / "images")
     assert max(Image.open(file).size[0] for file in (one / "images").iterdir()) == 40
 
@@ -136,9 +135,9 @@ def test_refuses_what_it_should(photos: Path, tmp_path: Path, capsys: pytest.Cap
     for message, words in wrong.items():
         with pytest.raises(SystemExit, match="2"):
             main(["forge", str(photos), "--progress", "false", "--workers", "1", *words])
-        said = capsys.readouterr().err
-        assert message in said, said
-        assert len(said.splitlines()) == 1
+        printed = capsys.readouterr().err
+        assert message in printed, printed
+        assert len(printed.splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == [".none.partial", "mine"]
 
 
@@ -200,10 +199,10 @@ def test_given_masks_are_taken_as_they_are(photos: Path) -> None:
 
 
 def test_a_blend_rises_inwards_and_ends_at_the_region() -> None:
-    image, made = np.zeros((1, 9, 3), np.uint8), np.full((1, 9, 3), 120, np.uint8)
+    image, changed = np.zeros((1, 9, 3), np.uint8), np.full((1, 9, 3), 120, np.uint8)
     area = np.array([[0, 0, 1, 1, 1, 1, 1, 1, 1]], bool)  # goes on beyond the picture's right edge
-    assert blended(image, made, area, 2)[0, :, 0].tolist() == [0, 0, 40, 80, 120, 120, 120, 120, 120]
-    assert blended(image, made, area, 0)[0, :, 0].tolist() == [0, 0, *[120] * 7]
+    assert blended(image, changed, area, 2)[0, :, 0].tolist() == [0, 0, 40, 80, 120, 120, 120, 120, 120]
+    assert blended(image, changed, area, 0)[0, :, 0].tolist() == [0, 0, *[120] * 7]
 
 
 def test_colours_move_to_those_of_the_other_picture() -> None:
@@ -219,8 +218,8 @@ def test_a_copied_piece_is_found_again_in_its_picture() -> None:
     area = np.zeros((60, 60), bool)
     area[5:20, 8:22] = True
     for seed in range(5):
-        made, where = MAKERS["copymove"].make(Scene(image, area, image, (0.02, 0.3), 0), np.random.default_rng(seed))
-        piece = made[where].reshape(15, 14, 3)
+        changed, where = MAKERS["copymove"].make(Scene(image, area, image, (0.02, 0.3), 0), np.random.default_rng(seed))
+        piece = changed[where].reshape(15, 14, 3)
         original = image[5:20, 8:22]
         assert np.array_equal(piece, original) or np.array_equal(piece, original[:, ::-1])
         assert (where & area).sum() < 0.1 * area.sum()

@@ -12,12 +12,12 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn, optim
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from dfl.detectors.attention.attention_map import Appearance, Regression, read_templates
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.losses import cross_entropy, largest_loss, mask_loss
 from dfl.metrics.localization import Protocol
 from dfl.networks import create_backbone, find_layer, layer_width, load_named, usual_layer
-from dfl.networks.attention_map import Appearance, Regression, read_templates
 from dfl.networks.backbone import is_file, skips_weights
 
 #: What the files of FFD hold beyond what it uses.

@@ -7,9 +7,9 @@ import pytest
 import torch
 from named_weights import fill
 
+from dfl.detectors.disentangle.encoder import XceptionEncoder, load_cadene
+from dfl.detectors.disentangle.networks import ConditionalDecoder, ConvBlock, PooledHead, adain
 from dfl.errors import UserError
-from dfl.networks import ConditionalDecoder, ConvBlock, PooledHead, XceptionEncoder, adain
-from dfl.networks.xception_encoder import load_cadene
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "disentangle_parts.npz")
 

@@ -13,11 +13,11 @@ from torch import Tensor, no_grad, optim
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
+from dfl.detectors.patches.xception import BEYOND, TruncatedXception, xavier
 from dfl.losses import mask_loss, mean_logit, patch_loss
 from dfl.metrics.localization import Protocol
-from dfl.networks import TruncatedXception, create_backbone, load_named
+from dfl.networks import create_backbone, load_named
 from dfl.networks.backbone import skips_weights
-from dfl.networks.xception import BEYOND, xavier
 
 
 class PatchForensics(Detector):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from dfl.detectors.disentangle.ldam import ldam
+from dfl.detectors.disentangle.triplets import contrastive_triplets, shuffle_within
 from dfl.errors import UserError
-from dfl.losses import contrastive_triplets, ldam
-from dfl.losses.triplets import shuffle_within
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "fairness_losses.npz")
 

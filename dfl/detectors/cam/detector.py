@@ -12,11 +12,12 @@ from torch import Tensor, nn, optim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dfl.detectors.base import Losses
+from dfl.detectors.cam.grad_cam import grad_cam, stretch
 from dfl.detectors.classifier import Classifier
 from dfl.detectors.outputs import Outputs
 from dfl.losses import mask_loss, mean_logit, patch_loss
 from dfl.metrics.localization import Protocol
-from dfl.networks import find_layer, grad_cam, layer_width, stretch, usual_layer
+from dfl.networks import find_layer, layer_width, usual_layer
 
 
 class GradCam(Classifier):

@@ -1,0 +1,48 @@
+"""Write tests/golden/configs.json: what ``count`` says of every config, and the names and shapes of its tensors.
+
+    python tests/keep_configs.py      adds configs that are not in the table; lines that are there stay
+
+Files of users fit to these names and shapes, so a change of a line is a change that breaks files.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dfl.__main__ import main
+from dfl.cli import configs
+
+FILE = Path(__file__).parent / "golden" / "configs.json"
+
+
+def names() -> list[str]:
+    """Return all configs of detectors."""
+    return [name for name in configs.listing() if not name.startswith(("data/", "setup/", "trainer/"))]
+
+
+def table() -> dict[str, Any]:
+    """Return what is kept, by config."""
+    kept: dict[str, Any] = json.loads(FILE.read_text())
+    return kept
+
+
+def facts(yaml: str) -> dict[str, Any]:
+    """Return parameters and multiplications of a config, and a hash of the names and shapes of its tensors."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed, torch.device("meta"):
+        cli = main(["count", f"--config={yaml}"])
+    lines = (line.split(None, 1) for line in printed.getvalue().strip().splitlines()[-3:])
+    tensors = sorted(f"{key} {tuple(value.shape)}" for key, value in cli.model.state_dict().items())
+    return dict(lines) | {
+        "tensors": len(tensors),
+        "sha256": hashlib.sha256("\n".join(tensors).encode()).hexdigest(),
+    }
+
+
+if __name__ == "__main__":
+    kept = table()
+    FILE.write_text(json.dumps({name: kept.get(name) or facts(name) for name in names()}, indent=1) + "\n")
