@@ -109,6 +109,21 @@ def test_page_shows_the_table_and_needs_no_other_file(tested: Brightness, folder
     assert "ROC curves" in page.images
 
 
+def test_page_begins_with_its_headline_and_folds_what_explains_it(tested: Brightness, folder: Path) -> None:
+    page, area = (folder / "report.html").read_text(), {d: v["auroc"] for d, v in tested.results["test"].items()}
+    marks = ["<div class=cards>", 'alt="AUROC by domain"', 'alt="ROC curves"', 'alt="Histogram of the scores: own"']
+    places = [page.index(mark) for mark in (*marks, "<h2>Results", "<details class=part>", "Most wrong images")]
+    assert places == sorted(places)
+    best, worst = ("own", "odd") if area["own"] > area["odd"] else ("odd", "own")
+    cards = re.findall(r"<div><b>([^<]*)</b><span>([^<]*)</span>", page)
+    assert cards[:3] == [
+        (f"{area[best]:.4f}", f"best AUROC: {best}"),
+        (f"{area[worst]:.4f}", f"worst AUROC: {worst}"),
+        (f"{area['mean']:.4f}", "mean AUROC of 2 domains"),
+    ]
+    assert cards[3] == ("18", "images in 3 test domains: 9 real, 9 fake")
+
+
 def test_page_shows_the_worst_image_first_and_odd_names_as_they_are(tested: Brightness, folder: Path) -> None:
     text = (folder / "report.html").read_text()
     assert ODD not in text  # escaped, or it would be read as markup
