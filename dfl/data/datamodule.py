@@ -131,10 +131,9 @@ class DataModule(pl.LightningDataModule):
         check(self, STAGES[stage])
         for source in self._all_sources():
             source.release()
-        if stage == "fit" and self.trainer is not None:
-            observe = getattr(self.trainer.lightning_module, "observe", None)
-            if observe is not None:
-                observe(self.sample, self.counts)
+        observe = getattr(getattr(self.trainer, "lightning_module", None), "observe", None)
+        if stage == "fit" and observe is not None:
+            observe(self.sample, self.counts)
 
     def sample(self, n: int) -> torch.Tensor:
         """Return n training images, evenly spread over the table: (n, 3, S, S) float32 in [0, 1]."""

@@ -86,9 +86,10 @@ def read_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, bits
     Raises:
         DecodeError: the file is missing, empty, no image, truncated, too large, or of a kind that has no clear RGB.
     """
-    name, data = ("<bytes>", source) if isinstance(source, bytes) else (str(source), b"")
-    if not isinstance(source, bytes):  # as FILE_LIMIT; anything beyond is no image of ours
-        data = read_file(name, limit=8 * max_pixels + (1 << 20))
+    if isinstance(source, bytes):
+        name, data = "<bytes>", source
+    else:  # limited as by FILE_LIMIT; anything beyond is no image of ours
+        name, data = str(source), read_file(str(source), limit=8 * max_pixels + (1 << 20))
     if not data:
         raise DecodeError(name, "the file is empty")
     return _decode(name, data, max_pixels, bits)

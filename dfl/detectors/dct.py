@@ -16,6 +16,8 @@ from torch import Tensor
 from dfl.detectors.fitted import FittedDetector, LogisticHead
 
 EPSILON = 1e-12
+#: ITU-R 601 in 65536ths, as Pillow's L has it.
+LUMA = (19595, 38470, 7471)
 
 
 class Dct(FittedDetector):
@@ -23,7 +25,7 @@ class Dct(FittedDetector):
 
     Args:
         input_size: Side S of the images in pixels.
-        colour: ``rgb``: S x S x 3 coefficients; ``grey``: S x S of the luma (ITU-R 601, as PIL's L, not rounded).
+        colour: ``rgb``: S x S x 3 coefficients; ``grey``: S x S of Pillow's L.
         penalty: Of the squared weights, relative to the sum of the losses.
         **kwargs: Of `Detector`.
     """
@@ -42,9 +44,9 @@ class Dct(FittedDetector):
 
     def features(self, image: Tensor) -> Tensor:
         """Return the log-coefficients (N, C * S * S), float32; computed in float64."""
-        pixels = 255 * image.double()
+        pixels = (255 * image.double()).round()
         if self.colour == "grey":
-            pixels = pixels[:, :1] * 0.299 + pixels[:, 1:2] * 0.587 + pixels[:, 2:] * 0.114
+            pixels = torch.einsum("nchw,c->nhw", pixels, pixels.new_tensor(LUMA))[:, None].add(32768).div(65536).floor()
         coefficients = self.basis @ pixels @ self.basis.T
         return (coefficients.abs() + EPSILON).log().flatten(1).float()
 

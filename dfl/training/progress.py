@@ -68,10 +68,6 @@ class ProgressLines(ProgressBar):
         """Print nothing, as on ranks other than zero."""
         self._enabled = False
 
-    def enable(self) -> None:
-        """Print again."""
-        self._enabled = True
-
     def _count(self, pace: Pace, batch: Any, trainer: pl.Trainer, done: float, words: Callable[[], str]) -> None:
         """Count the images of a batch; print a line if one is due."""
         pace.images += trainer.world_size * (len(batch["image"]) if isinstance(batch, dict) and "image" in batch else 0)

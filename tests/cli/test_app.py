@@ -574,4 +574,4 @@ def test_an_edited_config_is_named_on_resume(faces: Path, capsys: pytest.Capture
     main([*words, *small, "--trainer.max_epochs=2"])
     said = capsys.readouterr().out
     assert "optimizer.lr 0.001, not 0.002" in said
-    assert "scl_margin 0.3, not 0.7" in said
+    assert "criterion.margin 0.3, not 0.7" in said

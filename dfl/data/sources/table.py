@@ -105,8 +105,9 @@ class Table(Splittable):
             sides = by_value(table["split"], self._split, pa.string())
             if pc.any(pc.not_equal(sides, "")).as_py():
                 table = put(table, "split", sides).filter(pc.equal(sides, split))
-        for name in columns.keys() & {"path", "mask"}:
-            table = put(table, name, self._below(table[name]))
+        for name in ("path", "mask"):
+            if name in columns:
+                table = put(table, name, self._below(table[name]))
         for field in ROW_SCHEMA:
             if field.name not in table.column_names:
                 absent = table["label"] if field.name == "class_label" else _absent(field.type, len(table))

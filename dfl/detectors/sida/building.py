@@ -10,9 +10,9 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
-from dfl.detectors.sida.families import FAMILIES, Family
+from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.masks import Light, Sam
-from dfl.detectors.sida.text import Conversation, local_tokenizer
+from dfl.detectors.sida.text import NEW_TOKENS, Conversation, local_tokenizer, named_tokenizer
 from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import skips_weights
@@ -87,20 +87,7 @@ def build(
         raise UserError("model.four_bit packs pretrained weights, and model.language names none: leave one out")
     auto = AutoModelForImageTextToText if what == "language" else AutoModel
     if name is None or (skips_weights() and config is not None):
-        if not config:
-            raise UserError(f"model.{what} names no model and model.{what}_config does not describe one: give one")
-        words = copy.deepcopy(dict(config))
-        kind = words.pop("model_type", None)
-        if vocabulary and "text_config" in words:
-            words["text_config"] = {"vocab_size": vocabulary} | words["text_config"]
-        try:
-            made = AutoConfig.for_model(kind, **words)
-            check(made)
-            # elsewhere the fastest; it looks into masks, and where there are only shapes none can be looked into
-            attention = "eager" if torch.get_default_device().type == "meta" else None
-            return auto.from_config(made, dtype=getattr(torch, dtype), attn_implementation=attention), False
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"model.{what}_config makes no model of type {kind!r}: {first_line(error)}") from error
+        return _random(auto, what, config, dtype, vocabulary, check), False
     if four_bit and not RequirementCache("bitsandbytes>=0.46.1"):
         raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
     words = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
@@ -125,6 +112,31 @@ def build(
             f"model.{what}: {name} lacks {len(absent)} weights of its {type(model).__name__}, such as {absent[0]}"
         )
     return model, True
+
+
+def _random(
+    auto: Any,
+    what: str,
+    config: Mapping[str, Any] | None,
+    dtype: str,
+    vocabulary: int | None,
+    check: Callable[[Any], object],
+) -> Any:
+    """Return a model at random, of what its config.json would hold."""
+    if not config:
+        raise UserError(f"model.{what} names no model and model.{what}_config does not describe one: give one")
+    words = copy.deepcopy(dict(config))
+    kind = words.pop("model_type", None)
+    if vocabulary and "text_config" in words:
+        words["text_config"] = {"vocab_size": vocabulary} | words["text_config"]
+    try:
+        built = AutoConfig.for_model(kind, **words)
+        check(built)
+        # elsewhere the fastest; it looks into masks, and where there are only shapes none can be looked into
+        attention = "eager" if torch.get_default_device().type == "meta" else None
+        return auto.from_config(built, dtype=getattr(torch, dtype), attn_implementation=attention)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"model.{what}_config makes no model of type {kind!r}: {first_line(error)}") from error
 
 
 def in_four_bits(config: Any) -> BitsAndBytesConfig:
@@ -199,3 +211,31 @@ def tokenizer_made_here(config: Mapping[str, Any] | None, corpus: list[str] | No
     """Return a tokenizer for a random model, with the tokens of its family; others are refused when it is built."""
     family = FAMILIES.get(str((config or {}).get("model_type")), Family)
     return local_tokenizer(corpus or [], (family.image_token, *family.tokens))
+
+
+def language_side(
+    given: Mapping[str, Any],
+) -> tuple[Any, bool, Family, Conversation]:
+    """Return the language model, whether its weights came from a name, its family and its conversation.
+
+    Args:
+        given: Arguments of `Sida` by name.
+    """
+    language, config = given["language"], given["language_config"]
+    at_random = language is None or (skips_weights() and config is not None)
+    tokenizer = tokenizer_made_here(config, given["corpus"]) if at_random else named_tokenizer(str(language))
+    vocabulary = len(tokenizer) + len(NEW_TOKENS)
+    model, named = build("language", language, config, given["dtype"], given["four_bit"], vocabulary, family_of)
+    family = family_of(model.config, given["view_size"])
+    longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 2048))
+    conversation = Conversation(
+        tokenizer,
+        family.prompt,
+        family.image_token,
+        family.count,
+        given["feature"] == "predicting",
+        longest,
+        given["longest_answer"],
+    )
+    fit_vocabulary(model, conversation, tokenizer, named)
+    return model, named, family, conversation

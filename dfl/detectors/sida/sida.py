@@ -26,27 +26,22 @@ from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
-from dfl.detectors.sida.building import CONFIG, build, fit_vocabulary, mask_decoder, tokenizer_made_here
+from dfl.detectors.sida.building import CONFIG, language_side, mask_decoder
 from dfl.detectors.sida.export import export
-from dfl.detectors.sida.families import family_of
 from dfl.detectors.sida.fusion import SidaFusion
 from dfl.detectors.sida.losses import TAMPERED, classes, mean_over_ranks, sida_bce, sida_dice
 from dfl.detectors.sida.masks import IMAGENET, Sam, upsampled
 from dfl.detectors.sida.official import official
 from dfl.detectors.sida.text import (
     IGNORED,
-    NEW_TOKENS,
-    Conversation,
     Encoded,
     answer,
-    named_tokenizer,
     parse,
 )
 from dfl.detectors.sida.trained import choose_trained
 from dfl.errors import UserError
 from dfl.metrics import inside
 from dfl.networks import Normalize, whiten_patch_embed
-from dfl.networks.backbone import skips_weights
 from dfl.runs.plain import Sentences
 from dfl.training.sharded import FullyShardStrategy
 
@@ -142,25 +137,8 @@ class Sida(Detector):
             raise UserError("whiten is a start without pretrained weights: take model.whiten=0")
         if cache and mask == "light":
             raise UserError("model.cache keeps embeddings of a frozen SAM, and model.mask is light: leave one out")
-        at_random = language is None or (skips_weights() and language_config is not None)
-        tokenizer = tokenizer_made_here(language_config, corpus) if at_random else named_tokenizer(str(language))
-        vocabulary = len(tokenizer) + len(NEW_TOKENS)
-        self.language, self.named_language = build(
-            "language", language, language_config, dtype, four_bit, vocabulary=vocabulary, check=family_of
-        )
-        self.family = family = family_of(self.language.config, view_size)
-        text_config = self.language.config.get_text_config()
-        self.conversation = Conversation(
-            tokenizer,
-            family.prompt,
-            family.image_token,
-            family.count,
-            feature == "predicting",
-            int(getattr(text_config, "max_position_embeddings", 2048)),
-            longest_answer,
-        )
-        fit_vocabulary(self.language, self.conversation, tokenizer, self.named_language)
-        width = int(text_config.hidden_size)
+        self.language, self.named_language, self.family, self.conversation = language_side(self.hparams)
+        family, width = self.family, int(self.language.config.get_text_config().hidden_size)
         choose_trained(
             self.language, family, self.conversation.new, lora, train_tower, tokens == "all", text_weight > 0
         )
@@ -178,8 +156,7 @@ class Sida(Detector):
         self.fusion = SidaFusion(c, mode=fusion)
         self.normalize_view = Normalize(*family.normalisation)
 
-        self.whiten, self.generates, self.text_model = whiten, generate, text_model
-        self.cache = cache
+        self.whiten, self.generates, self.text_model, self.cache = whiten, generate, text_model, cache
         self.weights = (class_weight, mask_weight, bce_weight, dice_weight, text_weight)
         self.train()  # what transformers loads is in evaluation, where it would not checkpoint; Lightning keeps modes
 

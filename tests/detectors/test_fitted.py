@@ -1,0 +1,47 @@
+"""What fitted detectors promise beyond the contract."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from test_contract import data, trainer
+
+from dfl import detectors
+from dfl.detectors import Dct, LinearProbe
+from dfl.errors import UserError
+
+
+def test_a_probe_keeps_its_pretrained_backbone_out_of_the_checkpoint(tmp_path: Path, faces: Path) -> None:
+    weights = str(tmp_path / "w.pth")
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
+    detector = LinearProbe("test_resnet", weights=weights, input_size=32)
+    run = trainer(tmp_path)
+    run.fit(detector, data(faces))
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    state = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name, _ in detector.network.named_parameters() if f"network.{name}" in state]
+    opened = detectors.load(tmp_path / "a.ckpt", weights=weights)
+    image = torch.rand(3, 3, 32, 32)
+    torch.testing.assert_close(opened(image)["logit"], detector(image)["logit"])
+
+
+def test_a_pass_that_was_cut_off_starts_again(tmp_path: Path, faces: Path) -> None:
+    whole, cut = Dct(32), Dct(32)
+    trainer(tmp_path).fit(whole, data(faces))
+    trainer(tmp_path, limit_train_batches=3, limit_val_batches=0).fit(cut, data(faces))
+    assert not torch.equal(cut.head.weight, whole.head.weight)
+    trainer(tmp_path).fit(cut, data(faces))
+    assert torch.equal(cut.head.weight, whole.head.weight)
+
+
+def test_one_class_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faces: Path) -> None:
+    plain = Dct.training_step
+
+    def all_real(detector: Dct, batch: dict[str, Any], batch_idx: int) -> None:
+        plain(detector, batch | {"label": torch.zeros_like(batch["label"])}, batch_idx)
+
+    monkeypatch.setattr(Dct, "training_step", all_real)
+    with pytest.raises(UserError, match="one class"):
+        trainer(tmp_path).fit(Dct(32), data(faces))
