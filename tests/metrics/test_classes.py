@@ -28,7 +28,7 @@ def measured(logit: torch.Tensor, label: torch.Tensor, index: torch.Tensor | Non
 
 def test_equals_scikit_learn() -> None:
     logit, label = draw()
-    found, verdict, prob = measured(logit, label), logit.argmax(1).numpy(), logit.double().softmax(1).numpy()
+    results, verdict, prob = measured(logit, label), logit.argmax(1).numpy(), logit.double().softmax(1).numpy()
     wanted = {
         "acc": sk.accuracy_score(label, verdict),
         "bacc": sk.balanced_accuracy_score(label, verdict),
@@ -38,8 +38,8 @@ def test_equals_scikit_learn() -> None:
         wanted |= {f"{name}_{c}": v for c, v in zip(NAMES, score(label, verdict, average=None), strict=True)}
         wanted[name] = score(label, verdict, average="macro")
     wanted |= {f"auroc_{c}": sk.roc_auc_score(label == k, prob[:, k]) for k, c in enumerate(NAMES)}
-    assert found == {name: pytest.approx(value, abs=1e-12) for name, value in wanted.items()}
-    assert found["auroc_real"] == pytest.approx(sk.roc_auc_score(label != 0, 1 - prob[:, 0]))  # real against the rest
+    assert results == {name: pytest.approx(value, abs=1e-12) for name, value in wanted.items()}
+    assert results["auroc_real"] == pytest.approx(sk.roc_auc_score(label != 0, 1 - prob[:, 0]))  # real against the rest
     metric = m.Classes()
     metric.update(logit, label, torch.arange(300))
     assert metric.confusion().tolist() == sk.confusion_matrix(label, verdict).tolist()
@@ -60,23 +60,23 @@ def test_log_odds_do_not_saturate() -> None:
 def test_missing_classes_are_nan_and_named() -> None:
     logit = torch.tensor([[2.0, 1, 0], [0, 3, 1], [1, 2, 0], [3, 0, 1]])
     with pytest.warns(UserWarning, match="domain 'a': no image is tampered; means over classes are NaN"):
-        found = measured(logit, torch.tensor([0, 1, 1, 1]))
-    assert found["acc"] == 0.75
-    assert (found["recall_real"], found["recall_synthetic"], found["f1_synthetic"]) == (1, 2 / 3, 0.8)
+        results = measured(logit, torch.tensor([0, 1, 1, 1]))
+    assert results["acc"] == 0.75
+    assert (results["recall_real"], results["recall_synthetic"], results["f1_synthetic"]) == (1, 2 / 3, 0.8)
     undefined = ("bacc", "f1", "recall", "precision", "auroc", "f1_tampered", "recall_tampered", "auroc_tampered")
-    assert all(math.isnan(found[name]) for name in undefined)
+    assert all(math.isnan(results[name]) for name in undefined)
     with pytest.warns(UserWarning, match="no image is called tampered; its precision is NaN"):
-        found = measured(logit, torch.tensor([0, 1, 2, 0]))
-    assert (found["f1_tampered"], found["recall_tampered"]) == (0, 0)
-    assert math.isnan(found["precision_tampered"])
-    assert math.isnan(found["precision"])
-    assert found["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+        results = measured(logit, torch.tensor([0, 1, 2, 0]))
+    assert (results["f1_tampered"], results["recall_tampered"]) == (0, 0)
+    assert math.isnan(results["precision_tampered"])
+    assert math.isnan(results["precision"])
+    assert results["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     with pytest.warns(UserWarning, match="no images with a class"):
         assert all(math.isnan(v) for v in measured(logit[:1], torch.tensor([-1])).values())
     logit[1, 2] = math.nan
     with pytest.warns(UserWarning, match="1 of 4 class logits are NaN"):
-        found = measured(logit, torch.tensor([0, 1, 2, 0]))
-    assert all(math.isnan(found[name]) for name in ("acc", "f1", "precision_real"))
+        results = measured(logit, torch.tensor([0, 1, 2, 0]))
+    assert all(math.isnan(results[name]) for name in ("acc", "f1", "precision_real"))
 
 
 def test_bad_input_is_named() -> None:
@@ -93,8 +93,8 @@ def test_bad_input_is_named() -> None:
 
 def test_official_misnomers() -> None:
     counts = torch.tensor([[8, 2, 0], [1, 9, 0], [4, 6, 0]])
-    found = official(counts, 0.4)
+    results = official(counts, 0.4)
     accuracy, precision, recall = 17 / 30, (8 / 13 + 9 / 17 + 0) / 3, (0.8 + 0.9 + 0) / 3
-    assert found["official_f1"] == pytest.approx(2 * 0.4 * accuracy / (0.4 + accuracy))
-    assert found["official_auc"] == pytest.approx(precision * recall)
-    assert found["official_pixel_accuracy"] == 0.4
+    assert results["official_f1"] == pytest.approx(2 * 0.4 * accuracy / (0.4 + accuracy))
+    assert results["official_auc"] == pytest.approx(precision * recall)
+    assert results["official_pixel_accuracy"] == 0.4
