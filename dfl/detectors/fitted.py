@@ -133,8 +133,6 @@ class LogisticHead(nn.Linear):
         super().__init__(features, 1)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
-        nn.init.zeros_(self.weight)
-        nn.init.zeros_(self.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, D) to (N,) float32."""
