@@ -58,6 +58,8 @@ class Detector(Measured, ABC):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     #: Convolutional networks run faster with channels last.
     channels_last: bool = False
+    #: Whether it wants every training image once, in the order of the table, instead of batches without end.
+    one_pass: ClassVar[bool] = False
     #: Arguments that name files, folders or models of a hub: the user gives them, a checkpoint cannot.
     places: ClassVar[tuple[str, ...]] = ("weights",)
     #: Those of them that frozen weights come from.

@@ -44,6 +44,7 @@ class FittedDetector(Detector):
         **kwargs: Of `Detector`; an optimizer is not used.
     """
 
+    one_pass = True
     #: Beginnings of the names of what `fit` fills.
     fitted: tuple[str, ...] = ("head.",)
 
