@@ -20,7 +20,7 @@ MAY = {
     "hub": set(),
     "orphans": set(),
     "terminal": set(),
-    "runs": set(),  # what a run leaves behind
+    "runs": {"orphans"},  # what a run leaves behind; whether a process lives
     "losses": {"runs"},  # what a file may say of a criterion
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from dfl.cli import arguments, messages
 from dfl.cli.callbacks import callbacks, writes
 from dfl.cli.checkpoints import RUN_SETTINGS
-from dfl.cli.verbs import ParseError
+from dfl.cli.verbs import ParseError, Raising
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
 from dfl.detectors.base import class_path
@@ -103,17 +103,8 @@ RESTORING = (
 )
 
 
-class Parser(LightningArgumentParser):
-    """A parser that takes no typo for an abbreviation and prints no usage when it fails."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raise; inner parsers keep their own way, since they only try which type fits."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        raise ParseError(message) from ex
+class Parser(Raising, LightningArgumentParser):
+    """Lightning's parser, for one line an error."""
 
 
 class CLI(LightningCLI):

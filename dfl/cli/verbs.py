@@ -13,10 +13,16 @@ class ParseError(Exception):
     """What a parser says, before `dfl.cli.messages` makes one line of it."""
 
 
-class _Parser(ArgumentParser):
-    """Raises instead of printing its usage."""
+class Raising(ArgumentParser):
+    """A parser that takes no typo for an abbreviation and prints no usage when it fails."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raise; inner parsers keep their own way, since they only try which type fits."""
+        if not self.exit_on_error:
+            super().error(message, ex)
         raise ParseError(message) from ex
 
 
@@ -37,7 +43,7 @@ def call(run: Callable[..., Any], words: list[str], name: str, what: str, first:
         UserError: For words that make no sense; and the function's own.
     """
     place, number, help = first
-    parser = _Parser(prog=name, description=what, allow_abbrev=False)
+    parser = Raising(prog=name, description=what)
     many: dict[str, Any] = {"nargs": number} if number == "+" else {}
     parser.add_argument(place, help=help, **many)
     parser.add_function_arguments(run, skip={place})

@@ -67,7 +67,7 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 
     The settings in a list of classes, such as callbacks, are numbered: ``trainer.callbacks.0.patience``.
     """
-    if isinstance(value, list) and value and all(isinstance(inner, dict) for inner in value):
+    if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping) or not value:
         return {name: list(value) if isinstance(value, tuple) else value}

@@ -34,6 +34,13 @@ def test_what_a_config_gives_takes_the_place_of_ours(own: Callback, ours: type) 
     assert len(of_fit([own])) == len(of_fit(None)) - 1
 
 
+def test_a_mode_is_seen_wherever_it_is_given() -> None:
+    mine = {"class_path": "mine.Stop", "init_args": {"monitor": "val/mine", "mode": "max"}}
+    assert Plan("fit", layers=[{"trainer": {"callbacks": ["Timer", mine]}}]).gives_a("mode")
+    assert Plan("fit", typed=[("--checkpoint.mode", "max")]).gives_a("mode")
+    assert not Plan("fit", layers=[{"trainer": {"callbacks": ["Timer"]}, "name": "mode"}]).gives_a("mode")
+
+
 def test_other_checkpoints_of_a_config_leave_ours() -> None:
     assert len(of_fit([ModelCheckpoint()])) == len(of_fit(None))
 

@@ -99,6 +99,10 @@ def steps(size: int = 1, gamma: float = 0.5) -> Schedule:
     return lambda o: StepLR(o, size, gamma)
 
 
+def plateau(patience: int) -> Schedule:
+    return lambda o: ReduceLROnPlateau(o, factor=0.1, patience=patience)
+
+
 def warm_then_cosine(o: Any) -> LRScheduler:
     return SequentialLR(o, [LinearLR(o, 0.1, total_iters=2), CosineAnnealingLR(o, 6)], [2])
 
@@ -113,6 +117,7 @@ SCHEDULES: dict[str, tuple[Schedule, Schedule]] = {
     "several in a row": (warm_then_cosine, warm_then_cosine),
     "by step": (lambda o: WarmupCosine(o, 0.2), lambda o: WarmupCosine(o, 0.5, "linear")),
     "by step where there was one by epoch": (steps(), lambda o: WarmupCosine(o, 0.2)),
+    "plateau": (plateau(0), plateau(0)),
     "one cycle": (lambda o: OneCycleLR(o, 0.3, total_steps=20), lambda o: OneCycleLR(o, 0.7, total_steps=20)),
 }
 
@@ -151,13 +156,18 @@ def test_moments_stay() -> None:
 
 
 def test_a_plateau_goes_on_falling_from_the_new_rate() -> None:
-    def plateau(patience: int) -> Schedule:
-        return lambda o: ReduceLROnPlateau(o, factor=0.1, patience=patience)
-
     # the value never falls: the rate does at each second epoch after the first, with the new patience at each third
     said, rates = go_on(a_run(adam(0.1), plateau(1), 3, 1), a_run(adam(0.5), plateau(2), 8, 1), 3)
     assert rates == pytest.approx([0.05, 0.05, 0.05, 0.005, 0.005])
     assert {"Adam lr: 0.1 -> 0.5", "ReduceLROnPlateau patience: 1 -> 2"} <= set(said)
+
+
+def test_a_plateau_of_an_old_checkpoint_stays_at_the_rate_that_it_fell_to() -> None:
+    first = a_run(adam(0.1), plateau(0), 3, 1)
+    train(first, 3)
+    held = checkpoint(first, 3)  # without the rate that it was built with
+    assert restored.renew(a_run(adam(0.1), plateau(0), 3, 1), held, {}) == []
+    assert held["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.001)
 
 
 def test_a_longer_run_follows_the_longer_cosine() -> None:
