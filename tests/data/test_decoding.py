@@ -206,7 +206,6 @@ def undecoded(monkeypatch):
     def context():
         with monkeypatch.context() as patch:
             patch.setattr(decoding.simplejpeg, "decode_jpeg", decoded)
-            patch.setattr(decoding.cv2, "imdecode", decoded)
             patch.setattr(ImageFile.ImageFile, "load", decoded)
             yield
 

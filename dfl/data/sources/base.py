@@ -136,14 +136,8 @@ class Source(ABC):
 
     #: What to tell a user whose data are not there: where to get them.
     get: str = "point the source to the folder that holds the images"
-    #: Licence of the images, and the paper to cite.
-    licence: str = ""
+    #: The paper to cite. Licences, and what a set itself says for real, fake and manipulated, stand in docs/data.md.
     citation: str = ""
-    #: What the set itself says for real and fake, and for manipulated pixels; rows always say 0/1 and 1.
-    label_convention: str = "0 real, 1 fake"
-    mask_convention: str = "no masks"
-    #: What of the layout was written from memory and not yet seen on a real copy; '' for nothing.
-    recalled: str = ""
     #: Whether the user said which label means fake: then nothing else can contradict it.
     user_named_fakes: bool = False
 

@@ -23,9 +23,7 @@ class ForenSynths(Source):
     """
 
     get = "get it from github.com/PeterWang512/CNNDetection, unpack it there, or set root"
-    licence = "code CC BY-NC-SA 4.0 (recalled); images under the terms of LSUN and of each generator"
     citation = "Wang et al., CNN-generated images are surprisingly easy to spot... for now, CVPR 2020"
-    label_convention = "folders 0_real and 1_fake"
 
     def __init__(
         self, root: str, generators: list[str] | None = None, classes: list[str] | None = None, **options: Any

@@ -57,10 +57,7 @@ class DeepfakeBench(Source):
     """
 
     get = "get the processed sets and their JSON files as github.com/SCLBD/DeepfakeBench says, or set json and root"
-    licence = "CC BY-NC 4.0 for the tools; pictures under the terms of each set"
     citation = "Yan et al., DeepfakeBench: a comprehensive benchmark of deepfake detection, NeurIPS 2023"
-    label_convention = "name of the label: real if it ends in real, whatever the case; else fake"
-    mask_convention = "above 0 = manipulated"
 
     def __init__(
         self,
@@ -213,7 +210,6 @@ class Df40(DeepfakeBench):
     """
 
     get = "ask for it at github.com/YZY-stack/DF40, unpack it there, or set json and root"
-    licence = "CC BY-NC 4.0, by form"
     citation = "Yan et al., DF40: toward next-generation deepfake detection, NeurIPS 2024"
 
     def _rows(self, file: Path, split: str) -> list[Row]:

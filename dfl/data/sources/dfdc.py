@@ -22,7 +22,6 @@ class _Listed(TrainTest):
         missing: Whether a listed video that is not there is an error, or left out with a warning.
     """
 
-    licence = "DFDC terms: research only, by AWS account (recalled)"
 
     def __init__(self, root: str, frames: int = 32, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)
@@ -48,7 +47,6 @@ class Dfdc(_Listed):
 
     get = "get it from ai.meta.com/datasets/dfdc or Kaggle, unpack all parts there, or set root"
     citation = "Dolhansky et al., The DeepFake Detection Challenge (DFDC) dataset, 2020"
-    label_convention = "metadata.json: REAL or FAKE; labels.csv: 0 real, 1 fake"
 
     def rows(self, split: str) -> list[Row]:
         """Return the rows of the training parts, or of the test folder."""
@@ -92,8 +90,6 @@ class Dfdcp(_Listed):
 
     get = "get it from ai.meta.com/datasets/dfdc (preview), unpack it there, or set root"
     citation = "Dolhansky et al., The Deepfake Detection Challenge (DFDC) preview dataset, 2019"
-    label_convention = "dataset.json: real or fake"
-    recalled = "the fields target_id and swapped_id of dataset.json"
 
     def rows(self, split: str) -> list[Row]:
         """Return the rows that ``dataset.json`` gives to train or test."""

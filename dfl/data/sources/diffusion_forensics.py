@@ -24,10 +24,7 @@ class DiffusionForensics(Source):
     """
 
     get = "get it from github.com/ZhendongWang6/DIRE, unpack it there, or set root"
-    licence = "not stated (recalled); images under the terms of LSUN, ImageNet, CelebA-HQ and of each generator"
     citation = "Wang et al., DIRE for diffusion-generated image detection, ICCV 2023"
-    label_convention = "folder real, and one folder for each generator"
-    recalled = "all levels but images/train/imagenet/real/<class>"
 
     def __init__(
         self,

@@ -26,10 +26,7 @@ class Dolos(Source):
     """
 
     get = "get it from github.com/bit-ml/dolos, unpack it there, or set root"
-    licence = "CC BY-NC-SA 4.0"
     citation = "Tantaru et al., Weakly-supervised deepfake localization in diffusion-generated images, WACV 2024"
-    label_convention = "folders real and fake"
-    mask_convention = "255 = unchanged, 0 = manipulated, first channel; between: under 128, in the test under 255"
 
     def __init__(
         self,

@@ -51,11 +51,7 @@ class FaceForensics(Source):
     """
 
     get = "get its download script from github.com/ondyari/FaceForensics, or set root"
-    licence = "FaceForensics terms of use: research only, by form (recalled)"
     citation = "Rossler et al., FaceForensics++: learning to detect manipulated facial images, ICCV 2019"
-    label_convention = "folders original_sequences and manipulated_sequences"
-    mask_convention = "white = manipulated; one mask video for all compression levels (recalled)"
-    recalled = "place and colour of the masks; number of pairs in a split (360, 70, 70)"
 
     def __init__(
         self,

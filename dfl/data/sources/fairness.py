@@ -101,9 +101,7 @@ class PgFdd(Source):
     """
 
     get = "get it from github.com/Purdue-M2/Fairness-Generalization, or set root and images"
-    licence = "code MIT; images under the terms of FaceForensics++, DFDC, DFD and Celeb-DF"
     citation = "Lin et al., Preserving fairness generalization in deepfake detection, CVPR 2024"
-    label_convention = "0 real, 1 fake; spe_label names the manipulation"
 
     def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(**options)
@@ -133,10 +131,7 @@ class AiFace(TrainTest):
     """
 
     get = "ask for it at github.com/Purdue-M2/AI-Face-FairnessBench, or set root and images"
-    licence = "CC BY-NC-ND 4.0, by form"
     citation = "Lin et al., AI-Face: a million-scale demographically annotated AI-generated face dataset, CVPR 2025"
-    label_convention = "Target: 0 real, 1 fake"
-    recalled = "names of the skin tone columns; the first folder of a fake's path is its generator"
 
     def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)

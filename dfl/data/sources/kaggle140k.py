@@ -27,9 +27,7 @@ class Kaggle140k(Source):
     """
 
     get = "get it from kaggle.com/datasets/xhlulu/140k-real-and-fake-faces, unpack it there, or set root"
-    licence = "as stated on Kaggle; FFHQ is CC BY-NC-SA 4.0 (recalled)"
     citation = "xhlulu, 140k real and fake faces, Kaggle 2020; Karras et al., StyleGAN, CVPR 2019"
-    label_convention = "its CSV files: label 1 real, 0 fake; the column label_str is read"
 
     def __init__(self, root: str = "data/140k", **options: Any) -> None:
         super().__init__(**options)

@@ -30,11 +30,7 @@ class OpenForensics(Source):
     """
 
     get = "get it from sites.google.com/view/ltnghia/research/openforensics, unpack it there, or set root"
-    licence = "research only; pictures from Open Images, CC BY (recalled)"
     citation = "Le et al., OpenForensics: large-scale challenging dataset for multi-face forgery detection, ICCV 2021"
-    label_convention = "category of a face: 0 real, 1 fake; by name where the JSON names its categories"
-    mask_convention = "outlines of faces as COCO polygons"
-    recalled = "folders before the names of pictures in the JSON; only the last part is used"
 
     def __init__(
         self,

@@ -23,7 +23,6 @@ class Packed(Splittable):
     """
 
     get = "make it with `dfl data pack`, or set root"
-    mask_convention = "255 = manipulated"
 
     def items(self, split: str) -> pa.Table:
         folder, record = self.root, self._record()

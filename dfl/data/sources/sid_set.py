@@ -35,11 +35,7 @@ class SidSet(Source):
     """
 
     get = "get saberzl/SID_Set from the Hugging Face hub (the test as a zip from github.com/hzlsaber/SIDA), or set root"
-    licence = "CC BY 4.0"
     citation = "Huang et al., SIDA: social media image deepfake detection, localization and explanation, CVPR 2025"
-    label_convention = "0 real, 1 full synthetic, 2 tampered"
-    mask_convention = "white = tampered; only tampered images have masks"
-    recalled = "columns img_id, label, description of the description set's shards"
 
     def __init__(self, root: str, descriptions: str | None = None, **options: Any) -> None:
         super().__init__(**options)
