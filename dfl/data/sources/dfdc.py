@@ -22,7 +22,6 @@ class _Listed(TrainTest):
         missing: Whether a listed video that is not there is an error, or left out with a warning.
     """
 
-
     def __init__(self, root: str, frames: int = 32, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)
         self.frames, self.missing_videos = frames, missing

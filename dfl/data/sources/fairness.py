@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from dfl.data import csv_files
-from dfl.data.sources.base import Source, TrainTest, to_table
+from dfl.data.sources.base import Source, TrainTest, WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Missing, Row, present, relocate
 from dfl.errors import UserError
@@ -87,7 +85,7 @@ def _group(row: Mapping[str, str], women: str, toned: bool) -> str:
     return gender
 
 
-class PgFdd(Source):
+class PgFdd(WithSplits):
     """``{fake,real}{train,val}.csv``, ``test.csv`` and the face crops they list.
 
     A set that has ``test.csv`` alone (DFDC, DFD, Celeb-DF) is for testing only. Names such as
@@ -104,19 +102,19 @@ class PgFdd(Source):
     citation = "Lin et al., Preserving fairness generalization in deepfake detection, CVPR 2024"
 
     def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
-        super().__init__(**options)
-        self.root, self.missing_images = Path(root).expanduser(), missing
+        super().__init__(root, **options)
+        self.missing_images = missing
         self.images = Path(images).expanduser() if images else self.root
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         names = ["test.csv"] if split == "test" else [f"{kind}{split}.csv" for kind in ("real", "fake")]
         rows: list[Row] = []
         for file in (self.root / name for name in names):
             people = read_people(self, file, "nonmale")
             paths = relocate([p["path"] for p in people], self.images)
-            listed = [_row(p, path) | {"split": split} | _named(path, p) for p, path in zip(people, paths, strict=True)]
+            listed = [_row(p, path) | _named(path, p) for p, path in zip(people, paths, strict=True)]
             rows += present(self, listed, file, "set images, or missing: skip", self.missing_images)
-        return to_table(rows)
+        return rows
 
 
 class AiFace(TrainTest):
