@@ -148,15 +148,8 @@ def _header(content: pa.Buffer) -> tuple[list[str], str, int]:
 
 def _first(text: str, separator: str) -> tuple[list[str], int]:
     """Return the cells of the first line, and how long it is; a quoted cell may hold the end of a line."""
-    length = 0
-
-    def lines() -> Iterable[str]:
-        nonlocal length
-        for one in io.StringIO(text, newline=""):
-            length += len(one)
-            yield one
-
-    return next(csv.reader(lines(), delimiter=separator), []), length
+    lines = io.StringIO(text, newline="")
+    return next(csv.reader(lines, delimiter=separator), []), lines.tell()
 
 
 def _plain(cell: str) -> str:

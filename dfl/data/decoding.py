@@ -107,23 +107,15 @@ def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(mask[rows][:, columns])
 
 
-def image_size(source: str | Path | bytes) -> tuple[int, int]:
-    """Return (width, height) as `read_image` gives it, upright, from the header alone.
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) as `read_image` gives it, upright, from the header of a file's content alone.
 
     Raises:
-        DecodeError: the file is missing, empty, or its header is not that of a known image.
+        DecodeError: it is empty, or its header is not that of a known image.
     """
-    if isinstance(source, bytes):
-        with open_header("<bytes>", io.BytesIO(source)) as image:
-            return _upright_size(image)
-    name = str(source)
-    check_regular(name)
-    try:
-        file = open(on_disk(name), "rb")  # noqa: SIM115, closed by the next line; only opening may fail here
-    except (OSError, ValueError) as error:
-        raise _failed(name, error) from error
-    with file, open_header(name, file) as image:
-        return _upright_size(image)
+    with open_header("<bytes>", io.BytesIO(data)) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
 def _decode(name: str, data: bytes, max_pixels: int, bits: int) -> np.ndarray:
@@ -305,8 +297,3 @@ def _orientation(image: Image.Image) -> int:
         return Image.Image.getexif(image).get(0x0112, 1)
     except Exception:  # unreadable EXIF says nothing about orientation; the pixels are still good
         return 1
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    width, height = image.size
-    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)

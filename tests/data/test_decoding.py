@@ -123,7 +123,7 @@ def test_pixels_are_pillows(name, tmp_path):
     assert pixels.flags.writeable
     np.testing.assert_array_equal(pixels, pillow(data))
     np.testing.assert_array_equal(pixels, read_image(data))
-    assert image_size(tmp_path / name) == image_size(data) == (pixels.shape[1], pixels.shape[0])
+    assert image_size(data) == (pixels.shape[1], pixels.shape[0])
 
 
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
@@ -181,7 +181,7 @@ def test_broken_files_say_what_is_wrong(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["missing.jpg", "", "nul\0.jpg"])
 def test_no_file(name, tmp_path):
-    for read in (read_image, image_size, lambda path: load_mask(path, "max", (1, 1))):
+    for read in (read_image, lambda path: load_mask(path, "max", (1, 1))):
         with pytest.raises(DecodeError):
             read(f"{tmp_path}/{name}")
 

@@ -163,9 +163,6 @@ class Source(ABC):
     def prepare(self) -> None:  # noqa: B027  (optional: most sets are on disk already)
         """Make files that must exist before ``items``; called once, on one process."""
 
-    def release(self) -> None:  # noqa: B027  (optional)
-        """Free what stays in memory between the splits that are read; called when a stage has its tables."""
-
     def videos(self, table: pa.Table) -> list[str]:
         """Return the video of each row of this source, n names, '' for none; what no column tells may be a guess."""
         return list(table["video"].to_pylist())

@@ -34,10 +34,6 @@ class Only(Source):
         """Let the source make what it needs."""
         self.source.prepare()
 
-    def release(self) -> None:
-        """Let the source go of what it holds."""
-        self.source.release()
-
     def videos(self, table: pa.Table) -> list[str]:
         """Return the video of each row, as the source tells them."""
         return self.source.videos(table)
