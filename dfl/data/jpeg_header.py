@@ -3,7 +3,7 @@
 The answer takes microseconds and errs to the safe side: whatever is unusual gets a no, and the caller takes Pillow.
 """
 
-import struct
+from PIL import Image
 
 _TABLES = (0xC4, 0xDB, 0xDD)  # segments besides APPn and COM that a plain JPEG has: Huffman, quantization, restart
 _SAMPLING = {(0x11,), (0x11, 0x11, 0x11), (0x21, 0x11, 0x11), (0x22, 0x11, 0x11)}  # gray, 4:4:4, 4:2:2, 4:2:0
@@ -36,7 +36,7 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
                 return None
         elif marker == 0xE1:
             if data.startswith(b"Exif\0\0", body):
-                if exif or not _upright(data[body + 6 : at]):
+                if exif or not _upright(data[body:at]):
                     return None
                 exif = True
             elif b"Orientation" in data[body:at]:  # XMP can turn an image too
@@ -54,15 +54,11 @@ def _frame(marker: int, body: bytes) -> tuple[int, int] | None:
     return (width, height) if width and height and tuple(body[7::3]) in _SAMPLING else None
 
 
-def _upright(tiff: bytes) -> bool:
-    """Whether the first EXIF directory surely says orientation 1 or nothing."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return False
+def _upright(content: bytes) -> bool:
+    """Whether an EXIF segment surely says orientation 1 or nothing."""
+    exif = Image.Exif()
     try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, start)
-        entries = list(struct.iter_unpack(order + "HHIHxx", tiff[start + 2 : start + 2 + 12 * count]))
-    except struct.error:
+        exif.load(content)
+    except Exception:  # Pillow raises nearly anything of damaged EXIF
         return False
-    return len(entries) == count and all(entry[1:] == (3, 1, 1) for entry in entries if entry[0] == _ORIENTATION)
+    return exif.get(_ORIENTATION, 1) == 1

@@ -24,7 +24,6 @@ from dfl.data.decoding import escaped
 from dfl.data.formats import IMAGE_SUFFIXES, LeftOut, taken
 from dfl.data.sources.contradictions import Evidence, contradiction, find_contradiction
 from dfl.data.splits import split_column
-from dfl.data.text_columns import put
 from dfl.errors import UserError, near
 
 SPLITS = ("train", "val", "test")
@@ -87,6 +86,13 @@ def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         return pa.table(columns | texts, schema=ROW_SCHEMA)
 
 
+def put(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray | list[str]) -> pa.Table:
+    """Return a table with one column replaced, or added."""
+    column = pa.array(column, pa.string()) if isinstance(column, list) else column
+    at = table.schema.get_field_index(name)
+    return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+
+
 def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Return all image files under a folder, sorted by path, whatever the case of their suffix.
 
@@ -136,8 +142,6 @@ class Source(ABC):
 
     #: What to tell a user whose data are not there: where to get them.
     get: str = "point the source to the folder that holds the images"
-    #: The paper to cite. Licences, and what a set itself says for real, fake and manipulated, stand in docs/data.md.
-    citation: str = ""
     #: Whether the user said which label means fake: then nothing else can contradict it.
     user_named_fakes: bool = False
 

@@ -17,7 +17,6 @@ class _Casia(Unsplit):
     """
 
     masks: str
-    citation = "Dong et al., CASIA image tampering detection evaluation database, ChinaSIP 2013"
 
     def __init__(self, root: str, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)

@@ -20,7 +20,6 @@ class ForenSynths(WithSplits):
     """
 
     get = "get it from github.com/PeterWang512/CNNDetection, unpack it there, or set root"
-    citation = "Wang et al., CNN-generated images are surprisingly easy to spot... for now, CVPR 2020"
 
     def __init__(
         self, root: str, generators: list[str] | None = None, classes: list[str] | None = None, **options: Any

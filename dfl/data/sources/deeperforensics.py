@@ -29,9 +29,6 @@ class DeeperForensics(Source):
     """
 
     get = "ask for it at github.com/EndlessSora/DeeperForensics-1.0, unpack it there, or set root"
-    citation = (
-        "Jiang et al., DeeperForensics-1.0: a large-scale dataset for real-world face forgery detection, CVPR 2020"
-    )
 
     def __init__(
         self,

@@ -57,7 +57,6 @@ class DeepfakeBench(Source):
     """
 
     get = "get the processed sets and their JSON files as github.com/SCLBD/DeepfakeBench says, or set json and root"
-    citation = "Yan et al., DeepfakeBench: a comprehensive benchmark of deepfake detection, NeurIPS 2023"
 
     def __init__(
         self,
@@ -210,7 +209,6 @@ class Df40(DeepfakeBench):
     """
 
     get = "ask for it at github.com/YZY-stack/DF40, unpack it there, or set json and root"
-    citation = "Yan et al., DF40: toward next-generation deepfake detection, NeurIPS 2024"
 
     def _rows(self, file: Path, split: str) -> list[Row]:
         generator = re.sub(r"_(ff|cdf)\Z", "", file.stem).lower()

@@ -45,10 +45,8 @@ class Dfdc(_Listed):
     """
 
     get = "get it from ai.meta.com/datasets/dfdc or Kaggle, unpack all parts there, or set root"
-    citation = "Dolhansky et al., The DeepFake Detection Challenge (DFDC) dataset, 2020"
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of the training parts, or of the test folder."""
         return self._test() if split == "test" else self._train()
 
     def _train(self) -> list[Row]:
@@ -88,10 +86,8 @@ class Dfdcp(_Listed):
     """
 
     get = "get it from ai.meta.com/datasets/dfdc (preview), unpack it there, or set root"
-    citation = "Dolhansky et al., The Deepfake Detection Challenge (DFDC) preview dataset, 2019"
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows that ``dataset.json`` gives to train or test."""
         table = self.root / "dataset.json"
         if not table.is_file():
             raise self.expected("dataset.json", self.root)

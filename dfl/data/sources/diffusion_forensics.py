@@ -21,7 +21,6 @@ class DiffusionForensics(WithSplits):
     """
 
     get = "get it from github.com/ZhendongWang6/DIRE, unpack it there, or set root"
-    citation = "Wang et al., DIRE for diffusion-generated image detection, ICCV 2023"
 
     def __init__(
         self,

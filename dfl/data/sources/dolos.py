@@ -24,7 +24,6 @@ class Dolos(WithSplits):
     """
 
     get = "get it from github.com/bit-ml/dolos, unpack it there, or set root"
-    citation = "Tantaru et al., Weakly-supervised deepfake localization in diffusion-generated images, WACV 2024"
 
     def __init__(
         self,

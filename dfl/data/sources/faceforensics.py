@@ -49,7 +49,6 @@ class FaceForensics(WithSplits):
     """
 
     get = "get its download script from github.com/ondyari/FaceForensics, or set root"
-    citation = "Rossler et al., FaceForensics++: learning to detect manipulated facial images, ICCV 2019"
 
     def __init__(
         self,

@@ -99,7 +99,6 @@ class PgFdd(WithSplits):
     """
 
     get = "get it from github.com/Purdue-M2/Fairness-Generalization, or set root and images"
-    citation = "Lin et al., Preserving fairness generalization in deepfake detection, CVPR 2024"
 
     def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)
@@ -129,7 +128,6 @@ class AiFace(TrainTest):
     """
 
     get = "ask for it at github.com/Purdue-M2/AI-Face-FairnessBench, or set root and images"
-    citation = "Lin et al., AI-Face: a million-scale demographically annotated AI-generated face dataset, CVPR 2025"
 
     def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)

@@ -26,7 +26,6 @@ class Kaggle140k(WithSplits):
     """
 
     get = "get it from kaggle.com/datasets/xhlulu/140k-real-and-fake-faces, unpack it there, or set root"
-    citation = "xhlulu, 140k real and fake faces, Kaggle 2020; Karras et al., StyleGAN, CVPR 2019"
 
     def __init__(self, root: str = "data/140k", **options: Any) -> None:
         super().__init__(root, **options)

@@ -28,7 +28,6 @@ class OpenForensics(WithSplits):
     """
 
     get = "get it from sites.google.com/view/ltnghia/research/openforensics, unpack it there, or set root"
-    citation = "Le et al., OpenForensics: large-scale challenging dataset for multi-face forgery detection, ICCV 2021"
 
     def __init__(
         self,

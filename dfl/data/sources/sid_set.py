@@ -33,7 +33,6 @@ class SidSet(WithSplits):
     """
 
     get = "get saberzl/SID_Set from the Hugging Face hub (the test as a zip from github.com/hzlsaber/SIDA), or set root"
-    citation = "Huang et al., SIDA: social media image deepfake detection, localization and explanation, CVPR 2025"
 
     def __init__(self, root: str, descriptions: str | None = None, **options: Any) -> None:
         super().__init__(root, **options)

@@ -14,7 +14,6 @@ class Columbia(Unsplit):
     """``4cam_auth/*.tif``, ``4cam_splc/*.tif`` and ``4cam_splc/edgemask/<stem>_edgemask.jpg``."""
 
     get = "ask for the Columbia uncompressed image splicing detection set, unpack it there, or set root"
-    citation = "Hsu and Chang, Detecting image splicing using geometry invariants and camera characteristics, ICME 2006"
 
     def rows(self) -> list[Row]:
         self.require("4cam_auth", "4cam_splc", "4cam_splc/edgemask")
@@ -27,7 +26,6 @@ class Coverage(Unsplit):
     """``image/{N}.tif`` (real), ``image/{N}t.tif`` (fake), ``mask/{N}forged.tif``."""
 
     get = "get COVERAGE from github.com/wenbihan/coverage, unpack it there, or set root"
-    citation = "Wen et al., COVERAGE: a novel database for copy-move forgery detection, ICIP 2016"
 
     def rows(self) -> list[Row]:
         self.require("image", "mask")
@@ -42,7 +40,6 @@ class Dso1(Unsplit):
     """``DSO-1/{normal,splicing}-NN.png`` and ``DSO-1-Fake-Images-Masks/splicing-NN.png``."""
 
     get = "get DSO-1 and its masks, unpack both there, or set root"
-    citation = "de Carvalho et al., Exposing digital image forgeries by illumination color classification, TIFS 2013"
 
     def rows(self) -> list[Row]:
         self.require("DSO-1", "DSO-1-Fake-Images-Masks")
@@ -61,9 +58,6 @@ class AutoSplice(Unsplit):
     """
 
     get = "get it from github.com/shanface33/AutoSplice_Dataset, unpack it there, or set root"
-    citation = (
-        "Jia et al., AutoSplice: a text-prompt manipulated image dataset for media forensics, CVPR workshops 2023"
-    )
 
     def __init__(self, root: str, quality: int = 100, **options: Any) -> None:
         super().__init__(root, **options)
@@ -92,7 +86,6 @@ class CocoGlide(Unsplit):
     """
 
     get = "get CocoGlide.zip from github.com/grip-unina/TruFor, unpack it there, or set root"
-    citation = "Guillaro et al., TruFor: leveraging all-round clues for trustworthy image forgery detection, CVPR 2023"
 
     def __init__(self, root: str, mask_rule: str = "max>127", **options: Any) -> None:
         super().__init__(root, **options)

@@ -13,13 +13,12 @@ from dfl.data import csv_files
 from dfl.data.frames import by_paths
 from dfl.data.locators import all_below
 from dfl.data.masks import check_rule
-from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Splittable, part
+from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Splittable, part, put
 from dfl.data.sources.contradictions import Evidence, contradiction, evidence_columns, find_contradiction
 from dfl.data.sources.labels import Fakes, cell, class_names, label_meaning, real_and_fake_value
 from dfl.data.sources.parquet_table import holds_bytes
 from dfl.data.sources.parquet_table import read as read_parquet
 from dfl.data.sources.trees import from_windows
-from dfl.data.text_columns import put
 from dfl.errors import UserError, first_line
 
 #: Other people's names for our columns, lower case, in order of preference.

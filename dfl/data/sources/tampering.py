@@ -24,7 +24,6 @@ class Nist16(Unsplit):
     """
 
     get = "ask NIST for the Nimble Challenge 2016 set, unpack it there, or set root"
-    citation = "Guan et al., MFC datasets: large-scale benchmark datasets for media forensic challenge evaluation, 2019"
 
     def __init__(
         self,
@@ -69,9 +68,6 @@ class Imd2020(Unsplit):
     """One folder for each original: ``*_orig.jpg``, its edits, and ``<edit>_mask.png``."""
 
     get = "get the real-life set from staff.utia.cas.cz/novozada/db, unpack it there, or set root"
-    citation = (
-        "Novozamsky et al., IMD2020: a large-scale annotated dataset tailored for detecting manipulated images, 2020"
-    )
 
     def rows(self) -> list[Row]:
         real: list[Row] = []
@@ -95,7 +91,6 @@ class Korus(Unsplit):
     """``<camera>/{pristine,tampered-realistic}/*.TIF`` and ``<camera>/ground-truth/*.PNG``; masks have three levels."""
 
     get = "get the realistic tampering set from pkorus.pl/downloads/dataset-realistic-tampering, or set root"
-    citation = "Korus and Huang, Multi-scale analysis strategies in PRNU-based tampering localization, TIFS 2017"
 
     def rows(self) -> list[Row]:
         cameras = {n: p for n, p in subfolders(self.root).items() if (p / "pristine").is_dir()}

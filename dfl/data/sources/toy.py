@@ -41,11 +41,9 @@ class Toy(WithSplits):
         self.domain, self.n, self.size, self.seed, self.unfair_group = domain, n, size, seed, unfair_group
 
     def prepare(self) -> None:
-        """Make the set if it is not there."""
         make(self.root, self.n, self.size, self.seed, unfair_group=self.unfair_group)
 
     def rows(self, split: str) -> list[dict[str, Any]]:
-        """Return the rows of the domain and split."""
         file = self.root / "table.csv"
         if not file.is_file():
             raise self.missing("toy set (dfl toy makes it)", self.root)
