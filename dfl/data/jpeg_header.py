@@ -3,6 +3,8 @@
 The answer takes microseconds and errs to the safe side: whatever is unusual gets a no, and the caller takes Pillow.
 """
 
+import warnings
+
 from PIL import Image
 
 _TABLES = (0xC4, 0xDB, 0xDD)  # segments besides APPn and COM that a plain JPEG has: Huffman, quantization, restart
@@ -58,7 +60,9 @@ def _upright(content: bytes) -> bool:
     """Whether an EXIF segment surely says orientation 1 or nothing."""
     exif = Image.Exif()
     try:
-        exif.load(content)
-    except Exception:  # Pillow raises nearly anything of damaged EXIF
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            exif.load(content)
+    except Exception:  # Pillow warns of damaged EXIF, or raises nearly anything
         return False
     return exif.get(_ORIENTATION, 1) == 1

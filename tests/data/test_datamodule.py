@@ -209,11 +209,6 @@ def test_order_follows_the_seed_of_the_run(faces: Path, monkeypatch: pytest.Monk
     assert module(faces).seed == 0
 
 
-def test_drawing_from_one_class_is_an_error() -> None:
-    with pytest.raises(UserError, match="needs both classes"):
-        balanced(np.zeros(5, int), 0)
-
-
 def test_a_set_without_splits_is_not_tested_on_after_training(faces: Path) -> None:
     with pytest.raises(UserError, match="60 images of test/same are trained on too"):
         DataModule(Folder(str(faces)), size=32).setup("test")

@@ -114,6 +114,8 @@ def test_what_cannot_be_sampled_is_named() -> None:
     both = np.array([0, 1, 0, 1, 0, 1])
     with pytest.raises(UserError, match="balance=pairs needs both classes"):
         pairs(one, 0, 6)
+    with pytest.raises(UserError, match="balance=sampling needs both classes"):
+        balanced(one, 0)
     with pytest.raises(UserError, match="needs the column 'source'"):
         own_pairs(both, none, none, 0, 6)
     with pytest.raises(UserError, match="no fake training image has its original"):
