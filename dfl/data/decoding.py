@@ -19,16 +19,17 @@ import re
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError, features
+from PIL.JpegImagePlugin import get_sampling
 
 from dfl.data.formats import FORMATS, START, kind_of
 from dfl.data.heif import open_heif
-from dfl.data.jpeg_header import plain_jpeg
 
 PILLOWS = tuple(name for name in FORMATS if name != "HEIF")
 """What Pillow may open by itself. EPS is absent on purpose: it would start another program."""
@@ -119,13 +120,9 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def _decode(name: str, data: bytes, max_pixels: int, bits: int) -> np.ndarray:
-    size = plain_jpeg(data)
-    if size is not None:
-        _check_cost(name, data, size, max_pixels)
-        try:
+    if data.startswith(b"\xff\xd8\xff") and _is_plain_jpeg(name, data, max_pixels):
+        with suppress(ValueError):  # damaged: Pillow decides, so that there is one verdict
             return simplejpeg.decode_jpeg(data, "RGB")
-        except ValueError:
-            pass  # damaged: Pillow decides, so that there is one verdict
     head = _PPM.match(data)
     if head is not None:
         width, height = int(head[1]), int(head[2])
@@ -133,6 +130,15 @@ def _decode(name: str, data: bytes, max_pixels: int, bits: int) -> np.ndarray:
             _check_cost(name, data, (width, height), max_pixels)
             return np.frombuffer(data, np.uint8, offset=head.end()).reshape(height, width, 3).copy()
     return _decode_with_pillow(name, data, max_pixels, bits)
+
+
+def _is_plain_jpeg(name: str, data: bytes, max_pixels: int) -> bool:
+    """Whether both decoders give the same pixels: gray or RGB of usual chroma sampling, upright, one image in the file."""
+    with open_header(name, io.BytesIO(data)) as image, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        _check_cost(name, data, image.size, max_pixels)
+        usual = image.mode == "L" or (image.mode == "RGB" and get_sampling(image) >= 0)
+        return image.format == "JPEG" and usual and _orientation(image) == 1
 
 
 def _decode_with_pillow(name: str, data: bytes, max_pixels: int, bits: int = -1) -> np.ndarray:
