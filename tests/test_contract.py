@@ -232,7 +232,7 @@ def test_two_ranks_train_resume_and_equal_one_in_evaluation(tmp_path: Path, face
             fitted = torch.load(tmp_path / f"{name}_fitted.pt", weights_only=True)
             for key, value in alone.state_dict().items():  # other images share a batch, so features round otherwise
                 if key != "threshold":
-                    torch.testing.assert_close(fitted[key], value, rtol=1e-2, atol=1e-3)
+                    assert (fitted[key] - value).double().norm() <= 0.05 * value.double().norm(), (name, key)
         results = scored(name, 1, faces, tmp_path).results["test"]
         assert json.dumps(results) == (tmp_path / f"{name}.json").read_text(), name
         # other images share a batch of 4 there, which a processor may round otherwise; the scores lie further apart

@@ -16,7 +16,7 @@ def merged(*files: str) -> dict[str, Any]:
         return old | {key: under(old.get(key), value) for key, value in new.items()}
 
     whole: dict[str, Any] = {}
-    for layer in arguments.plan(["fit", *(f"--config={file}" for file in files)]).layers:
+    for layer in arguments.plan(["fit", "--init_from=null", *(f"--config={file}" for file in files)]).layers:
         whole = under(whole, layer)
     return whole
 

@@ -1,5 +1,6 @@
 """Train on one mixture of sources; validate and test on many named domains."""
 
+import math
 import os
 import signal
 import threading
@@ -191,6 +192,8 @@ class DataModule(pl.LightningDataModule):
         if self.trainer is None:
             raise UserError("a training loader needs a Trainer: its sampler asks the trainer where it is")
         world = self.trainer.world_size
+        if self._is_one_pass():
+            return self._loader(data, EvalSampler(len(data), self.trainer.global_rank, world), self.batch_size)
         order, length = self._epoch.order(data, world), self._epoch.rows(data, world)
         sampler = TrainSampler(order, length, self.batch_size, self.trainer)
         return self._loader(data, sampler, self.batch_size, keep_workers=True)
@@ -198,8 +201,24 @@ class DataModule(pl.LightningDataModule):
     def train_steps(self) -> int:
         """Return the batches of one epoch on one device."""
         assert self.trainer is not None
+        if self._is_one_pass():
+            return math.ceil(math.ceil(len(self.sets["train"]["train"]) / self.trainer.world_size) / self.batch_size)
         length = self._epoch.rows(self.sets["train"]["train"], self.trainer.world_size)
         return steps_of_epoch(length, self.batch_size, self.trainer)
+
+    def _is_one_pass(self) -> bool:
+        """Return whether the detector wants every training image once, in the order of the table.
+
+        Raises:
+            UserError: If the batches are to be balanced too.
+        """
+        if not getattr(getattr(self.trainer, "lightning_module", None), "one_pass", False):
+            return False
+        if self.balance != "none" or self._epoch.batches is not None:
+            raise UserError(
+                "a detector that is fitted sees every training image once: take data.balance=none and no epoch_batches"
+            )
+        return True
 
     def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """Return one loader for each validation domain."""

@@ -58,6 +58,8 @@ class Detector(Measured, ABC):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     #: Convolutional networks run faster with channels last.
     channels_last: bool = False
+    #: Whether it wants every training image once, in the order of the table, instead of batches without end.
+    one_pass: ClassVar[bool] = False
     #: Arguments that name files, folders or models of a hub: the user gives them, a checkpoint cannot.
     places: ClassVar[tuple[str, ...]] = ("weights",)
     #: Those of them that frozen weights come from.
@@ -124,9 +126,13 @@ class Detector(Measured, ABC):
                 f"{type(self).__name__}.loss must return a dict with the total, a scalar tensor, under 'loss', and got "
                 f"{shape_of(losses)}"
             )
-        self.losses = {name: value.detach() for name, value in losses.items()}
-        self.log_dict({f"train/{name}": value for name, value in self.losses.items()}, batch_size=len(batch["label"]))
+        self.log_losses(losses, len(batch["label"]))
         return losses["loss"]
+
+    def log_losses(self, losses: Losses, batch_size: int) -> None:
+        """Log every part; a training step of its own, with manual optimization, calls this once."""
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        self.log_dict({f"train/{name}": value for name, value in self.losses.items()}, batch_size=batch_size)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return ``score`` (N,) float32, ``index`` (N,), ``path`` and the name of the domain.

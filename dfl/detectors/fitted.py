@@ -44,6 +44,7 @@ class FittedDetector(Detector):
         **kwargs: Of `Detector`; an optimizer is not used.
     """
 
+    one_pass = True
     #: Beginnings of the names of what `fit` fills.
     fitted: tuple[str, ...] = ("head.",)
 
@@ -133,8 +134,6 @@ class LogisticHead(nn.Linear):
         super().__init__(features, 1)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
-        nn.init.zeros_(self.weight)
-        nn.init.zeros_(self.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, D) to (N,) float32."""

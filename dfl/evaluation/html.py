@@ -7,7 +7,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -131,10 +131,37 @@ def folded(title: str, content: str) -> str:
     return f"<details class=part><summary><h2>{text(title)}</h2></summary>{content}</details>" if content else ""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a table of values; what is already HTML cannot be passed."""
-    lines = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f"<div class=wide><table><tr>{''.join(f'<th>{text(h)}</th>' for h in head)}</tr>\n{lines}</table></div>"
+class Cell(NamedTuple):
+    """A cell of a table: its text, a small note beside it, what shows under the pointer, and classes of style."""
+
+    text: str
+    note: str = ""
+    title: str = ""
+    kind: str = ""
+
+    def html(self, tag: str) -> str:
+        """Return it as an element."""
+        note = f"<small>{text(self.note)}</small>" if self.note else ""
+        attributes = {"class": self.kind.strip(), "title": self.title}
+        words = "".join(f' {name}="{text(value)}"' for name, value in attributes.items() if value)
+        return f"<{tag}{words}>{text(self.text)}{note}</{tag}>"
+
+
+def table(head: Sequence[str | Cell], rows: Sequence[Sequence[Any]], mean: bool = False) -> str:
+    """Return a table of texts, numbers and cells; what is already HTML cannot be passed.
+
+    Args:
+        head: Names of the columns.
+        rows: As long as the head each.
+        mean: Whether the last row is the mean of the others.
+    """
+
+    def line(cells: Sequence[Any], tag: str) -> str:
+        return "".join((cell if isinstance(cell, Cell) else Cell(str(cell))).html(tag) for cell in cells)
+
+    kinds = [" class=mean" if mean and row is rows[-1] else "" for row in rows]
+    lines = "".join(f"<tr{kind}>{line(row, 'td')}</tr>\n" for kind, row in zip(kinds, rows, strict=True))
+    return f"<div class=wide><table><tr>{line(head, 'th')}</tr>\n{lines}</table></div>"
 
 
 def names(title: str, items: Sequence[str], most: int, rest: str) -> str:

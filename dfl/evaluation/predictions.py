@@ -128,7 +128,7 @@ class PredictionWriter(BasePredictionWriter):
             raise UserError(
                 f"--maps: {type(module).__name__} gives no maps; leave it out, or take a detector that does"
             )
-        files, images = [], as_seen(batch["image"], module)
+        files, images = [], as_seen(batch["image"])
         for i, index in enumerate(prediction["index"].tolist()):
             if index < 0:
                 continue
@@ -271,7 +271,7 @@ def _size(image: Tensor) -> tuple[int, int]:
     return image.shape[1], image.shape[2]
 
 
-def as_seen(image: Tensor, module: Any) -> Tensor:
+def as_seen(image: Tensor) -> Tensor:
     """Return images (N, 3, H, W) in [0, 1] as uint8 on the CPU; uint8 ones as they are."""
     if not image.is_floating_point():
         return image.cpu()

@@ -162,44 +162,27 @@ def results_tables(rows: Sequence[results.Row]) -> str:
     names = results.metric_names(rows)
     starts = {"Localization": ("mask_", "forced_mask_"), "Classes and texts": ("class_", "text_", "official_")}
     parts = {title: [name for name in names if name.startswith(start)] for title, start in starts.items()}
-    others = [name for name in names if not any(name in part for part in parts.values())]
-    return "".join(_columns(title, rows, part) for title, part in {"Results": others, **parts}.items() if part)
+    parts = {"Results": [name for name in names if not any(name in part for part in parts.values())]} | parts
+    return "".join(f"<h2>{title}</h2>{_table(rows, part)}" for title, part in parts.items() if part)
 
 
-def _columns(title: str, rows: Sequence[results.Row], names: Sequence[str]) -> str:
-    """Return some metrics of a table under a title."""
-    head = ""
-    for name in names:
-        one = about(name)
-        head += f'<th{_minor(name)} title="{text(one.help)}">{text(one.label)}</th>'
-    lines = "".join(_line(row, names) for row in rows)
-    start = f"<h2>{title}</h2><div class=wide><table><tr><th>domain</th><th>real</th><th>fake</th>"
-    return f"{start}{head}</tr>\n{lines}</table></div>"
-
-
-def _minor(name: str, other: str = "") -> str:
-    """Return the class of a cell, by which print leaves out the minor metrics."""
-    kinds = " ".join(filter(None, (other, "minor" * about(name).minor)))
-    return f' class="{kinds}"' if kinds else ""
-
-
-def _line(row: results.Row, names: Sequence[str]) -> str:
-    """Return one line of the table; a mean says where it leaves domains out."""
-    counts = "".join(f"<td>{'' if row[n] is None else f'{row[n]:,}'}</td>" for n in ("n_real", "n_fake"))
-    cells = []
-    for name in names:
-        value = row.get(name)
-        if value is None:
-            cells.append(f"<td{_minor(name)}></td>")
-        elif math.isnan(value):
-            cells.append(f'<td{_minor(name, "soft")} title="undefined on these images">n/a</td>')
-        else:
-            of = f"<small>of {row[f'n_{name}']:.0f}</small>" if f"n_{name}" in row else ""
-            cells.append(f"<td{_minor(name)}>{value:.4f}{of}</td>")
-    mean = row["n_real"] is None
-    of = f"<small>of {row['n']:.0f}</small>" if mean and "n" in row else ""
-    start = "<tr class=mean>" if mean else "<tr>"
-    return f"{start}<td>{text(row['domain'])}{of}</td>{counts}{''.join(cells)}</tr>\n"
+def _table(rows: Sequence[results.Row], names: Sequence[str]) -> str:
+    """Return some metrics of a table; a mean says of how many domains it is. Print leaves out minor metrics."""
+    kinds = {name: "minor" if about(name).minor else "" for name in names}
+    head = [html.Cell(about(name).label, title=about(name).help, kind=kinds[name]) for name in names]
+    lines = []
+    for row in rows:
+        cells = [html.Cell(row["domain"], f"of {row['n']:.0f}" if "n" in row else "")]
+        cells += [html.Cell("" if row[label] is None else f"{row[label]:,}") for label in ("n_real", "n_fake")]
+        for name in names:
+            value = row.get(name)
+            if value is not None and math.isnan(value):
+                cells.append(html.Cell("n/a", title="undefined on these images", kind=f"soft {kinds[name]}"))
+            else:
+                note = f"of {row[f'n_{name}']:.0f}" if f"n_{name}" in row else ""
+                cells.append(html.Cell("" if value is None else number(value), note, kind=kinds[name]))
+        lines.append(cells)
+    return html.table(["domain", "real", "fake", *head], lines, mean=rows[-1]["domain"] == "mean")
 
 
 def classes(module: Any) -> str:

@@ -45,7 +45,7 @@ def main() -> dict[str, float]:
             image = batch["image"].float().div_(127.5).sub_(1)
             feature = bare.network.forward_head(bare.network.forward_features(image), pre_logits=True)
             loss = F.cross_entropy(bare.network.head(feature), batch["label"])
-            loss = loss + 0.5 * bare.criterion(feature, batch["label"])
+            loss = loss + 0.5 * bare.criterion.pull(feature, batch["label"])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -13,8 +13,8 @@ from PIL import Image
 from dfl import detectors
 from dfl.cli import arguments
 from dfl.detectors import AttentionXception, Classifier, GradCam, PatchForensics
-from dfl.detectors.attention import UNUSED
 from dfl.detectors.attention.attention_map import Appearance, read_templates
+from dfl.detectors.attention.attention_xception import UNUSED
 from dfl.detectors.cam.grad_cam import grad_cam, stretch
 from dfl.errors import UserError
 from dfl.networks import create_backbone, find_layer, load_named

@@ -38,14 +38,14 @@ class Page(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        held = dict(attrs)
+        attributes = dict(attrs)
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
             self._in_cell = True
         if tag == "img":
-            self.images[held["alt"] or ""] = held["src"] or ""
+            self.images[attributes["alt"] or ""] = attributes["src"] or ""
         self.links += [v or "" for k, v in attrs if k in ("href", "src")]
 
     def handle_endtag(self, tag: str) -> None:
@@ -78,14 +78,14 @@ def tested(faces: Path, folder: Path) -> Brightness:
 
 def test_files_hold_every_digit_of_every_domain(tested: Brightness, folder: Path) -> None:
     measured = tested.results["test"]
-    told = json.loads((folder / "results.json").read_text())["results"]
+    written = json.loads((folder / "results.json").read_text())["results"]
     with (folder / "results.csv").open(newline="") as file:
         sheet = {row["domain"]: row for row in csv.DictReader(file)}
-    assert list(told) == list(sheet) == list(measured) == ["own", "odd", "lone", "mean"]
+    assert list(written) == list(sheet) == list(measured) == ["own", "odd", "lone", "mean"]
     for domain, values in measured.items():
         for name, value in values.items():
             assert float(sheet[domain][name]) == pytest.approx(value, abs=0, nan_ok=True)
-            assert told[domain][name] == (None if math.isnan(value) else value)
+            assert written[domain][name] == (None if math.isnan(value) else value)
     counts = {d: (row["n_real"], row["n_fake"]) for d, row in sheet.items()}
     assert counts == {"own": ("6", "6"), "odd": ("2", "3"), "lone": ("1", "0"), "mean": ("", "")}
     assert sheet["lone"]["auroc"] == "nan"
@@ -107,6 +107,21 @@ def test_page_shows_the_table_and_needs_no_other_file(tested: Brightness, folder
     for link in page.links:
         assert base64.b64decode(link.split(",")[1])[:3] in (b"\x89PN", b"\xff\xd8\xff")
     assert "ROC curves" in page.images
+
+
+def test_page_begins_with_its_headline_and_folds_what_explains_it(tested: Brightness, folder: Path) -> None:
+    page, area = (folder / "report.html").read_text(), {d: v["auroc"] for d, v in tested.results["test"].items()}
+    marks = ["<div class=cards>", 'alt="AUROC by domain"', 'alt="ROC curves"', 'alt="Histogram of the scores: own"']
+    places = [page.index(mark) for mark in (*marks, "<h2>Results", "<details class=part>", "Most wrong images")]
+    assert places == sorted(places)
+    best, worst = ("own", "odd") if area["own"] > area["odd"] else ("odd", "own")
+    cards = re.findall(r"<div><b>([^<]*)</b><span>([^<]*)</span>", page)
+    assert cards[:3] == [
+        (f"{area[best]:.4f}", f"best AUROC: {best}"),
+        (f"{area[worst]:.4f}", f"worst AUROC: {worst}"),
+        (f"{area['mean']:.4f}", "mean AUROC of 2 domains"),
+    ]
+    assert cards[3] == ("18", "images in 3 test domains: 9 real, 9 fake")
 
 
 def test_page_shows_the_worst_image_first_and_odd_names_as_they_are(tested: Brightness, folder: Path) -> None:
@@ -131,9 +146,9 @@ def test_unreadable_and_repeated_images_are_listed(tested: Brightness, folder: P
 
 def test_unknown_threshold_is_said_and_null(faces: Path, tmp_path: Path) -> None:
     run(faces, tmp_path, math.nan)
-    told = json.loads((tmp_path / "results.json").read_text())
-    assert told["run"]["threshold"] is None
-    assert told["results"]["own"]["bacc_val"] is None
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["run"]["threshold"] is None
+    assert written["results"]["own"]["bacc_val"] is None
     assert "No threshold was chosen" in (tmp_path / "report.html").read_text()
 
 
@@ -146,11 +161,11 @@ def test_trial_run_prints_and_writes_nothing(faces: Path, tmp_path: Path, capsys
 
 
 def test_run_info_tells_code_data_and_settings(tested: Brightness, folder: Path) -> None:
-    told = json.loads((folder / "results.json").read_text())["run"]
+    written = json.loads((folder / "results.json").read_text())["run"]
     sets = tested.trainer.datamodule.sets["test"]
-    assert told["data"] == {f"test/{domain}": held.sha256 for domain, held in sets.items()}
-    assert told["versions"]["dfl"] == dfl.__version__
-    assert told["threshold"] == 0.5
+    assert written["data"] == {f"test/{domain}": one.sha256 for domain, one in sets.items()}
+    assert written["versions"]["dfl"] == dfl.__version__
+    assert written["threshold"] == 0.5
 
 
 def test_git_state_is_of_the_package_only(tmp_path: Path) -> None:
@@ -205,9 +220,9 @@ def test_groups_are_compared_without_a_word_in_the_detector(tmp_path: Path, caps
     assert own["fairness/intersection/gap_tpr"] == pytest.approx(max(tpr) - min(tpr))
     assert own["fairness/intersection/gap_tpr"] > 0.5
     assert run.callback_metrics["test/own/fairness/gender/F_FPR"] == pytest.approx(own["fairness/gender/F_FPR"])
-    told = json.loads((tmp_path / "results.json").read_text())
-    assert told["results"]["own"]["fairness/race/F_MEO_val"] == own["fairness/race/F_MEO_val"]
-    rates = told["groups"]["own"]["intersection"]["rates"]
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["results"]["own"]["fairness/race/F_MEO_val"] == own["fairness/race/F_MEO_val"]
+    rates = written["groups"]["own"]["intersection"]["rates"]
     assert [rates[g]["tpr"] for g in groups] == pytest.approx(tpr)
     assert rates["all together"]["real"] == 15  # one image has no group
     with (tmp_path / "results.csv").open(newline="") as file:

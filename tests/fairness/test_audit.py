@@ -77,9 +77,9 @@ def test_values_are_those_of_the_metric() -> None:
         for name, gap in by["gaps"].items():
             assert gap["value"] == pytest.approx(float(measured[name if name == "gap_auroc" else f"{name}_val"]))
         assert by["curves"]["gap_fpr"][50] == pytest.approx(float(measured["gap_fpr"]))
-        for group, told in metric.rates().items():
-            assert by["groups"][group]["fpr"]["value"] == told["fpr_val"]
-            assert by["groups"][group]["tpr"]["low"] <= told["tpr_val"] <= by["groups"][group]["tpr"]["high"]
+        for group, row in metric.rates().items():
+            assert by["groups"][group]["fpr"]["value"] == row["fpr_val"]
+            assert by["groups"][group]["tpr"]["low"] <= row["tpr_val"] <= by["groups"][group]["tpr"]["high"]
 
 
 def test_the_same_seed_gives_the_same_audit() -> None:
@@ -287,11 +287,11 @@ def test_the_verb_writes_a_page_and_numbers(tmp_path: Path, capsys: pytest.Captu
     given = people(400, shift=1.0)
     given.group[given.group == GROUPS[1]] = "<b>,white"
     main(["audit", str(saved(tmp_path / "s.csv", given)), "-o", "out", "--resamples", "100"])
-    told = json.loads(Path("out/audit.json").read_text())
+    content = json.loads(Path("out/audit.json").read_text())
     text = Path("out/audit.html").read_text()
-    assert set(told["domains"]["all images"]["attributes"]) == {"attribute1", "race", "intersection"}
-    assert told["threshold"] == 0.5
-    assert told["threshold_from"] == "by default"
+    assert set(content["domains"]["all images"]["attributes"]) == {"attribute1", "race", "intersection"}
+    assert content["threshold"] == 0.5
+    assert content["threshold_from"] == "by default"
     assert "http" not in text.replace("http-equiv", "")
     assert "<b>,white" not in text
     assert text.count("<img") == 4 * 3

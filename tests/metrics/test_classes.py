@@ -1,13 +1,9 @@
 """Metrics of classes against scikit-learn, hand-made cases, the official misnomers, and order and ranks."""
 
 import math
-import warnings
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-from forking import on_two_ranks
 from sklearn import metrics as sk
 
 from dfl import metrics as m
@@ -32,7 +28,7 @@ def measured(logit: torch.Tensor, label: torch.Tensor, index: torch.Tensor | Non
 
 def test_equals_scikit_learn() -> None:
     logit, label = draw()
-    found, verdict, prob = measured(logit, label), logit.argmax(1).numpy(), logit.double().softmax(1).numpy()
+    results, verdict, prob = measured(logit, label), logit.argmax(1).numpy(), logit.double().softmax(1).numpy()
     wanted = {
         "acc": sk.accuracy_score(label, verdict),
         "bacc": sk.balanced_accuracy_score(label, verdict),
@@ -42,8 +38,8 @@ def test_equals_scikit_learn() -> None:
         wanted |= {f"{name}_{c}": v for c, v in zip(NAMES, score(label, verdict, average=None), strict=True)}
         wanted[name] = score(label, verdict, average="macro")
     wanted |= {f"auroc_{c}": sk.roc_auc_score(label == k, prob[:, k]) for k, c in enumerate(NAMES)}
-    assert found == {name: pytest.approx(value, abs=1e-12) for name, value in wanted.items()}
-    assert found["auroc_real"] == pytest.approx(sk.roc_auc_score(label != 0, 1 - prob[:, 0]))  # real against the rest
+    assert results == {name: pytest.approx(value, abs=1e-12) for name, value in wanted.items()}
+    assert results["auroc_real"] == pytest.approx(sk.roc_auc_score(label != 0, 1 - prob[:, 0]))  # real against the rest
     metric = m.Classes()
     metric.update(logit, label, torch.arange(300))
     assert metric.confusion().tolist() == sk.confusion_matrix(label, verdict).tolist()
@@ -64,23 +60,23 @@ def test_log_odds_do_not_saturate() -> None:
 def test_missing_classes_are_nan_and_named() -> None:
     logit = torch.tensor([[2.0, 1, 0], [0, 3, 1], [1, 2, 0], [3, 0, 1]])
     with pytest.warns(UserWarning, match="domain 'a': no image is tampered; means over classes are NaN"):
-        found = measured(logit, torch.tensor([0, 1, 1, 1]))
-    assert found["acc"] == 0.75
-    assert (found["recall_real"], found["recall_synthetic"], found["f1_synthetic"]) == (1, 2 / 3, 0.8)
+        results = measured(logit, torch.tensor([0, 1, 1, 1]))
+    assert results["acc"] == 0.75
+    assert (results["recall_real"], results["recall_synthetic"], results["f1_synthetic"]) == (1, 2 / 3, 0.8)
     undefined = ("bacc", "f1", "recall", "precision", "auroc", "f1_tampered", "recall_tampered", "auroc_tampered")
-    assert all(math.isnan(found[name]) for name in undefined)
+    assert all(math.isnan(results[name]) for name in undefined)
     with pytest.warns(UserWarning, match="no image is called tampered; its precision is NaN"):
-        found = measured(logit, torch.tensor([0, 1, 2, 0]))
-    assert (found["f1_tampered"], found["recall_tampered"]) == (0, 0)
-    assert math.isnan(found["precision_tampered"])
-    assert math.isnan(found["precision"])
-    assert found["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+        results = measured(logit, torch.tensor([0, 1, 2, 0]))
+    assert (results["f1_tampered"], results["recall_tampered"]) == (0, 0)
+    assert math.isnan(results["precision_tampered"])
+    assert math.isnan(results["precision"])
+    assert results["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     with pytest.warns(UserWarning, match="no images with a class"):
         assert all(math.isnan(v) for v in measured(logit[:1], torch.tensor([-1])).values())
     logit[1, 2] = math.nan
     with pytest.warns(UserWarning, match="1 of 4 class logits are NaN"):
-        found = measured(logit, torch.tensor([0, 1, 2, 0]))
-    assert all(math.isnan(found[name]) for name in ("acc", "f1", "precision_real"))
+        results = measured(logit, torch.tensor([0, 1, 2, 0]))
+    assert all(math.isnan(results[name]) for name in ("acc", "f1", "precision_real"))
 
 
 def test_bad_input_is_named() -> None:
@@ -95,50 +91,10 @@ def test_bad_input_is_named() -> None:
         m.Classes(("real", "real"))
 
 
-def test_order_batches_and_padding_change_nothing() -> None:
-    logit, label = draw(41)
-    whole = measured(logit, label)
-    order = torch.randperm(41)
-    parts = m.Classes(NAMES)
-    for at in order.split(7):
-        parts.update(logit[at], label[at], at)
-    parts.update(logit[:3], label[:3], torch.tensor([-1, -1, 2]))  # padding twice, and row 2 again
-    assert {name: float(v) for name, v in parts.compute().items()} == whole
-    parts.reset()
-    assert len(parts.rows()["index"]) == 0
-
-
 def test_official_misnomers() -> None:
     counts = torch.tensor([[8, 2, 0], [1, 9, 0], [4, 6, 0]])
-    found = official(counts, 0.4)
+    results = official(counts, 0.4)
     accuracy, precision, recall = 17 / 30, (8 / 13 + 9 / 17 + 0) / 3, (0.8 + 0.9 + 0) / 3
-    assert found["official_f1"] == pytest.approx(2 * 0.4 * accuracy / (0.4 + accuracy))
-    assert found["official_auc"] == pytest.approx(precision * recall)
-    assert found["official_pixel_accuracy"] == 0.4
-
-
-def on_rank(rank: int, store: str, results: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    logit, label = draw(41)
-    uneven, one_sided, texts = m.Classes(NAMES), m.Classes(NAMES), m.Texts()
-    for part in torch.arange(42).remainder(41)[rank::2].split(8):  # uneven, row 0 twice
-        uneven.update(logit[part], label[part], part)
-    if rank == 1:  # rank 0 saw nothing of this domain
-        one_sided.update(logit, label, torch.arange(41))
-        texts.update(["a b", "c"], ["a c", "c"], torch.tensor([3, 1]))
-    found = [uneven.compute(), one_sided.compute(), texts.compute()]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(uneven.rows()["index"]) == 41  # local after compute
-    torch.save(found, f"{results}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_ranks_equal_one_to_the_last_bit(tmp_path: Path) -> None:
-    on_two_ranks(on_rank, str(tmp_path / "store"), str(tmp_path))
-    alone = measured(*draw(41))
-    for rank in (0, 1):
-        *classes, texts = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for both in classes:
-            assert {name: float(value) for name, value in both.items()} == alone
-        assert float(texts["rouge_l"]) == 0.75
+    assert results["official_f1"] == pytest.approx(2 * 0.4 * accuracy / (0.4 + accuracy))
+    assert results["official_auc"] == pytest.approx(precision * recall)
+    assert results["official_pixel_accuracy"] == 0.4

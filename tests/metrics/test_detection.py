@@ -6,8 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from forking import on_two_ranks
 from sklearn import metrics as sk
 
 from dfl import metrics as m
@@ -165,22 +163,6 @@ def test_refuses_what_would_be_silently_wrong():
         logits.compute()
 
 
-def test_order_duplicates_and_padding_change_nothing():
-    score, label = draw("random")
-    index, video = torch.arange(500), torch.arange(500) // 7
-    label = (video % 3 == 0).long()
-    plain = m.Detection(threshold=0.4)
-    plain.update(score, label, index, video)
-    order = torch.cat([torch.randperm(500, generator=torch.Generator().manual_seed(1)), torch.arange(40)])
-    mixed = m.Detection(threshold=0.4)
-    for part in order.split(33):
-        mixed.update(score[part], label[part], index[part], video[part])
-    mixed.update(torch.tensor([0.9, math.nan]), torch.tensor([0, -1]), torch.tensor([-1, -1]))
-    assert len(mixed.rows()["index"]) == 500
-    assert {k: v.item() for k, v in mixed.compute().items()} == {k: v.item() for k, v in plain.compute().items()}
-    assert "video_auroc" in plain.compute()
-
-
 def test_threshold_and_new_rows_are_seen_after_compute():
     metric = m.Detection(threshold=math.nan)
     metric.update(torch.tensor([0.2, 0.3]), torch.tensor([0, 1]), torch.arange(2))
@@ -224,32 +206,3 @@ def test_means_leave_out_nan_and_say_so():
     mean = m.mean_over_domains(domains)
     assert mean == {"auroc": pytest.approx(0.7), "acc": pytest.approx(0.7), "n": 2, "n_acc": 3}
     assert math.isnan(m.mean_over_domains([{"auroc": math.nan}])["auroc"])
-
-
-def on_rank(rank: int, store: str, results: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    score, label = draw("tied", 41)
-    metric, one_sided = m.Detection(), m.Detection()
-    for part in torch.arange(42).remainder(41)[rank::2].split(8):  # uneven, row 0 twice
-        metric.update(score[part], label[part], part, part // 4)
-    if rank == 1:  # rank 0 saw nothing of this domain
-        one_sided.update(score, label, torch.arange(41))
-    torch.save([metric.compute(), one_sided.compute(), metric.rows()], f"{results}/{rank}.pt")
-    if rank == 0:
-        assert len(metric.rows()["score"]) == 41  # local after compute: rank 1 does not take part
-    dist.destroy_process_group()
-
-
-@pytest.mark.filterwarnings("ignore:.*real and fake frames")
-def test_two_ranks_equal_one_to_the_last_bit(tmp_path):
-    on_two_ranks(on_rank, str(tmp_path / "store"), str(tmp_path))
-    score, label = draw("tied", 41)
-    index = torch.arange(41)
-    one, without_video = m.Detection(), m.Detection()
-    one.update(score, label, index, index // 4)
-    without_video.update(score, label, index)
-    for rank in (0, 1):
-        both, one_sided, rows = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert both == one.compute()
-        assert one_sided == without_video.compute()
-        assert all(torch.equal(rows[name], one.rows()[name]) for name in rows)

@@ -49,7 +49,7 @@ def test_rates_of_every_group_equal_the_authors(name):
     seen = 0
     for own in groups.values():
         metric = GroupFairness(own, score, label, group)
-        told = metric.rates()
+        rates = metric.rates()
         for one in [*own, TOGETHER]:
             theirs = dict(zip(column, table["group_1" if one == TOGETHER else one], strict=True))
             assert math.isnan(theirs["FPR"]) == (one in metric.left_out)
@@ -58,10 +58,10 @@ def test_rates_of_every_group_equal_the_authors(name):
             seen += 1
             keys = {"auroc": "auc", "fpr": "FPR", "tpr": "TPR", "acc": "acc", "positive": "positive_rate"}
             for mine, key in keys.items():
-                assert told[one][mine] == pytest.approx(theirs[key], abs=1e-9)
+                assert rates[one][mine] == pytest.approx(theirs[key], abs=1e-9)
             # theirs is read off a thinned curve at its point nearest to the crossing; ours is the crossing
             rows = torch.isin(group, torch.tensor(own.get(one, list(range(n)))))
-            assert told[one]["eer"] == float(eer(score[rows], label[rows]))
+            assert rates[one]["eer"] == float(eer(score[rows], label[rows]))
     assert seen >= 12
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from forking import on_two_ranks
 from PIL import Image
 from sklearn import metrics as sk
 
@@ -206,45 +204,6 @@ def test_refuses_what_would_be_silently_wrong() -> None:
     for words in ({"protocol": "bencho"}, {"empty": "none"}):
         with pytest.raises(ValueError, match=next(iter(words.values()))):
             m.Localization(**words)
-
-
-def test_order_batches_and_padding_change_nothing() -> None:
-    prob, mask = random_maps()
-    label = torch.tensor([1, 1, 0, 1, 0, 1])
-    whole = m.Localization()
-    whole.update(prob, mask, label, torch.arange(6))
-    parts = m.Localization()
-    for at in ([4, 2], [5], [0, 1, 3]):
-        parts.update(prob[at], mask[at], label[at], torch.tensor(at))
-    parts.update(prob[:2], mask[:2], label[:2], torch.tensor([-1, -1]))
-    for one, other in zip(whole.compute().values(), parts.compute().values(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=0, equal_nan=True)
-    whole.reset()
-    assert len(whole.rows()["iou"]) == 0
-
-
-def on_rank(rank: int, store: str, results: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    prob, mask = random_maps()
-    uneven, one_sided = m.Localization(), m.Localization()
-    at = torch.tensor([[0, 2, 4, 5], [1, 3]][rank])
-    uneven.update(prob[at], mask[at], torch.ones(len(at)), at)
-    if rank == 1:  # rank 0 saw nothing of this domain
-        one_sided.update(prob, mask)
-    torch.save([uneven.compute(), one_sided.compute()], f"{results}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    on_two_ranks(on_rank, str(tmp_path / "store"), str(tmp_path))
-    metric = m.Localization()
-    metric.update(*random_maps())
-    of_reals = ("fpa", "false_masks")
-    alone = {name: value.item() for name, value in metric.compute().items() if name not in of_reals}
-    for rank in (0, 1):
-        for both in torch.load(tmp_path / f"{rank}.pt", weights_only=True):
-            assert {name: both[name].item() for name in alone} == pytest.approx(alone, rel=1e-12)
-            assert all(both[name].isnan() for name in of_reals)
 
 
 def test_giou_and_ciou_are_those_of_sida() -> None:

@@ -64,9 +64,10 @@ def test_pictures_can_be_rarer(faces: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_settings_are_a_session_whose_metrics_tensorboard_finds_itself(faces: Path, tmp_path: Path) -> None:
     events = fit(faces, tmp_path, TensorBoardInspect())
-    held = events.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content
-    told = {k: v.number_value or v.string_value for k, v in parse_session_start_info_plugin_data(held).hparams.items()}
-    assert told == {"model": "Brightness", "model.depth": 3, "model.on": "True", "data.batch_size": 4}
+    content = events.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content
+    pairs = parse_session_start_info_plugin_data(content).hparams.items()
+    hparams = {k: v.number_value or v.string_value for k, v in pairs}
+    assert hparams == {"model": "Brightness", "model.depth": 3, "model.on": "True", "data.batch_size": 4}
     assert events.SummaryMetadata(SESSION_END_INFO_TAG).plugin_data.plugin_name == "hparams"
     with pytest.raises(KeyError):  # a list of metrics would count for all runs of the folder
         events.SummaryMetadata(EXPERIMENT_TAG)
