@@ -34,39 +34,22 @@ def need_video() -> None:
         raise UserError("frames of videos need the package av (PyAV): pip install 'dfl[video]'")
 
 
-def parquet_cell(file: str, column: str, row: int) -> bytes:
+def table_cell(file: str, column: str, row: int) -> bytes:
     """Return the bytes in one cell of a column of bytes, or of structs with a field ``bytes``.
 
-    Rows that are read in their order cost one pass over the file. A row read out of order decompresses its row group
-    from the start, with only a few rows in memory.
+    An Arrow IPC file (``.arrow``, as ``dfl data pack`` writes it) is memory-mapped: any row costs its own bytes and no
+    others, in whatever order rows are asked for. In a Parquet file, rows that are read in their order cost one pass; a
+    row read out of order decompresses its row group from the start, with only a few rows in memory.
 
     Raises:
         AbsentCell: If the cell is null.
         DecodeError: If the file, the column or the row is not there.
     """
     try:
-        return _cursor(file, column)[row]
+        return _mapped(file).cell(column, row) if file.endswith(".arrow") else _cursor(file, column)[row]
     except (OSError, pa.ArrowException, KeyError, IndexError, StopIteration) as e:
-        raise DecodeError(f"{file}#column={column}&row={row}", _reason(e)) from e
-
-
-def arrow_cell(file: str, column: str, row: int) -> bytes:
-    """Return the bytes in one cell of an Arrow IPC file, as ``dfl data pack`` writes them.
-
-    The file is memory-mapped: any row costs its own bytes and no others, in whatever order rows are asked for.
-
-    Raises:
-        AbsentCell: If the cell is null.
-        DecodeError: If the file, the column or the row is not there.
-    """
-    try:
-        return _mapped(file).cell(column, row)
-    except (OSError, pa.ArrowException, KeyError, IndexError) as e:
-        raise DecodeError(f"{file}#column={column}&row={row}", _reason(e)) from e
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip("'\"") or "the file holds less than it says").splitlines()[0]
+        reason = (str(e).strip("'\"") or "the file holds less than it says").splitlines()[0]
+        raise DecodeError(f"{file}#column={column}&row={row}", reason) from e
 
 
 def lmdb_entry(file: str, key: str) -> bytes:

@@ -133,7 +133,7 @@ def _decode(name: str, data: bytes, max_pixels: int, bits: int) -> np.ndarray:
 
 
 def _is_plain_jpeg(name: str, data: bytes, max_pixels: int) -> bool:
-    """Whether both decoders give the same pixels: gray or RGB of usual chroma sampling, upright, one image in the file."""
+    """Whether both decoders give the same pixels: gray or RGB of usual chroma sampling, upright, one image."""
     with open_header(name, io.BytesIO(data)) as image, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
         _check_cost(name, data, image.size, max_pixels)

@@ -131,9 +131,6 @@ def taken(folder: str, names: Iterable[str], suffixes: Collection[str] = IMAGE_S
         suffixes: Suffixes to take.
     """
     visible = [name for name in names if not name.startswith(".")]
-    images = [name for name in visible if os.path.splitext(name)[1].lower() in suffixes]
-    if len(images) == len(visible):
-        return images
     images = [name for name in visible if is_image(os.path.join(folder, name), suffixes)]
     leave_out(folder, set(visible).difference(images))
     return images

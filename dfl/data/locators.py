@@ -94,8 +94,7 @@ def _read_inside(file: str, inside: dict[str, str]) -> bytes:
     from dfl.data import containers
 
     if "row" in inside:
-        cell = containers.arrow_cell if file.endswith(".arrow") else containers.parquet_cell
-        return cell(file, inside.get("column", "image"), int(inside["row"]))
+        return containers.table_cell(file, inside.get("column", "image"), int(inside["row"]))
     if "key" in inside:
         return containers.lmdb_entry(file, inside["key"])
     if "frame" in inside:
