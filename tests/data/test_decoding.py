@@ -15,7 +15,6 @@ from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from dfl.data import decoding
 from dfl.data.decoding import DecodeError, image_size, read_image, resize_nearest
-from dfl.data.mask_sets import of_masks
 from dfl.data.masks import load_mask
 
 
@@ -261,28 +260,6 @@ def test_fuzz(kind):
             np.testing.assert_array_equal(*outcomes)
         else:
             assert isinstance(outcomes[1], DecodeError)
-
-
-def test_mask_values_and_size(tmp_path):
-    def read_mask(data, size, resize=False):
-        file = tmp_path / "m"
-        file.write_bytes(data)
-        rule = of_masks([str(file)], "a set of one")
-        return load_mask(str(file), ",".join(filter(None, [rule, "resize" * resize])), size)
-
-    soft = Image.fromarray(np.array([[0, 100, 255]], np.uint8))
-    assert read_mask(encode(soft, "PNG"), size=(3, 1)).tolist() == [[0, 100, 255]]
-    assert read_mask(encode(soft.convert("RGBA"), "PNG"), size=(3, 1)).tolist() == [[0, 100, 255]]
-    assert read_mask(encode(soft.point(lambda v: v > 0, "1"), "PNG"), size=(3, 1)).tolist() == [[0, 255, 255]]
-    zero_one = Image.fromarray(np.array([[0, 1, 1]], np.uint8))
-    assert read_mask(encode(zero_one, "PNG"), size=(3, 1)).tolist() == [[0, 255, 255]]
-    red = Image.new("RGB", (1, 1), (255, 0, 0))
-    assert read_mask(encode(red, "PNG"), size=(1, 1)).tolist() == [[255]]
-    deep = Image.fromarray(np.array([[0, 65_535]], np.uint16))
-    assert read_mask(encode(deep, "PNG"), size=(2, 1)).tolist() == [[0, 255]]
-    with pytest.raises(DecodeError, match="the mask is 3x1 pixels, but its image is 6x2"):
-        read_mask(encode(soft, "PNG"), size=(6, 2))
-    assert read_mask(encode(soft, "PNG"), size=(6, 2), resize=True).tolist() == [[0, 0, 100, 100, 255, 255]] * 2
 
 
 def test_resize_nearest_is_torchs_nearest_exact():
