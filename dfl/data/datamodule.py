@@ -130,8 +130,6 @@ class DataModule(pl.LightningDataModule):
         for split in STAGES[stage]:
             self.sets[split] = dict(self.datasets(split))
         check(self, STAGES[stage])
-        for source in self._all_sources():
-            source.release()
         observe = getattr(getattr(self.trainer, "lightning_module", None), "observe", None)
         if stage == "fit" and observe is not None:
             observe(self.sample, self.counts)
