@@ -164,8 +164,6 @@ def check_sources(sweep: Sweep) -> None:
             sources[key] = built(spec, f"domain {name!r}")
             sources[key].prepare()
         sources[key].load(split)
-    for source in sources.values():
-        source.release()
 
 
 def runs_of(sweep: Sweep) -> Iterator[Run]:

@@ -324,10 +324,9 @@ class CLI(LightningCLI):
         say(f"next: dfl test --name {self.plan.name} --ckpt_path best{root} --data NAME.yaml")
 
     def after_test(self) -> None:
-        """Say where the report is."""
+        """Say how to look at the curves."""
         folder = self.trainer.log_dir
         if folder and (Path(folder) / "report.html").is_file():
-            say(f"report: {Path(folder) / 'report.html'} (curves, groups of people, the most wrong images)")
             say(f"curves: tensorboard --logdir {self.plan.root / 'lightning_logs'}")
 
 

@@ -5,10 +5,9 @@ forks loader workers; each opens its own. Few stay open: a thousand shards would
 """
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +22,6 @@ MAX_MAPPED = 200  # Arrow files of one process: they cost little to keep, and ha
 BATCH = 16  # rows of a Parquet row group that are in memory at once
 _HAS_LMDB = RequirementCache("lmdb>=1.4")
 _HAS_AV = RequirementCache("av>=14")
-_handles: OrderedDict[tuple[str, str], Any] = OrderedDict()
-_mapped: OrderedDict[tuple[str, str], Any] = OrderedDict()
-os.register_at_fork(before=_handles.clear)
-os.register_at_fork(before=_mapped.clear)
-T = TypeVar("T")
 
 
 class AbsentCell(DecodeError):
@@ -40,39 +34,22 @@ def need_video() -> None:
         raise UserError("frames of videos need the package av (PyAV): pip install 'dfl[video]'")
 
 
-def parquet_cell(file: str, column: str, row: int) -> bytes:
+def table_cell(file: str, column: str, row: int) -> bytes:
     """Return the bytes in one cell of a column of bytes, or of structs with a field ``bytes``.
 
-    Rows that are read in their order cost one pass over the file. A row read out of order decompresses its row group
-    from the start, with only a few rows in memory.
+    An Arrow IPC file (``.arrow``, as ``dfl data pack`` writes it) is memory-mapped: any row costs its own bytes and no
+    others, in whatever order rows are asked for. In a Parquet file, rows that are read in their order cost one pass; a
+    row read out of order decompresses its row group from the start, with only a few rows in memory.
 
     Raises:
         AbsentCell: If the cell is null.
         DecodeError: If the file, the column or the row is not there.
     """
     try:
-        return _handle(file, column, _Cursor)[row]
+        return _mapped(file).cell(column, row) if file.endswith(".arrow") else _cursor(file, column)[row]
     except (OSError, pa.ArrowException, KeyError, IndexError, StopIteration) as e:
-        raise DecodeError(f"{file}#column={column}&row={row}", _reason(e)) from e
-
-
-def arrow_cell(file: str, column: str, row: int) -> bytes:
-    """Return the bytes in one cell of an Arrow IPC file, as ``dfl data pack`` writes them.
-
-    The file is memory-mapped: any row costs its own bytes and no others, in whatever order rows are asked for.
-
-    Raises:
-        AbsentCell: If the cell is null.
-        DecodeError: If the file, the column or the row is not there.
-    """
-    try:
-        return _handle(file, "arrow", _Mapped, _mapped, MAX_MAPPED).cell(column, row)
-    except (OSError, pa.ArrowException, KeyError, IndexError) as e:
-        raise DecodeError(f"{file}#column={column}&row={row}", _reason(e)) from e
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip("'\"") or "the file holds less than it says").splitlines()[0]
+        reason = (str(e).strip("'\"") or "the file holds less than it says").splitlines()[0]
+        raise DecodeError(f"{file}#column={column}&row={row}", reason) from e
 
 
 def lmdb_entry(file: str, key: str) -> bytes:
@@ -100,10 +77,11 @@ def lmdb_entries(file: str) -> Any:
         DecodeError: If it is not there or is none.
         UserError: If the package is not installed.
     """
-    return _handle(os.path.realpath(file), "lmdb", _open_lmdb).begin(buffers=True)
+    return _open_lmdb(os.path.realpath(file)).begin(buffers=True)
 
 
-def _open_lmdb(file: str, _: str) -> Any:
+@lru_cache(MAX_OPEN)
+def _open_lmdb(file: str) -> Any:
     if not _HAS_LMDB:
         raise UserError("this set is an LMDB, which needs the package lmdb: pip install 'dfl[data]'")
     import lmdb
@@ -190,6 +168,7 @@ class _Cursor:
     """Rows of one column of a Parquet file, a few at a time."""
 
     def __init__(self, file: str, column: str) -> None:
+        check_regular(file)
         self.file = pq.ParquetFile(file, memory_map=True)
         if column not in self.file.schema_arrow.names:
             raise KeyError(f"no column {column!r}; there are {', '.join(self.file.schema_arrow.names)}")
@@ -216,7 +195,8 @@ class _Cursor:
 class _Mapped:
     """An Arrow IPC file; all its batches but the last hold equally many rows, so that none is searched for."""
 
-    def __init__(self, file: str, _: str) -> None:
+    def __init__(self, file: str) -> None:
+        check_regular(file)
         self.file = pa.ipc.open_file(pa.memory_map(file))
         self.names = self.file.schema.names
         self.rows = self.file.get_batch(0).num_rows if self.file.num_record_batches else 0
@@ -252,20 +232,6 @@ def _content(cell: pa.Scalar, column: str, row: int) -> bytes:
     return value
 
 
-def _handle(
-    file: str,
-    kind: str,
-    make: Callable[[str, str], T],
-    shelf: OrderedDict[tuple[str, str], Any] = _handles,
-    most: int = MAX_OPEN,
-) -> T:
-    key = (file, kind)
-    if key not in shelf:
-        if kind != "lmdb":  # which may be a folder
-            check_regular(file)
-        shelf[key] = make(file, kind)
-    shelf.move_to_end(key)
-    while len(shelf) > most:
-        shelf.popitem(last=False)
-    handle: T = shelf[key]
-    return handle
+_cursor, _mapped = lru_cache(MAX_OPEN)(_Cursor), lru_cache(MAX_MAPPED)(_Mapped)
+for _opened in (_cursor, _mapped, _open_lmdb):
+    os.register_at_fork(before=_opened.cache_clear)

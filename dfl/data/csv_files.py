@@ -34,16 +34,14 @@ def safe(value: Any) -> str:
 
 def line(cells: Iterable[Any]) -> str:
     """Return one line of a CSV file, with its end."""
-    return ",".join(_quoted(safe(cell)) for cell in cells) + "\r\n"
+    text = io.StringIO()
+    csv.writer(text).writerow(map(safe, cells))
+    return text.getvalue()
 
 
 def whole(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the content of a CSV file; what a row does not have is empty."""
     return line(columns) + "".join(line(row.get(name) for name in columns) for row in rows)
-
-
-def _quoted(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
 
 
 def read(file: Path, encoding: str | None = None) -> pa.Table:
@@ -65,18 +63,15 @@ def read(file: Path, encoding: str | None = None) -> pa.Table:
         names, separator, start = _header(content)
         if not names:
             raise UserError(f"{file} is empty: a table begins with a line of names of columns")
-        columns = [str(i) for i in range(len(names))]  # names may come twice
         rest = content.slice(start)
-        empty = not rest.to_pybytes().strip() if len(rest) < _HEAD else False
-        table = (
-            pa.table({name: pa.array([], pa.string()) for name in columns})
-            if empty
-            else pa.csv.read_csv(
-                pa.BufferReader(rest),
-                pa.csv.ReadOptions(column_names=columns),
-                pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-                pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False),
-            )
+        if len(rest) < _HEAD and not rest.to_pybytes().strip():
+            return pa.table([pa.array([], pa.string())] * len(names), names)
+        columns = [str(i) for i in range(len(names))]  # names may come twice
+        table = pa.csv.read_csv(
+            pa.BufferReader(rest),
+            pa.csv.ReadOptions(column_names=columns),
+            pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False),
         )
     except (pa.ArrowInvalid, OSError) as error:
         if "invalid UTF8" in str(error):
@@ -148,15 +143,8 @@ def _header(content: pa.Buffer) -> tuple[list[str], str, int]:
 
 def _first(text: str, separator: str) -> tuple[list[str], int]:
     """Return the cells of the first line, and how long it is; a quoted cell may hold the end of a line."""
-    length = 0
-
-    def lines() -> Iterable[str]:
-        nonlocal length
-        for one in io.StringIO(text, newline=""):
-            length += len(one)
-            yield one
-
-    return next(csv.reader(lines(), delimiter=separator), []), length
+    lines = io.StringIO(text, newline="")
+    return next(csv.reader(lines, delimiter=separator), []), lines.tell()
 
 
 def _plain(cell: str) -> str:

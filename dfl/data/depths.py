@@ -16,7 +16,7 @@ from PIL import Image
 from dfl.data.decoding import PILLOWS, white_of
 from dfl.data.locators import read_bytes, split
 from dfl.data.mask_sets import RUN, sample, with_mask_rules
-from dfl.data.text_columns import put
+from dfl.data.sources.base import put
 from dfl.errors import UserError
 
 #: Formats that may hold 16-bit gray and not say how many bits are used.

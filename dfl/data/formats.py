@@ -8,7 +8,6 @@ Names that begin with a dot are never looked at: macOS writes such a twin beside
 
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -72,23 +71,16 @@ class LeftOut:
     """Files that were not taken, counted by folder and suffix. Two walks over one folder count its files once."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[Counter[str], dict[str, list[str]]]] = {}
+        self._names: dict[str, list[str]] = {}  # by folder
 
     def note(self, folder: str, names: Iterable[str]) -> None:
         """Count the files of one folder that were not taken; an older count of it is replaced."""
-        count: Counter[str] = Counter()
-        examples: dict[str, list[str]] = {}
-        for name in sorted(names):
-            suffix = "/" if name.endswith("/") else os.path.splitext(name)[1].lower()
-            count[suffix] += 1
-            if count[suffix] <= MOST_NAMES:
-                examples.setdefault(suffix, []).append(name)
-        if count:
-            self._found[folder] = (count, examples)
+        if left := sorted(names):
+            self._names[folder] = left
 
     def update(self, other: "LeftOut") -> None:
         """Take over what another one counted."""
-        self._found |= other._found
+        self._names |= other._names
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -103,21 +95,18 @@ class LeftOut:
                 outer.update(self)
 
     def __len__(self) -> int:
-        return sum(count.total() for count, _ in self._found.values())
+        return sum(map(len, self._names.values()))
 
     def __str__(self) -> str:
         """Say how many there are, of which kinds, and name a few; '' if there are none."""
         if not len(self):
             return ""
-        whole: Counter[str] = Counter()
-        examples: dict[str, list[str]] = {}
-        for folder, (count, names) in sorted(self._found.items()):
-            whole.update(count)
-            for suffix, some in names.items():
-                examples.setdefault(suffix, []).extend(os.path.join(folder, name) for name in some)
-        kinds = sorted(whole.items(), key=lambda item: (not advice_on(f"x{item[0]}"), -item[1], item[0]))
-        parts = [_in_words(suffix, n, examples[suffix][:MOST_NAMES]) for suffix, n in kinds[:MOST_KINDS]]
-        if rest := sum(n for _, n in kinds[MOST_KINDS:]):
+        by_suffix: dict[str, list[str]] = {}
+        for path in (os.path.join(folder, name) for folder, names in sorted(self._names.items()) for name in names):
+            by_suffix.setdefault("/" if path.endswith("/") else os.path.splitext(path)[1].lower(), []).append(path)
+        kinds = sorted(by_suffix.items(), key=lambda kind: (not advice_on(f"x{kind[0]}"), -len(kind[1]), kind[0]))
+        parts = [_in_words(suffix, len(paths), paths[:MOST_NAMES]) for suffix, paths in kinds[:MOST_KINDS]]
+        if rest := sum(len(paths) for _, paths in kinds[MOST_KINDS:]):
             parts.append(f"{rest:,} with other suffixes")
         n = len(self)
         return f"{n:,} file{'s were' if n > 1 else ' was'} left out: {'; '.join(parts)}"
@@ -142,9 +131,6 @@ def taken(folder: str, names: Iterable[str], suffixes: Collection[str] = IMAGE_S
         suffixes: Suffixes to take.
     """
     visible = [name for name in names if not name.startswith(".")]
-    images = [name for name in visible if os.path.splitext(name)[1].lower() in suffixes]
-    if len(images) == len(visible):
-        return images
     images = [name for name in visible if is_image(os.path.join(folder, name), suffixes)]
     leave_out(folder, set(visible).difference(images))
     return images

@@ -17,9 +17,7 @@ the file's name, and so does one that such words follow, where there is no such 
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -56,39 +54,17 @@ def below(root: Path, locator: str) -> str:
 
 def all_below(root: Path, locators: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return ``below`` of each of many locators."""
+    if any_odd(locators):
+        return pa.chunked_array([[below(root, text) for text in locators.to_pylist()]], pa.string())
     stay = pc.or_(pc.starts_with(locators, "/"), pc.or_(pc.starts_with(locators, "polygon:"), pc.equal(locators, "")))
     folder = "" if str(root) == "." else f"{str(root).rstrip('/')}/"
-    joined = pc.binary_join_element_wise(folder, locators, "")
-    joined = pc.if_else(stay, locators, joined) if pc.any(stay).as_py() else joined
-    return replaced(joined, odd(locators), lambda text: below(root, text), locators)
+    return pc.if_else(stay, locators, pc.binary_join_element_wise(folder, locators, ""))
 
 
-def replaced(paths: Any, where: Any, by: Callable[[str], str], of: Any = None) -> Any:
-    """Return paths with the cells at ``where`` replaced by a function of them, or of those of ``of``.
-
-    Args:
-        paths: Text (n,), an array or a chunked one; so are the other two.
-        where: bool (n,).
-        by: The function.
-        of: Text (n,).
-    """
-    if not pc.any(where).as_py():
-        return paths
-    cells = (paths if of is None else of).filter(where)
-    where = where.combine_chunks() if isinstance(where, pa.ChunkedArray) else where
-    return pc.replace_with_mask(paths, where, pa.array(map(by, cells.to_pylist()), paths.type))
-
-
-def odd(paths: Any) -> Any:
-    """Tell which paths are not in their simplest form: with ``//``, ``.``, ``..`` or a slash at the end.
-
-    Args:
-        paths: Text (n,), an array or a chunked one.
-
-    Returns:
-        bool (n,), the same.
-    """
-    return pc.match_substring_regex(paths, r"/\.{0,2}(/|\z)|^\.{1,2}(/|\z)" if os.sep == "/" else "")
+def any_odd(paths: pa.Array | pa.ChunkedArray) -> bool:
+    """Tell whether one of many paths is not in its simplest form: with ``//``, ``.``, ``..`` or a slash at the end."""
+    odd = pc.match_substring_regex(paths, r"/\.{0,2}(/|\z)|^\.{1,2}(/|\z)" if os.sep == "/" else "")
+    return bool(pc.any(odd).as_py())
 
 
 def read_bytes(locator: str) -> bytes:
@@ -118,8 +94,7 @@ def _read_inside(file: str, inside: dict[str, str]) -> bytes:
     from dfl.data import containers
 
     if "row" in inside:
-        cell = containers.arrow_cell if file.endswith(".arrow") else containers.parquet_cell
-        return cell(file, inside.get("column", "image"), int(inside["row"]))
+        return containers.table_cell(file, inside.get("column", "image"), int(inside["row"]))
     if "key" in inside:
         return containers.lmdb_entry(file, inside["key"])
     if "frame" in inside:

@@ -15,7 +15,7 @@ from dfl.data.decoding import MAX_PIXELS, DecodeError
 from dfl.data.locators import locate, read_bytes, split
 from dfl.data.masks import says
 from dfl.data.planes import read_planes
-from dfl.data.text_columns import put
+from dfl.data.sources.base import put
 from dfl.errors import UserError
 
 #: Masks of a set that are looked at before it is used: runs of neighbours (shards are read in order) at even spacing.

@@ -12,7 +12,7 @@ other files), a warning says so.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -121,33 +121,20 @@ def copies_of(files: list[str], others: list[str]) -> tuple[list[tuple[str, str]
         Pairs of a file and the first of the others that is its copy, in the order of ``files``; and whether all were
         compared, within ``MOST_BYTES`` of reading. A file that cannot be read is no copy; neither is an empty one.
     """
-    mine, theirs = _alike(files, others, _each(_size, files), _each(_size, others))
-    mine, theirs = _alike(mine, theirs, _each(_middle, mine), _each(_middle, theirs))
-    left = MOST_BYTES
-    by_hash: dict[str, str] = {}
-    for path in theirs:
+    mine, theirs = files, others
+    for ask in (_size, _middle):
+        facts, of_theirs = _each(ask, mine), _each(ask, theirs)
+        both = set(facts) & set(of_theirs) - {None, 0}
+        mine = [file for file, fact in zip(mine, facts, strict=True) if fact in both]
+        theirs = [file for file, fact in zip(theirs, of_theirs, strict=True) if fact in both]
+    left, hashes = MOST_BYTES, dict[str, str]()
+    for path in [*theirs, *mine]:
         if left > 0:
             left -= _size(path) or 0
-            by_hash.setdefault(_sha256(path), path)
-    copies = []
-    for path in mine:
-        if left > 0:
-            left -= _size(path) or 0
-            of = by_hash.get(_sha256(path))
-            if of:
-                copies.append((path, of))
+            hashes[path] = _sha256(path)
+    by_hash = {hashes[path]: path for path in reversed(theirs) if path in hashes}
+    copies = [(path, by_hash[hashes[path]]) for path in mine if hashes.get(path) in by_hash]
     return copies, left > 0
-
-
-def _alike(
-    files: list[str], others: list[str], one: Sequence[object], other: Sequence[object]
-) -> tuple[list[str], list[str]]:
-    """Return the files and the others that share a fact; None and 0 are no facts."""
-    both = (set(one) & set(other)) - {None, 0}
-    return (
-        [file for file, fact in zip(files, one, strict=True) if fact in both],
-        [file for file, fact in zip(others, other, strict=True) if fact in both],
-    )
 
 
 def _each(ask: Callable[[str], T], files: list[str]) -> list[T]:
@@ -169,13 +156,10 @@ def _size(path: str) -> int | None:
 def _middle(path: str) -> tuple[int, bytes] | None:
     """Return the size of a file and some bytes of its middle: formats begin alike, and often end alike."""
     try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            size = os.fstat(file).st_size
-            os.lseek(file, max(0, size // 2 - _MIDDLE // 2), os.SEEK_SET)
-            return size, os.read(file, _MIDDLE)
-        finally:
-            os.close(file)
+        with open(path, "rb", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size // 2 - _MIDDLE // 2))
+            return size, file.read(_MIDDLE)
     except (OSError, ValueError):
         return None
 

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dfl.data.decoding import MAX_PIXELS, DecodeError, check_range, read_image, white_of, with_pillow
-from dfl.data.jpeg_header import plain_jpeg
+from dfl.data.decoding import MAX_PIXELS, DecodeError, check_range, white_of, with_pillow
 
 
 def read_planes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, int, str]:
@@ -24,8 +23,6 @@ def read_planes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, 
     """
     if not data:
         raise DecodeError("<bytes>", "the file is empty")
-    if plain_jpeg(data):
-        return read_image(data, max_pixels=max_pixels), 255, "JPEG"
     return with_pillow("<bytes>", data, max_pixels, lambda image, turn: _planes(image, turn, data))
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.data.decoding import escaped
-from dfl.data.locators import odd, replaced
+from dfl.data.locators import any_odd
 from dfl.data.sources.base import PLAIN, ROW_SCHEMA
 from dfl.errors import UserError
 
@@ -191,8 +191,6 @@ def _remove_old(folder: Path) -> None:
 
 def _absolute(paths: pa.Array) -> pa.Array:
     """Return paths as ``os.path.abspath`` gives them."""
-    whole, strange = pc.starts_with(paths, "/"), odd(paths)
-    if not pc.all(whole).as_py():
-        here, nothing = (pa.scalar(text, paths.type) for text in (escaped(os.getcwd()).rstrip("/") + "/", ""))
-        paths = pc.if_else(whole, paths, pc.binary_join_element_wise(here, paths, nothing))
-    return replaced(paths, strange, os.path.abspath)
+    if pc.all(pc.starts_with(paths, "/")).as_py() and not any_odd(paths):
+        return paths
+    return pa.array((escaped(os.path.abspath(path)) for path in paths.to_pylist()), paths.type)

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 from rich.table import Table as RichTable
 
 from dfl.data import csv_files
-from dfl.data.sources.base import TIES
-from dfl.data.text_columns import put
+from dfl.data.sources.base import TIES, put
 from dfl.errors import UserError, visible
 from dfl.runs.files import claimed, write
 from dfl.terminal import console

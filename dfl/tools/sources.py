@@ -19,12 +19,11 @@ from dfl.data.decoding import escaped
 from dfl.data.depths import with_bits
 from dfl.data.mask_sets import with_mask_rules
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
-from dfl.data.sources.base import NO_URLS, SPLIT_NAMES, SPLITS, is_url
+from dfl.data.sources.base import NO_URLS, SPLIT_NAMES, SPLITS, is_url, put
 from dfl.data.sources.contradictions import Contradiction
 from dfl.data.sources.names import label_of
 from dfl.data.sources.packed import RECORD
 from dfl.data.sources.written import built
-from dfl.data.text_columns import put
 from dfl.errors import UserError
 
 

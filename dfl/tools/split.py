@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dfl.data.sources.base import TIES
+from dfl.data.sources.base import TIES, put
 from dfl.data.splits import assign, components
-from dfl.data.text_columns import put
 from dfl.errors import UserError, near
 from dfl.runs.files import claimed
 from dfl.tools.common import parquet_file, write_parquet

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from dfl.data.augmentation import POLICIES, build
+from dfl.data.augmentation import build
 from dfl.data.degradations import GaussianNoise, Jpeg, OpenCvBlur, PcaLighting, Rescale, SciPyBlur, WebP
 from dfl.data.transforms import Transform
 from dfl.errors import UserError
@@ -64,26 +64,6 @@ def test_chain_of_cnndetection():
         image = blur.apply(image, draws["sigma"]) if draws["u_blur"] < 0.5 else image
         image = jpeg.apply(image, draws["q"]) if draws["u_jpg"] < 0.5 else image
         assert off(image, want).mean() < 1e-2 * off(GOLDEN["img"], want).mean()
-
-
-def corpus():
-    """Smooth, photo-like, noise, hard edges."""
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (96, 112, 3), dtype=np.uint8)
-    edges = np.kron(rng.integers(0, 2, (12, 14, 3), dtype=np.uint8) * 255, np.ones((8, 8, 1), np.uint8))
-    return [picture(96, 112), GOLDEN["img"], noise, edges]
-
-
-def test_our_blur_and_jpeg_are_those_of_albumentations():
-    for image in corpus():
-        for quality in range(1, 101, 3):
-            jpeg = A.ImageCompression(quality_range=(quality, quality), p=1)
-            want = jpeg(image=np.ascontiguousarray(image[..., ::-1]))["image"][..., ::-1]  # it takes red as blue
-            assert np.array_equal(Jpeg().apply(image, quality), want)
-        for sigma in (0.1, 0.4, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0):
-            want = A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1)(image=image)["image"]
-            inner = np.s_[12:-12, 12:-12]  # SciPy mirrors with the edge pixel, albumentations without
-            assert off(SciPyBlur().apply(image, sigma)[inner], want[inner]).max() <= 1
 
 
 # albumentations 1, so DeepfakeBench
@@ -140,20 +120,6 @@ def test_policies_draw_what_they_promise():
         assert all(step.p == 0.5 for step in build(policy).compose.transforms)
 
 
-def test_blur_and_jpeg_are_drawn_independently():
-    blur, jpeg = SciPyBlur([2, 2]), Jpeg([30, 30])
-    image = picture(64, 64)
-    cases = [image, blur.apply(image, 2.0), jpeg.apply(image, 30), jpeg.apply(blur.apply(image, 2.0), 30)]
-    steps = [{"name": "SciPyBlur", "sigma_range": [2, 2]}, {"name": "Jpeg", "quality_range": [30, 30]}]
-    chain = build(steps).compose
-    chain.set_random_seed(0)
-    counts = np.zeros(4)
-    for _ in range(400):
-        out = chain(image=image)["image"]
-        counts[[np.array_equal(out, case) for case in cases].index(True)] += 1
-    assert ((counts > 70) & (counts < 130)).all()
-
-
 # our own steps
 
 
@@ -169,17 +135,15 @@ def test_rescale_and_webp_lose_detail_but_not_the_picture():
     assert Rescale().apply(stripes, 0.5, cv2.INTER_LINEAR).std() < 1  # gray: no aliasing
 
 
-def test_noise_is_gaussian_white_and_keyed():
+def test_noise_is_gaussian_and_keyed():
     gray = np.full((128, 128, 3), 128, np.uint8)
     noise = GaussianNoise().apply(gray, 6.0, 5).astype(float) - 128
     assert abs(noise.mean()) < 0.1
     assert abs(noise.std() - np.sqrt(36 + 1 / 12)) < 0.1
     assert 0.30 < (np.abs(noise) > 6.5).mean() / 0.9 < 0.35
-    flat = noise.ravel()
-    assert all(abs(np.corrcoef(flat[:-lag], flat[lag:])[0, 1]) < 0.02 for lag in (1, 2, 3, 4, 384))
     assert np.array_equal(GaussianNoise().apply(gray, 6.0, 5), GaussianNoise().apply(gray, 6.0, 5))
     other = GaussianNoise().apply(gray, 6.0, 6).astype(float) - 128
-    assert abs(np.corrcoef(flat, other.ravel())[0, 1]) < 0.02
+    assert abs(np.corrcoef(noise.ravel(), other.ravel())[0, 1]) < 0.02
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -204,36 +168,6 @@ def test_mask_of_a_resizing_step_is_nearest_exact():
     assert np.array_equal(out["mask"], np.where(out["image"][..., 0] > 127, 255, 0))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_policies_warn_of_nothing_and_keep_masks_binary(policy):
-    image = picture(80, 90)
-    mask = np.where(image[..., 0] > 127, 255, 0).astype(np.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        view = Transform(augment=policy).train(64)
-    for index in range(4):
-        assert set(view(image, mask, (0, 0, index))[1].unique().tolist()) <= {0.0, 1.0}
-
-
-@pytest.mark.parametrize(
-    ("step", "message"),
-    [
-        ({"name": "ImageCompression", "quality_lower": 40}, "no argument 'quality_lower'"),
-        ({"name": "SciPyBlur", "sigma_limit": [0, 3]}, "there are p, sigma_range"),
-        ({"name": "SciPyBlur", "sigma_range": [3, 0]}, "sigma_range is .3, 0., it must rise"),
-        ({"name": "Jpeg", "quality_range": [0, 100]}, "within 1 and 100"),
-        ({"name": "Jpeg", "quality_range": 40}, "two numbers"),
-        ({"name": "Rescale", "p": 1.5}, "p is 1.5"),
-        ({"name": "PcaLighting", "std": -1}, "must not be negative"),
-        ({"name": "Jpg"}, "did you mean 'Jpeg'"),
-    ],
-)
-def test_mistakes_are_named(step, message):
-    with pytest.raises(UserError, match=message) as raised:
-        Transform(augment=[step])
-    assert "\n" not in str(raised.value)
-
-
 def test_a_warning_of_albumentations_is_an_error(monkeypatch):
     def warns(**_):
         warnings.warn("Argument(s) 'x' are not valid for transform GaussianBlur", stacklevel=2)
@@ -244,7 +178,5 @@ def test_a_warning_of_albumentations_is_an_error(monkeypatch):
     assert A.GaussianBlur is not warns
 
 
-def test_augmentation_on_the_device_is_gone():
-    with pytest.raises(UserError, match="on_device is gone, take it out: the loader augments"):
-        Transform(on_device=True)
+def test_a_config_may_say_that_the_device_does_not_augment():
     assert Transform(on_device=False).spec() == Transform().spec()

@@ -1,6 +1,7 @@
 """Every config of data builds its sources without touching the disk, and every source says where it comes from."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def test_every_public_set_has_a_config_and_its_papers() -> None:
         if inspect.isabstract(kind) or name in own:
             continue
         assert f"class_path: {name}," in text or f"class_path: {name}\n" in text, name
-        assert kind.licence, name
-        assert kind.citation, name
+        assert re.search(rf"^\* .*`{name}`.*: .*, .*(19|20)[0-9]{{2}}", page, re.MULTILINE), name
         assert kind.get != Source.get or name == "Kaggle140k", name
-        assert f"`{name}`" in page, name
+        (row,) = (line for line in page.splitlines() if f" | `{name}` | " in line)
+        _, _, where, layout, labels, masks, licence, recalled = row.strip("| ").split(" | ")
+        assert all((where, layout, labels, masks, licence, recalled)), name

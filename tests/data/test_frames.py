@@ -12,15 +12,10 @@ from dfl.data.frames import by_paths, videos
 from dfl.data.sources import to_table
 from dfl.errors import UserError
 from dfl.tools.split import split
+from tests.data.sources.layouts import touch
 
 PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
 FRAMES = range(6)
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dfl.data import DataModule, Table
 from dfl.data.decoding import DecodeError
-from dfl.data.mask_sets import rule_of, stored_values, with_mask_rules
+from dfl.data.mask_sets import rule_of, with_mask_rules
 from dfl.data.masks import load_mask
 from dfl.data.sources import to_table
 from dfl.errors import UserError
@@ -202,18 +202,3 @@ def test_faint_masks_in_a_soft_set_are_faint() -> None:
         rule_of(["255 0 .. 255", "255 0 .. 255", "255 0 1"])
     assert rule_of(["255 255"]) == "", "one mask may be full"
     assert rule_of([]) == ""
-
-
-def test_what_a_mask_holds(tmp_path: Path) -> None:
-    said = {
-        "0/1 in 16 bits": "65535 0 1",
-        "0/1 in 16-bit RGB": "65535 0 1",
-        "RGBA, opaque": "255 0 255",
-    }
-    for name, text in said.items():
-        CLEAR[name](regions(1), tmp_path / "m.png")
-        assert stored_values(str(tmp_path / "m.png")) == text, name
-    UNCLEAR["hole in a photo"][0](regions(1), tmp_path / "m.png")
-    assert stored_values(str(tmp_path / "m.png")).startswith("alpha ")
-    with pytest.raises(DecodeError):
-        stored_values(str(tmp_path / "none.png"))

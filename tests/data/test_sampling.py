@@ -32,6 +32,7 @@ SOURCE = RNG.integers(-1, 20, N)
 FRAME = RNG.integers(-1, 4, N).astype(np.int32)
 LENGTH, BATCH = 480, 24
 MAKE: dict[str, Callable[[], Order]] = {
+    "shuffled": lambda: shuffled(N, 3, LENGTH),
     "pairs": lambda: pairs(LABEL, 3, LENGTH),
     "own pairs": lambda: own_pairs(LABEL, SOURCE, FRAME, 3, LENGTH),
     "groups": lambda: grouped(LABEL, GROUP, ["a", "b", "c"], 3, LENGTH),
@@ -109,29 +110,28 @@ def test_each_batch_has_k_generators_and_as_many_reals() -> None:
     assert set(seen) == set(range(7))
 
 
-def test_what_cannot_be_sampled_is_named() -> None:
-    one, none = np.ones(6, np.int8), np.full(6, -1)
-    both = np.array([0, 1, 0, 1, 0, 1])
-    with pytest.raises(UserError, match="balance=pairs needs both classes"):
-        pairs(one, 0, 6)
-    with pytest.raises(UserError, match="needs the column 'source'"):
-        own_pairs(both, none, none, 0, 6)
-    with pytest.raises(UserError, match="no fake training image has its original"):
-        own_pairs(both, np.array([0, 1, 2, 3, 4, 5]), none, 0, 6)
-    with pytest.raises(UserError, match="needs the column 'group'"):
-        grouped(both, none, [], 0, 6)
-    with pytest.raises(UserError, match="'b' has no real image"):
-        grouped(both, np.array([0, 0, 0, 1, 0, 1]), ["a", "b"], 0, 6)
-    with pytest.raises(UserError, match="needs the column 'generator'"):
-        by_generators(both, none, 2, 0, 8, 8)
-    with pytest.raises(UserError, match=r"generators_per_batch=4: the fake training images are of 3 generators"):
-        by_generators(both, np.arange(6), 4, 0, 8, 8)
-    with pytest.raises(UserError, match="a multiple of 4, not 6"):
-        by_generators(both, np.arange(6), 2, 0, 6, 6)
-    with pytest.raises(UserError, match="even batch_size, not 5"):
-        DataModule(balance="pairs", batch_size=5)
-    with pytest.raises(UserError, match="originals=true is for balance=pairs, not groups"):
-        DataModule(balance="groups", originals=True)
+ONE, NONE, BOTH = np.ones(6, np.int8), np.full(6, -1), np.array([0, 1, 0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: balanced(ONE, 0), "balance=sampling needs both classes"),
+        (lambda: pairs(ONE, 0, 6), "balance=pairs needs both classes"),
+        (lambda: own_pairs(BOTH, NONE, NONE, 0, 6), "needs the column 'source'"),
+        (lambda: own_pairs(BOTH, np.arange(6), NONE, 0, 6), "no fake training image has its original"),
+        (lambda: grouped(BOTH, NONE, [], 0, 6), "needs the column 'group'"),
+        (lambda: grouped(BOTH, np.array([0, 0, 0, 1, 0, 1]), ["a", "b"], 0, 6), "'b' has no real image"),
+        (lambda: by_generators(BOTH, NONE, 2, 0, 8, 8), "needs the column 'generator'"),
+        (lambda: by_generators(BOTH, np.arange(6), 4, 0, 8, 8), "=4: the fake training images are of 3 generators"),
+        (lambda: by_generators(BOTH, np.arange(6), 2, 0, 6, 6), "a multiple of 4, not 6"),
+        (lambda: DataModule(balance="pairs", batch_size=5), "even batch_size, not 5"),
+        (lambda: DataModule(balance="groups", originals=True), "originals=true is for balance=pairs, not groups"),
+    ],
+)
+def test_what_cannot_be_sampled_is_named(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make()
 
 
 class Known(Source):

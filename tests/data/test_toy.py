@@ -19,6 +19,7 @@ from dfl.data.toy import check_group, main, make
 from dfl.data.toy.generators import matched, photograph
 from dfl.data.toy.make import _is_left_out
 from dfl.errors import UserError
+from tests.data.sources.layouts import refuses
 
 Rows = list[dict[str, str]]
 GROUP = "shirt=plum,eyes=glasses"
@@ -212,8 +213,6 @@ def test_source_gives_the_rows_of_its_domain(toy: tuple[Path, Rows]) -> None:
     assert table["path"].to_pylist() == [str(root / r["path"]) for r in rows if r["domain"] == "unseen_family"]
     with pytest.raises(UserError, match="no domain 'unseen_familly'; did you mean 'unseen_family'"):
         Toy(domain="unseen_familly")
-    with pytest.raises(UserError, match="no toy set .*dfl toy makes it.* at "):
-        Toy("nowhere").load("train")
-    with pytest.raises(UserError, match="no image in split 'train'"):
-        source.load("train")
+    refuses(Toy("nowhere"), "train", "no toy set .*dfl toy makes it.* at ")
+    refuses(source, "train", "no image in split 'train'")
     shutil.rmtree(root.parent / "none", ignore_errors=True)

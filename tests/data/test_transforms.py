@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from dfl.data.augmentation import POLICIES
 from dfl.data.transforms import Transform
@@ -77,6 +76,7 @@ def test_none_keeps_native_pixels_and_pads_by_reflection():
     assert corners == want
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("augment", AUGMENTS, ids=NAMES)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3), (225, 223), (224, 224), (1, 65_500)])
 def test_any_shape_gives_the_promised_tensors(augment, shape):
@@ -145,13 +145,6 @@ def test_only_padding_has_an_extent(resize):
     assert Transform(resize=resize).eval(64).extent(30, 50) is None
 
 
-def test_padding_contradicts_crops():
-    with pytest.raises(UserError, match="crop_ratio has no meaning with resize: pad"):
-        Transform(resize="pad", crop_ratio=0.9)
-    with pytest.raises(UserError, match="shows a part of the image, which resize: pad forbids"):
-        Transform(resize="pad", augment="light")
-
-
 @pytest.mark.parametrize("augment", AUGMENTS, ids=NAMES)
 def test_randomness_is_a_function_of_the_key(augment):
     image, mask = smooth(260, 290), bright(smooth(260, 290))
@@ -166,22 +159,6 @@ def test_randomness_is_a_function_of_the_key(augment):
         assert torch.equal(area, first[at][1])
         other(image, None, (9, 9, 9))
     assert len({pixels.numpy().tobytes() for pixels, _ in first}) > len(keys) // 2
-
-
-class Rows(Dataset):
-    def __init__(self, view):
-        self.view, self.image = view, smooth(120, 130)
-
-    def __getitem__(self, index):
-        return self.view(self.image, None, (3, 1, index))[0]
-
-
-def test_data_workers_draw_the_same():
-    rows, order = Rows(Transform(augment=EVERY_STEP).train(48)), list(range(8))
-    alone = torch.stack([rows[index] for index in order])
-    for workers, sampler in [(2, order), (1, order[::-1])]:
-        batch = next(iter(DataLoader(rows, batch_size=8, sampler=sampler, num_workers=workers)))
-        assert torch.equal(batch, alone[sampler])
 
 
 def test_flip_is_fair_and_eval_is_fixed():
@@ -239,7 +216,18 @@ def test_spec_is_plain_and_rebuilds():
         ({"augment": [{"name": "OneOf", "transforms": [{"name": "Nope"}]}]}, "has 'Nope'"),
         ({"augment": [EVERY_STEP[1], EVERY_STEP[0]]}, "first step"),
         ({"augment": [{"name": "RandomResizedCrop", "size": 9}]}, "no argument 'size'"),
+        ({"augment": [{"name": "ImageCompression", "quality_lower": 40}]}, "no argument 'quality_lower'"),
+        ({"augment": [{"name": "SciPyBlur", "sigma_limit": [0, 3]}]}, "there are p, sigma_range"),
+        ({"augment": [{"name": "SciPyBlur", "sigma_range": [3, 0]}]}, "sigma_range is .3, 0., it must rise"),
+        ({"augment": [{"name": "Jpeg", "quality_range": [0, 100]}]}, "within 1 and 100"),
+        ({"augment": [{"name": "Jpeg", "quality_range": 40}]}, "two numbers"),
+        ({"augment": [{"name": "Rescale", "p": 1.5}]}, "p is 1.5"),
+        ({"augment": [{"name": "PcaLighting", "std": -1}]}, "must not be negative"),
+        ({"augment": [{"name": "Jpg"}]}, "did you mean 'Jpeg'"),
         ({"augment": "light", "resize": "none"}, "RandomResizedCrop"),
+        ({"augment": "light", "resize": "pad"}, "shows a part of the image, which resize: pad forbids"),
+        ({"crop_ratio": 0.9, "resize": "pad"}, "crop_ratio has no meaning with resize: pad"),
+        ({"on_device": True}, "on_device is gone, take it out: the loader augments"),
         ({"resize": "short"}, "did you mean 'shorter'"),
         ({"interpolation": "nearest"}, "interpolation"),
         ({"crop_ratio": 0.0}, "crop_ratio"),

@@ -4,9 +4,9 @@ A source answers one question: which images are there, and what is known of each
 Labels are normalised here and nowhere later: 0 real, 1 fake. So is the meaning of masks: where a set's mask files do
 not say 255 = manipulated, the row carries the rule that turns them (``dfl/data/masks.py``).
 
-Bases for the ways in which sets are split: ``Source`` (the set has train, val and test), ``TrainTest`` (it has train
-and test; validation is taken out of train), ``Unsplit`` (it has no splits), ``Splittable`` (it may have them). They
-alone know ``limit``, ``fractions``, ``val_share`` and their seeds: a source hands its ``**options`` on to its base.
+Bases for the ways in which sets are split: ``WithSplits`` (the set has train, val and test), ``TrainTest`` (train and
+test; validation is taken out of train), ``Unsplit`` (it has no splits), ``Splittable`` (it may have them). They alone
+know ``limit``, ``fractions``, ``val_share`` and their seeds: a source hands its ``**options`` on to its base.
 """
 
 import os
@@ -24,7 +24,6 @@ from dfl.data.decoding import escaped
 from dfl.data.formats import IMAGE_SUFFIXES, LeftOut, taken
 from dfl.data.sources.contradictions import Evidence, contradiction, find_contradiction
 from dfl.data.splits import split_column
-from dfl.data.text_columns import put
 from dfl.errors import UserError, near
 
 SPLITS = ("train", "val", "test")
@@ -87,6 +86,13 @@ def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         return pa.table(columns | texts, schema=ROW_SCHEMA)
 
 
+def put(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray | list[str]) -> pa.Table:
+    """Return a table with one column replaced, or added."""
+    column = pa.array(column, pa.string()) if isinstance(column, list) else column
+    at = table.schema.get_field_index(name)
+    return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+
+
 def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Return all image files under a folder, sorted by path, whatever the case of their suffix.
 
@@ -136,14 +142,6 @@ class Source(ABC):
 
     #: What to tell a user whose data are not there: where to get them.
     get: str = "point the source to the folder that holds the images"
-    #: Licence of the images, and the paper to cite.
-    licence: str = ""
-    citation: str = ""
-    #: What the set itself says for real and fake, and for manipulated pixels; rows always say 0/1 and 1.
-    label_convention: str = "0 real, 1 fake"
-    mask_convention: str = "no masks"
-    #: What of the layout was written from memory and not yet seen on a real copy; '' for nothing.
-    recalled: str = ""
     #: Whether the user said which label means fake: then nothing else can contradict it.
     user_named_fakes: bool = False
 
@@ -168,9 +166,6 @@ class Source(ABC):
 
     def prepare(self) -> None:  # noqa: B027  (optional: most sets are on disk already)
         """Make files that must exist before ``items``; called once, on one process."""
-
-    def release(self) -> None:  # noqa: B027  (optional)
-        """Free what stays in memory between the splits that are read; called when a stage has its tables."""
 
     def videos(self, table: pa.Table) -> list[str]:
         """Return the video of each row of this source, n names, '' for none; what no column tells may be a guess."""
@@ -266,8 +261,28 @@ class Unsplit(Splittable):
         return part(to_table(self.rows()), split, self.fractions, self.seed)
 
 
-class TrainTest(Source):
-    """A set with train and test only; validation images are taken out of train.
+class WithSplits(Source):
+    """A set with splits of its own, as lists of rows.
+
+    Args:
+        root: The folder that holds the set.
+    """
+
+    def __init__(self, root: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.root = Path(root).expanduser()
+
+    @abstractmethod
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """Return the rows of a split that the set has; keys as for ``to_table``, ``split`` left out."""
+
+    def items(self, split: str) -> pa.Table:
+        """Return the rows of a split."""
+        return to_table({**row, "split": split} for row in self.rows(split))
+
+
+class TrainTest(WithSplits):
+    """A set with train and test only, which are what ``rows`` gives; validation images are taken out of train.
 
     Args:
         root: The folder that holds the set.
@@ -277,20 +292,14 @@ class TrainTest(Source):
     """
 
     def __init__(self, root: str, val_share: float = 0.1, seed: int = 0, **options: Any) -> None:
-        super().__init__(**options)
-        self.root, self.val_share, self.seed = Path(root).expanduser(), val_share, seed
-
-    @abstractmethod
-    def rows(self, split: str) -> list[dict[str, Any]]:
-        """Return the rows of the set's own ``train`` or ``test``."""
+        super().__init__(root, **options)
+        self.val_share, self.seed = val_share, seed
 
     def items(self, split: str) -> pa.Table:
         """Return the rows of a split."""
-        if split == "test":
-            return to_table({**row, "split": "test"} for row in self.rows("test"))
+        if split == "test" or (split == "train" and not self.val_share):
+            return super().items(split)
         if not self.val_share:
-            if split == "val":
-                raise UserError(f"{self!r} has no validation images: set val_share, or give data.val another source")
-            return to_table({**row, "split": "train"} for row in self.rows("train"))
+            raise UserError(f"{self!r} has no validation images: set val_share, or give data.val another source")
         shares = {"train": 1 - self.val_share, "val": self.val_share}
         return part(to_table(self.rows("train")), split, shares, self.seed)

@@ -17,10 +17,6 @@ class _Casia(Unsplit):
     """
 
     masks: str
-    licence = "research only (recalled)"
-    citation = "Dong et al., CASIA image tampering detection evaluation database, ChinaSIP 2013"
-    label_convention = "folders Au (real) and Tp (fake)"
-    mask_convention = "above 0 = tampered"
 
     def __init__(self, root: str, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)
@@ -58,7 +54,6 @@ class CasiaV2(_Casia):
 
     get = "get CASIA 2.0 and its masks (github.com/namtpham/casia2groundtruth), unpack both there, or set root"
     masks = "CASIA 2 Groundtruth"
-    recalled = "Tp_D is a splice and Tp_S a copy-move"
 
     @staticmethod
     def method(path: Path) -> str:

@@ -30,17 +30,12 @@ class CelebDf(TrainTest):
     """
 
     get = "ask for it at github.com/yuezunli/celeb-deepfakeforensics, unpack it there, or set root"
-    licence = "Celeb-DF terms of use: non-commercial research, by form (recalled)"
-    citation = "Li et al., Celeb-DF: a large-scale challenging dataset for DeepFake forensics, CVPR 2020"
-    label_convention = "the folder; the number in the test list is 1 = real (recalled), so the folder decides"
-    recalled = "meaning of the number in List_of_testing_videos.txt; both meanings are accepted, a mixture is not"
 
     def __init__(self, root: str, frames: int = 32, **options: Any) -> None:
         super().__init__(root, **options)
         self.frames = frames
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of the listed videos (test), or of all others (train)."""
         there: dict[str, tuple[str, Path]] = {}
         folders = {name.lower(): path for name, path in subfolders(self.root).items()}
         for name in ("Celeb-real", "YouTube-real", "Celeb-synthesis"):

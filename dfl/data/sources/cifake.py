@@ -9,11 +9,6 @@ class Cifake(TrainTest):
     """``{train,test}/{REAL,FAKE}/*.jpg``; ``val`` is taken out of ``train``."""
 
     get = "get it from kaggle.com/datasets/birdy654/cifake-real-and-ai-generated-synthetic-images, or set root"
-    licence = "as CIFAR-10: MIT (recalled)"
-    citation = (
-        "Bird and Lotfi, CIFAKE: image classification and explainable identification of AI-generated images, 2024"
-    )
-    label_convention = "folders REAL and FAKE"
 
     def rows(self, split: str) -> list[Row]:
         self.require(split)

@@ -1,16 +1,13 @@
 """ForenSynths (Wang et al., CVPR 2020): trained on ProGAN, tested on thirteen generators. And its re-packs."""
 
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.base import WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Row, chosen, class_folders, first_folder, plain_rows, subfolders
 
 
-class ForenSynths(Source):
+class ForenSynths(WithSplits):
     """``train/progan/<class>/{0_real,1_fake}``, ``val`` the same, ``test/<generator>/[<class>/]{0_real,1_fake}``.
 
     The folder ``progan`` may be absent, as in the packs of NPR and SAFE (``train_ForenSynths/{train,val}/<class>``,
@@ -23,32 +20,27 @@ class ForenSynths(Source):
     """
 
     get = "get it from github.com/PeterWang512/CNNDetection, unpack it there, or set root"
-    licence = "code CC BY-NC-SA 4.0 (recalled); images under the terms of LSUN and of each generator"
-    citation = "Wang et al., CNN-generated images are surprisingly easy to spot... for now, CVPR 2020"
-    label_convention = "folders 0_real and 1_fake"
 
     def __init__(
         self, root: str, generators: list[str] | None = None, classes: list[str] | None = None, **options: Any
     ) -> None:
-        super().__init__(**options)
-        self.root, self.generators, self.classes = Path(root).expanduser(), generators, classes
+        super().__init__(root, **options)
+        self.generators, self.classes = generators, classes
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         names = (split, "CNN_synth_testset") if split == "test" else (split,)
         base = first_folder(*(self.root / name for name in names))
         if base is None:
             raise self.expected(f"the folder {split}", self.root)
-        rows: list[Row] = []
         if split == "test":
             folders = subfolders(base)
-            for name in chosen(list(folders), self.generators, "generators", self):
-                rows += self._rows(folders[name], name)
+            makers = {name: name for name in chosen(list(folders), self.generators, "generators", self)}
         else:
             folders = subfolders(first_folder(base / "progan") or base)
-            for name in chosen(list(folders), self.classes, "classes", self):
-                rows += self._rows(folders[name], "progan")
-        return to_table({**row, "split": split} for row in rows)
-
-    def _rows(self, folder: Path, generator: str) -> list[Row]:
-        leaves = class_folders(self, folder)
-        return [row for leaf, label in leaves for row in plain_rows(leaf, label, **made_by(generator))]
+            makers = dict.fromkeys(chosen(list(folders), self.classes, "classes", self), "progan")
+        leaves = [
+            (leaf, label, made_by(by))
+            for name, by in makers.items()
+            for leaf, label in class_folders(self, folders[name])
+        ]
+        return [row for leaf, label, maker in leaves for row in plain_rows(leaf, label, **maker)]

@@ -23,8 +23,6 @@ Of more than ``MOST`` rows, so many are looked at, evenly spread.
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,12 +79,12 @@ def find_contradiction(
     if not n or pc.max(label).as_py() < 0:
         return None
     rows = np.arange(n) if n <= MOST else np.linspace(0, n - 1, MOST).astype(np.int64)
-    labels = _at(label, rows).to_numpy()
-    readings = [(f"column {name!r}", name, _column(name, _at(one, rows))) for name, one in (words or {}).items()]
+    labels = label.take(rows).to_numpy()
+    readings = [(f"column {name!r}", name, _column(name, one.take(rows))) for name, one in (words or {}).items()]
     if class_label is not None:
-        readings.append(("class_label", "", _classes(_at(class_label, rows).to_numpy())))
+        readings.append(("class_label", "", _classes(class_label.take(rows).to_numpy())))
     if paths is not None:
-        picked = _at(paths, rows)
+        picked = paths.take(rows)
         readings += [("its folder", "", _folders(picked)), ("the name of its file", "", _names(picked))]
     return next((evidence for one in readings if (evidence := _opposed(labels, rows, *one))), None)
 
@@ -111,7 +109,7 @@ def contradiction(where: str, label: str, evidence: Evidence, path: str, ways: s
 class _Reading:
     value: np.ndarray  # int8 (n,): 0, 1, -1 for nothing
     strict: np.ndarray  # bool (n,): one row that differs is enough
-    words: Sequence[str]  # (n,) what is read
+    words: np.ndarray  # (n,) what is read
 
 
 def _opposed(label: np.ndarray, rows: np.ndarray, what: str, column: str, reading: _Reading) -> Evidence | None:
@@ -130,7 +128,7 @@ def _opposed(label: np.ndarray, rows: np.ndarray, what: str, column: str, readin
 def _classes(class_label: np.ndarray) -> _Reading:
     """Read numbers of classes, where real is 0."""
     value = np.minimum(class_label, 1).astype(np.int8)
-    return _Reading(value, np.ones(len(value), bool), _ByCode(CLASSES, value))
+    return _Reading(value, np.ones(len(value), bool), _words(CLASSES, value))
 
 
 def _column(name: str, column: pa.ChunkedArray) -> _Reading:
@@ -149,7 +147,7 @@ def _column(name: str, column: pa.ChunkedArray) -> _Reading:
     return _Reading(
         read[codes] if len(values) else np.full(len(codes), -1, np.int8),
         np.full(len(codes), label),
-        _ByCode(values, codes),
+        _words(values, codes),
     )
 
 
@@ -169,7 +167,7 @@ def _folders(paths: pa.ChunkedArray) -> _Reading:
         classes.setdefault(str(parent[-1]), set()).add(label)
     strict = np.array([one is not None and len(classes[one]) == 2 for one in parent], bool)
     strict &= np.array([word.lower() not in WEAK for word in words], bool)
-    return _Reading(np.array(value, np.int8)[codes], strict[codes], _ByCode(words, codes))
+    return _Reading(np.array(value, np.int8)[codes], strict[codes], _words(words, codes))
 
 
 def _names(paths: pa.ChunkedArray) -> _Reading:
@@ -177,28 +175,12 @@ def _names(paths: pa.ChunkedArray) -> _Reading:
     first = pc.extract_regex(paths, r"(?:^|/)(?P<word>[A-Za-z]+)[^A-Za-z/][^/]*\z")
     codes, words = _encoded(pc.fill_null(pc.struct_field(first, "word"), ""))
     value = np.array([-1 if (label := class_of_word(word)) is None else label for word in words], np.int8)
-    return _Reading(value[codes], np.zeros(len(codes), bool), _ByCode(words, codes))
+    return _Reading(value[codes], np.zeros(len(codes), bool), _words(words, codes))
 
 
-class _ByCode(Sequence[str]):
-    """Words by the code of each row."""
-
-    def __init__(self, words: Sequence[str], codes: np.ndarray) -> None:
-        self.words, self.codes = words, codes
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self.words[self.codes[row]]
-
-
-def _at(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
-    """Return some rows of a column, rising; dictionaries as what they hold."""
-    edges = np.cumsum([0, *map(len, column.chunks)])
-    here = [pa.array(rows[(rows >= start) & (rows < end)] - start) for start, end in pairwise(edges)]
-    picked = [chunk.take(part) for chunk, part in zip(column.chunks, here, strict=True)]
-    return pa.chunked_array([p.dictionary_decode() if pa.types.is_dictionary(p.type) else p for p in picked])
+def _words(words: Sequence[str], codes: np.ndarray) -> np.ndarray:
+    """Return the word of each code (n,)."""
+    return np.array([*words, ""], object)[codes]
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:

@@ -29,12 +29,6 @@ class DeeperForensics(Source):
     """
 
     get = "ask for it at github.com/EndlessSora/DeeperForensics-1.0, unpack it there, or set root"
-    licence = "DeeperForensics terms of use: non-commercial research, by form (recalled)"
-    citation = (
-        "Jiang et al., DeeperForensics-1.0: a large-scale dataset for real-world face forgery detection, CVPR 2020"
-    )
-    label_convention = "folders source_videos (real) and manipulated_videos (fake)"
-    recalled = "depth of source_videos; names <target>_<actor>.mp4"
 
     def __init__(
         self,

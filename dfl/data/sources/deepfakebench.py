@@ -11,7 +11,7 @@ import pyarrow as pa
 from dfl.data.containers import lmdb_entries
 from dfl.data.locators import locate
 from dfl.data.sources import celeb_df, faceforensics
-from dfl.data.sources.base import SPLITS, Source, part, to_table
+from dfl.data.sources.base import SPLITS, TrainTest, WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Missing, Row, evenly, present, read_json, relocated
 from dfl.errors import UserError, near
@@ -35,7 +35,7 @@ GENERATORS = {
 }
 
 
-class DeepfakeBench(Source):
+class DeepfakeBench(TrainTest):
     """``<json>`` beside ``datasets/rgb/<set>/.../{frames,masks,landmarks}/<video>/NNN.png``, or its LMDB.
 
     Its splits leak: of several sets (Celeb-DF, DFDCP, UADFV, ...) the test videos are in train and val too. Here a
@@ -52,15 +52,10 @@ class DeepfakeBench(Source):
         masks: Give the masks that lie beside the frames of fakes; a frame without one has none.
         val_share: Share of the training images that become the validation images in place of the JSON's; whole videos
             together. 0 takes the JSON's.
-        seed: Seed of that draw.
         missing: Whether listed frames that are not there are an error, or left out with a warning.
     """
 
     get = "get the processed sets and their JSON files as github.com/SCLBD/DeepfakeBench says, or set json and root"
-    licence = "CC BY-NC 4.0 for the tools; pictures under the terms of each set"
-    citation = "Yan et al., DeepfakeBench: a comprehensive benchmark of deepfake detection, NeurIPS 2023"
-    label_convention = "name of the label: real if it ends in real, whatever the case; else fake"
-    mask_convention = "above 0 = manipulated"
 
     def __init__(
         self,
@@ -72,28 +67,25 @@ class DeepfakeBench(Source):
         frames: int | None = 32,
         masks: bool = False,
         val_share: float = 0.0,
-        seed: int = 0,
         missing: Missing = "raise",
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(root or lmdb or "", val_share, **options)
         if (root is None) == (lmdb is None):
             raise UserError(f"{type(self).__name__} needs root (files) or lmdb, and not both")
         self.files = [Path(f).expanduser() for f in ([json] if isinstance(json, str) else json)]
-        self.root = Path(root or lmdb or "").expanduser()
         self.lmdb = Path(lmdb).expanduser() if lmdb else None
         self.labels, self.compression, self.frames, self.masks = labels, compression, frames, masks
-        self.val_share, self.seed, self.missing_frames = val_share, seed, missing
+        self.missing_frames = missing
 
     def items(self, split: str) -> pa.Table:
+        return super().items(split) if self.val_share else WithSplits.items(self, split)
+
+    def rows(self, split: str) -> list[Row]:
         unique: dict[str, Row] = {}
-        for file in self.files:
-            for row in self._rows(file, "train" if self.val_share and split == "val" else split):
-                unique.setdefault(row["path"], row)
-        table = to_table(unique.values())
-        if self.val_share and split != "test":
-            return part(table, split, {"train": 1 - self.val_share, "val": self.val_share}, self.seed)
-        return table
+        for row in (row for file in self.files for row in self._rows(file, split)):
+            unique.setdefault(row["path"], row)
+        return list(unique.values())
 
     def _rows(self, file: Path, split: str) -> list[Row]:
         videos = self._videos(file)
@@ -114,14 +106,8 @@ class DeepfakeBench(Source):
         rows = [row for video in left for row in self._frames(video)]
         if self.lmdb:
             return self._entries(rows)
-        rows = present(
-            self,
-            relocated(rows, self.root),
-            file,
-            "set root, labels or compression, or missing: skip",
-            self.missing_frames,
-        )
-        return self._with_masks(rows)
+        change = "set root, labels or compression, or missing: skip"
+        return self._with_masks(present(self, relocated(rows, self.root), file, change, self.missing_frames))
 
     def _with_masks(self, rows: list[Row]) -> list[Row]:
         """Take back the masks that are not there; if none is, something else is wrong."""
@@ -164,7 +150,7 @@ class DeepfakeBench(Source):
     def _frames(self, video: dict[str, Any]) -> list[Row]:
         name, stem, c = video["name"], video["video"], video["compression"]
         fake = not name.lower().endswith("real")
-        shared: Row = {"label": int(fake), "class_label": 2 * fake, "split": video["split"], "compression": c}
+        shared: Row = {"label": int(fake), "class_label": 2 * fake, "compression": c}
         shared |= {"video": "/".join(filter(None, (name, c, stem))), **_who(name, stem)}
         shared |= made_by(GENERATORS.get(name, name.lower())) if fake else {}
         rows = [{"path": path, "frame": _number(path), **shared} for path in evenly(video["frames"], self.frames)]
@@ -190,13 +176,9 @@ class DeepfakeBench(Source):
             there = [row for row in rows if entries.get(style(row["path"]).encode())]
             for row in there:
                 row["path"] = locate(str(self.lmdb), key=style(row["path"]))
-                mask = style(row["mask"]) if row.get("mask") else ""
-                if mask:
-                    has = entries.get(mask.encode())
-                    row |= {
-                        "mask": locate(str(self.lmdb), key=mask) if has else "",
-                        "mask_rule": "max>0" if has else "",
-                    }
+                if mask := row.pop("mask", ""):
+                    has = entries.get(style(mask).encode())
+                    row |= {"mask": locate(str(self.lmdb), key=style(mask))} if has else {"mask_rule": ""}
         if len(there) < len(rows):
             text = f"{self.lmdb}: {len(rows) - len(there)} of {len(rows)} listed frames are not in it"
             if self.missing_frames == "raise":
@@ -213,8 +195,6 @@ class Df40(DeepfakeBench):
     """
 
     get = "ask for it at github.com/YZY-stack/DF40, unpack it there, or set json and root"
-    licence = "CC BY-NC 4.0, by form"
-    citation = "Yan et al., DF40: toward next-generation deepfake detection, NeurIPS 2024"
 
     def _rows(self, file: Path, split: str) -> list[Row]:
         generator = re.sub(r"_(ff|cdf)\Z", "", file.stem).lower()

@@ -22,8 +22,6 @@ class _Listed(TrainTest):
         missing: Whether a listed video that is not there is an error, or left out with a warning.
     """
 
-    licence = "DFDC terms: research only, by AWS account (recalled)"
-
     def __init__(self, root: str, frames: int = 32, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)
         self.frames, self.missing_videos = frames, missing
@@ -47,11 +45,8 @@ class Dfdc(_Listed):
     """
 
     get = "get it from ai.meta.com/datasets/dfdc or Kaggle, unpack all parts there, or set root"
-    citation = "Dolhansky et al., The DeepFake Detection Challenge (DFDC) dataset, 2020"
-    label_convention = "metadata.json: REAL or FAKE; labels.csv: 0 real, 1 fake"
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of the training parts, or of the test folder."""
         return self._test() if split == "test" else self._train()
 
     def _train(self) -> list[Row]:
@@ -91,12 +86,8 @@ class Dfdcp(_Listed):
     """
 
     get = "get it from ai.meta.com/datasets/dfdc (preview), unpack it there, or set root"
-    citation = "Dolhansky et al., The Deepfake Detection Challenge (DFDC) preview dataset, 2019"
-    label_convention = "dataset.json: real or fake"
-    recalled = "the fields target_id and swapped_id of dataset.json"
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows that ``dataset.json`` gives to train or test."""
         table = self.root / "dataset.json"
         if not table.is_file():
             raise self.expected("dataset.json", self.root)

@@ -1,16 +1,13 @@
 """DiffusionForensics (Wang et al., ICCV 2023): images of diffusion models, their reconstructions and DIRE maps."""
 
-from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
-from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.base import WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Row, chosen, first_folder, plain_rows, subfolders
 
 
-class DiffusionForensics(Source):
+class DiffusionForensics(WithSplits):
     """``{images,recons,dire}/{train,val,test}/{lsun_bedroom,imagenet,celebahq}/{real,<generator>}/**``.
 
     Any folder but ``real`` is a generator. Beware: the published ``dire`` maps keep real ones as JPEG and fake ones as
@@ -24,10 +21,6 @@ class DiffusionForensics(Source):
     """
 
     get = "get it from github.com/ZhendongWang6/DIRE, unpack it there, or set root"
-    licence = "not stated (recalled); images under the terms of LSUN, ImageNet, CelebA-HQ and of each generator"
-    citation = "Wang et al., DIRE for diffusion-generated image detection, ICCV 2023"
-    label_convention = "folder real, and one folder for each generator"
-    recalled = "all levels but images/train/imagenet/real/<class>"
 
     def __init__(
         self,
@@ -37,10 +30,10 @@ class DiffusionForensics(Source):
         generators: list[str] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.root, self.kind, self.subsets, self.generators = Path(root).expanduser(), kind, subsets, generators
+        super().__init__(root, **options)
+        self.kind, self.subsets, self.generators = kind, subsets, generators
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         base = first_folder(self.root / self.kind / split, self.root / split)
         if base is None:
             raise self.expected(f"{self.kind}/{split}", self.root)
@@ -54,7 +47,7 @@ class DiffusionForensics(Source):
             wanted = [g for g in self.generators if g in there] if self.generators else there
             if not wanted:
                 raise self.expected(f"folders of {', '.join(self.generators or ['generators'])}", folders[subset])
-            rows += plain_rows(classes["real"], 0, split=split)
+            rows += plain_rows(classes["real"], 0)
             for name in wanted:
-                rows += plain_rows(classes[name], 1, split=split, **made_by(name, "synthesis"))
-        return to_table(rows)
+                rows += plain_rows(classes[name], 1, **made_by(name, "synthesis"))
+        return rows

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.base import WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Row, chosen, plain_rows, subfolders
 from dfl.errors import UserError
@@ -13,7 +11,7 @@ from dfl.errors import UserError
 FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 
 
-class Dolos(Source):
+class Dolos(WithSplits):
     """``{celebahq,ffhq}/real/<split>``, ``.../fake/p2/<split>``, ``.../fake/<generator>/{images,masks}/<split>``.
 
     Validation is called ``valid``. An image and its mask share their name. p2 are whole generated faces without masks.
@@ -26,10 +24,6 @@ class Dolos(Source):
     """
 
     get = "get it from github.com/bit-ml/dolos, unpack it there, or set root"
-    licence = "CC BY-NC-SA 4.0"
-    citation = "Tantaru et al., Weakly-supervised deepfake localization in diffusion-generated images, WACV 2024"
-    label_convention = "folders real and fake"
-    mask_convention = "255 = unchanged, 0 = manipulated, first channel; between: under 128, in the test under 255"
 
     def __init__(
         self,
@@ -39,11 +33,10 @@ class Dolos(Source):
         reals: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.root, self.dataset, self.generators = Path(root).expanduser(), dataset, generators
-        self.reals = reals
+        super().__init__(root, **options)
+        self.dataset, self.generators, self.reals = dataset, generators, reals
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         base = self.root / self.dataset
         real = base / "real" / FOLDERS[split]
         if not real.is_dir():
@@ -53,7 +46,7 @@ class Dolos(Source):
         for name in chosen(list(folders), self.generators, "generators", self):
             rows += self._fakes(folders[name], name, FOLDERS[split])
         # the same original was painted in by all generators
-        return to_table({**r, "split": split, "source": f"{self.dataset}/{Path(r['path']).stem}"} for r in rows)
+        return [row | {"source": f"{self.dataset}/{Path(row['path']).stem}"} for row in rows]
 
     def _fakes(self, folder: Path, name: str, split: str) -> list[Row]:
         if (folder / split).is_dir():

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from dfl.data.containers import need_video
-from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.base import WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Missing, Row, first_folder, present, read_json, video_rows, videos_in
 from dfl.errors import UserError, near
@@ -31,7 +29,7 @@ def who(video: str) -> dict[str, str]:
     return {"identity": f"ffpp/{target}", "source": "ffpp/" + "_".join(sorted(video.split("_")[:2]))}
 
 
-class FaceForensics(Source):
+class FaceForensics(WithSplits):
     """``original_sequences/youtube/<c>/videos/NNN.mp4`` and ``manipulated_sequences/<method>/<c>/videos/TTT_SSS.mp4``.
 
     ``train.json``, ``val.json`` and ``test.json`` are lists of pairs of video names. A pair (a, b) brings the
@@ -51,11 +49,6 @@ class FaceForensics(Source):
     """
 
     get = "get its download script from github.com/ondyari/FaceForensics, or set root"
-    licence = "FaceForensics terms of use: research only, by form (recalled)"
-    citation = "Rossler et al., FaceForensics++: learning to detect manipulated facial images, ICCV 2019"
-    label_convention = "folders original_sequences and manipulated_sequences"
-    mask_convention = "white = manipulated; one mask video for all compression levels (recalled)"
-    recalled = "place and colour of the masks; number of pairs in a split (360, 70, 70)"
 
     def __init__(
         self,
@@ -69,14 +62,8 @@ class FaceForensics(Source):
         missing: Missing = "raise",
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.root, self.media, self.frames, self.masks, self.missing_videos = (
-            Path(root).expanduser(),
-            media,
-            frames,
-            masks,
-            missing,
-        )
+        super().__init__(root, **options)
+        self.media, self.frames, self.masks, self.missing_videos = media, frames, masks, missing
         self.methods = methods if methods is not None else list(METHODS)[:4]
         for name in self.methods:
             if name not in METHODS:
@@ -84,7 +71,7 @@ class FaceForensics(Source):
         self.compression = compression or ["c23"]
         self.splits = Path(splits).expanduser() if splits else None
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         if self.media == "videos":
             need_video()
         file, pairs = self._pairs(split)
@@ -92,15 +79,15 @@ class FaceForensics(Source):
         rows: list[Row] = []
         for c in self.compression:
             if official:
-                rows += self._listed("youtube", "", c, [v for pair in pairs for v in pair], split)
+                rows += self._listed("youtube", "", c, [v for pair in pairs for v in pair])
             for method in official:
                 fakes = [f"{x}_{y}" for a, b in pairs for x, y in ((a, b), (b, a))]
-                rows += self._listed("", method, c, fakes, split)
+                rows += self._listed("", method, c, fakes)
             if "DeepFakeDetection" in self.methods and split == "test":
-                rows += self._listed("actors", "", c, None, split)
-                rows += self._listed("", "DeepFakeDetection", c, None, split)
+                rows += self._listed("actors", "", c, None)
+                rows += self._listed("", "DeepFakeDetection", c, None)
         change = "get the rest, point splits to other lists, or set missing: skip"
-        return to_table(present(self, rows, file, change, self.missing_videos))
+        return present(self, rows, file, change, self.missing_videos)
 
     def _pairs(self, split: str) -> tuple[Path, list[list[str]]]:
         folders = [self.splits] if self.splits else [self.root, self.root / "splits", self.root / "dataset" / "splits"]
@@ -114,14 +101,14 @@ class FaceForensics(Source):
             raise UserError(f"{file} is not a list of pairs of video names")
         return file, pairs
 
-    def _listed(self, origin: str, method: str, c: str, names: list[str] | None, split: str) -> list[Row]:
+    def _listed(self, origin: str, method: str, c: str, names: list[str] | None) -> list[Row]:
         """Rows of some videos of one folder, or of all that are in it."""
         base = self.root / ("manipulated_sequences" if method else "original_sequences") / (method or origin)
         folder = base / c / self.media
         if not folder.is_dir():
             raise self.expected(f"{c}/{self.media}", base, "set compression, media, methods or root")
         there = videos_in(folder)
-        shared: Row = {"label": int(bool(method)), "class_label": 2 if method else 0, "split": split, "compression": c}
+        shared: Row = {"label": int(bool(method)), "class_label": 2 if method else 0, "compression": c}
         if method:
             shared |= made_by(method.lower(), METHODS[method])
         masks = self._masks(base, c) if method and self.masks else {}

@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from dfl.data import csv_files
-from dfl.data.sources.base import Source, TrainTest, to_table
+from dfl.data.sources.base import Source, TrainTest, WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.trees import Missing, Row, present, relocate
 from dfl.errors import UserError
@@ -87,7 +85,7 @@ def _group(row: Mapping[str, str], women: str, toned: bool) -> str:
     return gender
 
 
-class PgFdd(Source):
+class PgFdd(WithSplits):
     """``{fake,real}{train,val}.csv``, ``test.csv`` and the face crops they list.
 
     A set that has ``test.csv`` alone (DFDC, DFD, Celeb-DF) is for testing only. Names such as
@@ -101,24 +99,21 @@ class PgFdd(Source):
     """
 
     get = "get it from github.com/Purdue-M2/Fairness-Generalization, or set root and images"
-    licence = "code MIT; images under the terms of FaceForensics++, DFDC, DFD and Celeb-DF"
-    citation = "Lin et al., Preserving fairness generalization in deepfake detection, CVPR 2024"
-    label_convention = "0 real, 1 fake; spe_label names the manipulation"
 
     def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
-        super().__init__(**options)
-        self.root, self.missing_images = Path(root).expanduser(), missing
+        super().__init__(root, **options)
+        self.missing_images = missing
         self.images = Path(images).expanduser() if images else self.root
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         names = ["test.csv"] if split == "test" else [f"{kind}{split}.csv" for kind in ("real", "fake")]
         rows: list[Row] = []
         for file in (self.root / name for name in names):
             people = read_people(self, file, "nonmale")
             paths = relocate([p["path"] for p in people], self.images)
-            listed = [_row(p, path) | {"split": split} | _named(path, p) for p, path in zip(people, paths, strict=True)]
+            listed = [_row(p, path) | _named(path, p) for p, path in zip(people, paths, strict=True)]
             rows += present(self, listed, file, "set images, or missing: skip", self.missing_images)
-        return to_table(rows)
+        return rows
 
 
 class AiFace(TrainTest):
@@ -133,10 +128,6 @@ class AiFace(TrainTest):
     """
 
     get = "ask for it at github.com/Purdue-M2/AI-Face-FairnessBench, or set root and images"
-    licence = "CC BY-NC-ND 4.0, by form"
-    citation = "Lin et al., AI-Face: a million-scale demographically annotated AI-generated face dataset, CVPR 2025"
-    label_convention = "Target: 0 real, 1 fake"
-    recalled = "names of the skin tone columns; the first folder of a fake's path is its generator"
 
     def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)

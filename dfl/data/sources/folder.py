@@ -11,11 +11,10 @@ import pyarrow.compute as pc
 
 from dfl.data.formats import advice_on, is_image, leave_out
 from dfl.data.frames import Telling, videos_of_classes
-from dfl.data.sources.base import SPLIT_NAMES, TIES, Splittable, names_in, to_table
+from dfl.data.sources.base import SPLIT_NAMES, TIES, Splittable, names_in, put, to_table
 from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import subfolders
 from dfl.data.splits import split_column
-from dfl.data.text_columns import put
 from dfl.errors import UserError
 
 

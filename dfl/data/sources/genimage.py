@@ -23,16 +23,12 @@ class GenImage(TrainTest):
     """
 
     get = "get it from github.com/GenImage-Dataset/GenImage, unpack all volumes of its zip files there, or set root"
-    licence = "CC BY-NC-SA 4.0 (recalled); nature images under the terms of ImageNet"
-    citation = "Zhu et al., GenImage: a million-scale benchmark for detecting AI-generated image, NeurIPS 2023"
-    label_convention = "folders nature (real) and ai (fake)"
 
     def __init__(self, root: str, generators: list[str] | None = None, **options: Any) -> None:
         super().__init__(root, **options)
         self.generators = generators
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of the set's own train, or of its val, which is our test."""
         folders = self._generators()
         rows: list[Row] = []
         for name in chosen(list(folders), self.generators, "generators", self):

@@ -3,20 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from dfl.data import csv_files
-from dfl.data.sources.base import Source, images_in, to_table
+from dfl.data.sources.base import WithSplits, images_in
 from dfl.data.sources.contradictions import Contradiction
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.names import label_of
+from dfl.data.sources.trees import Row
 from dfl.errors import UserError
 
 #: The set's own names of our splits.
 FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 
 
-class Kaggle140k(Source):
+class Kaggle140k(WithSplits):
     """As it is unpacked: ``{train,valid,test}.csv`` beside ``real_vs_fake/real-vs-fake/<split>/{real,fake}``.
 
     The label of its CSV files is 1 for real and 0 for fake, so the column ``label_str`` is read instead, and it
@@ -27,15 +26,11 @@ class Kaggle140k(Source):
     """
 
     get = "get it from kaggle.com/datasets/xhlulu/140k-real-and-fake-faces, unpack it there, or set root"
-    licence = "as stated on Kaggle; FFHQ is CC BY-NC-SA 4.0 (recalled)"
-    citation = "xhlulu, 140k real and fake faces, Kaggle 2020; Karras et al., StyleGAN, CVPR 2019"
-    label_convention = "its CSV files: label 1 real, 0 fake; the column label_str is read"
 
     def __init__(self, root: str = "data/140k", **options: Any) -> None:
-        super().__init__(**options)
-        self.root = Path(root).expanduser()
+        super().__init__(root, **options)
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         places = (self.root / "real_vs_fake" / "real-vs-fake", self.root / "real-vs-fake", self.root)
         base = next((place for place in places if (place / "train").is_dir()), None)
         if base is None:
@@ -43,14 +38,14 @@ class Kaggle140k(Source):
         name = FOLDERS[split]
         file = self.root / f"{name}.csv"
         paths = self._listed(file, base) if file.is_file() else images_in(base / name)
-        rows = []
+        rows: list[Row] = []
         for path in paths:
             label = label_of(path.parent.name)
             if label is None:
                 raise UserError(f"{path}: its folder is neither real nor fake")
             maker = made_by("stylegan") if label else {}
-            rows.append({"path": str(path), "label": label, "split": split, **maker})
-        return to_table(rows)
+            rows.append({"path": str(path), "label": label, **maker})
+        return rows
 
     def _listed(self, file: Path, base: Path) -> list[Path]:
         table = csv_files.read_columns(file, ("path", "label_str"))

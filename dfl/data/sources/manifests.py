@@ -43,15 +43,8 @@ class ImdlBenco(_List):
     """
 
     get = "make the list as github.com/scu-zjz/IMDLBenCo says, or set file"
-    licence = "that of each set"
-    citation = (
-        "Ma et al., IMDL-BenCo: a comprehensive benchmark and codebase for image manipulation detection, NeurIPS 2024"
-    )
-    label_convention = "Negative in place of a mask: real"
-    mask_convention = "mean of the channels above 127.5 = tampered"
 
     def rows(self) -> list[Row]:
-        """Return all rows of the list or folder."""
         if self.file.is_dir():
             self.root = self.file
             return self._folder()
@@ -81,8 +74,6 @@ class ForensicHub(_List):
     """A JSON list ``[{"path": ..., "label": 0 or 1}, ...]``."""
 
     get = "make the list as github.com/scu-zjz/ForensicHub says, or set file"
-    licence = "that of each set"
-    citation = "Du et al., ForensicHub: a unified benchmark and codebase for all-domain fake image detection, 2025"
 
     def rows(self) -> list[Row]:
         rows: list[Row] = []
@@ -97,8 +88,6 @@ class Spai(_List):
     """A CSV file with the columns ``image``, ``class`` (0 real, 1 fake) and ``split``."""
 
     get = "make the list as github.com/mever-team/spai says, or set file"
-    licence = "that of each set"
-    citation = "Karageorgiou et al., Any-resolution AI-generated image detection by spectral learning, CVPR 2025"
 
     def rows(self) -> list[Row]:
         rows: list[Row] = []

@@ -31,19 +31,12 @@ class Only(Source):
         self.user_named_fakes = source.user_named_fakes
 
     def prepare(self) -> None:
-        """Let the source make what it needs."""
         self.source.prepare()
 
-    def release(self) -> None:
-        """Let the source go of what it holds."""
-        self.source.release()
-
     def videos(self, table: pa.Table) -> list[str]:
-        """Return the video of each row, as the source tells them."""
         return self.source.videos(table)
 
     def items(self, split: str) -> pa.Table:
-        """Return the chosen rows of a split."""
         table = self.source.load(split)
         fake = pc.equal(table["label"], 1)
         wanted = fake

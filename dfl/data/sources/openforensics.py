@@ -3,19 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import locate
 from dfl.data.masks import polygon_of
-from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.base import WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import Missing, Row, first_folder, present, read_json
 from dfl.errors import UserError
 
 
-class OpenForensics(Source):
+class OpenForensics(WithSplits):
     """``{Train,Val,Test-Dev,Test-Challenge}/*.jpg`` and ``<Split>_poly.json`` with a box and an outline for each face.
 
     Image by image, a picture is fake if any face in it is, and its mask holds the outlines of the fake faces. Face by
@@ -30,11 +28,6 @@ class OpenForensics(Source):
     """
 
     get = "get it from sites.google.com/view/ltnghia/research/openforensics, unpack it there, or set root"
-    licence = "research only; pictures from Open Images, CC BY (recalled)"
-    citation = "Le et al., OpenForensics: large-scale challenging dataset for multi-face forgery detection, ICCV 2021"
-    label_convention = "category of a face: 0 real, 1 fake; by name where the JSON names its categories"
-    mask_convention = "outlines of faces as COCO polygons"
-    recalled = "folders before the names of pictures in the JSON; only the last part is used"
 
     def __init__(
         self,
@@ -45,11 +38,10 @@ class OpenForensics(Source):
         missing: Missing = "raise",
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.root, self.faces, self.margin = Path(root).expanduser(), faces, margin
-        self.test, self.missing_images = test, missing
+        super().__init__(root, **options)
+        self.faces, self.margin, self.test, self.missing_images = faces, margin, test, missing
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         name = {"train": "Train", "val": "Val", "test": self.test}[split]
         folder = first_folder(self.root / name, self.root / "Images" / name)
         if folder is None:
@@ -68,10 +60,10 @@ class OpenForensics(Source):
         rows: list[Row] = []
         for image in content["images"]:
             file = folder / Path(image["file_name"].replace("\\", "/")).name
-            shared = {"split": split, "source": f"openforensics/{file.stem}"}
             make = self._each if self.faces else self._whole
-            rows += [row | shared for row in make(file, image, by_image.get(image["id"], []), fake, table)]
-        return to_table(present(self, rows, table, "unpack the rest, or set missing: skip", self.missing_images))
+            original = {"source": f"openforensics/{file.stem}"}
+            rows += [row | original for row in make(file, image, by_image.get(image["id"], []), fake, table)]
+        return present(self, rows, table, "unpack the rest, or set missing: skip", self.missing_images)
 
     def _fakes(self, content: dict[str, Any], table: Path) -> dict[int, int]:
         if "categories" in content:

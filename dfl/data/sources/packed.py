@@ -1,15 +1,14 @@
 """A set that ``dfl data pack`` wrote: a folder of shards."""
 
 import json
-import os
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dfl.data.sources.base import ROW_SCHEMA, Splittable, part
-from dfl.data.text_columns import put
+from dfl.data.sources.base import ROW_SCHEMA, Splittable, part, put
 from dfl.errors import UserError, first_line
 
 INDEX, RECORD = "index.parquet", "pack.json"
@@ -23,7 +22,6 @@ class Packed(Splittable):
     """
 
     get = "make it with `dfl data pack`, or set root"
-    mask_convention = "255 = manipulated"
 
     def items(self, split: str) -> pa.Table:
         folder, record = self.root, self._record()
@@ -52,23 +50,19 @@ class Packed(Splittable):
         return table.filter(pc.equal(table["split"], split)) if has_split else table
 
     def _record(self) -> dict[str, Any]:
+        """Return the record of a finished set.
+
+        Raises:
+            UserError: If there is none.
+        """
         file = self.root / RECORD
         if not file.is_file():
             raise self.missing("packed set (pack.json)", self.root)
-        return _parsed(file.read_bytes(), str(file))
-
-
-def _parsed(content: bytes, where: str) -> dict[str, Any]:
-    """Return the record of a finished set.
-
-    Raises:
-        UserError: If it is none.
-    """
-    try:
-        record: dict[str, Any] = json.loads(content)
-        for one in [record["index"], *record["shards"]]:
-            if os.path.basename(one["file"]) != one["file"] or not isinstance(one["bytes"], int) or not one["sha256"]:
-                raise ValueError("a file without a plain name, its bytes and its sha256")
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"Packed: {where} is no record of a finished packed set ({e}); pack or copy it again") from e
-    return record
+        try:
+            record: dict[str, Any] = json.loads(file.read_bytes())
+            for one in [record["index"], *record["shards"]]:
+                if Path(one["file"]).name != one["file"] or not isinstance(one["bytes"], int) or not one["sha256"]:
+                    raise ValueError("a file without a plain name, its bytes and its sha256")
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(f"Packed: {file} is no record of a finished packed set ({e}); pack or copy it again") from e
+        return record

@@ -70,17 +70,15 @@ def holds_bytes(kind: pa.DataType) -> bool:
 
 def _is_inside(content: pq.ParquetFile, file: Path, column: str) -> bool:
     """Whether a column of images holds the images themselves, not their paths."""
-    kind = content.schema_arrow.field(column).type
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if _holds_images(content, content.schema_arrow.field(column)):
+    field = content.schema_arrow.field(column)
+    if _holds_images(content, field):
         return True
-    if pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_null(plain):
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    if text or (holds_bytes(kind) and not pa.types.is_nested(kind)):
         return False
-    if holds_bytes(plain) and not pa.types.is_nested(plain):
-        return False
-    raise UserError(
-        f"{file}: column {column!r} holds {kind}, where paths, bytes of image files or structs {{bytes, path}} belong"
-    )
+    where = f"{file}: column {column!r} holds {field.type}"
+    raise UserError(f"{where}, where paths, bytes of image files or structs {{bytes, path}} belong")
 
 
 def _holds_images(content: pq.ParquetFile, field: pa.Field) -> bool:

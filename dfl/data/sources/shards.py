@@ -58,11 +58,6 @@ class OpenSdi(TrainTest):
     """
 
     get = "get nebula/OpenSDI_train and nebula/OpenSDI_test from the Hugging Face hub, or set root"
-    licence = "not stated (recalled)"
-    citation = "Wang et al., OpenSDI: spotting diffusion-generated images in the open world, CVPR 2025"
-    label_convention = "label: 0 real, 1 fake"
-    mask_convention = "mean of RGB above 127.5 = manipulated; a fake without mask is manipulated everywhere"
-    recalled = "names of the generators sd2, sdxl, sd3, flux; words of the keys"
 
     def __init__(self, root: str, generators: list[str] | None = None, **options: Any) -> None:
         super().__init__(root, **options)
@@ -107,18 +102,12 @@ class CommunityForensics(TrainTest):
     """
 
     get = "get OwensLab/CommunityForensics (or -Small) from the Hugging Face hub, or set root"
-    licence = "CC BY 4.0; the small version CC BY-NC-SA 4.0"
-    citation = (
-        "Park and Owens, Community Forensics: using thousands of generators to train fake image detectors, CVPR 2025"
-    )
-    label_convention = "label: 0 real, 1 fake"
 
     def __init__(self, root: str, parts: list[str] | None = None, **options: Any) -> None:
         super().__init__(root, **options)
         self.parts = parts if parts is not None else ["systematic", "manual"]
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of the training parts, or of publicEval."""
         data = self.root / "data"
         if not data.is_dir():
             return self._local(split)

@@ -4,11 +4,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from dfl.data.locators import locate
 from dfl.data.sources import descriptions as written
-from dfl.data.sources.base import Source, to_table
+from dfl.data.sources.base import WithSplits
 from dfl.data.sources.generators import made_by
 from dfl.data.sources.shards import cells
 from dfl.data.sources.trees import Row, images_right_in, plain_rows, subfolders
@@ -17,7 +15,7 @@ from dfl.errors import UserError
 _FLUX = made_by("flux", "synthesis")
 
 
-class SidSet(Source):
+class SidSet(WithSplits):
     """``{train,validation,test}/{real,full_synthetic,tampered,masks}``, or ``data/{train,validation}-*.parquet``.
 
     Three classes (``class_label``), and a binary label: synthetic and tampered are fake. A tampered image without mask
@@ -35,28 +33,22 @@ class SidSet(Source):
     """
 
     get = "get saberzl/SID_Set from the Hugging Face hub (the test as a zip from github.com/hzlsaber/SIDA), or set root"
-    licence = "CC BY 4.0"
-    citation = "Huang et al., SIDA: social media image deepfake detection, localization and explanation, CVPR 2025"
-    label_convention = "0 real, 1 full synthetic, 2 tampered"
-    mask_convention = "white = tampered; only tampered images have masks"
-    recalled = "columns img_id, label, description of the description set's shards"
 
     def __init__(self, root: str, descriptions: str | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.root = Path(root).expanduser()
+        super().__init__(root, **options)
         self.descriptions = None if descriptions is None else Path(descriptions).expanduser()
 
-    def items(self, split: str) -> pa.Table:
+    def rows(self, split: str) -> list[Row]:
         folder = written.split_folder(self.root, split)
         if folder is not None and folder.name != "data":
-            return to_table(self._explained(self._folder(folder, split), split, (folder / "description").is_dir()))
+            return self._explained(self._folder(folder), split, (folder / "description").is_dir())
         name = "validation" if split == "val" else split
         shards = sorted(self.root.glob(f"data/{name}-*.parquet")) or sorted(self.root.glob(f"{name}-*.parquet"))
         if not shards:
             raise self.expected(f"{name}/{{real,full_synthetic,tampered,masks}} or data/{name}-*.parquet", self.root)
         _check_count(shards)
-        rows = [row for file in shards for row in self._shard(file, split)]
-        return to_table(self._explained(rows, split, written.has_descriptions(shards[0])))
+        rows = [row for file in shards for row in self._shard(file)]
+        return self._explained(rows, split, written.has_descriptions(shards[0]))
 
     def _explained(self, rows: list[Row], split: str, own: bool) -> list[Row]:
         """Return rows with their explanations, of ``descriptions`` or of the root's own."""
@@ -65,7 +57,7 @@ class SidSet(Source):
             return rows
         return written.joined(rows, written.read(place, split, self), self, f"{place} for {split}")
 
-    def _folder(self, folder: Path, split: str) -> list[Row]:
+    def _folder(self, folder: Path) -> list[Row]:
         subs = subfolders(folder)
         self.require(*written.CLASSES, "masks", below=folder)
         unknown = [name for name in subs if name not in (*written.CLASSES, "masks", "description")]
@@ -76,9 +68,9 @@ class SidSet(Source):
         for row in plain_rows(subs["tampered"], 1):
             mask = masks.get(f"{Path(row['path']).stem}_mask.png", "")
             rows.append(row | {"class_label": 2, "mask": mask, "method": "tampering"})
-        return [row | {"split": split, "id": written.image_id(row["path"])} for row in rows]
+        return [row | {"id": written.image_id(row["path"])} for row in rows]
 
-    def _shard(self, file: Path, split: str) -> list[Row]:
+    def _shard(self, file: Path) -> list[Row]:
         rows: list[Row] = []
         explained = self.descriptions is not None or written.has_descriptions(file)
         columns = ["label", "img_id"] if explained else ["label"]
@@ -90,7 +82,7 @@ class SidSet(Source):
             if kind == 2:
                 row |= {"mask": locate(file, column="mask", row=i), "method": "tampering"}
             name = written.image_id(str(entry.get("img_id", "")))
-            rows.append(row | {"split": split, "id": name} | (_FLUX if kind == 1 else {}))
+            rows.append(row | {"id": name} | (_FLUX if kind == 1 else {}))
         return rows
 
 

@@ -14,11 +14,6 @@ class Columbia(Unsplit):
     """``4cam_auth/*.tif``, ``4cam_splc/*.tif`` and ``4cam_splc/edgemask/<stem>_edgemask.jpg``."""
 
     get = "ask for the Columbia uncompressed image splicing detection set, unpack it there, or set root"
-    licence = "research only, by form (recalled)"
-    citation = "Hsu and Chang, Detecting image splicing using geometry invariants and camera characteristics, ICME 2006"
-    label_convention = "folders 4cam_auth (real) and 4cam_splc (fake)"
-    mask_convention = "colour JPEG; green above the middle = spliced"
-    recalled = "number of images (183 authentic, 180 spliced)"
 
     def rows(self) -> list[Row]:
         self.require("4cam_auth", "4cam_splc", "4cam_splc/edgemask")
@@ -31,10 +26,6 @@ class Coverage(Unsplit):
     """``image/{N}.tif`` (real), ``image/{N}t.tif`` (fake), ``mask/{N}forged.tif``."""
 
     get = "get COVERAGE from github.com/wenbihan/coverage, unpack it there, or set root"
-    licence = "research only (recalled)"
-    citation = "Wen et al., COVERAGE: a novel database for copy-move forgery detection, ICIP 2016"
-    label_convention = "name: N real, Nt fake"
-    mask_convention = "above 125 = tampered"
 
     def rows(self) -> list[Row]:
         self.require("image", "mask")
@@ -49,10 +40,6 @@ class Dso1(Unsplit):
     """``DSO-1/{normal,splicing}-NN.png`` and ``DSO-1-Fake-Images-Masks/splicing-NN.png``."""
 
     get = "get DSO-1 and its masks, unpack both there, or set root"
-    licence = "research only (recalled)"
-    citation = "de Carvalho et al., Exposing digital image forgeries by illumination color classification, TIFS 2013"
-    label_convention = "name: normal real, splicing fake"
-    mask_convention = "0 = tampered"
 
     def rows(self) -> list[Row]:
         self.require("DSO-1", "DSO-1-Fake-Images-Masks")
@@ -71,12 +58,6 @@ class AutoSplice(Unsplit):
     """
 
     get = "get it from github.com/shanface33/AutoSplice_Dataset, unpack it there, or set root"
-    licence = "research only, by form (recalled)"
-    citation = (
-        "Jia et al., AutoSplice: a text-prompt manipulated image dataset for media forensics, CVPR workshops 2023"
-    )
-    label_convention = "folders Authentic and Forged_JPEG<quality>"
-    mask_convention = "above 0 = forged"
 
     def __init__(self, root: str, quality: int = 100, **options: Any) -> None:
         super().__init__(root, **options)
@@ -105,11 +86,6 @@ class CocoGlide(Unsplit):
     """
 
     get = "get CocoGlide.zip from github.com/grip-unina/TruFor, unpack it there, or set root"
-    licence = "non-profit research (TruFor); COCO images under their own terms"
-    citation = "Guillaro et al., TruFor: leveraging all-round clues for trustworthy image forgery detection, CVPR 2023"
-    label_convention = "folders real and fake"
-    mask_convention = "white = tampered (recalled)"
-    recalled = "colour of the masks; set mask_rule: max<128 if they turn out the other way"
 
     def __init__(self, root: str, mask_rule: str = "max>127", **options: Any) -> None:
         super().__init__(root, **options)

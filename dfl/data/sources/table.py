@@ -13,13 +13,12 @@ from dfl.data import csv_files
 from dfl.data.frames import by_paths
 from dfl.data.locators import all_below
 from dfl.data.masks import check_rule
-from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Splittable, part
+from dfl.data.sources.base import PLAIN, ROW_SCHEMA, SPLIT_NAMES, TIES, Splittable, part, put
 from dfl.data.sources.contradictions import Evidence, contradiction, evidence_columns, find_contradiction
 from dfl.data.sources.labels import Fakes, cell, class_names, label_meaning, real_and_fake_value
 from dfl.data.sources.parquet_table import holds_bytes
 from dfl.data.sources.parquet_table import read as read_parquet
 from dfl.data.sources.trees import from_windows
-from dfl.data.text_columns import put
 from dfl.errors import UserError, first_line
 
 #: Other people's names for our columns, lower case, in order of preference.
@@ -86,7 +85,6 @@ class Table(Splittable):
         self.columns, self.label_of_fake = columns or {}, label_of_fake
         self.user_named_fakes = label_of_fake is not None
         self.mask_rule = check_rule(mask_rule)
-        self._content: tuple[tuple[int, int], pa.Table] | None = None
         self._real_and_fake = ("0", "1")  # values of the label column that mean real and fake
 
     def items(self, split: str) -> pa.Table:
@@ -123,28 +121,17 @@ class Table(Splittable):
         tied = any(set(pc.unique(table[name]).to_pylist()) - {""} for name in TIES)
         return super().videos(table) if tied else by_paths(table)
 
-    def release(self) -> None:
-        """Let go of the file's content, which stays in memory between the splits that are read of it."""
-        self._content = None
-
     def _read(self) -> pa.Table:
         """Return the columns of the file that say something to us."""
         if not self.file.is_file():
             raise self.missing("table", self.file)
-        stat = self.file.stat()
-        version = (stat.st_mtime_ns, stat.st_size)
-        if self._content is None or self._content[0] != version:
-            if self.file.suffix.lower() == ".parquet":
-                try:
-                    columns = self._names(pa.parquet.read_schema(self.file).names)
-                    raw = read_parquet(self.file, columns, self.columns)
-                except (pa.ArrowException, OSError) as e:
-                    raise UserError(f"cannot read the table {self.file}: {first_line(e)}") from e
-            else:
-                raw = csv_files.read(self.file, self.encoding)
-                self._names(raw.column_names)
-            self._content = version, raw
-        return self._content[1]
+        if self.file.suffix.lower() != ".parquet":
+            return csv_files.read(self.file, self.encoding)
+        try:
+            columns = self._names(pa.parquet.read_schema(self.file).names)
+            return read_parquet(self.file, columns, self.columns)
+        except (pa.ArrowException, OSError) as e:
+            raise UserError(f"cannot read the table {self.file}: {first_line(e)}") from e
 
     def _names(self, names: list[str]) -> dict[str, str]:
         """Return the file's column by our name, where it has one."""

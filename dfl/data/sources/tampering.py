@@ -24,11 +24,6 @@ class Nist16(Unsplit):
     """
 
     get = "ask NIST for the Nimble Challenge 2016 set, unpack it there, or set root"
-    licence = "by agreement with NIST (recalled)"
-    citation = "Guan et al., MFC datasets: large-scale benchmark datasets for media forensic challenge evaluation, 2019"
-    label_convention = "IsTarget: Y fake, N real"
-    mask_convention = "black (0) = tampered (recalled)"
-    recalled = "colour of the masks; set mask_rule: max>127 if they turn out the other way"
 
     def __init__(
         self,
@@ -73,12 +68,6 @@ class Imd2020(Unsplit):
     """One folder for each original: ``*_orig.jpg``, its edits, and ``<edit>_mask.png``."""
 
     get = "get the real-life set from staff.utia.cas.cz/novozada/db, unpack it there, or set root"
-    licence = "research only (recalled)"
-    citation = (
-        "Novozamsky et al., IMD2020: a large-scale annotated dataset tailored for detecting manipulated images, 2020"
-    )
-    label_convention = "name: *_orig real, others fake"
-    mask_convention = "above 0 = tampered"
 
     def rows(self) -> list[Row]:
         real: list[Row] = []
@@ -102,10 +91,6 @@ class Korus(Unsplit):
     """``<camera>/{pristine,tampered-realistic}/*.TIF`` and ``<camera>/ground-truth/*.PNG``; masks have three levels."""
 
     get = "get the realistic tampering set from pkorus.pl/downloads/dataset-realistic-tampering, or set root"
-    licence = "research only (recalled)"
-    citation = "Korus and Huang, Multi-scale analysis strategies in PRNU-based tampering localization, TIFS 2017"
-    label_convention = "folders pristine and tampered-realistic"
-    mask_convention = "above 10 = tampered"
 
     def rows(self) -> list[Row]:
         cameras = {n: p for n, p in subfolders(self.root).items() if (p / "pristine").is_dir()}

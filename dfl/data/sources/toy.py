@@ -1,18 +1,14 @@
 """The toy data set of the demo, made on first use."""
 
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-
-from dfl.data.sources.base import Source, to_table
+from dfl.data import csv_files
+from dfl.data.sources.base import WithSplits
 from dfl.data.toy import DOMAINS, check_group, make
 from dfl.errors import UserError, near
 
 
-class Toy(Source):
+class Toy(WithSplits):
     """One domain of the toy set.
 
     Args:
@@ -35,31 +31,25 @@ class Toy(Source):
         unfair_group: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(root, **options)
         if domain not in DOMAINS:
             raise UserError(f"the toy set has no domain {domain!r}{near(domain, list(DOMAINS))}")
         if unfair_group is not None:
             check_group(unfair_group)
             if domain != "same":
                 raise UserError(f"the toy set with an unfair_group has the domain 'same' alone, not {domain!r}")
-        self.root, self.domain = Path(root).expanduser(), domain
-        self.n, self.size, self.seed, self.unfair_group = n, size, seed, unfair_group
+        self.domain, self.n, self.size, self.seed, self.unfair_group = domain, n, size, seed, unfair_group
 
     def prepare(self) -> None:
-        """Make the set if it is not there."""
         make(self.root, self.n, self.size, self.seed, unfair_group=self.unfair_group)
 
-    def items(self, split: str) -> pa.Table:
-        """Return the rows of the domain and split."""
+    def rows(self, split: str) -> list[dict[str, Any]]:
         file = self.root / "table.csv"
         if not file.is_file():
             raise self.missing("toy set (dfl toy makes it)", self.root)
-        text = {name: pa.string() for name in ("mask", "generator", "family", "group", "caption", "explanation")}
-        options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
-        table = pyarrow.csv.read_csv(file, convert_options=options)
-        table = table.filter(pc.and_(pc.equal(table["domain"], self.domain), pc.equal(table["split"], split)))
-        rows = table.to_pylist()
+        listed = csv_files.read(file).to_pylist()
+        rows = [row for row in listed if (row["domain"], row["split"]) == (self.domain, split)]
         for row in rows:
-            row["path"] = str(self.root / row["path"])
-            row["mask"] = str(self.root / row["mask"]) if row["mask"] else ""
-        return to_table(rows)
+            row |= {name: int(row[name]) for name in ("label", "class_label")}
+            row |= {name: str(self.root / row[name]) for name in ("path", "mask") if row[name]}
+        return rows

@@ -23,17 +23,12 @@ class UniversalFakeDetect(Unsplit):
     """
 
     get = "get it from github.com/WisconsinAIVision/UniversalFakeDetect, unpack it there, or set root"
-    licence = "not stated (recalled); images under the terms of LAION, ImageNet and of each generator"
-    citation = "Ojha et al., Towards universal fake image detectors that generalize across generative models, CVPR 2023"
-    label_convention = "folders 0_real and 1_fake"
-    recalled = "names of the folders; which reals belong to which generator was read in the authors' code"
 
     def __init__(self, root: str, generators: list[str] | None = None, **options: Any) -> None:
         super().__init__(root, **options)
         self.generators = generators
 
     def rows(self) -> list[Row]:
-        """Return all rows: of each set of reals once, of each generator the fakes."""
         base = first_folder(self.root / "test") or self.root
         folders = subfolders(base)
         shared = {name: folders.pop(name) for name in ("laion", "imagenet") if name in folders}

@@ -56,7 +56,12 @@ def blurred(image: Array, sigma: float) -> Array:
     """Return the image under a Gaussian of ``sigma`` pixels, edges mirrored."""
     radius = max(1, round(3 * sigma))
     weight = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype(np.float32)
-    weight /= weight.sum()
+    return _filtered(image, weight / weight.sum())
+
+
+def _filtered(image: Array, weight: Array) -> Array:
+    """Correlate columns and rows with an odd number of weights, edges mirrored."""
+    radius = len(weight) // 2
     for axis in (0, 1):
         pad = [(radius, radius) if a == axis else (0, 0) for a in range(image.ndim)]
         wide, n = np.pad(image, pad, mode="reflect"), image.shape[axis]
@@ -77,16 +82,7 @@ def _demosaiced(image: Array) -> Array:
     keep = np.zeros_like(image)
     keep[0::2, 0::2, 0] = keep[0::2, 1::2, 1] = keep[1::2, 0::2, 1] = keep[1::2, 1::2, 2] = 1
     weight = np.array([0.25, 0.5, 0.25], np.float32)
-    total, count = image * keep, keep
-    for axis in (0, 1):
-        total, count = (_three(x, weight, axis) for x in (total, count))
-    return np.where(keep > 0, image, total / count)
-
-
-def _three(x: Array, weight: Array, axis: int) -> Array:
-    wide = np.pad(x, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="reflect")
-    n = x.shape[axis]
-    return sum(w * np.take(wide, range(k, k + n), axis) for k, w in enumerate(weight))
+    return np.where(keep > 0, image, _filtered(image * keep, weight) / _filtered(keep, weight))
 
 
 def _halved(image: Array) -> Array:

@@ -24,10 +24,14 @@ def touch(root: Path, *names: str) -> None:
 def rows(table: pa.Table, root: Path, *columns: str) -> list[tuple]:
     """Return the chosen columns, paths and masks as written below the root."""
     cut = f"{root}/"
-    out = []
-    for row in table.to_pylist():
-        out.append(tuple(row[c].replace(cut, "", 1) if c in ("path", "mask") else row[c] for c in columns))
-    return out
+    cells = {c: table[c].to_pylist() for c in columns}
+    cells |= {c: [cell.replace(cut, "", 1) for cell in cells[c]] for c in {"path", "mask"} & cells.keys()}
+    return list(zip(*(cells[c] for c in columns), strict=True))
+
+
+def as_text(table: pa.Table, root: Path, *columns: str) -> list[str]:
+    """Return the same as text, ``real/a.png | 0 | -``, where ``-`` is empty."""
+    return [" | ".join(str(cell) or "-" for cell in row) for row in rows(table, root, *columns)]
 
 
 def refuses(source: Source, split: str, match: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layouts import refuses, rows, touch
+from layouts import as_text, refuses, rows, touch
 
 from dfl.data.locators import read_bytes
 from dfl.data.sources import DeepfakeBench, Df40
@@ -55,7 +55,7 @@ def test_files(tmp_path: Path, write_as: str) -> None:
     content = {"linux": ff(), "windows": windows(ff()), "absolute": ff("/home/someone/datasets/rgb/")}[write_as]
     file = write(tmp_path / "dataset_json/FF-DF.json", content)
     source = DeepfakeBench(file, root=str(tmp_path / "datasets/rgb"), frames=2, masks=True)
-    columns = (
+    columns = [
         "path",
         "label",
         "class_label",
@@ -66,24 +66,13 @@ def test_files(tmp_path: Path, write_as: str) -> None:
         "generator",
         "compression",
         "mask",
-    )
+    ]
     real, fake, masks = f"{YT}/000", f"{DF}/000_003", f"{DF.replace('frames', 'masks')}/000_003"
-    assert rows(source.load("test"), tmp_path / "datasets/rgb", *columns) == [
-        (f"{real}/009.png", 0, 0, "FF-real/c23/000", 9, "ffpp/000", "ffpp/000", "", "c23", ""),
-        (f"{real}/027.png", 0, 0, "FF-real/c23/000", 27, "ffpp/000", "ffpp/000", "", "c23", ""),
-        (
-            f"{fake}/009.png",
-            1,
-            2,
-            "FF-DF/c23/000_003",
-            9,
-            "ffpp/000",
-            "ffpp/000_003",
-            "deepfakes",
-            "c23",
-            f"{masks}/009.png",
-        ),
-        (f"{fake}/027.png", 1, 2, "FF-DF/c23/000_003", 27, "ffpp/000", "ffpp/000_003", "deepfakes", "c23", ""),
+    assert as_text(source.load("test"), tmp_path / "datasets/rgb", *columns) == [
+        f"{real}/009.png | 0 | 0 | FF-real/c23/000 | 9 | ffpp/000 | ffpp/000 | - | c23 | -",
+        f"{real}/027.png | 0 | 0 | FF-real/c23/000 | 27 | ffpp/000 | ffpp/000 | - | c23 | -",
+        f"{fake}/009.png | 1 | 2 | FF-DF/c23/000_003 | 9 | ffpp/000 | ffpp/000_003 | deepfakes | c23 | {masks}/009.png",
+        f"{fake}/027.png | 1 | 2 | FF-DF/c23/000_003 | 27 | ffpp/000 | ffpp/000_003 | deepfakes | c23 | -",
     ]
     assert len(DeepfakeBench(file, root=str(tmp_path / "datasets/rgb"), labels=["FF-DF"]).load("train")) == 4
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from layouts import refuses, rows, touch
+from layouts import as_text, refuses, rows, touch
 
 from dfl.data.sources import CelebDf, DeeperForensics, Dfdc, Dfdcp, FaceForensics
 from dfl.errors import UserError
@@ -104,18 +104,11 @@ def test_celeb_df_keeps_test_videos_out_of_train(tmp_path: Path, inner: str, rea
         f"{1 - real} Celeb-synthesis/id1_id0_0000.mp4",
     ]
     (tmp_path / "List_of_testing_videos.txt").write_text("\n".join(lines) + "\n")
-    source = CelebDf(str(tmp_path), frames=1, val_share=0.0)
-    assert rows(source.load("test"), tmp_path, "path", "label", "class_label", "video", "identity", "generator") == [
-        (f"Celeb-real/{inner}id1_0000.mp4#at=0/1", 0, 0, "Celeb-real/id1_0000", "celebdf/id1", ""),
-        (f"YouTube-real/{inner}00170.mp4#at=0/1", 0, 0, "YouTube-real/00170", "", ""),
-        (
-            f"Celeb-synthesis/{inner}id1_id0_0000.mp4#at=0/1",
-            1,
-            2,
-            "Celeb-synthesis/id1_id0_0000",
-            "celebdf/id1",
-            "celeb-df",
-        ),
+    source, swaps = CelebDf(str(tmp_path), frames=1, val_share=0.0), "Celeb-synthesis"
+    assert as_text(source.load("test"), tmp_path, "path", "label", "class_label", "video", "identity", "generator") == [
+        f"Celeb-real/{inner}id1_0000.mp4#at=0/1 | 0 | 0 | Celeb-real/id1_0000 | celebdf/id1 | -",
+        f"YouTube-real/{inner}00170.mp4#at=0/1 | 0 | 0 | YouTube-real/00170 | - | -",
+        f"{swaps}/{inner}id1_id0_0000.mp4#at=0/1 | 1 | 2 | {swaps}/id1_id0_0000 | celebdf/id1 | celeb-df",
     ]
     assert rows(source.load("train"), tmp_path, "video") == [
         ("Celeb-real/id0_0000",),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from layouts import refuses, rows, touch
+from layouts import as_text, refuses, rows, touch
 
 from dfl.data.sources import AiFace, PgFdd
 from dfl.errors import UserError
@@ -14,26 +14,17 @@ NEW = "Image Path,Ground Truth Gender,Ground Truth Age,Ground Truth Race,Interse
 
 def test_pg_fdd(tmp_path: Path) -> None:
     touch(tmp_path, "ff++/crop_img/0_Deepfakes_300_304_151.png", "ff++/real/{0_youtube_186_151,0_youtube_186_161}.png")
-    there = "/data/someone/ff++"
+    there, fake = "/data/someone/ff++", "Deepfakes_300_304"
     (tmp_path / "realtrain.csv").write_text(
         OLD.replace(",spe_label", "")
         + f"{there}/real/0_youtube_186_151.png,0,-1,-1,1,-1,5\n{there}/real/0_youtube_186_161.png,0,1,-1,-1,-1,3\n"
     )
     (tmp_path / "faketrain.csv").write_text(OLD + f"{there}/crop_img/0_Deepfakes_300_304_151.png,1,1,-1,-1,1,2,1\n")
     columns = ("path", "label", "class_label", "group", "video", "frame", "generator", "family")
-    assert rows(PgFdd(str(tmp_path)).load("train"), tmp_path, *columns) == [
-        ("ff++/real/0_youtube_186_151.png", 0, 0, "nonmale,white", "youtube_186", 151, "", ""),
-        ("ff++/real/0_youtube_186_161.png", 0, 0, "male,others", "youtube_186", 161, "", ""),
-        (
-            "ff++/crop_img/0_Deepfakes_300_304_151.png",
-            1,
-            2,
-            "male,black",
-            "Deepfakes_300_304",
-            151,
-            "deepfakes",
-            "face-swap",
-        ),
+    assert as_text(PgFdd(str(tmp_path)).load("train"), tmp_path, *columns) == [
+        "ff++/real/0_youtube_186_151.png | 0 | 0 | nonmale,white | youtube_186 | 151 | - | -",
+        "ff++/real/0_youtube_186_161.png | 0 | 0 | male,others | youtube_186 | 161 | - | -",
+        f"ff++/crop_img/0_{fake}_151.png | 1 | 2 | male,black | {fake} | 151 | deepfakes | face-swap",
     ]
     refuses(PgFdd(str(tmp_path)), "val", r"expected realval.csv in .*, found faketrain.csv, ff\+\+/, realtrain.csv")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import refuses, rows, touch
+from layouts import as_text, refuses, rows, touch
 from PIL import Image
 
 from dfl.data.masks import load_mask
@@ -133,18 +133,14 @@ def test_casia_v1(tmp_path: Path) -> None:
 
 def test_casia_v2(tmp_path: Path) -> None:
     touch(tmp_path, "Au/Au_ani_00001.jpg", "Au/Au_sec_30730.bmp")
-    touch(tmp_path, "Tp/Tp_D_CND_M_N_ani00018_sec00096_00138.tif", "Tp/Tp_S_NNN_S_N_nat00001_nat00001_1.jpg")
-    touch(tmp_path, "CASIA 2 Groundtruth/Tp_D_CND_M_N_ani00018_sec00096_00138_gt3.png")
+    first = "Tp_D_CND_M_N_ani00018_sec00096_00138"
+    touch(tmp_path, f"Tp/{first}.tif", "Tp/Tp_S_NNN_S_N_nat00001_nat00001_1.jpg")
+    touch(tmp_path, f"CASIA 2 Groundtruth/{first}_gt3.png")
     with pytest.warns(UserWarning, match="1 of 2 tampered images have no mask.*without one"):
         found = CasiaV2(str(tmp_path), missing="skip").load("test")
-    assert rows(found, tmp_path, "path", "label", "method", "mask")[2:] == [
-        (
-            "Tp/Tp_D_CND_M_N_ani00018_sec00096_00138.tif",
-            1,
-            "splice",
-            "CASIA 2 Groundtruth/Tp_D_CND_M_N_ani00018_sec00096_00138_gt3.png",
-        ),
-        ("Tp/Tp_S_NNN_S_N_nat00001_nat00001_1.jpg", 1, "copy-move", ""),
+    assert as_text(found, tmp_path, "path", "label", "method", "mask")[2:] == [
+        f"Tp/{first}.tif | 1 | splice | CASIA 2 Groundtruth/{first}_gt3.png",
+        "Tp/Tp_S_NNN_S_N_nat00001_nat00001_1.jpg | 1 | copy-move | -",
     ]
     refuses(CasiaV2(str(tmp_path)), "test", r"1 of 2 tampered images have no mask, the first .*nat00001_1.jpg")
 
@@ -166,17 +162,10 @@ def nist(root: Path) -> None:
 @pytest.mark.parametrize("top", ["", "NC2016_Test0601"])
 def test_nist16_black_is_tampered(tmp_path: Path, top: str) -> None:
     nist(tmp_path / top)
-    base = f"{top}/" if top else ""
-    assert rows(Nist16(str(tmp_path)).load("test"), tmp_path, *ROW) == [
-        (
-            f"{base}probe/NC2016_1.jpg",
-            1,
-            2,
-            "manipulation",
-            "nist16/NC2016_9",
-            f"{base}reference/manipulation/mask/NC2016_1.png",
-        ),
-        (f"{base}probe/NC2016_2.jpg", 0, 0, "", "nist16/NC2016_2", ""),
+    base, mask = f"{top}/" if top else "", "reference/manipulation/mask/NC2016_1.png"
+    assert as_text(Nist16(str(tmp_path)).load("test"), tmp_path, *ROW) == [
+        f"{base}probe/NC2016_1.jpg | 1 | 2 | manipulation | nist16/NC2016_9 | {base}{mask}",
+        f"{base}probe/NC2016_2.jpg | 0 | 0 | - | nist16/NC2016_2 | -",
     ]
     assert tampered_half(Nist16(str(tmp_path))) == "left"
     (tmp_path / top / "probe/NC2016_2.jpg").unlink()
@@ -208,16 +197,10 @@ def test_korus(tmp_path: Path) -> None:
         Korus(str(tmp_path)), "test", r"expected the folder ground-truth in .*/Canon_60D, found pristine/, tampered-re"
     )
     paint(tmp_path / "Canon_60D/ground-truth/DPP0012.PNG", 127, 0)
-    assert rows(Korus(str(tmp_path)).load("test"), tmp_path, *ROW) == [
-        ("Canon_60D/pristine/DPP0012.TIF", 0, 0, "", "korus/Canon_60D/DPP0012", ""),
-        (
-            "Canon_60D/tampered-realistic/DPP0012.TIF",
-            1,
-            2,
-            "",
-            "korus/Canon_60D/DPP0012",
-            "Canon_60D/ground-truth/DPP0012.PNG",
-        ),
+    camera, mask = "Canon_60D", "Canon_60D/ground-truth/DPP0012.PNG"
+    assert as_text(Korus(str(tmp_path)).load("test"), tmp_path, *ROW) == [
+        f"{camera}/pristine/DPP0012.TIF | 0 | 0 | - | korus/{camera}/DPP0012 | -",
+        f"{camera}/tampered-realistic/DPP0012.TIF | 1 | 2 | - | korus/{camera}/DPP0012 | {mask}",
     ]
     assert tampered_half(Korus(str(tmp_path))) == "left"
 
@@ -226,20 +209,10 @@ def test_dolos_masks_are_inverted(tmp_path: Path) -> None:
     touch(tmp_path, "celebahq/real/{train,valid,test}/1.png", "celebahq/fake/p2/{train,valid,test}/00001.png")
     touch(tmp_path, "celebahq/fake/{lama,ldm}/images/{train,valid,test}/1.png", "celebahq/fake/lama/masks/valid/1.png")
     paint(tmp_path / "celebahq/fake/lama/masks/test/1.png", (0, 0, 0), (255, 255, 255))
-    lama = Dolos(str(tmp_path), generators=["lama"])
-    assert rows(lama.load("val"), tmp_path, *ROW, "generator", "mask_rule", "split") == [
-        ("celebahq/real/valid/1.png", 0, 0, "", "celebahq/1", "", "", "", "val"),
-        (
-            "celebahq/fake/lama/images/valid/1.png",
-            1,
-            2,
-            "inpainting",
-            "celebahq/1",
-            "celebahq/fake/lama/masks/valid/1.png",
-            "lama",
-            "r<128",
-            "val",
-        ),
+    lama, base = Dolos(str(tmp_path), generators=["lama"]), "celebahq/fake/lama"
+    assert as_text(lama.load("val"), tmp_path, *ROW, "generator", "mask_rule", "split") == [
+        "celebahq/real/valid/1.png | 0 | 0 | - | celebahq/1 | - | - | - | val",
+        f"{base}/images/valid/1.png | 1 | 2 | inpainting | celebahq/1 | {base}/masks/valid/1.png | lama | r<128 | val",
     ]
     assert tampered_half(lama) == "left"
     gray = np.tile(np.array([0, 100, 127, 128, 200, 254, 255], np.uint8), (4, 1))  # as its code reads what is between
@@ -251,11 +224,9 @@ def test_dolos_masks_are_inverted(tmp_path: Path) -> None:
         assert area is not None
         assert (area > 0).sum(0).tolist() == [4] * fake + [0] * (7 - fake)
     p2 = Dolos(str(tmp_path), generators=["p2"]).load("test")
-    assert rows(p2, tmp_path, "path", "class_label", "method", "mask")[1] == (
-        "celebahq/fake/p2/test/00001.png",
-        1,
-        "synthesis",
-        "",
+    assert (
+        as_text(p2, tmp_path, "path", "class_label", "method", "mask")[1]
+        == "celebahq/fake/p2/test/00001.png | 1 | synthesis | -"
     )
     refuses(
         Dolos(str(tmp_path)), "test", r"no mask for .*ldm/images/test/1.png; expected .*ldm/masks/test/1.png; unpack"

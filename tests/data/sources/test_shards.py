@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from layouts import refuses, rows, touch
+from layouts import as_text, refuses, rows, touch
 
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, read_bytes
@@ -47,17 +47,11 @@ def sid(root: Path) -> None:
 
 def test_sid_set_parquet(tmp_path: Path) -> None:
     sid(tmp_path)
-    found = SidSet(str(tmp_path)).load("train")
-    assert rows(found, tmp_path, "path", "label", "class_label", "generator", "mask")[3:] == [
-        ("data/train-00001-of-00002.parquet#column=image&row=0", 0, 0, "", ""),
-        ("data/train-00001-of-00002.parquet#column=image&row=1", 1, 1, "flux", ""),
-        (
-            "data/train-00001-of-00002.parquet#column=image&row=2",
-            1,
-            2,
-            "",
-            "data/train-00001-of-00002.parquet#column=mask&row=2",
-        ),
+    found, file = SidSet(str(tmp_path)).load("train"), "data/train-00001-of-00002.parquet"
+    assert as_text(found, tmp_path, "path", "label", "class_label", "generator", "mask")[3:] == [
+        f"{file}#column=image&row=0 | 0 | 0 | - | -",
+        f"{file}#column=image&row=1 | 1 | 1 | flux | -",
+        f"{file}#column=image&row=2 | 1 | 2 | - | {file}#column=mask&row=2",
     ]
     for order in (range(6), (5, 0, 3, 3, 1, 4)):  # in order and not
         assert [load_image(found["path"][i].as_py())[0, 0, 0] for i in order] == [
@@ -227,15 +221,10 @@ def test_community_forensics(tmp_path: Path) -> None:
         shard(tmp_path / f"full/data/{part}/{part}-0.parquet", columns)
     source = CommunityForensics(str(tmp_path / "full"), val_share=0.0)
     found = source.load("test")
-    assert rows(found, tmp_path, "path", "label", "generator", "family", "caption") == [
-        (
-            "full/data/publicEval/publicEval-0.parquet#column=image_data&row=0",
-            1,
-            "stabilityai/stable-diffusion-2",
-            "latdiff",
-            "a cat",
-        ),
-        ("full/data/publicEval/publicEval-0.parquet#column=image_data&row=1", 0, "", "", ""),
+    shown = "full/data/publicEval/publicEval-0.parquet#column=image_data"
+    assert as_text(found, tmp_path, "path", "label", "generator", "family", "caption") == [
+        f"{shown}&row=0 | 1 | stabilityai/stable-diffusion-2 | latdiff | a cat",
+        f"{shown}&row=1 | 0 | - | - | -",
     ]
     assert read_bytes(found["path"][1].as_py()) == ppm(2)
     assert len(source.load("train")) == 4
