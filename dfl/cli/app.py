@@ -264,7 +264,7 @@ class CLI(LightningCLI):
         kwargs["enable_model_summary"] = False  # ours is among the callbacks
         plugins = options.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        kwargs["plugins"] = [*plugins, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins()]
+        kwargs["plugins"] = [*plugins, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins(root)]
         verb, plan = str(self.subcommand), self.plan
         self.trainer_defaults["callbacks"] = callbacks(verb, run, plan, lambda trainer, _: self._begin(trainer, run))
         try:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from dfl.distributed import largest, may_ask
+from dfl.errors import UserError
 from dfl.runs.last import KeepLast
 
 #: Exit codes: "temporary failure, try again" of sysexits.h, and what shells give for Ctrl-C.
@@ -103,9 +105,18 @@ class Preemption(pl.Callback):
         raise SystemExit(self.agreed)
 
 
-def slurm_plugins() -> list[Any]:
-    """Return plugins that keep Lightning from saving and requeueing by itself on SLURM; none elsewhere."""
+def slurm_plugins(root: Path) -> list[Any]:
+    """Return plugins that keep Lightning from saving and requeueing by itself on SLURM; none elsewhere.
+
+    Args:
+        root: Where Lightning would look for checkpoints that it wrote before a requeue.
+
+    Raises:
+        UserError: If there is one: Lightning would start from it, however old it is.
+    """
     # torchrun on a SLURM node gives the ranks itself
-    if not SLURMEnvironment.detect() or TorchElasticEnvironment.detect():
+    if not SLURMEnvironment.detect():
         return []
-    return [SLURMEnvironment(auto_requeue=False)]
+    if stale := sorted(root.glob("hpc_ckpt_*")):
+        raise UserError(f"{stale[0]} was written by Lightning for another run, which would go on from it; move it away")
+    return [] if TorchElasticEnvironment.detect() else [SLURMEnvironment(auto_requeue=False)]

@@ -302,11 +302,15 @@ def test_weights_that_are_no_numbers_are_not_saved() -> None:
 # clusters
 
 
-def test_slurm_is_not_left_to_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slurm_plugins() == []
+def test_slurm_is_not_left_to_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slurm_plugins(tmp_path) == []
     for name in ("SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_JOB_ID", "SLURM_NTASKS_PER_NODE"):
         monkeypatch.setenv(name, "2")
-    (environment,) = slurm_plugins()
+    (environment,) = slurm_plugins(tmp_path)
     assert not environment.auto_requeue
+    (tmp_path / "hpc_ckpt_1.ckpt").touch()
+    with pytest.raises(UserError, match=r"hpc_ckpt_1.ckpt was written by Lightning"):
+        slurm_plugins(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").unlink()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")  # torchrun gives the ranks
-    assert slurm_plugins() == []
+    assert slurm_plugins(tmp_path) == []
