@@ -27,11 +27,12 @@ def end_with_rank_zero() -> None:
     zero = int(os.environ.get(ZERO, 0))
     if zero == os.getppid() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if zero and not _alive(zero):  # it ended before the kernel was asked
+    if zero and not alive(zero):  # it ended before the kernel was asked
         os._exit(1)
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Return whether a process of this machine lives, whoever owns it."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

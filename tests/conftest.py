@@ -1,6 +1,7 @@
 """Fixtures: every test writes in a folder of its own, from a fixed seed, without any network."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,18 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_image(root / "real" / f"{i:02d}.png", i, dark=False)
         save_image(root / "fake" / f"{i:02d}.png", 100 + i, dark=True)
     return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
+    """A folder with ``tiny.yaml`` and the run ``tiny``, trained for one epoch."""
+    from commands import train
+
+    return train(tmp_path_factory.mktemp("trained"), faces)
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, as the working directory."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path

@@ -3,7 +3,6 @@
 Settings (detector, workers, ranks) are drawn at random; so are the signal, the moment, and how often one run is cut.
 Each setting has one uncut run, with which all that were cut are compared: weights, optimizer, best checkpoint, each
 rank's samples and losses at each step. Worker counts change between the parts of a run, since that must not matter.
-With ``--fork`` runs begin after the imports, which are most of their time, and which no kill then hits.
 """
 
 import argparse
@@ -21,8 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import save_image
-from forking import importing
-from killing import Forked, Process, Setting, command, finish, outcome, start
+from killing import Setting, command, finish, outcome, start
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -32,10 +30,7 @@ def main() -> dict[str, int]:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--fork", action="store_true")
     asked = options.parse_args()
-    if asked.fork:
-        importing()
     rng = random.Random(asked.seed)
     table: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     wrong = kills = 0
@@ -49,11 +44,11 @@ def main() -> dict[str, int]:
             detector, ranks = rng.choice(("VitScl", "Classifier")), rng.choice((1, 1, 2))
             if (detector, ranks) not in whole:
                 root, began = place / f"{detector}{ranks}", time.monotonic()
-                finish(begin(command(Setting(detector, 0, ranks), place / "faces", root), asked.fork))
+                finish(start(command(Setting(detector, 0, ranks), place / "faces", root)))
                 whole[detector, ranks] = outcome(root), time.monotonic() - began
             expected, seconds = whole[detector, ranks]
             cuts = rng.randint(1, 3)
-            made, took = cut_run(rng, place, detector, ranks, cuts, seconds, asked.fork)
+            made, took = cut_run(rng, place, detector, ranks, cuts, seconds)
             whole[detector, ranks] = expected, min(seconds, took)  # a machine that was busy then may not be now
             kills += len(made)
             found = outcome(place / "cut")
@@ -78,13 +73,8 @@ def main() -> dict[str, int]:
     return {"kills": kills, "wrong": wrong}
 
 
-def begin(words: list[str], fork: bool) -> Process:
-    """Start a run; what it prints goes with the folder of its run."""
-    return Forked(words, Path(words[-1].removeprefix("--root=")) / "said") if fork else start(words)
-
-
 def cut_run(
-    rng: random.Random, place: Path, detector: str, ranks: int, cuts: int, seconds: float, fork: bool
+    rng: random.Random, place: Path, detector: str, ranks: int, cuts: int, seconds: float
 ) -> tuple[list[str], float]:
     """Cut a run at random moments, start-up included, and let it end; return the signals, and how long a part took.
 
@@ -92,7 +82,7 @@ def cut_run(
     """
     made, took = [], math.inf
     for _ in range(cuts):
-        process = begin(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut"), fork)
+        process = start(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut"))
         number, began = rng.choice(SIGNALS), time.monotonic()
         until = began + rng.uniform(0.3, 1.0) * seconds
         while process.poll() is None and time.monotonic() < until:
@@ -106,7 +96,7 @@ def cut_run(
             process.send_signal(number)
         process.communicate()
         made.append(number.name)
-    finish(begin(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut"), fork))
+    finish(start(command(Setting(detector, rng.choice((0, 2)), ranks), place / "faces", place / "cut")))
     return made, took
 
 

@@ -288,15 +288,6 @@ def test_every_class_runs_every_verb(
 
 
 @every_config
-def test_every_config_takes_a_step(yaml: str, faces: Path) -> None:
-    made = main(
-        ["fit", *words_for(yaml, faces), *shrunk(of_class(yaml)), "--init_from=null", "--trainer.fast_dev_run=1"]
-    )
-    assert made.trainer.global_step == int(made.model.automatic_optimization)
-    assert made.model.results["val"].keys() == {"same", "mean"}
-
-
-@every_config
 def test_config_at_full_size_is_as_it_was(yaml: str) -> None:
     """A new config is added to the table by ``python tests/keep_configs.py``."""
     assert keep_configs.facts(yaml) == keep_configs.table()[yaml]

@@ -1,4 +1,4 @@
-"""Run by training/test_sharded.py in two processes: small detectors, sharded and under DDP."""
+"""Run by training/test_sharded.py in two processes: a small Sida, sharded and under DDP."""
 
 import json
 import warnings
@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from killing import sha256
 from pytorch_lightning.callbacks import ModelCheckpoint
-from test_contract import PARTS, trainer
-from test_contract import build as small
+from test_contract import trainer
 
-from dfl.data import DataModule, Folder, Toy, Transform
+from dfl.data import DataModule, Toy, Transform
 from dfl.detectors import Detector, Sida
 from dfl.training import AtomicCheckpointIO, FiniteLoss, KeyedRandomness
 from dfl.training.sharded import FullyShardStrategy
@@ -20,50 +19,45 @@ from dfl.training.sharded import FullyShardStrategy
 warnings.filterwarnings("ignore", message=".*returned a view tensor")
 
 
-def build(name: str, models: dict[str, Any]) -> Detector:
-    """A Sida of these arguments, or a detector of the contract test."""
-    if name not in models:
-        return small(name)
+def build(models: dict[str, Any]) -> Detector:
+    """A Sida of these arguments."""
     torch.manual_seed(0)
-    return Sida(**models[name])
+    return Sida(**models["sida"])
 
 
-def data(name: str, models: dict[str, Any], faces: str, **words: Any) -> DataModule:
-    """Pictures with masks and sentences for those that write."""
-    source = Toy(models["toy"], n=96, size=64) if name in models else Folder(faces, fractions=PARTS)
+def data(models: dict[str, Any], **words: Any) -> DataModule:
+    """Pictures with masks and sentences."""
     plain = Transform(augment="none")
-    return DataModule(source, batch_size=2, eval_batch_size=4, num_workers=0, transform=plain, **words)
+    return DataModule(
+        Toy(models["toy"], n=96, size=64), batch_size=2, eval_batch_size=4, num_workers=0, transform=plain, **words
+    )
 
 
-def work(rank: int, faces: str, out: Path, models: dict[str, Any], names: list[str]) -> None:
-    """Train each for two steps, under DDP, sharded, and sharded from the first step's checkpoint; test it sharded."""
+def work(rank: int, out: Path, models: dict[str, Any]) -> None:
+    """Train for two steps, under DDP, sharded, and sharded from the first step's checkpoint; test it sharded."""
 
-    def fit(name: str, how: str, strategy: Any, start: str | None = None) -> Detector:
-        each = 2 if name in models else 1  # sharpness-aware minimisation steps after every batch
-        keep = ModelCheckpoint(out / f"{name}-{how}", filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    def fit(how: str, strategy: Any, start: str | None = None) -> Detector:
+        keep = ModelCheckpoint(out / how, filename="{step}", every_n_train_steps=1, save_top_k=-1)
         run = trainer(
-            out, devices=2, strategy=strategy, max_epochs=1, limit_train_batches=2 * each, limit_val_batches=1,
-            gradient_clip_val=1.0, accumulate_grad_batches=each, plugins=[AtomicCheckpointIO()],
+            out, devices=2, strategy=strategy, max_epochs=1, limit_train_batches=4, limit_val_batches=1,
+            gradient_clip_val=1.0, accumulate_grad_batches=2, plugins=[AtomicCheckpointIO()],
             callbacks=[KeyedRandomness(), FiniteLoss(), keep], enable_checkpointing=True,
         )  # fmt: skip
-        detector = build(name, models)
-        run.fit(detector, data(name, models, faces, val=None), ckpt_path=start, weights_only=True)
+        detector = build(models)
+        run.fit(detector, data(models, val=None), ckpt_path=start, weights_only=True)
         return detector
 
-    done: dict[str, Any] = {}
-    for name in names:
-        fit(name, "ddp", "ddp")
-        whole = fit(name, "cut", FullyShardStrategy(smallest=0))
-        again = fit(name, "resumed", FullyShardStrategy(smallest=0), str(out / f"{name}-cut/step=1.ckpt"))
-        run = trainer(out, devices=2, strategy=FullyShardStrategy(smallest=0))
-        tested, file = build(name, models), str(out / f"{name}-cut/step=2.ckpt")
-        run.test(tested, data(name, models, faces), ckpt_path=file, verbose=False, weights_only=True)
-        done[name] = {
-            "slices": [sha256({n: bits(p.to_local()) for n, p in d.named_parameters()}) for d in (whole, again)],
-            "held": sum(p.to_local().numel() for p in whole.parameters()),
-            "test": tested.results["test"],
-        }
-        (out / f"cut{rank}.json").write_text(json.dumps(done))
+    fit("ddp", "ddp")
+    whole = fit("cut", FullyShardStrategy(smallest=0))
+    again = fit("resumed", FullyShardStrategy(smallest=0), str(out / "cut/step=1.ckpt"))
+    run, tested = trainer(out, devices=2, strategy=FullyShardStrategy(smallest=0)), build(models)
+    run.test(tested, data(models), ckpt_path=str(out / "cut/step=2.ckpt"), verbose=False, weights_only=True)
+    done = {
+        "slices": [sha256({n: bits(p.to_local()) for n, p in d.named_parameters()}) for d in (whole, again)],
+        "held": sum(p.to_local().numel() for p in whole.parameters()),
+        "test": tested.results["test"],
+    }
+    (out / f"cut{rank}.json").write_text(json.dumps(done))
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:

@@ -273,7 +273,7 @@ class CLI(LightningCLI):
         kwargs["enable_model_summary"] = False  # ours is among the callbacks
         plugins = options.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        kwargs["plugins"] = [*plugins, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins(root)]
+        kwargs["plugins"] = [*plugins, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins()]
         verb, plan = str(self.subcommand), self.plan
         self.trainer_defaults["callbacks"] = callbacks(verb, run, plan, lambda trainer, _: self._begin(trainer, run))
         try:
@@ -333,10 +333,9 @@ class CLI(LightningCLI):
         say(f"next: dfl test --name {self.plan.name} --ckpt_path best{root} --data NAME.yaml")
 
     def after_test(self) -> None:
-        """Say where the report is."""
+        """Say how to look at the curves."""
         folder = self.trainer.log_dir
         if folder and (Path(folder) / "report.html").is_file():
-            say(f"report: {Path(folder) / 'report.html'} (curves, groups of people, the most wrong images)")
             say(f"curves: tensorboard --logdir {self.plan.root / 'lightning_logs'}")
 
 

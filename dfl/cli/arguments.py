@@ -19,6 +19,7 @@ from dfl.detectors.renamed import NEW, OLD, renamed
 from dfl.errors import UserError
 from dfl.runs.checkpoint import previous
 from dfl.runs.find import WHICH, resolve, stage
+from dfl.runs.settings import flat
 
 #: How an option says that it has no value.
 NONE = (None, "null", "None")
@@ -75,7 +76,8 @@ class Plan:
         """Whether a config, a typed flag or the checkpoint's run sets a key of this name, wherever."""
         if any(flag.endswith(f".{key}") or f"{key}:" in (value or "") for flag, value in self.typed):
             return True
-        return key in configs.keys_in([self.layers, self.trained.run if self.trained else {}])
+        settings = flat({"configs": self.layers, "run": self.trained.run if self.trained else {}})
+        return any(name.endswith(f".{key}") for name in settings)
 
     def files(self) -> list[str]:
         """Return the YAML files that were named, and those that they name."""
@@ -291,9 +293,8 @@ def _check_class(plan: Plan, trained: Trained) -> None:
             )
         plan.notes.append(f"note: the config's {written} is not used, the checkpoint's {trained.class_name} is")
     elif written and plan.verb == "fit":
-        old = dict(configs.leaves(trained.init_args))
-        new = dict(configs.leaves(mapping(plan.written("model")).get("init_args")))
-        if changed := sorted(key for key in new if key and key in old and old[key] != new[key]):
+        old, new = flat(trained.init_args), flat(mapping(mapping(plan.written("model")).get("init_args")))
+        if changed := sorted(key for key in new.keys() & old.keys() if old[key] != new[key]):
             said = ", ".join(f"{key} {old[key]}, not {new[key]}" for key in changed)
             plan.notes.append(f"note: the checkpoint's settings are kept over the config's: {said}; a typed flag wins")
 

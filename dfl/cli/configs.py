@@ -252,23 +252,6 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def keys_in(value: Any) -> set[str]:
-    """Return the keys of nested mappings and lists."""
-    if isinstance(value, list):
-        return set().union(*map(keys_in, value))
-    return {*value, *set().union(*map(keys_in, value.values()))} if isinstance(value, dict) else set()
-
-
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings in nested mappings by dotted name, without class paths, which are written in several ways."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key != "class_path":
-                yield from leaves(inner, name if key == "init_args" else f"{name}.{key}".lstrip("."))
-    else:
-        yield name, list(value) if isinstance(value, tuple) else value
-
-
 def init_args_of(file: str) -> dict[str, Any]:
     """Return the ``init_args`` of a YAML file."""
     return mapping(mapping(read(file)).get("init_args"))

@@ -22,7 +22,7 @@ from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
 from dfl.data.overlap import Videos
 from dfl.data.rows import Rows, shared_paths
-from dfl.data.sampler import EvalSampler, TrainSampler, steps_of_epoch
+from dfl.data.sampler import EvalSampler, TrainSampler, shuffled, steps_of_epoch
 from dfl.data.sources.base import Source
 from dfl.data.transforms import Transform
 from dfl.data.unread import Unread
@@ -193,7 +193,8 @@ class DataModule(pl.LightningDataModule):
             raise UserError("a training loader needs a Trainer: its sampler asks the trainer where it is")
         world = self.trainer.world_size
         if self._is_one_pass():
-            return self._loader(data, EvalSampler(len(data), self.trainer.global_rank, world), self.batch_size)
+            mixed = shuffled(len(data), self.seed)(0)  # so that a part of the pass has both classes
+            return self._loader(data, EvalSampler(len(data), self.trainer.global_rank, world, mixed), self.batch_size)
         order, length = self._epoch.order(data, world), self._epoch.rows(data, world)
         sampler = TrainSampler(order, length, self.batch_size, self.trainer)
         return self._loader(data, sampler, self.batch_size, keep_workers=True)

@@ -286,14 +286,16 @@ class EvalSampler(Sampler[int]):
         n: Rows of the data set.
         rank: This process.
         world: Number of processes W.
+        order: The rows in another order.
     """
 
-    def __init__(self, n: int, rank: int = 0, world: int = 1) -> None:
-        self.n, self.rank, self.world = n, rank, world
+    def __init__(self, n: int, rank: int = 0, world: int = 1, order: np.ndarray | None = None) -> None:
+        self.n, self.rank, self.world, self.order = n, rank, world, np.arange(n) if order is None else order
 
     def __len__(self) -> int:
         return -(-self.n // self.world)
 
     def __iter__(self) -> Iterator[int]:
         for row in range(self.rank, len(self) * self.world, self.world):
-            yield row if row < self.n else -1 - row % self.n
+            of_table = int(self.order[row % self.n])
+            yield of_table if row < self.n else -1 - of_table

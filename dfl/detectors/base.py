@@ -58,7 +58,7 @@ class Detector(Measured, ABC):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     #: Convolutional networks run faster with channels last.
     channels_last: bool = False
-    #: Whether it wants every training image once, in the order of the table, instead of batches without end.
+    #: Whether it wants every training image once, in whatever order, and no epochs.
     one_pass: ClassVar[bool] = False
     #: Arguments that name files, folders or models of a hub: the user gives them, a checkpoint cannot.
     places: ClassVar[tuple[str, ...]] = ("weights",)

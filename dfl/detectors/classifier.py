@@ -55,15 +55,15 @@ class Classifier(Detector):
     ) -> None:
         super().__init__(optimizer=optimizer, **kwargs)
         timm_args = {"num_classes": 2} | (timm_args or {})
-        known = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
+        config = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
         input_size = kwargs.get("input_size")
-        if input_size and known is not None and known.fixed_input_size:  # a ViT is built for one size
+        if input_size and config is not None and config.fixed_input_size:  # a ViT is built for one size
             timm_args = {"img_size": input_size} | timm_args
         network: Any = create_backbone(backbone, pretrained, weights, **timm_args)
         self.network: Any = network
-        config = resolve_model_data_config(network)
-        self.input_size = input_size or config["input_size"][-1]
-        self.normalize = Normalize(mean or config["mean"], std or config["std"])
+        of_network = resolve_model_data_config(network)
+        self.input_size = input_size or of_network["input_size"][-1]
+        self.normalize = Normalize(mean or of_network["mean"], std or of_network["std"])
         self.channels_last = is_convolutional(self.network)
         self.norm_eval = norm_eval
         self.criterion: Criterion = Criterion.of(criterion)

@@ -156,10 +156,10 @@ class LogisticHead(nn.Linear):
             model.fit(((features - mean) / std).numpy(), label.numpy())
         if caught:
             warnings.warn("logistic regression did not converge in 1,000 steps; raise model.penalty", stacklevel=2)
-        for own, found in (
+        for own, value in (
             (self.mean, mean),
             (self.std, std),
             (self.weight, model.coef_),
             (self.bias, model.intercept_),
         ):
-            own.copy_(torch.as_tensor(found))
+            own.copy_(torch.as_tensor(value))

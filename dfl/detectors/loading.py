@@ -37,15 +37,15 @@ class Contents:
     #: Frozen weights that the file leaves out: their names, hash, and what they are of; empty where it holds all.
     left_out: dict[str, Any] = field(default_factory=dict)
 
-    def missing(self, given: Mapping[str, Any]) -> str | None:
+    def missing(self, typed: Mapping[str, Any]) -> str | None:
         """Return what to ask the user for, if the file leaves weights out and what the user gives names none."""
         if not self.left_out:
             return None
         named = [name for name in self.kind.bases if name in self.places]
-        flags = [name for name in named if name not in given]
+        flags = [name for name in named if name not in typed]
         if not named:
             # timm's own weights for a backbone that the user's config names are the user's word too
-            if {"pretrained", "weights"} & given.keys() or given.get("backbone") == self.init_args.get("backbone", ""):
+            if {"pretrained", "weights"} & typed.keys() or typed.get("backbone") == self.init_args.get("backbone", ""):
                 return None
             flags = ["weights"]
         if not flags:
@@ -69,17 +69,17 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
 
     Raises:
         UserError: If the file cannot be read, was not made by ``dfl``, does not fit its class, or needs weights that
-            are not given or not there.
+            are neither typed nor there.
     """
     content = read_checkpoint(path)
     with distrusted(path):
-        found = examine(content, path)
-    if wanted := found.missing(changes):
+        contents = examine(content, path)
+    if wanted := contents.missing(changes):
         raise UserError(f"{path} {wanted.replace('--model.', '')} to dfl.detectors.load")
-    hparams = found.init_args | changes
-    with nullcontext() if found.left_out else without_weights():
-        taken = parameters(kind or found.kind)
-        detector = (kind or found.kind)(**{k: v for k, v in hparams.items() if kind is None or k in taken})
+    hparams = contents.init_args | changes
+    with nullcontext() if contents.left_out else without_weights():
+        taken = parameters(kind or contents.kind)
+        detector = (kind or contents.kind)(**{k: v for k, v in hparams.items() if kind is None or k in taken})
     with distrusted(path):
         detector.on_load_checkpoint(content)
         detector.load_state_dict(content["state_dict"])
@@ -101,22 +101,24 @@ def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = No
     if not isinstance(about, Mapping) or "class_path" not in about:
         raise UserError(f"{path} is no checkpoint of dfl: it does not say which detector it holds")
     kind = detector_class(about["class_path"], path, typed)
-    given = {k: v for k, v in _mapping(content.get("hyper_parameters"), path).items() if not str(k).startswith("_")}
-    given = renamed(given, kind.__name__)
+    hparams = {k: v for k, v in _mapping(content.get("hyper_parameters"), path).items() if not str(k).startswith("_")}
+    hparams = renamed(hparams, kind.__name__)
     places = {
-        name: given[name] for name in kind.places if given.get(name) is not None and not _is_plain(kind, given, name)
+        name: hparams[name]
+        for name in kind.places
+        if hparams.get(name) is not None and not _is_plain(kind, hparams, name)
     }
     left_out = about.get("backbone")
     if left_out is not None:
         left_out = _left_out(left_out, path)
     try:
-        init_args = arguments(kind, given, kind.kinds, left_out=tuple(places))
+        init_args = arguments(kind, hparams, kind.kinds, left_out=tuple(places))
     except Misfit as error:
         raise untrusted(path, f"its hyper-parameters {error}") from None
-    found = Contents(kind, init_args, places, left_out or {})
+    contents = Contents(kind, init_args, places, left_out or {})
     if places.keys().isdisjoint(kind.shaping):
-        _check_shapes(found, content["state_dict"], path)
-    return found
+        _check_shapes(contents, content["state_dict"], path)
+    return contents
 
 
 def detector_class(class_path: Any, path: str | Path, typed: str | None = None) -> type[Detector]:
@@ -130,13 +132,13 @@ def detector_class(class_path: Any, path: str | Path, typed: str | None = None) 
     name = class_path.rpartition(".")[2] if isinstance(class_path, str) else None
     if typed and "." in typed and not typed.startswith("dfl.") and name == typed.rpartition(".")[2]:
         return _import(typed)
-    known = subclasses(Detector)  # type: ignore[type-abstract]
-    ours = {c.__name__: c for c in known if c.__module__.startswith("dfl.") and not inspect.isabstract(c)}
+    classes = subclasses(Detector)  # type: ignore[type-abstract]
+    ours = {c.__name__: c for c in classes if c.__module__.startswith("dfl.") and not inspect.isabstract(c)}
     if name in ours and class_path.startswith("dfl."):
         return ours[name]
-    for found in known:
-        if f"{found.__module__}.{found.__qualname__}" == class_path:
-            return found
+    for one in classes:
+        if f"{one.__module__}.{one.__qualname__}" == class_path:
+            return one
     raise UserError(
         f"{path} wants the detector {shown(class_path)}, which is not imported and none of dfl's; if you trust it, "
         f"type --model with its path" + near(str(name)[:40], list(ours))
@@ -147,18 +149,18 @@ def _import(class_path: str) -> type[Detector]:
     """Return a class that the user named, not a file."""
     module, _, name = class_path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"--model {class_path} cannot be imported: {error}") from error
-    if not (inspect.isclass(found) and issubclass(found, Detector)):
+    if not (inspect.isclass(kind) and issubclass(kind, Detector)):
         raise UserError(f"--model {class_path} is no detector")
-    return found
+    return kind
 
 
-def _is_plain(kind: type[Detector], given: Mapping[str, Any], name: str) -> bool:
+def _is_plain(kind: type[Detector], hparams: Mapping[str, Any], name: str) -> bool:
     """Whether what stands where a place may be named is one of dfl's own words, such as ``light``."""
     try:
-        return name in kind.kinds and fit(given[name], kind.kinds[name]) is not None
+        return name in kind.kinds and fit(hparams[name], kind.kinds[name]) is not None
     except Misfit:
         return False
 
@@ -178,26 +180,26 @@ def _left_out(value: Any, path: str | Path) -> dict[str, Any]:
     return dict(value)
 
 
-def _check_shapes(found: Contents, state: Mapping[str, Any], path: str | Path) -> None:
+def _check_shapes(contents: Contents, state: Mapping[str, Any], path: str | Path) -> None:
     """Hold the shapes that the hyper-parameters ask for against those in the file, before any memory is taken."""
     try:
         with torch.device("meta"), without_weights():
-            own = found.kind(**found.init_args).state_dict()
+            own = contents.kind(**contents.init_args).state_dict()
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # odd numbers, whatever the layer that they reach first
-        if not found.kind.__module__.startswith("dfl."):
+        if not contents.kind.__module__.startswith("dfl."):
             return  # a class of the user's own need not know shapes without memory
-        raise untrusted(path, f"its hyper-parameters build no {found.kind.__name__} ({error})") from error
-    left_out = set(found.left_out.get("keys", ()))
+        raise untrusted(path, f"its hyper-parameters build no {contents.kind.__name__} ({error})") from error
+    left_out = set(contents.left_out.get("keys", ()))
     if strange := next((name for name in state if name not in own), None):
-        raise UserError(f"{path} does not fit: it has {shown(strange)}, and {found.kind.__name__} does not")
+        raise UserError(f"{path} does not fit: it has {shown(strange)}, and {contents.kind.__name__} does not")
     for name, value in own.items():
         here = state.get(name)
         if here is None and set(accumulate(name.split("."), "{}.{}".format)).isdisjoint(left_out):
-            raise UserError(f"{path} does not fit: {found.kind.__name__} has {name}, and the file does not")
+            raise UserError(f"{path} does not fit: {contents.kind.__name__} has {name}, and the file does not")
         if here is not None and here.shape != value.shape:
             raise UserError(
                 f"{path} does not fit: {name} is {tuple(here.shape)} in the file and {tuple(value.shape)} in a "
-                f"{found.kind.__name__} of its hyper-parameters"
+                f"{contents.kind.__name__} of its hyper-parameters"
             )

@@ -1,4 +1,4 @@
-"""Which weights of a detector came from no file, and what is said of it."""
+"""Which weights of a detector came from no file, and what the user is told of them."""
 
 from dfl.detectors.base import Detector
 
@@ -9,7 +9,7 @@ def untrained(detector: Detector) -> list[str]:
     Networks that loaded any say in ``at_random`` where the names begin that got none.
     """
     loaded = {name: module.at_random for name, module in detector.named_modules() if hasattr(module, "at_random")}
-    found = []
+    names = []
     for name, _ in detector.named_parameters():
         around = [one for one in loaded if not one or name.startswith(f"{one}.")]
         begins: tuple[str, ...] = ("",)
@@ -17,8 +17,8 @@ def untrained(detector: Detector) -> list[str]:
             inner = max(around, key=len)
             begins = tuple(f"{inner}.{one}".lstrip(".") for one in loaded[inner])
         if any(not one or name == one or name.startswith(f"{one}.") for one in begins) and not _is_of_loss(name):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def note(detector: Detector, verb: str) -> str | None:

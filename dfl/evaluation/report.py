@@ -81,7 +81,8 @@ class Report(pl.Callback):
         ]
         write(folder / "report.html", page(run, parts))
         self._claims.close()
-        print(f"page: {folder / 'report.html'}" + (", with rates by groups of people" if content["groups"] else ""))
+        groups = ", rates by groups of people" if content["groups"] else ""
+        print(f"report: {folder / 'report.html'} (curves{groups}, the most wrong images)")
 
 
 def image_notes(sets: Mapping[str, Any], rows: Mapping[str, figures.Rows]) -> dict[str, dict[str, Any]]:

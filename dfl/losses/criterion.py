@@ -140,8 +140,8 @@ def of_images(out: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
 
 
 def _own() -> dict[str, type[Criterion]]:
-    known: list[type[Criterion]] = subclasses(Criterion)  # type: ignore[type-abstract]
-    return {c.__name__: c for c in known if c.__module__.startswith("dfl.")}
+    classes: list[type[Criterion]] = subclasses(Criterion)  # type: ignore[type-abstract]
+    return {c.__name__: c for c in classes if c.__module__.startswith("dfl.")}
 
 
 def _path(kind: type) -> str:

@@ -93,8 +93,8 @@ def bilevel_cvar(
             loss, worst = loss.sort(descending=True, stable=True)
             absent = loss.isneginf().long()
             count = torch.zeros_like(flat).index_add_(0, absent, ones)
-            found, spread = _rows(loss.masked_fill_(absent > 0, 0), absent, place.float(), count, alpha_outer, exact)
-            value, weight = found[0], torch.zeros_like(spread).scatter_(0, worst, spread)
+            values, spread = _rows(loss.masked_fill_(absent > 0, 0), absent, place.float(), count, alpha_outer, exact)
+            value, weight = values[0], torch.zeros_like(spread).scatter_(0, worst, spread)
         weight = torch.empty_like(inner).scatter_(0, order, inner.mul_(weight.index_select(0, row)))
     return value + weight.dot(losses.float() - flat)
 
@@ -147,9 +147,9 @@ def gather_over_ranks(losses: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and torch.is_grad_enabled()):
         return losses, groups
     world, rank = dist.get_world_size(), dist.get_rank()
-    held = [torch.zeros(1, dtype=torch.long, device=losses.device) for _ in range(world)]
-    dist.all_gather(held, torch.tensor([len(losses)], device=losses.device))
-    sizes = torch.cat(held).tolist()
+    counts = [torch.zeros(1, dtype=torch.long, device=losses.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([len(losses)], device=losses.device))
+    sizes = torch.cat(counts).tolist()
     room = torch.zeros(2, max(sizes), dtype=torch.float64, device=losses.device)
     room[0, : len(losses)], room[1, : len(losses)] = losses.detach().double(), groups.double()
     rooms = [torch.zeros_like(room) for _ in range(world)]

@@ -87,7 +87,7 @@ def largest_loss(
 def mask_loss(
     map_logit: Tensor,
     mask: Tensor,
-    known: Tensor,
+    has_mask: Tensor,
     resize: Literal["nearest", "bilinear"] = "nearest",
     kind: Literal["bce", "l1"] = "bce",
     map_prob: Tensor | None = None,
@@ -98,7 +98,7 @@ def mask_loss(
     Args:
         map_logit: (N, h, w), any float dtype.
         mask: (N, H, W) float32 in [0, 1], 1 = manipulated.
-        known: (N,) bool, whether the image has a mask; the others are left out of the mean.
+        has_mask: (N,) bool, whether the image has a mask; the others are left out of the mean.
         resize: How the mask is brought to the map's size, see `target`.
         kind: ``bce``, or ``l1`` between probability and mask (FFD, Dang et al. 2020), whose soft values it keeps.
         map_prob: (N, h, w) for ``l1`` of maps that are born as values; the sigmoid of the logits by default.
@@ -109,7 +109,7 @@ def mask_loss(
         loss = F.binary_cross_entropy_with_logits(map_logit.float(), want, reduction="none")
     else:
         loss = ((map_logit.float().sigmoid() if map_prob is None else map_prob.float()) - want).abs()
-    share = known.float()
+    share = has_mask.float()
     loss = loss.mean((1, 2)) * share
     return loss if each else loss.sum() / share.sum().clamp(min=1)
 

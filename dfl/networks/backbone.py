@@ -135,9 +135,9 @@ def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict
     return state if state.keys() & own.keys() else whole
 
 
-def refuse_misfit(source: str, found: Mapping[str, list[str]], most: int = 3) -> None:
+def refuse_misfit(source: str, misfits: Mapping[str, list[str]], most: int = 3) -> None:
     """Raise a UserError that counts the names of each kind of misfit and lists the first; none is no error."""
-    parts = [f"{len(names)} {what} ({', '.join(sorted(names)[:most])})" for what, names in found.items() if names]
+    parts = [f"{len(names)} {what} ({', '.join(sorted(names)[:most])})" for what, names in misfits.items() if names]
     if parts:
         raise UserError(f"{source} does not fit the network: {'; '.join(parts)}")
 
@@ -199,8 +199,8 @@ def read_state(file: str | Path) -> dict[str, Tensor]:
         raise UserError(f"no weights file '{file}' (looked in {path.absolute().parent}); set weights to a local file")
     with path.open("rb") as opened:
         begins = opened.read(64)
-    if said := archive.wrong(path):
-        raise UserError(f"{path} {said}")
+    if problem := archive.wrong(path):
+        raise UserError(f"{path} {problem}")
     try:
         if begins[8:9] == b"{":  # safetensors, whatever the file is called
             state: Any = load_file(path)
@@ -229,18 +229,19 @@ def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
     """
     while isinstance(state, Mapping) and not any(isinstance(value, Tensor) for value in state.values()):
         tables = {key: value for key, value in state.items() if isinstance(value, Mapping) and value}
-        known = [name for name in WRAPPERS if name in tables][:1] or list(tables)
-        if len(known) > 1:
-            raise UserError(f"{path} holds several tables ({', '.join(map(str, known))}); save the one that is meant")
-        if not known:
+        candidates = [name for name in WRAPPERS if name in tables][:1] or list(tables)
+        if len(candidates) > 1:
+            names = ", ".join(map(str, candidates))
+            raise UserError(f"{path} holds several tables ({names}); save the one that is meant")
+        if not candidates:
             break
-        state = tables[known[0]]
+        state = tables[candidates[0]]
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no table of tensors")
     return {str(key): Tensor.detach(value) for key, value in dict.items(state)}
 
 
-def _why_unread(begins: bytes, said: str) -> str:
+def _why_unread(begins: bytes, message: str) -> str:
     """Return why a file is no weights file, as the end of a sentence, from its first bytes and what torch said."""
     if not begins:
         return "is empty"
@@ -249,9 +250,9 @@ def _why_unread(begins: bytes, said: str) -> str:
     if begins.lstrip().startswith(b"<"):
         return "is a web page, not the file that was to be downloaded"
     again = "save its weights alone where you trust it: torch.save(model.state_dict(), 'weights.pth')"
-    if "TorchScript" in said:
+    if "TorchScript" in message:
         return f"is a TorchScript program, which is not run here; {again}"
-    if hit := re.search(r"GLOBAL ([\w.]+)", said):
+    if hit := re.search(r"GLOBAL ([\w.]+)", message):
         return (
             f"is no weights file that can be read safely: it holds a pickled object ({hit[1]}), and to read it could "
             f"run code; {again}"

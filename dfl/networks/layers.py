@@ -31,12 +31,12 @@ def layer_width(model: nn.Module, name: str) -> int:
     Raises:
         UserError: If there is no such layer, or it gives no feature maps.
     """
-    found: list[int] = []
+    widths: list[int] = []
 
     def look(module: nn.Module, args: Any, out: Any) -> None:
         if not isinstance(out, Tensor) or out.ndim != 4:
             raise UserError(f"layer {name!r} gives no feature maps (N, C, h, w); choose another one")
-        found.append(out.shape[1])
+        widths.append(out.shape[1])
 
     handle = find_layer(model, name).register_forward_hook(look)
     training = model.training
@@ -46,6 +46,6 @@ def layer_width(model: nn.Module, name: str) -> int:
     finally:
         handle.remove()
         model.train(training)
-    if not found:
+    if not widths:
         raise UserError(f"layer {name!r} is not run by the backbone; choose another one")
-    return found[0]
+    return widths[0]

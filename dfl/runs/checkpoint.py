@@ -22,8 +22,8 @@ from dfl.errors import UserError, behind, first_line
 from dfl.runs import archive, files
 from dfl.runs.plain import untrusted
 
-#: Files whose version before the newest stays, as ``last-previous.ckpt``.
-ROTATED = ("last.ckpt",)
+#: The file whose version before the newest stays, as ``last-previous.ckpt``.
+ROTATED = "last.ckpt"
 #: What validation, test and prediction take from a checkpoint.
 EVALUATED = ("state_dict", "dfl", "DataModule", "pytorch-lightning_version", "epoch", "global_step")
 #: What weights may be; a network of half precision is saved as such.
@@ -60,11 +60,9 @@ class AtomicCheckpointIO(CheckpointIO):
         target = Path(path)
         self.error = None
         try:
-            with files.whole(target) as partial:
-                with open(partial, "wb") as file:
-                    torch.save(checkpoint, file)
-                if target.name in ROTATED and target.exists():
-                    _rotate(target)
+            before = previous(target) if target.name == ROTATED else None
+            with files.whole(target, before=before) as partial, open(partial, "wb") as file:
+                torch.save(checkpoint, file)
         except Exception as e:
             self.error = behind(e, OSError)  # torch raises its own over it
             if self.error is None:
@@ -182,15 +180,3 @@ def newest_whole(path: Path) -> Path:
     what = "damaged" if path.is_file() else "missing"
     warnings.warn(f"{path} is {what}; using the checkpoint before it, {before}", stacklevel=2)
     return before
-
-
-def _rotate(path: Path) -> None:
-    """Give the file a second name, so that it outlives its replacement, and the first name is never missing."""
-    spare = path.with_name(f".{path.name}.old.tmp")
-    files.remove(spare)  # of a process that was killed here
-    try:
-        os.link(path, spare)
-    except OSError:  # file systems without links, such as a mounted drive: for an instant only the previous is there
-        os.replace(path, previous(path))
-    else:
-        os.replace(spare, previous(path))

@@ -6,6 +6,7 @@ mounted drives), what the file says decides: a process that lives on this machin
 be seen and is named.
 """
 
+import itertools
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dfl.errors import UserError
+from dfl.orphans import alive
 from dfl.runs import files
 
 LOCK = ".lock"
@@ -56,21 +58,15 @@ def claim(folder: Path, goes_on: bool, overwrite: bool) -> Iterator[str | None]:
 def clear(*folders: Path) -> None:
     """Remove the best and the last checkpoints of a run that is begun anew."""
     for folder in folders:
-        for file in _checkpoints(folder, "best*.ckpt", "last*.ckpt"):
+        for file in [*folder.glob("best*.ckpt"), *folder.glob("last*.ckpt")]:
             file.unlink(missing_ok=True)
 
 
-def _checkpoints(folder: Path, *patterns: str) -> list[Path]:
-    return sorted({file for pattern in patterns for file in folder.glob(pattern)})
-
-
 def _refuse_another(folder: Path) -> None:
-    if not (there := _checkpoints(folder, "*.ckpt")):
+    if not (there := sorted(folder.glob("*.ckpt"))):
         return
     newest = datetime.fromtimestamp(max(file.stat().st_mtime for file in there))
-    number = 2
-    while folder.with_name(f"{folder.name}-{number}").exists():
-        number += 1
+    number = next(n for n in itertools.count(2) if not folder.with_name(f"{folder.name}-{n}").exists())
     raise UserError(
         f"{folder} holds a run already ({', '.join(file.name for file in there[:4])}, written "
         f"{newest:%Y-%m-%d %H:%M}): go on with it by --ckpt_path last, replace it by --overwrite, or give this one "
@@ -97,15 +93,8 @@ def _owner(lock: Path) -> dict[str, Any]:
 
 
 def _lives_here(owner: dict[str, Any]) -> bool:
-    if not owner or owner["host"] != socket.gethostname() or owner["pid"] == os.getpid():
-        return False
-    try:
-        os.kill(int(owner["pid"]), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass
-    return True
+    pid = owner.get("pid")
+    return isinstance(pid, int) and pid != os.getpid() and owner["host"] == socket.gethostname() and alive(pid)
 
 
 def _note_owner(handle: int, lock: Path) -> str | None:

@@ -50,7 +50,7 @@ def errors_in_one_line(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path, sync: bool = True) -> Iterator[Path]:
+def whole(path: Path, sync: bool = True, before: Path | None = None) -> Iterator[Path]:
     """Yield where to write a file; it takes its name at the end of the block, and is gone after an error in it.
 
     A second process waits. Folders above the file are made.
@@ -58,6 +58,7 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
     Args:
         path: The file.
         sync: Force the content to the disk first, so that a power cut cannot leave an empty file under the name.
+        before: Name that the file which is there now takes; for an instant it is the only one.
 
     Raises:
         UserError: If the file system does not take it, or something that is no file has the name.
@@ -72,6 +73,8 @@ def whole(path: Path, sync: bool = True) -> Iterator[Path]:
                 yield partial
                 if sync:
                     os.fsync(handle)
+                if before is not None and path.exists():
+                    os.replace(path, before)
                 os.replace(partial, path)
             except BaseException:
                 remove(partial)

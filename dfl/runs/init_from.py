@@ -10,6 +10,7 @@ A run that goes on (``--ckpt_path last``) does not load the earlier stage again.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -36,7 +37,7 @@ class InitFrom(pl.Callback):
     def __init__(self, path: str | Path, whole: bool = False) -> None:
         self.path, self.whole = path, whole
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Load them; what a detector does to its weights in ``setup`` is done by then.
 
         Raises:
@@ -44,12 +45,12 @@ class InitFrom(pl.Callback):
         """
         if trainer.ckpt_path is not None:
             return
-        content, own = read_checkpoint(self.path), pl_module.state_dict()
+        content, own = read_checkpoint(self.path), module.state_dict()
         with distrusted(self.path):
             frozen = (content.get("dfl") or {}).get("backbone") or {}
             if self.whole or own.keys() >= set(frozen.get("keys", [])):
-                pl_module.on_load_checkpoint(content)  # frozen weights that the file leaves out are the same ones
-            rename = getattr(pl_module, "stage_weights", dict)
+                module.on_load_checkpoint(content)  # frozen weights that the file leaves out are the same ones
+            rename = getattr(module, "stage_weights", dict)
             state: dict[str, Tensor] = rename(content["state_dict"])
         if self.whole:
             trainer.strategy.load_model_state_dict({"state_dict": state}, strict=True)
@@ -58,7 +59,7 @@ class InitFrom(pl.Callback):
         taken = {name: value for name, value in taken.items() if name not in MEASURED}
         if not taken:
             raise UserError(
-                f"{self.path} has none of the {len(own)} tensors of {type(pl_module).__name__}: its first is "
+                f"{self.path} has none of the {len(own)} tensors of {type(module).__name__}: its first is "
                 f"{next(iter(state), 'missing')}, and this detector's {next(iter(own))}"
             )
         trainer.strategy.load_model_state_dict({"state_dict": taken}, strict=False)

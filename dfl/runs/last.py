@@ -74,30 +74,26 @@ class KeepLast(Checkpoint):
         if self._stepped:
             self._save(trainer)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
         """Agree on the folder."""
         folder = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         self.dirpath = trainer.strategy.broadcast(folder)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Start the clock; a run begins, or goes on, at a point that needs no saving."""
         self._clock, self._stepped = time.monotonic(), True
         self._step = self.saved_step = self.tried_step = trainer.global_step
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         """Keep the buffers: after an exception in this step they may hold statistics of its images."""
         if trainer.world_size == 1:
-            self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
+            self._buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:
         """From here on weights change, and the step cannot be undone."""
         self._stepping = True
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save if it is time to and the optimizer has just stepped."""
         self._buffers, self._stepping = [], False
         self._stepped = trainer.global_step != self._step
@@ -116,13 +112,13 @@ class KeepLast(Checkpoint):
         if self._due and self._stepped:
             self._save(trainer)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Validation is over: a checkpoint that is written from here on, the best one too, shall not repeat it."""
         self._before_validation = None
         # `about_to_validate` counted one batch more as begun
         forget_begun(trainer.fit_loop.epoch_loop.val_loop.batch_progress.total)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Save with what validation found; the end of the epoch comes right after the last one and saves itself."""
         if (
             trainer.state.fn == "fit"
@@ -133,11 +129,11 @@ class KeepLast(Checkpoint):
             if self._stepped:
                 self._save(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Save; Lightning steps with whatever gradient there is at the end of an epoch, so nothing is half done."""
         self._save(trainer)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
         """Save the point before the step of the exception, unless its optimizer has begun to change weights."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.world_size > 1:
             return
@@ -160,9 +156,7 @@ class KeepLast(Checkpoint):
                 forget_unfinished(trainer.fit_loop.epoch_loop)
             self._save(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Write that validation is about to run, where it is."""
         if self._before_validation is not None:
             checkpoint["loops"]["fit_loop"] = self._before_validation

@@ -1,8 +1,8 @@
 """Settings that live in restored state: a learning rate, a schedule, a patience.
 
 Optimizers, schedules and some callbacks keep their settings in their state, so a checkpoint that is loaded puts the old
-ones back, whatever was typed. Therefore a checkpoint also records the settings that they were built with. On resume,
-settings that differ now are written into the checkpoint's states before these are loaded:
+ones back, whatever was typed. Therefore the states of a checkpoint are compared with what this run has built, and
+settings that differ are written into them before they are loaded:
 
     optimizer    the settings as they are now; its moments stay. Another class has other moments and is refused.
     schedule     built anew and stepped as often as the old one was: the rate of a run that had it from the start
@@ -24,10 +24,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dfl.errors import UserError
 
-#: What changes in a schedule while it runs.
+#: What changes in a schedule while it runs; its rates are those of its optimizer.
 RUNNING = {
     *("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "_schedulers"),
-    *("best", "num_bad_epochs", "cooldown_counter", "T_cur", "T_i"),
+    *("best", "num_bad_epochs", "cooldown_counter", "T_cur", "T_i", "base_lrs"),
 }
 #: The part of it that a plateau has seen.
 SEEN = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
@@ -35,54 +35,62 @@ SEEN = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
 KERNELS = {"fused", "foreach", "capturable", "differentiable"}
 #: More steps than any run takes; a schedule that changes is stepped that often.
 MOST_STEPS = 10_000_000
-NO_SCHEDULE: dict[str, Any] = {"class": "none", "every": "", "state": {}}
-Settings = dict[str, list[dict[str, Any]]]
+Classes = dict[str, list[str]]
 
 
-def settings_of(trainer: pl.Trainer) -> Settings:
-    """Return the settings of optimizers and schedules as plain values; to be called before any state is loaded."""
+def classes_of(trainer: pl.Trainer) -> Classes:
+    """Return the classes of optimizers and schedules, and note in each group the rate that it was built with.
+
+    Schedules do so by themselves, as ``initial_lr``; a plateau does not, and no schedule does not either.
+    """
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
     return {
-        "optimizers": [
-            {"class": _class(one), "groups": [_group(group) for group in one.param_groups]}
-            for one in trainer.optimizers
-        ],
-        "schedules": [
-            {"class": type(one.scheduler).__name__, "every": one.interval, "state": _plain(one.scheduler.state_dict())}
-            for one in trainer.lr_scheduler_configs
-        ],
+        "optimizers": [_class(optimizer) for optimizer in trainer.optimizers],
+        "schedules": [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs],
     }
 
 
-def renew(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings | None) -> tuple[Settings, list[str]]:
-    """Write settings that differ now into a checkpoint's states; return `settings_of` and lines ``what: old -> new``.
+def renew(trainer: pl.Trainer, checkpoint: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """Write settings that differ now into a checkpoint's states; return lines ``what: old -> new``.
 
     Args:
         trainer: With optimizers and schedules that no state was loaded into.
         checkpoint: What is about to be loaded.
-        then: What `settings_of` gave where the run began; None for checkpoints without it.
+        record: What `SameRun` wrote into it; without ``classes``, as in old checkpoints, settings of the same names are
+            taken for those of the same class.
 
     Raises:
         UserError: For an optimizer of another class or of other parameters, and a schedule that cannot go on.
     """
-    then = then or _guessed(checkpoint)
-    _same_optimizers(trainer, checkpoint, then)
-    for config, saved in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"], strict=False):
+    now, saved = classes_of(trainer), checkpoint["lr_schedulers"]
+    older = {kind: [one["class"] for one in settings] for kind, settings in record.get("made", {}).items()}
+    then: Classes = record.get("classes", older)
+    _same_optimizers(trainer, checkpoint, then.get("optimizers"), now["optimizers"])
+    for config, state in zip(trainer.lr_scheduler_configs, saved, strict=False):
         if hasattr(config.scheduler, "prepare"):  # `WarmupCosine`, whose length is that of the run
-            config.scheduler.prepare(_length(trainer, checkpoint, config.scheduler, saved.get("total_steps")))
-    now = settings_of(trainer)
+            config.scheduler.prepare(_length(trainer, checkpoint, config.scheduler, state.get("total_steps")))
     changes = []
-    for old, new in zip(then["optimizers"], now["optimizers"], strict=True):
-        for before, after in zip(old["groups"], new["groups"], strict=True):
-            changes += _differences(before, after, new["class"])
-    pairs = list(zip_longest(then["schedules"], now["schedules"], fillvalue=NO_SCHEDULE))
-    for old, new in pairs:
-        if _is_same(old, new):
-            changes += _differences(old["state"], new["state"], new["class"])
+    for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
+        for before, after in zip(state["param_groups"], optimizer.param_groups, strict=True):
+            old, new = _group(before), _group(after)
+            if "initial_lr" not in before and any("num_bad_epochs" in one for one in saved):
+                old.pop("lr")  # of an old checkpoint, whose plateau has let it fall
+            changes += _differences(old, new, _class(optimizer))
+    goes_on = []
+    before, here = then.get("schedules") or [None] * len(saved), trainer.lr_scheduler_configs
+    for i, (old_class, new_class) in enumerate(zip_longest(before, now["schedules"], fillvalue="none")):
+        new = _plain(here[i].scheduler.state_dict()) if i < len(here) else {}
+        old = _plain(saved[i]) if i < len(saved) else {}
+        goes_on.append(old_class == new_class or (old_class is None and new.keys() - RUNNING <= old.keys()))
+        if goes_on[-1]:
+            changes += _differences(old, new, new_class)
         else:
-            changes.append(f"schedule: {old['class'] or 'another one'} -> {new['class']}")
+            changes.append(f"schedule: {old_class or 'another one'} -> {new_class}")
     if changes:
-        _renew_states(trainer, checkpoint, then, now, [old for old, _ in pairs])
-    return now, list(dict.fromkeys(changes))
+        _renew_states(trainer, checkpoint, goes_on)
+    return list(dict.fromkeys(changes))
 
 
 def renew_callbacks(trainer: Any, checkpoint: dict[str, Any]) -> list[str]:
@@ -99,21 +107,15 @@ def renew_callbacks(trainer: Any, checkpoint: dict[str, Any]) -> list[str]:
     return changes
 
 
-def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Return whether two schedules are of one class; one of unknown class is, if it has the same settings."""
-    return old["class"] == new["class"] or (
-        old["class"] is None and new["state"].keys() - RUNNING <= old["state"].keys()
-    )
-
-
 def _class(optimizer: Optimizer) -> str:
     inner = getattr(optimizer, "base", None)
     return type(optimizer).__name__ + (f" of {type(inner).__name__}" if isinstance(inner, Optimizer) else "")
 
 
 def _group(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a group as it was built; a schedule moves its learning rate at once."""
-    settings = {key: value for key, value in group.items() if key not in {"params", "initial_lr", *KERNELS}}
+    """Return the settings of a group as it was built: a schedule moves its rate, and a cycle its momentum too."""
+    moving = {"params", "initial_lr", *KERNELS, *(("momentum", "betas") if "max_momentum" in group else ())}
+    settings = {key: value for key, value in group.items() if key not in moving}
     return _plain(settings | {"lr": group.get("initial_lr", group["lr"])})
 
 
@@ -132,31 +134,17 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: one for key, one in plain.items() if is_plain(one)}
 
 
-def _guessed(checkpoint: dict[str, Any]) -> Settings:
-    """Return the settings as far as the states themselves show them, for old checkpoints without a record."""
-    groups = [state["param_groups"] for state in checkpoint["optimizer_states"]]
-    return {
-        "optimizers": [{"class": None, "groups": [_group(group) for group in one]} for one in groups],
-        "schedules": [
-            {"class": None, "state": {k: v for k, v in _plain(one).items() if k not in RUNNING}}
-            for one in checkpoint["lr_schedulers"]
-        ],
-    }
-
-
-def _same_optimizers(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings) -> None:
+def _same_optimizers(trainer: pl.Trainer, checkpoint: dict[str, Any], old: list[str] | None, new: list[str]) -> None:
     """Raise if the checkpoint's moments have no place in the optimizers."""
-    old, new = [one["class"] for one in then["optimizers"]], [_class(one) for one in trainer.optimizers]
-    kinds = [[{*group} for group in one["groups"]] for one in then["optimizers"]]
-    asked = [[{*_group(group)} for group in one.param_groups] for one in trainer.optimizers]
-    if (old != new and None not in old) or len(old) != len(new) or (None in old and kinds != asked):
+    then = [state["param_groups"] for state in checkpoint["optimizer_states"]]
+    now = [optimizer.param_groups for optimizer in trainer.optimizers]
+    names, names_now = ([[_group(group).keys() for group in groups] for groups in some] for some in (then, now))
+    if len(then) != len(now) or (old != new if old else names != names_now):
         raise UserError(
-            f"the checkpoint holds the state of {', '.join(filter(None, old)) or 'another optimizer'}, which "
-            f"{', '.join(new)} cannot go on from: leave out model.optimizer, or start a new run (--name NEW) without "
-            "--ckpt_path"
+            f"the checkpoint holds the state of {', '.join(old or ['another optimizer'])}, which {', '.join(new)} "
+            "cannot go on from: leave out model.optimizer, or start a new run (--name NEW) without --ckpt_path"
         )
-    counts = [[len(group["params"]) for group in one["param_groups"]] for one in checkpoint["optimizer_states"]]
-    here = [[len(group["params"]) for group in one.param_groups] for one in trainer.optimizers]
+    counts, here = ([[len(group["params"]) for group in groups] for groups in some] for some in (then, now))
     if counts != here:
         raise UserError(
             f"the checkpoint trained {sum(map(sum, counts))} weights in {sum(map(len, counts))} groups, and this run "
@@ -165,46 +153,31 @@ def _same_optimizers(trainer: pl.Trainer, checkpoint: dict[str, Any], then: Sett
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], what: str) -> list[str]:
-    """Return ``what key: old -> new``; rates of a schedule are those of its optimizer, which says them."""
-    keys = [key for key in new if key in old and key not in {"base_lrs", "_last_lr"}]
+    """Return ``what key: old -> new`` for settings that both have."""
+    keys = [key for key in new if key in old and key not in RUNNING]
     return [f"{what} {key}: {old[key]} -> {new[key]}" for key in keys if old[key] != new[key]]
 
 
-def _renew_states(
-    trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings, now: Settings, schedules: list[dict[str, Any]]
-) -> None:
+def _renew_states(trainer: pl.Trainer, checkpoint: dict[str, Any], goes_on: list[bool]) -> None:
     """Put the schedules, and then the settings of the optimizers, where they would be by now."""
     states: list[Any] = []
-    fallen: dict[int, list[float]] = {}
+    fallen: list[Optimizer] = []
     for i, config in enumerate(trainer.lr_scheduler_configs):
         scheduler: Any = config.scheduler
-        goes_on = _is_same(schedules[i], now["schedules"][i])
-        saved = checkpoint["lr_schedulers"][i] if goes_on else {}
+        saved = checkpoint["lr_schedulers"][i] if goes_on[i] else {}
         if isinstance(scheduler, ReduceLROnPlateau):
             states.append(scheduler.state_dict() | {key: saved[key] for key in SEEN & saved.keys()})
-            if goes_on:
-                fallen[id(scheduler.optimizer)] = _fallen(trainer, checkpoint, then, now, scheduler.optimizer)
+            fallen += [scheduler.optimizer] * goes_on[i]
         else:
             _step(scheduler, _steps_made(checkpoint, saved, config.interval))
             states.append(scheduler.state_dict())
     checkpoint["lr_schedulers"] = states
     for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
-        for i, (group, saved) in enumerate(zip(optimizer.param_groups, state["param_groups"], strict=True)):
+        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+            lr, built = saved["lr"], saved.get("initial_lr")
             saved |= {key: value for key, value in group.items() if key != "params"}
-            if id(optimizer) in fallen:
-                saved["lr"] = fallen[id(optimizer)][i]
-
-
-def _fallen(
-    trainer: pl.Trainer, checkpoint: dict[str, Any], then: Settings, now: Settings, optimizer: Any
-) -> list[float]:
-    """Return the rates that have fallen from the new ones as the old ones did."""
-    i = trainer.optimizers.index(optimizer)
-    saved, old, new = checkpoint["optimizer_states"][i]["param_groups"], then["optimizers"][i], now["optimizers"][i]
-    return [
-        float(after["lr"]) * (float(group["lr"]) / float(before["lr"]) if before["lr"] else 1.0)
-        for group, before, after in zip(saved, old["groups"], new["groups"], strict=True)
-    ]
+            if any(optimizer is one for one in fallen):  # from the new rate as far as from the old one
+                saved["lr"] = float(group["lr"]) * float(lr) / float(built) if built else lr
 
 
 def _step(scheduler: Any, times: int) -> None:

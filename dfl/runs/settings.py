@@ -7,6 +7,7 @@ good as any other config, which counts once the user names it with ``--config``.
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,24 @@ def write_down(folder: Path, claimed: Any) -> bool:
     except (UserError, yaml.YAMLError, RecursionError):
         return False
     return True
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name: ``model`` is the class without its module, ``model.rank`` its argument.
+
+    The settings in a list of classes, such as callbacks, are numbered: ``trainer.callbacks.0.patience``.
+    """
+    if isinstance(value, list) and value and all(isinstance(inner, dict) for inner in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping) or not value:
+        return {name: list(value) if isinstance(value, tuple) else value}
+    whole: dict[str, Any] = {}
+    for key, inner in value.items():
+        if key == "class_path":
+            whole[name] = str(inner).rpartition(".")[2]
+        else:
+            whole |= flat(inner, name if key == "init_args" else f"{name}.{key}".lstrip("."))
+    return whole
 
 
 def _hashes() -> Path:

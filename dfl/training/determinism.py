@@ -23,14 +23,12 @@ class KeyedRandomness(pl.Callback):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         """Seed for this step."""
         key = np.random.SeedSequence([self.seed, trainer.global_rank, trainer.current_epoch, batch_idx])
         a, b = key.generate_state(2, np.uint64)
         # torch.manual_seed formats a stack trace each time on a CPU, which costs more than all else here
-        seed = torch.default_generator.manual_seed if pl_module.device.type == "cpu" else torch.manual_seed
+        seed = torch.default_generator.manual_seed if module.device.type == "cpu" else torch.manual_seed
         seed(int(a) >> 1)
         np.random.seed(int(b) & 0xFFFFFFFF)  # noqa: NPY002  (libraries that draw from the global state)
         random.seed(int(b))

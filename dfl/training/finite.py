@@ -29,22 +29,18 @@ class FiniteLoss(pl.Callback):
         #: Step, named losses and paths of the batches since the last look.
         self._recent: list[tuple[int, dict[str, Tensor], list[str]]] = []
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep the losses of a step, and look at them from time to time."""
-        losses = getattr(pl_module, "losses", None) or _total(outputs)
+        losses = getattr(module, "losses", None) or _total(outputs)
         paths = list(batch.get("path", ())) if isinstance(batch, dict) else []
         self._recent.append((trainer.fit_loop.epoch_loop.total_batch_idx, losses, paths))
-        if pl_module.device.type == "cpu" or len(self._recent) >= self.every:
+        if module.device.type == "cpu" or len(self._recent) >= self.every:
             self.look(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Let no spoilt weights be saved; a gradient can be bad where the loss is not."""
         self.look(trainer)
-        spoilt = [name for name, p in pl_module.named_parameters() if p.requires_grad and not p.isfinite().all()]
+        spoilt = [name for name, p in module.named_parameters() if p.requires_grad and not p.isfinite().all()]
         if spoilt:
             raise UserError(f"the weights {spoilt[0]} are no numbers any more, though the loss is; {ADVICE}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks import Checkpoint
 
 from dfl.errors import UserError, near
 from dfl.metrics.names import DETECTION, METRICS, OF_ONE_CLASS, direction
@@ -58,7 +58,7 @@ class Monitored(pl.Callback):
         #: Names with a warning that they are not defined.
         self._warned: set[str] = set()
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Compare what is watched with the domains and their labels.
 
         Raises:
@@ -67,7 +67,7 @@ class Monitored(pl.Callback):
         """
         self._checked, self._warned = False, set()
         for who, name in watched(trainer):
-            if problem := self._unknown(trainer, pl_module, who, name):
+            if problem := self._unknown(trainer, module, who, name):
                 raise UserError(problem)
             if why := _one_class(trainer, name):
                 if who != "checkpoint":
@@ -81,7 +81,7 @@ class Monitored(pl.Callback):
                 )
                 self._warned.add(name)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Look for what is watched in the first validation.
 
         Raises:
@@ -90,7 +90,7 @@ class Monitored(pl.Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._look(trainer, [one for one in watched(trainer) if not one[1].startswith(OTHERS)], "the validation")
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         """The same for what training logs."""
         self._look(trainer, [one for one in watched(trainer) if one[1].startswith("train/")], "training")
 
@@ -98,7 +98,7 @@ class Monitored(pl.Callback):
         values = trainer.callback_metrics
         for who, name in names:
             here = [one for one in values if one.partition("/")[0] == name.partition("/")[0]]
-            if name not in values and who != "checkpoint" and not _lenient(trainer, name):
+            if name not in values and who != "checkpoint":
                 raise UserError(f"{who} watches {name!r}, which {where} did not give{_near(name, here)}")
             if name in self._warned or (name in values and not bool(values[name].isnan())):
                 continue
@@ -119,7 +119,7 @@ class Monitored(pl.Callback):
             return f"{who} watches {name}, and this run has no validation"
         split, _, rest = name.partition("/")
         domain, _, metric = rest.partition("/")
-        measured = split == "val" and domain in domains and (direction(name) or metric in ("n",))
+        measured = split == "val" and domain in domains and (direction(name) or metric == "n")
         if not measured and _is_ours(module) and all(map(_is_ours, trainer.callbacks)):
             names = [f"val/{one}/{metric}" for one in domains for metric in METRICS if METRICS[metric].best]
             return f"{who} watches {name!r}, which this run never measures{_near(name, names)}"
@@ -147,12 +147,6 @@ def _near(name: str, names: list[str]) -> str:
 
 def _is_ours(thing: Any) -> bool:
     return type(thing).__module__.split(".")[0] in ("dfl", "pytorch_lightning")
-
-
-def _lenient(trainer: Any, name: str) -> bool:
-    """Whether those that watch a name may go on without it."""
-    stops = [c for c in trainer.callbacks if isinstance(c, EarlyStopping) and c.monitor == name]
-    return bool(stops) and not any(one.strict for one in stops)
 
 
 def _domains(trainer: pl.Trainer) -> dict[str, Any]:

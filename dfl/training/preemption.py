@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,7 +17,6 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from dfl.distributed import largest, may_ask
-from dfl.errors import UserError
 from dfl.runs.last import KeepLast
 
 #: Exit codes: "temporary failure, try again" of sysexits.h, and what shells give for Ctrl-C.
@@ -40,38 +38,34 @@ class Preemption(pl.Callback):
         self._handlers: dict[signal.Signals, Any] = {}
         self._count = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Take the signals over from Lightning."""
         self.asked = self.agreed = 0
         if threading.current_thread() is threading.main_thread():  # elsewhere Python sets no handlers
             self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
         """Give the signals back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Ask all ranks whether to leave; ``KeepLast`` comes after this and saves where it can."""
         self._ask(trainer)
         if self.agreed:
             self.last.save_soon()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         """Leave, if the step before was saved; what it logged is written by now."""
         self._leave(trainer)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Leave before a validation, if the step before was saved."""
         self._leave(trainer)
 
     def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Save and leave in the middle of a validation."""
         if self._handlers and not trainer.sanity_checking:
@@ -109,18 +103,9 @@ class Preemption(pl.Callback):
         raise SystemExit(self.agreed)
 
 
-def slurm_plugins(root: Path) -> list[Any]:
-    """Return plugins that keep Lightning from saving and requeueing by itself on SLURM; none elsewhere.
-
-    Args:
-        root: Where Lightning would look for checkpoints that it wrote before a requeue.
-
-    Raises:
-        UserError: If there is one: Lightning would start from it, however old it is.
-    """
-    if not SLURMEnvironment.detect():
-        return []
-    if stale := sorted(root.glob("hpc_ckpt_*")):
-        raise UserError(f"{stale[0]} was written by Lightning for another run, which would go on from it; move it away")
+def slurm_plugins() -> list[Any]:
+    """Return plugins that keep Lightning from saving and requeueing by itself on SLURM; none elsewhere."""
     # torchrun on a SLURM node gives the ranks itself
-    return [] if TorchElasticEnvironment.detect() else [SLURMEnvironment(auto_requeue=False)]
+    if not SLURMEnvironment.detect() or TorchElasticEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]

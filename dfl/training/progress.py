@@ -19,36 +19,66 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 LEAST, MOST, SHARE = 10.0, 300.0, 0.05
 
 
-class Pace:
-    """Time and images of one pass over data.
+class Speed:
+    """Images per second of a window of steps, by the clock of the host.
+
+    A device may lag behind the host by a few steps; over a window this does not matter.
 
     Args:
-        now: Seconds.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self.stop()
+
+    def stop(self) -> None:
+        """Forget the window; the next step starts the clock at its end, since it waits for the loader to fill."""
+        self._start: float | None = None
+        self.steps = self._images = 0
+
+    def start(self) -> None:
+        """Begin a window now."""
+        self._start, self.steps, self._images = self._clock(), 0, 0
+
+    def add(self, images: int) -> None:
+        """Count a step that has just ended."""
+        if self._start is None:
+            self.start()
+        else:
+            self.steps, self._images = self.steps + 1, self._images + images
+
+    def take(self) -> float | None:
+        """Return images per second and begin a window; None if no step was counted."""
+        if self._start is None or not self.steps:
+            return None
+        rate = self._images / max(self._clock() - self._start, 1e-9)
+        self.start()
+        return rate
+
+
+class Pace:
+    """When lines are due in a pass over data, and how long the rest of it takes; times in seconds.
+
+    Args:
+        now: Time.
         done: Share of the pass that was done before, by a run that is resumed.
     """
 
     def __init__(self, now: float, done: float = 0.0) -> None:
         self.start = self.printed = now
         self.done_before = done
-        #: Since the last line: images, and seconds that something else took.
-        self.images, self.elsewhere = 0, 0.0
 
     def due(self, now: float) -> bool:
         """Return whether it is time for a line."""
         return now - self.printed >= min(max(LEAST, SHARE * (now - self.start)), MOST)
 
     def line(self, now: float, done: float) -> str:
-        """Return speed and time left, and begin to count for the next line.
-
-        Args:
-            now: Seconds.
-            done: Share of the pass that is done; NaN where the pass has no end.
-        """
-        words = [f"{self.images / max(now - self.printed - self.elsewhere, 1e-9):.0f} images/s"]
-        if done > self.done_before:
-            words.append(f"{duration((now - self.start) * (1 - done) / (done - self.done_before))} left")
-        self.printed, self.images, self.elsewhere = now, 0, 0.0
-        return ", ".join(words)
+        """Return the time left, given the share that is done: NaN where the pass has no end."""
+        self.printed = now
+        if not done > self.done_before:
+            return ""
+        return f", {duration((now - self.start) * (1 - done) / (done - self.done_before))} left"
 
 
 class ProgressLines(ProgressBar):
@@ -63,6 +93,7 @@ class ProgressLines(ProgressBar):
         self._clock, self._enabled = clock, True
         self._training: Pace | None = None
         self._evaluation, self._batches = Pace(0.0), 0
+        self._speed = Speed(clock)
 
     def disable(self) -> None:
         """Print nothing, as on ranks other than zero."""
@@ -70,29 +101,27 @@ class ProgressLines(ProgressBar):
 
     def _count(self, pace: Pace, batch: Any, trainer: pl.Trainer, done: float, words: Callable[[], str]) -> None:
         """Count the images of a batch; print a line if one is due."""
-        pace.images += trainer.world_size * (len(batch["image"]) if isinstance(batch, dict) and "image" in batch else 0)
+        images = len(batch["image"]) if isinstance(batch, dict) and "image" in batch else 0
+        self._speed.add(trainer.world_size * images)
         now = self._clock()
         if self._enabled and pace.due(now):
-            print(f"{words()}, {pace.line(now, done)}", flush=True)
+            print(f"{words()}, {self._speed.take() or 0:.0f} images/s{pace.line(now, done)}", flush=True)
 
     # training
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         """Start the clock at the first batch, of which a resumed run may have had others before."""
         if self._training is None:
             self._training = Pace(self._clock(), _trained(trainer, batch_idx))
+            self._speed.start()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Print the step, the epoch, the loss and what is watched."""
         assert self._training is not None
         done = _trained(trainer, batch_idx + 1)
-        self._count(self._training, batch, trainer, done, lambda: ", ".join(_step(trainer, pl_module, outputs)))
+        self._count(self._training, batch, trainer, done, lambda: ", ".join(_step(trainer, module, outputs)))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         """What is evaluated from here on is no part of training."""
         self._training = None
 
@@ -100,8 +129,9 @@ class ProgressLines(ProgressBar):
 
     def _begin(self, *_: Any) -> None:
         self._evaluation, self._batches = Pace(self._clock()), 0
+        self._speed.start()
 
-    def _batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def _batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         self._batches += 1
         name = "validation" if trainer.validating or trainer.training else trainer.state.stage.value
         counts = {"test": trainer.num_test_batches, "predict": trainer.num_predict_batches}
@@ -110,13 +140,12 @@ class ProgressLines(ProgressBar):
         of = f" of {total}" if math.isfinite(total) else ""
         self._count(self._evaluation, batch, trainer, share, lambda: f"{name}: batch {self._batches}{of}")
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the time of a validation from that of training."""
-        if (training := self._training) is None:
-            return
-        if self._evaluation.printed > self._evaluation.start:  # the next line is as far from that one
-            training.printed, training.images, training.elsewhere = self._evaluation.printed, 0, 0.0
-        training.elsewhere += self._clock() - max(self._evaluation.start, training.printed)
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Let the speed of training be that of its steps alone."""
+        if self._training is not None:
+            self._speed.start()
+            if self._evaluation.printed > self._evaluation.start:  # the next line is as far from that one
+                self._training.printed = self._evaluation.printed
 
     on_validation_start = on_test_start = on_predict_start = _begin  # type: ignore[assignment]
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _batch_end  # type: ignore[assignment]

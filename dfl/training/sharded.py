@@ -118,7 +118,10 @@ class FullyShardStrategy(DDPStrategy):
         for optimizer, whole in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             numbers = [n for group in whole["param_groups"] for n in group["params"]]
-            slices = {n: _like(p, whole["state"].get(n, {})) for n, p in zip(numbers, parameters, strict=True)}
+            slices = {
+                n: {key: _sharded(value, p) for key, value in whole["state"].get(n, {}).items()}
+                for n, p in zip(numbers, parameters, strict=True)
+            }
             optimizer.load_state_dict({**whole, "state": {n: state for n, state in slices.items() if state}})
 
     def teardown(self) -> None:
@@ -179,11 +182,6 @@ def _align(module: nn.Module, device: torch.device) -> None:
             tensor.data = tensor.data.to(device).contiguous()  # slices of channels last there are none
             dist.broadcast(tensor.data, 0)
     module.to(device)
-
-
-def _like(parameter: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state of a parameter, sharded as it is."""
-    return {key: _sharded(value, parameter) for key, value in state.items()}
 
 
 def _sharded(value: Any, like: Any) -> Any:

@@ -7,8 +7,6 @@ folder, and would hide what the first of them does not have.
 """
 
 import math
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,8 @@ from torch.utils.tensorboard.summary import hparams
 from dfl.errors import UserError
 from dfl.evaluation import figures, plots
 from dfl.evaluation.examples import Examples
+from dfl.runs.settings import flat
+from dfl.training.progress import Speed
 
 #: Beginnings of settings that runs are not compared by.
 LEFT_OUT = ("name.", "checkpoint.", "last.", "data.val.", "data.test.", "data.predict.")
@@ -69,51 +69,40 @@ class TensorBoardInspect(pl.Callback):
 
     # settings
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _open(self, trainer: pl.Trainer, module: Any) -> None:
         """Write the settings."""
-        self._open(trainer, pl_module)
+        if (logger := tensorboard(trainer)) is not None and logger is not self._session:
+            self._session = logger
+            _, start, _ = hparams(settings(trainer, module), {})
+            logger.experiment.file_writer.add_summary(start)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the settings."""
-        self._open(trainer, pl_module)
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _close(self, trainer: pl.Trainer, *_: Any) -> None:
         """Mark the run as complete."""
-        self._close(trainer)
-
-    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        logger = tensorboard(trainer)
-        if logger is None or logger is self._session:
-            return
-        self._session = logger
-        _, start, _ = hparams(settings(trainer, pl_module), {})
-        logger.experiment.file_writer.add_summary(start)
-
-    def _close(self, trainer: pl.Trainer) -> None:
         if (logger := tensorboard(trainer)) is not None:
             _, _, end = hparams({}, {})
             logger.experiment.file_writer.add_summary(end)
             logger.experiment.flush()
 
+    on_fit_start = on_test_start = _open  # type: ignore[assignment]
+    on_fit_end = _close  # type: ignore[assignment]
+
     # speed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Start the clock anew."""
         self._speed.stop()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count images; nothing here waits for the device."""
         self._speed.add(len(batch["image"]))
         if self._speed.steps >= self.window:
             self._log_speed(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Log what the last window has."""
         self._log_speed(trainer)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Log what the last window has, and stop the clock: validation is not training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._log_speed(trainer)
@@ -126,18 +115,18 @@ class TensorBoardInspect(pl.Callback):
 
     # pictures
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Draw the validation."""
         if trainer.sanity_checking:
             return
         self._validations += 1
         if trainer.state.fn != "fit" or (self._validations - 1) % self.every == 0:
-            self._draw(trainer, pl_module, "val")
+            self._draw(trainer, module, "val")
         self._speed.stop()
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Draw the test."""
-        self._draw(trainer, pl_module, "test")
+        self._draw(trainer, module, "test")
         self._close(trainer)
 
     def _draw(self, trainer: pl.Trainer, module: Any, split: str) -> None:
@@ -163,38 +152,6 @@ class TensorBoardInspect(pl.Callback):
         logger.experiment.flush()
 
 
-class Speed:
-    """Images per second of a window of steps, by the clock of the host.
-
-    A device may lag behind the host by a few steps; over a window this does not matter. The first step after a stop
-    only starts the clock, since it waits for the loader to fill.
-    """
-
-    def __init__(self) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Forget the window."""
-        self._start: float | None = None
-        self.steps = self._images = 0
-
-    def add(self, images: int) -> None:
-        """Count a step that has just ended."""
-        if self._start is None:
-            self._start = time.perf_counter()
-        else:
-            self.steps, self._images = self.steps + 1, self._images + images
-
-    def take(self) -> float | None:
-        """Return images per second and start a new window; None if no step was counted."""
-        if self._start is None or not self.steps:
-            return None
-        now = time.perf_counter()
-        rate = self._images / max(now - self._start, 1e-9)
-        self._start, self.steps, self._images = now, 0, 0
-        return rate
-
-
 def tensorboard(trainer: pl.Trainer) -> TensorBoardLogger | None:
     """Return the TensorBoard logger, in the first process only."""
     loggers = (one for one in trainer.loggers if isinstance(one, TensorBoardLogger))
@@ -212,17 +169,9 @@ def settings(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float
     The configuration where the command line made one, else the detector's hyper-parameters.
     """
     config = getattr(trainer, "run_config", None) or {"model": {"class_path": type(module).__name__, **module.hparams}}
-    flat: dict[str, float | str] = {}
-    for key, value in _flat(config):
+    shown: dict[str, float | str] = {}
+    for key, value in flat(config).items():
         if value is not None and not f"{key}.".startswith(LEFT_OUT):
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            flat[key] = value if number else str(value)
-    return flat
-
-
-def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Return (dotted name, value) pairs; a class's arguments stand directly under it."""
-    if not isinstance(value, Mapping):
-        return [(name.removesuffix(".class_path"), value)]
-    pairs = [(name if key == "init_args" else f"{name}.{key}" if name else str(key), v) for key, v in value.items()]
-    return [pair for key, inner in pairs for pair in _flat(inner, key)]
+            shown[key] = value if number else str(value)
+    return shown

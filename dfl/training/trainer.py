@@ -102,10 +102,10 @@ def print_parameters(model: nn.Module) -> Console:
 class ParameterTable(ModelSummary):
     """In place of Lightning's summary, whose FLOPs are 0 unless an example image goes through the network."""
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Print the table, in one process."""
         if trainer.is_global_zero:
-            print_parameters(pl_module)
+            print_parameters(module)
 
 
 class Trainer(pl.Trainer):

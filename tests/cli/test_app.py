@@ -1,4 +1,4 @@
-"""The command line in process, on a small network and sixty images: order of settings, runs by name, mistakes."""
+"""The command line in process: order of settings, runs by name, prediction."""
 
 import csv
 import json
@@ -7,70 +7,16 @@ import re
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
-import yaml
+from commands import CONFIG, QUIET, fails, run
 from pytorch_lightning.callbacks import EarlyStopping
 
 from dfl.__main__ import main
-from dfl.cli import arguments, configs
-from dfl.cli.app import CLI
-from dfl.errors import UserError
+from dfl.cli import arguments
 from dfl.runs.claim import claim
-
-QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-CONFIG = """# a config
-model:
-  class_path: VitScl
-  init_args: {{backbone: test_vit, pretrained: false, rank: 2, scl_margin: 0.4}}
-data:
-  class_path: DataModule
-  init_args:
-    train: {{class_path: Folder, init_args: {{root: {faces}, fractions: {{train: 0.6, val: 0.2, test: 0.2}}}}}}
-    test:
-      own: {{class_path: Folder, init_args: {{root: {faces}, fractions: {{train: 0.6, val: 0.2, test: 0.2}}}}}}
-    transform: {{resize: squash}}
-    batch_size: 8
-    num_workers: 0
-trainer: {{max_epochs: 1, log_every_n_steps: 1}}
-"""
-
-
-def run(*words: str) -> CLI:
-    made = main([*words, *QUIET])
-    assert isinstance(made, CLI)
-    return made
-
-
-def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Run a command that must end with exit code 2; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert stop.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dfl: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
-    """A folder with ``tiny.yaml`` and the run ``tiny``, trained for one epoch."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "tiny.yaml").write_text(CONFIG.format(faces=faces))
-    run("fit", f"--config={folder / 'tiny.yaml'}", f"--root={folder}")
-    return folder
-
-
-@pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that folder, as the working directory."""
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    return tmp_path
-
 
 # runs and checkpoints
 
@@ -91,7 +37,10 @@ def test_the_same_command_starts_afresh_and_then_resumes(
     words = ["fit", "--config=small.yaml", "--ckpt_path=last"]
     first = run(*words)
     assert "no checkpoints/small/last.ckpt yet: starting afresh" in capsys.readouterr().out
-    second = run(*words, "--trainer.max_epochs=2")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        second = run(*words, "--trainer.max_epochs=2")
+    assert [str(w.message) for w in said if "settings differ" in str(w.message)] == []
     assert "resuming checkpoints/small/last.ckpt (VitScl, epoch 0, step" in capsys.readouterr().out
     assert second.trainer.global_step == 2 * first.trainer.global_step > 0
 
@@ -269,8 +218,12 @@ def test_a_state_of_a_run_that_cannot_be_read_is_one_line(place: Path, capsys: p
 
 
 def test_typed_beats_checkpoint_beats_config(place: Path) -> None:
-    text = Path("tiny.yaml").read_text().replace("rank: 2", "rank: 3").replace("scl_margin: 0.4", "scl_margin: 0.1")
+    changed = "rank: 3, optimizer: {class_path: Adam, init_args: {lr: 2.0e-3}}"
+    text = Path("tiny.yaml").read_text().replace("rank: 2", changed).replace("scl_margin: 0.4", "scl_margin: 0.1")
     Path("changed.yaml").write_text(text)
+    resumed = arguments.plan(["fit", "--config=changed.yaml", "--name=tiny", "--ckpt_path=last"])
+    says = "criterion.margin 0.4, not 0.1, optimizer.lr 0.001, not 0.002, rank 2, not 3; a typed flag wins"
+    assert any(says in note for note in resumed.notes)
     made = run("test", "--config=changed.yaml", "--name=tiny", "--ckpt_path=best", "--model.criterion.margin=0.9")
     assert made.model.hparams.rank == 2
     assert made.model.hparams["criterion"]["init_args"]["margin"] == 0.9
@@ -318,6 +271,9 @@ def test_predict_scores_files_and_folders(place: Path, faces: Path, capsys: pyte
     with open(Path(made.trainer.log_dir) / "predictions.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["score"]) == pytest.approx(rows[0]["score"], abs=1e-6)
+    run("predict", "--name=tiny", "--data=data/folder.yaml", f"--data.train.root={faces}", "--output=s.csv")
+    with open("s.csv") as file:
+        assert {row["domain"] for row in csv.DictReader(file)} == {"same"}
 
 
 def test_predict_counts_what_it_did_not_look_at(place: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,10 +297,7 @@ def test_predict_counts_what_it_did_not_look_at(place: Path, faces: Path, capsys
 @pytest.mark.parametrize("name", ["a.png", "b.heif", "c.mp4"])
 def test_predict_that_scored_nothing_ends_with_1(place: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (place / name).write_text("<html>")
-    with pytest.raises(SystemExit) as stop:
-        main(["predict", name, "--output=s.csv", *QUIET])
-    assert stop.value.code == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dfl: ")]
+    line = fails(capsys, "predict", name, "--output=s.csv", *QUIET, code=1)
     assert re.match(rf"dfl: no image (was scored; 1 images could not be read.*|in ){name}", line)
     assert not [p for p in place.iterdir() if "s.csv" in p.name], "nothing half-written"
 
@@ -359,219 +312,3 @@ def test_count_gives_the_numbers_of_the_paper(capsys: pytest.CaptureFixture[str]
 def test_validate_of_an_untrained_detector_warns(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("validate", "--config=tiny.yaml")
     assert "an untrained detector is scored" in capsys.readouterr().out
-
-
-# mistakes
-
-MISTAKES: list[tuple[list[str], str]] = [
-    (["--model.rnak=3"], "model (VitScl) has no option 'rnak'; did you mean 'rank'?"),
-    (["--model.rank=three"], "model.rank takes int, not 'three'"),
-    (["--model.head=two_wya"], "did you mean 'two_way'?"),
-    (["--model.rank"], "--model.rank needs a value"),
-    (["--modle.rank=3"], "no option --modle.rank; did you mean --model.rank?"),
-    (["--rank=3"], "no option --rank; did you mean --model.rank?"),
-    (["--model=VitSlc"], "no detector named 'VitSlc'; did you mean 'VitScl'?"),
-    (["--model=nowhere.Mine"], "no class 'nowhere.Mine' can be imported"),
-    (["model.rank=3"], "did you mean --model.rank=3?"),
-    (["-model.rank=3"], "two dashes: --model.rank"),
-    (["vit_scl.yaml"], "did you mean --config vit_scl.yaml?"),
-    (["--model.optimizer=AdmaW"], "no optimizer named 'AdmaW'; did you mean 'AdamW'?"),
-    (["--model.optimizer=AdamW", "--model.optimizer.lrr=1"], "(AdamW) has no option 'lrr'; did you mean 'lr'?"),
-    (["--model.optimizer.lr=fast"], "model.optimizer.lr takes float, not 'fast'"),
-    (["--model.scheduler=CosineAnnealing"], "did you mean 'CosineAnnealingLR'?"),
-    (["--model.scheduler=CosineAnnealingLR"], "model.scheduler needs T_max (CosineAnnealingLR)"),
-    (["--data.batchsize=3"], "data (DataModule) has no option 'batchsize'; did you mean 'batch_size'?"),
-    (["--data.train=Fodler"], "no source named 'Fodler'; did you mean 'Folder'?"),
-    (["--data.transform.rezise=none"], "did you mean 'resize'?"),
-    (["--data=data/fodler.yaml"], "did you mean 'data/folder.yaml'?"),
-    (["--trainer.max_epoch=3"], "no option --trainer.max_epoch; did you mean --trainer.max_epochs?"),
-    (["--trainer.max_epochs=x"], "trainer.max_epochs takes int, not 'x'"),
-    (["--trainer.precision=bf17"], "did you mean 'bf16'?"),
-    (["--trainer.accelerator=gpuu"], "gpuu"),
-    (["--trainer.accelerator=cpu", "--trainer.devices=no"], "`devices` selected with `CPUAccelerator` should be"),
-    (["--trainer.callbacks+=EarlyStoping"], "did you mean 'EarlyStopping'?"),
-    (["--checkpoint.monitr=x"], "did you mean --checkpoint.monitor?"),
-    (["--ckpt_pth=best"], "did you mean --ckpt_path?"),
-    (["--name=a/b"], "--name a/b must be the name of one folder"),
-    (["--model.rank=3", "--model.rank=4"], "--model.rank is given twice, as '3' and as '4'"),
-    (["--data.train.root=nowhere"], "no folder at"),
-    (["--ckpt_path=nope.ckpt"], "no checkpoint 'nope.ckpt' in"),
-    (["--ckpt_path=https://x.org/a.ckpt"], "takes a local file, not the URL"),
-    (["--ckpt_path=best", "--name=tyni"], "no best.ckpt of the run 'tyni'"),
-    (["--ckpt_path=best", "--model=Classifier"], "holds a VitScl, not a Classifier"),
-    (["--ckpt_path=tiny.yaml"], "tiny.yaml"),
-]
-
-
-@pytest.mark.parametrize(("words", "says"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
-def test_a_mistake_is_one_line(words: list[str], says: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert says in fails(capsys, "fit", "--config=tiny.yaml", "--overwrite", *words)
-
-
-def test_a_typed_data_config_leaves_nothing_of_the_sources_it_replaces(tmp_path: Path) -> None:
-    data = {"class_path": "DataModule", "init_args": {"batch_size": 4, "train": {"class_path": "Folder"}, "val": None}}
-    data["init_args"]["train"]["init_args"] = {"root": "elsewhere", "fractions": {"train": 0.5, "val": 0.5}}
-    (tmp_path / "top.yaml").write_text(json.dumps({"data": data}))
-    other = {
-        "class_path": "DataModule",
-        "init_args": {"train": {"class_path": "Table", "init_args": {"file": "t.csv"}}},
-    }
-    (tmp_path / "d.yaml").write_text(json.dumps(other))
-    made = arguments.plan(["fit", "--config=top.yaml", "--data=d.yaml"])
-    assert made.layers == [{"data": {"class_path": "DataModule", "init_args": {"batch_size": 4}}}]
-    assert yaml.safe_load(arguments.arrange(made)[1].removeprefix("--config=")) == made.layers[0]
-    assert arguments.plan(["fit", "--config=top.yaml", "--data.batch_size=3"]).layers == [{"data": data}]
-
-
-def test_a_config_is_laid_over_those_it_includes() -> None:
-    Path("low.yaml").write_text("trainer: {max_epochs: 3, max_steps: 7}\nname: low\n")
-    Path("mid.yaml").write_text(
-        "include: low.yaml\ntrainer: {max_epochs: 4}\nmodel: {class_path: VitScl, init_args: {rank: 3}}\n"
-    )
-    Path("top.yaml").write_text(
-        "include: [mid.yaml, trainer/smoke.yaml]\ntrainer: {max_steps: 9}\n"
-        "model: {class_path: Classifier, init_args: {input_size: 32}}\n"
-    )
-    made = arguments.plan(["fit", "--config=top.yaml", "--trainer.max_steps=11"])
-    (layer,) = made.layers
-    assert layer["model"] == {
-        "class_path": "Classifier",
-        "init_args": {"input_size": 32},
-    }  # of another class nothing stays
-    assert (layer["trainer"]["max_epochs"], layer["trainer"]["max_steps"]) == (1, 9)
-    words = arguments.arrange(made)
-    assert yaml.safe_load(words[1].removeprefix("--config=")) == layer
-    assert words[-1] == "--trainer.max_steps=11"
-    Path("low.yaml").write_text("include: top.yaml\n")
-    with pytest.raises(UserError, match="includes itself"):
-        arguments.plan(["fit", "--config=top.yaml"])
-    Path("low.yaml").write_text("include: botom.yaml\n")
-    with pytest.raises(UserError, match="no config 'botom.yaml'"):
-        arguments.plan(["fit", "--config=top.yaml"])
-
-
-FILES: list[tuple[str, str]] = [
-    ("model:\n  class_path: VitScl\n  init_args:\n    rnak: 3\n", "did you mean 'rank'? (line 4 of bad.yaml)"),
-    ("model:\n  class_path: VitSlc\n", "did you mean 'VitScl'? (line 2 of bad.yaml)"),
-    ("trainer:\n  max_epoch: 3\n", "did you mean --trainer.max_epochs? (line 2 of bad.yaml)"),
-    ("modle: {class_path: VitScl}\n", "unknown key 'modle'; did you mean 'model'?"),
-    ("model:\n  class_path: VitScl\n   init_args: {}\n", "bad.yaml, line 3 is no YAML"),
-    (
-        "model: {class_path: VitScl, init_arg: {rank: 3}}\n",
-        "model takes a class, written as class_path and init_args",
-    ),
-    ("data: data/fodler.yaml\n", "did you mean 'data/folder.yaml'?"),
-    ("class_path: DataModule\n", "give it to the option it is for: --data bad.yaml"),
-    ("model: {class_path: VitScl}\n", "fit lacks --data"),
-    ("model: [1, 2]\n", "model takes a class, written as class_path and init_args, not '[1, 2]' (line 1 of bad.yaml)"),
-    ("trainer: {7: 2}\n", "Key must be a string, got: 7. (line 1 of bad.yaml)"),
-]
-
-
-@pytest.mark.parametrize(("text", "says"), FILES, ids=[says for _, says in FILES])
-def test_a_mistake_in_a_config_says_where(text: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("bad.yaml").write_text(text)
-    assert says in fails(capsys, "fit", "--config=bad.yaml")
-
-
-def test_predict_without_images_or_a_run_says_so(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "name images or folders" in fails(capsys, "predict")
-    assert "no run in" in fails(capsys, "predict", "x.png", "--root=elsewhere")
-    assert "no file or folder 'x.png'" in fails(capsys, "predict", "x.png", *QUIET)
-    assert "must end in .csv or .jsonl" in fails(capsys, "predict", "x.png", "--output=x.txt", *QUIET)
-
-
-def test_last_without_a_run_or_a_model_is_no_fresh_start(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no last.ckpt of the run 'tiny'" in fails(capsys, "fit", "--name=tiny", "--ckpt_path=last")
-
-
-def test_help_of_a_class_and_the_whole_config_are_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, says in (
-        (["--config=tiny.yaml", "--print_config"], "margin: 0.4"),
-        (["--model.help", "VitScl"], "--model.criterion"),
-        (["--help"], "--trainer.max_epochs"),
-    ):
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", *words])
-        assert stop.value.code == 0
-        assert says in capsys.readouterr().out
-
-
-# hostile checkpoints
-
-
-@pytest.mark.parametrize("keep", [0, 3000, -2])
-def test_a_torn_checkpoint_is_one_line(keep: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("bad.ckpt").write_bytes(Path("checkpoints/tiny/best.ckpt").read_bytes()[:keep])
-    assert "bad.ckpt" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
-
-
-def test_a_checkpoint_of_another_program_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({"state_dict": {}}, "bad.ckpt")
-    assert "does not say which detector it holds" in fails(capsys, "test", "--ckpt_path=bad.ckpt")
-
-
-def test_missing_data_and_weights_are_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", "vit_scl.yaml"])
-    said = capsys.readouterr().err.strip()
-    assert "\n" not in said
-    assert "no folder real_vs_fake/real-vs-fake/train at" in said
-    assert "kaggle.com/datasets/xhlulu" in said
-    assert "no weights for vit_base_patch16_224" in said
-    assert "make demo" in said
-
-
-@pytest.mark.parametrize("train", ["evil_module.Source", {"class_path": "evil_module.Source"}, ["evil_module.Source"]])
-def test_a_checkpoint_cannot_import_strangers(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "evil_module.py").write_text("open('ran', 'w')")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    data = {"class_path": "dfl.data.DataModule", "init_args": {"train": train}}
-    about = {"class_path": "dfl.detectors.VitScl", "run": {"config": {"data": data}}}
-    torch.save({"state_dict": {}, "hyper_parameters": {}, "dfl": about}, "a.ckpt")
-    with pytest.raises(SystemExit):
-        main(["test", "--ckpt_path", "a.ckpt"])
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("mixin", ["colab", "ddp", "slurm", "smoke"])
-def test_trainer_mixins_parse(mixin: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config=vit_scl.yaml", f"--config=trainer/{mixin}.yaml", "--print_config"])
-    assert stop.value.code in (0, None)
-    assert "accelerator:" in capsys.readouterr().out
-
-
-def test_predict_takes_a_data_config(faces: Path) -> None:
-    words = ["--config=vit_scl.yaml", "--data=data/folder.yaml", f"--data.train.root={faces}", "--name=a"]
-    small = ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--data.num_workers=0"]
-    main(["fit", *words, *small, "--config=trainer/smoke.yaml"])
-    main(["predict", "--name=a", "--data=data/folder.yaml", f"--data.train.root={faces}", "--output=s.csv"])
-    with open("s.csv") as file:
-        assert {row["domain"] for row in csv.DictReader(file)} == {"same"}
-
-
-def test_the_same_command_resumes_without_a_word_of_other_settings(faces: Path) -> None:
-    words = ["fit", "--config=demo/fair_pg_fdd.yaml", "--config=trainer/smoke.yaml", "--data=data/folder.yaml"]
-    words += [f"--data.train.root={faces}", "--data.num_workers=0", "--data.batch_size=4", "--ckpt_path=last"]
-    main([*words, "--model.dim=32"])
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        main([*words, "--model.dim=32", "--trainer.max_epochs=2"])
-    assert [str(w.message) for w in said if "settings differ" in str(w.message)] == []
-
-
-def test_an_edited_config_is_named_on_resume(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = Path(configs.find("vit_scl.yaml")).read_text()
-    Path("run.yaml").write_text(text)
-    small = ["--model.backbone=test_vit", "--model.pretrained=false", "--model.input_size=32", "--data.num_workers=0"]
-    words = ["fit", "--config=run.yaml", "--config=trainer/smoke.yaml", "--data=data/folder.yaml", "--ckpt_path=last"]
-    words += [f"--data.train.root={faces}"]
-    main([*words, *small])
-    Path("run.yaml").write_text(text.replace("margin: 0.3", "margin: 0.7").replace("lr: 1.0e-3", "lr: 2.0e-3"))
-    main([*words, *small, "--trainer.max_epochs=2"])
-    said = capsys.readouterr().out
-    assert "optimizer.lr 0.001, not 0.002" in said
-    assert "criterion.margin 0.3, not 0.7" in said

@@ -22,7 +22,6 @@ from dfl.cli.checkpoints import read
 from dfl.detectors import Classifier
 from dfl.errors import UserError
 from dfl.runs import settings
-from dfl.runs.best import Keeper
 from dfl.runs.checkpoint import AtomicCheckpointIO, read_checkpoint
 
 Content = dict[str, Any]
@@ -92,6 +91,10 @@ def hyper(**values: Any) -> Callable[[Content], Any]:
         (hyper(mean=[0.5, 0.5]), "a list of 3"),
         (hyper(criterion={"class_path": "os.system"}), "one of"),
         (hyper(stranger=1), "does not take"),
+        # seen before memory is taken, and where the file names weights too
+        (hyper(timm_args={"num_classes": 900_000}), "900000"),
+        (hyper(weights="evil.pth", timm_args={"num_classes": 900_000}), "does not fit"),
+        (lambda c: c["state_dict"].pop(first(c)), "the file does not"),
         (lambda c: c.update(hyper_parameters=[1]), "hyper-parameters are a list"),
         (lambda c: c.update(state_dict=None), "no state_dict"),
         (lambda c: c["dfl"].update(class_path=7), "the detector 7"),
@@ -165,11 +168,6 @@ def test_names_that_share_one_storage_are_not_looked_at_for_ever(content: Conten
     assert "claims (100000,), for which the file has no bytes" in refused(path)
 
 
-def test_shapes_are_compared_where_the_file_names_weights_too(content: Content) -> None:
-    path = write(content, hyper(weights="evil.pth", timm_args={"num_classes": 900_000}))
-    assert "does not fit" in refused(path)
-
-
 @pytest.mark.parametrize("version", ["x", 7, None, "0.5.0"])
 def test_evaluation_takes_numbers_of_names_and_no_list_of_unreadable_images(content: Content, version: Any) -> None:
     data = {"vocab": {"group": {"a": 0}}, "bad": {"test": {"a": {"x.png": "a lie"}}}, "transform": {}}
@@ -181,33 +179,6 @@ def test_evaluation_takes_numbers_of_names_and_no_list_of_unreadable_images(cont
     assert "DataModule" not in AtomicCheckpointIO(evaluates=True).load_checkpoint(
         write(content, lambda c: c.update(DataModule={}))
     )
-
-
-def test_no_file_is_removed_on_a_checkpoints_word(tmp_path: Path) -> None:
-    """A run's state remembers which file was the best; it may remember any other."""
-    folder = tmp_path / "checkpoints" / "a"
-    folder.mkdir(parents=True)
-    (folder / "link").symlink_to(tmp_path)
-    (tmp_path / "precious.txt").write_text("mine")
-    trainer = pl.Trainer(logger=False, accelerator="cpu", plugins=[AtomicCheckpointIO()])
-    for path in (folder / "../../precious.txt", folder / "link" / "precious.txt", tmp_path / "precious.txt"):
-        keeper = Keeper(str(folder), "best", monitor="m", mode="max")
-        state = {"best_model_path": str(path), "kth_best_model_path": str(path), "kth_value": torch.tensor(0.0)}
-        state |= {"best_k_models": {str(path): torch.tensor(0.0)}, "best_model_score": torch.tensor(0.0)}
-        keeper.load_state_dict(state)
-        keeper._save_checkpoint = lambda *_: None  # type: ignore[method-assign]
-        keeper._update_best_and_save(torch.tensor(1.0), trainer, {"m": torch.tensor(1.0)})
-        AtomicCheckpointIO().remove_checkpoint(folder / "../../precious.txt")
-        assert (tmp_path / "precious.txt").is_file()
-    (folder / "old.ckpt").touch()
-    keeper._remove_checkpoint(trainer, str(folder / "old.ckpt"))
-    assert not (folder / "old.ckpt").exists()
-
-
-def test_shapes_that_the_file_does_not_hold_are_seen_before_memory_is_taken(content: Content) -> None:
-    path = write(content, hyper(timm_args={"num_classes": 900_000}))
-    assert "900000" in refused(path)
-    assert "the file does not" in refused(write(content, lambda c: c["state_dict"].pop(first(c))))
 
 
 def test_flipped_bytes_are_damage(content: Content) -> None:

@@ -1,9 +1,11 @@
 """A config is data: whatever a YAML file holds is read, or is one line."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dfl.benchmark.sweep_config import read as read_sweep
 from dfl.cli import arguments, configs
@@ -66,6 +68,48 @@ def test_what_is_no_text_is_one_line() -> None:
 def test_plain_values_are_read_as_they_are() -> None:
     text = "a: &a {b: [1, 2.5, null, true, é, 2020-01-01]}\nc: *a\n7: .inf\n"
     assert configs.plain(text, "x") == {"a": (found := configs.plain(text, "x")["c"]), "c": found, 7: float("inf")}
+
+
+def test_a_typed_data_config_leaves_nothing_of_the_sources_it_replaces(tmp_path: Path) -> None:
+    data = {"class_path": "DataModule", "init_args": {"batch_size": 4, "train": {"class_path": "Folder"}, "val": None}}
+    data["init_args"]["train"]["init_args"] = {"root": "elsewhere", "fractions": {"train": 0.5, "val": 0.5}}
+    (tmp_path / "top.yaml").write_text(json.dumps({"data": data}))
+    other = {
+        "class_path": "DataModule",
+        "init_args": {"train": {"class_path": "Table", "init_args": {"file": "t.csv"}}},
+    }
+    (tmp_path / "d.yaml").write_text(json.dumps(other))
+    made = arguments.plan(["fit", "--config=top.yaml", "--data=d.yaml"])
+    assert made.layers == [{"data": {"class_path": "DataModule", "init_args": {"batch_size": 4}}}]
+    assert yaml.safe_load(arguments.arrange(made)[1].removeprefix("--config=")) == made.layers[0]
+    assert arguments.plan(["fit", "--config=top.yaml", "--data.batch_size=3"]).layers == [{"data": data}]
+
+
+def test_a_config_is_laid_over_those_it_includes() -> None:
+    Path("low.yaml").write_text("trainer: {max_epochs: 3, max_steps: 7}\nname: low\n")
+    Path("mid.yaml").write_text(
+        "include: low.yaml\ntrainer: {max_epochs: 4}\nmodel: {class_path: VitScl, init_args: {rank: 3}}\n"
+    )
+    Path("top.yaml").write_text(
+        "include: [mid.yaml, trainer/smoke.yaml]\ntrainer: {max_steps: 9}\n"
+        "model: {class_path: Classifier, init_args: {input_size: 32}}\n"
+    )
+    made = arguments.plan(["fit", "--config=top.yaml", "--trainer.max_steps=11"])
+    (layer,) = made.layers
+    assert layer["model"] == {
+        "class_path": "Classifier",
+        "init_args": {"input_size": 32},
+    }  # of another class nothing stays
+    assert (layer["trainer"]["max_epochs"], layer["trainer"]["max_steps"]) == (1, 9)
+    words = arguments.arrange(made)
+    assert yaml.safe_load(words[1].removeprefix("--config=")) == layer
+    assert words[-1] == "--trainer.max_steps=11"
+    Path("low.yaml").write_text("include: top.yaml\n")
+    with pytest.raises(UserError, match="includes itself"):
+        arguments.plan(["fit", "--config=top.yaml"])
+    Path("low.yaml").write_text("include: botom.yaml\n")
+    with pytest.raises(UserError, match="no config 'botom.yaml'"):
+        arguments.plan(["fit", "--config=top.yaml"])
 
 
 def test_a_chain_of_includes_ends_and_a_web_of_them_is_read_once() -> None:

@@ -232,4 +232,4 @@ def test_groups_are_compared_without_a_word_in_the_detector(tmp_path: Path, caps
     assert "groups by" in page.rows[3]
     out = capsys.readouterr().out
     assert "F_FPR" not in out  # the terminal shows the domains alone, and where the rest is
-    assert f"page: {tmp_path / 'report.html'}, with rates by groups of people" in out
+    assert f"report: {tmp_path / 'report.html'} (curves, rates by groups of people" in out

@@ -125,22 +125,6 @@ def test_a_claim_ends_with_its_process_however_it_ends(tmp_path: Path) -> None:
         assert names(tmp_path) == {".out.lock"}
 
 
-def test_a_forked_process_such_as_a_loaders_does_not_keep_a_claim(tmp_path: Path) -> None:
-    (end, hold), (begun, begin) = os.pipe(), os.pipe()
-    with files.locked(tmp_path / "a", wait=False):
-        child = os.fork()
-        if child == 0:
-            os.close(hold)
-            os.write(begin, b"x")
-            os.read(end, 1)  # until the parent lets it go
-            os._exit(0)
-        os.read(begun, 1)
-    with files.locked(tmp_path / "a", wait=False):
-        pass
-    os.close(hold)
-    os.waitpid(child, 0)
-
-
 def test_a_second_writer_of_a_file_waits_for_the_first(tmp_path: Path) -> None:
     second = threading.Thread(target=write, args=(tmp_path / "a", "second"))
     with whole(tmp_path / "a") as partial:

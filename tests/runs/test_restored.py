@@ -80,10 +80,10 @@ def checkpoint(run: Any, epochs: int) -> dict[str, Any]:
 
 def go_on(first: Any, second: Any, epochs: int, noted: bool = True) -> tuple[list[str], Rates]:
     """Train the first run so long, and the second one from its checkpoint to the end; what was said, and the rates."""
-    then = restored.settings_of(first)
+    then = {"classes": restored.classes_of(first)}
     train(first, epochs)
     held = checkpoint(first, epochs)
-    _, said = restored.renew(second, held, then if noted else None)
+    said = restored.renew(second, held, then if noted else {})
     for one, state in zip(second.optimizers, held["optimizer_states"], strict=True):
         one.load_state_dict(state)
     for config, state in zip(second.lr_scheduler_configs, held["lr_schedulers"], strict=True):
@@ -133,16 +133,16 @@ def test_a_typed_rate_and_schedule_are_those_of_a_run_begun_so(case: str, noted:
 def test_the_same_settings_touch_nothing(case: str) -> None:
     _, schedule = SCHEDULES[case]
     first, second = a_run(adam(), schedule), a_run(adam(), schedule)
-    then = restored.settings_of(first)
+    then = {"classes": restored.classes_of(first)}
     train(first, 3)
     held, before = checkpoint(first, 3), checkpoint(first, 3)
-    assert restored.renew(second, held, then) == (then, [])
+    assert restored.renew(second, held, then) == []
     assert repr(held) == repr(before)
 
 
 def test_moments_stay() -> None:
     first, second = a_run(adam()), a_run(adam(0.5))
-    then = restored.settings_of(first)
+    then = {"classes": restored.classes_of(first)}
     train(first, 1)
     held = checkpoint(first, 1)
     moments = copy.deepcopy(held["optimizer_states"][0]["state"])

@@ -312,6 +312,6 @@ def test_other_images_settings_and_code_are_named(faces: Path, tmp_path: Path, m
     with pytest.warns(UserWarning, match="settings differ") as said:
         other.fit(data(more), tmp_path / "whole" / "last.ckpt")
     lines = [str(w.message) for w in said]
-    assert "settings differ from the checkpoint's: model.init_args.rank: 2 -> 4" in lines
+    assert "settings differ from the checkpoint's: model.rank: 2 -> 4" in lines
     assert any("the images of train/train" in line for line in lines)
     assert any("this is 9.9" in line for line in lines)

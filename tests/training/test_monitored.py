@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import ReduceLROnPlateau
+from test_contract import PARTS, trainer
 
 from dfl.data import DataModule, Folder
 from dfl.detectors import Classifier
@@ -19,8 +20,6 @@ from dfl.errors import UserError
 from dfl.runs.best import Keeper
 from dfl.training import AtomicCheckpointIO, KeepLast, Monitored
 from dfl.training.monitored import follow_directions
-
-PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 class Mine(Classifier):
@@ -42,18 +41,9 @@ def fit(
 ) -> pl.Trainer:
     pl.seed_everything(0)
     keeper = Keeper(str(folder), "best", monitor="val/mean/auroc", mode="max", enable_version_counter=False)
-    given = {"max_epochs": 3, "limit_train_batches": 1, "limit_val_batches": 2} | words
-    made = pl.Trainer(
-        **given,
-        callbacks=[Monitored(mode_given), *callbacks, keeper, KeepLast(str(folder))],
-        plugins=[AtomicCheckpointIO()],
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
+    given = {"max_epochs": 3, "limit_train_batches": 1, "limit_val_batches": 2, "enable_checkpointing": True} | words
+    given["callbacks"] = [Monitored(mode_given), *callbacks, keeper, KeepLast(str(folder))]
+    made = trainer(folder, **given, plugins=[AtomicCheckpointIO()])
     detector = cls(backbone="test_resnet", pretrained=False, input_size=32, scheduler=scheduler)
     made.fit(detector, datamodule=data)
     return made
@@ -151,18 +141,6 @@ def test_a_value_that_validation_leaves_undefined_is_said_once(faces: Path, tmp_
         fit(both(faces, eval_batch_size=2), tmp_path / "k", limit_val_batches=1)
     assert len([w for w in said if "val/mean/auroc is not defined" in str(w.message)]) == 1
     assert not (tmp_path / "k" / "best.ckpt").exists()
-
-
-def test_a_nan_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = Keeper(str(tmp_path), "best", monitor="m", mode="min", enable_version_counter=False)
-    made = pl.Trainer(logger=False, accelerator="cpu", plugins=[AtomicCheckpointIO()], callbacks=[keeper])
-    saved: list[str] = []
-    monkeypatch.setattr(made, "save_checkpoint", lambda path, weights_only=False: saved.append(path))
-    for step, value in enumerate((float("nan"), 0.7, float("nan"), 0.8, 0.6)):
-        given = {"m": torch.tensor(value), "step": torch.tensor(step), "epoch": torch.tensor(step)}
-        keeper._save_topk_checkpoint(made, given)
-    keeper._save_topk_checkpoint(made, {"step": torch.tensor(9), "epoch": torch.tensor(9)})
-    assert (len(saved), float(keeper.best_model_score or 0)) == (2, pytest.approx(0.6))
 
 
 def test_modes_follow_the_metric_wherever_they_stand() -> None:

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from test_contract import PARTS, trainer
 from torch import optim
 
 from dfl.data import DataModule, Folder
 from dfl.detectors import VitScl
 from dfl.training.precision import BestMixedPrecision
-
-PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 class Types(pl.Callback):
@@ -29,13 +28,9 @@ class Types(pl.Callback):
         self.found |= {module.metrics["val"].rows(domain)["score"].dtype for domain in module.metrics["val"]}
 
 
-def fit(faces: Path, module: VitScl, *callbacks: pl.Callback, **words: Any) -> pl.Trainer:
-    trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, callbacks=list(callbacks), **words,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=DataModule(Folder(str(faces), fractions=PARTS), batch_size=12, num_workers=0))
-    return trainer
+def fit(faces: Path, module: VitScl, *callbacks: pl.Callback, **words: Any) -> None:
+    data = DataModule(Folder(str(faces), fractions=PARTS), batch_size=12, num_workers=0)
+    trainer(Path(), max_epochs=1, callbacks=list(callbacks), **words).fit(module, datamodule=data)
 
 
 def small(**words: Any) -> VitScl:

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import ModelCheckpoint
+from test_contract import PARTS, trainer
 from torch import nn, optim
 
 from dfl.data import DataModule, Folder
@@ -17,7 +18,6 @@ from dfl.errors import UserError
 from dfl.training import SAM, KeyedRandomness
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "sam.npz")
-PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 def sgd(params: Any, lr: float = 0.1) -> optim.SGD:
@@ -124,13 +124,9 @@ def fit(folder: Path, faces: Path, ckpt: str | None = None, callbacks: Any = (),
         optimizer=lambda p: SAM(p, lambda q: sgd(q, lr=0.01)),
         scheduler=lambda o: optim.lr_scheduler.StepLR(o, 1, 0.5),
     )
-    trainer = pl.Trainer(
-        **({"max_epochs": 2} | words), accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-        callbacks=[KeyedRandomness(), *callbacks], default_root_dir=folder, enable_checkpointing=bool(callbacks),
-    )  # fmt: skip
+    words |= {"callbacks": [KeyedRandomness(), *callbacks], "enable_checkpointing": bool(callbacks)}
     data = DataModule(Folder(str(faces), fractions=PARTS), batch_size=6, num_workers=0)
-    trainer.fit(detector, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    trainer(folder, **words).fit(detector, datamodule=data, ckpt_path=ckpt, weights_only=True)
     return detector
 
 

@@ -44,41 +44,38 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"toy": str(root / "toy"), "sida": words | {"text_weight": 1.0, "longest_answer": 16, "checkpointing": True}}
 
 
-def test_two_ranks_hold_halves_and_do_what_ddp_does(tmp_path: Path, faces: Path, models: dict[str, Any]) -> None:
-    names = ["sida"]
-    on_two_ranks(work, str(faces), tmp_path, models, names)
+def test_two_ranks_hold_halves_and_do_what_ddp_does(tmp_path: Path, models: dict[str, Any]) -> None:
+    on_two_ranks(work, tmp_path, models)
     ranks = [json.loads((tmp_path / f"cut{rank}.json").read_text()) for rank in (0, 1)]
-    for name in names:
-        for rank in ranks:
-            assert rank[name]["slices"][0] == rank[name]["slices"][1]  # resumed
-        assert json.dumps(ranks[0][name]["test"]) == json.dumps(ranks[1][name]["test"])
-        detector = again(name, models)
-        whole = sum(p.numel() for p in detector.parameters())
-        assert sum(rank[name]["held"] for rank in ranks) == whole
-        assert max(rank[name]["held"] for rank in ranks) < 0.52 * whole
+    for rank in ranks:
+        assert rank["slices"][0] == rank["slices"][1]  # resumed
+    assert json.dumps(ranks[0]["test"]) == json.dumps(ranks[1]["test"])
+    detector = again(models)
+    whole = sum(p.numel() for p in detector.parameters())
+    assert sum(rank["held"] for rank in ranks) == whole
+    assert max(rank["held"] for rank in ranks) < 0.52 * whole
 
-        ddp, cut = (torch.load(tmp_path / f"{name}-{how}/step=2.ckpt", weights_only=True) for how in ("ddp", "cut"))
-        assert list(ddp["state_dict"]) == list(cut["state_dict"])
-        moved = 2 * 1e-4  # two steps of AdamW; where a gradient is near 0, rounding decides a part of them
-        for key, value in ddp["state_dict"].items():
-            torch.testing.assert_close(cut["state_dict"][key], value, rtol=1e-5, atol=0.02 * moved, equal_nan=True)
-        assert cut["dfl"]["class_path"] == ddp["dfl"]["class_path"]
-        assert cut["dfl"].get("backbone") == ddp["dfl"].get("backbone")  # left out, and by the same hash
-        of, to = (file["optimizer_states"][0]["state"] for file in (ddp, cut))
-        assert {n: {k: v.shape for k, v in s.items()} for n, s in of.items()} == {
-            n: {k: v.shape for k, v in s.items()} for n, s in to.items()
-        }
+    ddp, cut = (torch.load(tmp_path / how / "step=2.ckpt", weights_only=True) for how in ("ddp", "cut"))
+    assert list(ddp["state_dict"]) == list(cut["state_dict"])
+    moved = 2 * 1e-4  # two steps of AdamW; where a gradient is near 0, rounding decides a part of them
+    for key, value in ddp["state_dict"].items():
+        torch.testing.assert_close(cut["state_dict"][key], value, rtol=1e-5, atol=0.02 * moved, equal_nan=True)
+    assert cut["dfl"]["class_path"] == ddp["dfl"]["class_path"]
+    assert cut["dfl"].get("backbone") == ddp["dfl"].get("backbone")  # left out, and by the same hash
+    of, to = (file["optimizer_states"][0]["state"] for file in (ddp, cut))
+    assert {n: {k: v.shape for k, v in s.items()} for n, s in of.items()} == {
+        n: {k: v.shape for k, v in s.items()} for n, s in to.items()
+    }
 
-        bases = {base: models[name][base] for base in ("language", "mask")}
-        detectors.load(tmp_path / f"{name}-cut/step=2.ckpt", **bases)
-        one = trainer(tmp_path)
-        file = tmp_path / f"{name}-cut/step=2.ckpt"
-        one.test(detector, data(name, models, str(faces)), ckpt_path=file, verbose=False, weights_only=True)
-        for domain, values in detector.results["test"].items():
-            assert values == pytest.approx(ranks[0][name]["test"][domain], rel=1e-5, abs=1e-5, nan_ok=True)
-        # and goes on without the strategy
-        one = trainer(tmp_path, max_epochs=1, limit_train_batches=5, limit_val_batches=1)
-        one.fit(again(name, models), data(name, models, str(faces), val=None), ckpt_path=file, weights_only=True)
+    file = tmp_path / "cut/step=2.ckpt"
+    detectors.load(file, **{base: models["sida"][base] for base in ("language", "mask")})
+    one = trainer(tmp_path)
+    one.test(detector, data(models), ckpt_path=file, verbose=False, weights_only=True)
+    for domain, values in detector.results["test"].items():
+        assert values == pytest.approx(ranks[0]["test"][domain], rel=1e-5, abs=1e-5, nan_ok=True)
+    # and goes on without the strategy
+    one = trainer(tmp_path, max_epochs=1, limit_train_batches=5, limit_val_batches=1)
+    one.fit(again(models), data(models, val=None), ckpt_path=file, weights_only=True)
 
 
 def test_whole_weights_are_sharded_when_they_are_loaded() -> None:

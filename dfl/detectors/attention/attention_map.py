@@ -112,9 +112,9 @@ def read_templates(path: str | None) -> tuple[Tensor, Tensor | None]:
 def _of_array(file: Path) -> tuple[Tensor, Tensor | None]:
     """Read templates from a file of NumPy, which may hold numbers only."""
     try:
-        held = np.load(file, allow_pickle=False)
-        templates = np.asarray(held["components"] if file.suffix == ".npz" else held, dtype=np.float32)
-        mean = np.asarray(held["mean"], dtype=np.float32) if file.suffix == ".npz" and "mean" in held else None
+        arrays = np.load(file, allow_pickle=False)
+        templates = np.asarray(arrays["components"] if file.suffix == ".npz" else arrays, dtype=np.float32)
+        mean = np.asarray(arrays["mean"], dtype=np.float32) if file.suffix == ".npz" and "mean" in arrays else None
     except FileNotFoundError:
         raise UserError(f"no templates '{file}' (looked in {file.absolute().parent})") from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

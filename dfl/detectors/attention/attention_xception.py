@@ -35,7 +35,7 @@ class AttentionXception(Detector):
 
     Args:
         map: ``regression``, one convolution; ``appearance``, a weighted sum of fixed templates (MAM).
-        supervision: ``label``: the largest value of the map is held against the image's label; ``mask``: the map
+        supervision: ``label``: the largest value of the map is compared with the image's label; ``mask``: the map
             against the mask, of the images that have one.
         map_loss: ``bce`` (dolos), in its exact form with logits; ``l1`` (FFD; with labels the largest value is drawn
             to 0 for real and 0.75 for fake images).
@@ -148,8 +148,8 @@ class AttentionXception(Detector):
     def _losses(self, out: Any, batch: Mapping[str, Any], each: bool) -> Losses:
         weight, kind = batch.get("weight"), self.map_loss
         if self.supervision == "mask":
-            known, resize = batch["has_mask"], self.mask_resize
-            of_map = mask_loss(out["mask_logit"], batch["mask"], known, resize, kind, out["map"], each)
+            has_mask, resize = batch["has_mask"], self.mask_resize
+            of_map = mask_loss(out["mask_logit"], batch["mask"], has_mask, resize, kind, out["map"], each)
         else:
             of_map = largest_loss(out["mask_logit"], batch["label"], kind, out["map"], weight, each)
         losses = {"loss": self.map_weight * of_map, "map": of_map}

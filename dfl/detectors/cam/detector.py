@@ -31,7 +31,7 @@ class GradCam(Classifier):
         backbone: timm name of a CNN.
         head: ``cam``, or ``fcn``: the backbone ends at ``layer``; two convolutions and dropout give the map.
         layer: Dotted name of the layer, ``block11`` of Xception by default, of others the last feature map.
-        supervision: Of ``fcn``: ``mask``, or ``label``, which every position is then told.
+        supervision: Of ``fcn``: ``mask``, or ``label``, which is then the label of every position.
         protocol: Whose localization metrics, see `Localization`.
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Classifier`.

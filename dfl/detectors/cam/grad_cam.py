@@ -34,13 +34,13 @@ def grad_cam(
     Raises:
         UserError: If the layer gives no feature map, or is not run.
     """
-    held: list[Tensor] = []
+    leaves: list[Tensor] = []
 
     def hold(module: nn.Module, args: Any, out: Tensor) -> Tensor:
         if not isinstance(out, Tensor) or out.ndim != 4:
             raise UserError("Grad-CAM needs a layer that gives feature maps (N, K, h, w); choose another layer")
         leaf = out.detach().requires_grad_()
-        held[:] = [leaf]
+        leaves[:] = [leaf]
         torch.set_grad_enabled(True)
         return leaf.clone()  # the next layer may work in place, which a leaf does not allow
 
@@ -51,12 +51,12 @@ def grad_cam(
             out = run(image.clone() if image.is_inference() else image)
         finally:
             handle.remove()
-        if not held:
+        if not leaves:
             raise UserError("the layer of Grad-CAM is not run by the backbone; choose another layer")
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(target(out).sum(), held[0])
+            (gradient,) = torch.autograd.grad(target(out).sum(), leaves[0])
         weight = gradient.float().mean((2, 3), keepdim=True)
-        cam = (weight * held[0].detach().float()).sum(1).relu()
+        cam = (weight * leaves[0].detach().float()).sum(1).relu()
     return {name: value.detach() for name, value in out.items()}, cam
 
 

@@ -58,27 +58,27 @@ def load_cadene(encoder: XceptionEncoder, state: Mapping[str, Tensor], source: s
         UserError: If names or shapes do not fit.
     """
     own = {k: v for k, v in encoder.state_dict().items() if not k.startswith("adjust_channel.")}
-    given = {
+    state_of_file = {
         k: v[:, :, None, None] if "pointwise" in k and v.ndim == 2 else v
         for k, v in state.items()
         if not k.startswith(("fc.", "last_linear.", "adjust_channel."))
     }
     # files from before torch 0.4.1 do not count batches
     uncounted = {k: torch.zeros_like(v) for k, v in own.items() if k.endswith("num_batches_tracked")}
-    fit_names(own, uncounted | given, source)
-    encoder.load_state_dict(uncounted | given, strict=False)
+    fit_names(own, uncounted | state_of_file, source)
+    encoder.load_state_dict(uncounted | state_of_file, strict=False)
     encoder.at_random = ("adjust_channel",)  # type: ignore[assignment]
 
 
-def fit_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
+def fit_names(own: Mapping[str, Tensor], state_of_file: Mapping[str, Tensor], source: str) -> None:
     """Check that names and shapes agree.
 
     Raises:
         UserError: If they do not, with the keys.
     """
-    found = {
-        "missing": [k for k in own if k not in given],
-        "unknown": [k for k in given if k not in own],
-        "of another shape": [k for k in given if k in own and own[k].shape != given[k].shape],
+    misfits = {
+        "missing": [k for k in own if k not in state_of_file],
+        "unknown": [k for k in state_of_file if k not in own],
+        "of another shape": [k for k in state_of_file if k in own and own[k].shape != state_of_file[k].shape],
     }
-    refuse_misfit(source, found, most=8)
+    refuse_misfit(source, misfits, most=8)

@@ -12,7 +12,7 @@ from dfl.errors import UserError
 def ldam(
     logits: Tensor, target: Tensor, counts: Sequence[int] | Tensor, max_margin: float = 0.5, scale: float = 30.0
 ) -> Tensor:
-    """Return the mean cross-entropy of ``scale`` x logits with rarer classes held to a larger margin, a float32 scalar.
+    """Return the mean cross-entropy of ``scale`` x logits with rarer classes given a larger margin, a float32 scalar.
 
     The logit of the true class j is lowered by m_j = max_margin x (n_j / min n)^(-1/4). Logits are not normalised.
 
@@ -32,7 +32,7 @@ def ldam(
     with torch.autocast(logits.device.type, enabled=False):
         margin = torch.where(n > 0, n.clamp_min(1) ** -0.25, 0.0)
         margin = margin * (max_margin / margin.max().clamp_min(1e-30))
-        known = target >= 0
-        held = logits.float() - F.one_hot(target.clamp_min(0), logits.shape[1]) * margin
-        losses = F.cross_entropy(scale * held, target.clamp_min(0), reduction="none")
-        return (losses * known).sum() / known.sum().clamp_min(1)
+        in_group = target >= 0
+        lowered = logits.float() - F.one_hot(target.clamp_min(0), logits.shape[1]) * margin
+        losses = F.cross_entropy(scale * lowered, target.clamp_min(0), reduction="none")
+        return (losses * in_group).sum() / in_group.sum().clamp_min(1)

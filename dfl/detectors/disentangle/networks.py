@@ -63,7 +63,7 @@ class PooledHead(nn.Module):
 
 
 class ConditionalDecoder(nn.Module):
-    """Make an image of a content map, told by a condition map how it was forged; its side is 32 times the maps'.
+    """Make an image of a content map, conditioned on a map of how it was forged; its side is 32 times the maps'.
 
     At each of three levels the content takes the condition's statistics (:func:`adain`), and both are enlarged and
     convolved by the same weights. No skip, no adversary.

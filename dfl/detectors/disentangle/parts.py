@@ -90,10 +90,10 @@ class Disentangling(Detector, ABC):
             encoders: Their names; ``encoder_f`` and ``encoder_c`` are among them.
             specific: Have the branch that tells methods apart.
         """
-        given = self.hparams
-        self.encoders, self.specific, dim = encoders, specific, given["dim"]
+        self.encoders, self.specific, dim = encoders, specific, self.hparams["dim"]
+        backbone, pretrained, weights = (self.hparams[name] for name in ("backbone", "pretrained", "weights"))
         for name in encoders:
-            self.add_module(name, _encoder(given["backbone"], given["pretrained"], given["weights"], dim))
+            self.add_module(name, _encoder(backbone, pretrained, weights, dim))
         self.con_gan = ConditionalDecoder(dim)
         self.block_sha, self.head_sha = ConvBlock(dim, self.width, self.width), self.head(2)
         if specific:
@@ -170,12 +170,12 @@ class Disentangling(Detector, ABC):
         losses = {"common": cross_entropy(out["common_logits"], label, weight)}
         rows, both = pairs(label)
         method = torch.where(label == 1, batch["generator"], 0)
-        known = (method >= 0) & (method <= self.methods)
+        is_known = (method >= 0) & (method <= self.methods)
         if self.specific:
-            each = cross_entropy(out["specific_logits"], method.where(known, 0), weight, each=True)
-            losses["specific"] = each.where(known, 0.0).sum() / known.sum().clamp_min(1)
+            each = cross_entropy(out["specific_logits"], method.where(is_known, 0), weight, each=True)
+            losses["specific"] = each.where(is_known, 0.0).sum() / is_known.sum().clamp_min(1)
         # a fake of an unknown method is of no other fake's: its specific feature is shuffled with none
-        method = method.where(known, self.methods + 1 + torch.arange(len(label), device=label.device))[rows]
+        method = method.where(is_known, self.methods + 1 + torch.arange(len(label), device=label.device))[rows]
         draws = self.draw(method)
         common, common_map = out["common"][rows], out["common_map"][rows]
         if mix:
@@ -223,8 +223,8 @@ class Disentangling(Detector, ABC):
         The target is the image that the content is from.
         """
         target = torch.cat([image, image.roll(len(image) // 2, 0)])
-        made = self.reconstruct(forgery, content)
-        return 4 * (made.float() - target.float()).abs().mean()
+        image = self.reconstruct(forgery, content)
+        return 4 * (image.float() - target.float()).abs().mean()
 
 
 def pairs(label: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Patch-Forensics (Chai et al., ECCV 2020), and what Tantaru et al. (WACV 2024) made of it: "Patches".
 
 The first blocks of an Xception see 43 pixels at most; a 1 x 1 convolution calls every such patch real or fake, and the
-mean probability of the patches is the image's score. Trained with image labels every patch is told its image's label;
-trained with masks each is told its own.
+mean probability of the patches is the image's score. Trained with image labels the label of every patch is its image's;
+trained with masks each has its own.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ class PatchForensics(Detector):
     """A truncated Xception that scores every patch; the map is what it decides by.
 
     Args:
-        cut: Last unit of Xception that is kept: ``relu1``, ``relu2``, ``block1`` ... ``block12``. With the head,
+        cut: Last unit of Xception: ``relu1``, ``relu2``, ``block1`` ... ``block12``. With the head,
             ``block2`` has 191,330 parameters, sees 43 px, and gives maps of 32 x 32 at 256 px, 37 x 37 at 299 px.
         tap: The head sees the ``raw`` sum of the block, as published, or its ``relu``.
         supervision: ``label``: image labels, by ``pooling``; ``mask``: masks, of the images that have one.
-        pooling: How a map is held against a label: ``expand`` (the one that papers use), ``pooled_max``,
+        pooling: How a map is compared with a label: ``expand`` (the one that papers use), ``pooled_max``,
             ``pooled_avg``.
         score: The image's score: ``after_softmax``, the mean probability (the one of the papers); ``before_softmax``,
             of the mean logits; ``vote``, the share of fake patches.

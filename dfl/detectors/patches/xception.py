@@ -41,11 +41,11 @@ class TruncatedXception(nn.Module):
         self.relu = relu
         # the stem is unpadded, unlike in most networks
         self.conv1, self.bn1 = nn.Conv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32)
-        kept = list(WIDTHS)[: list(WIDTHS).index(cut) + 1]
-        self.deep = "relu2" in kept
+        units = list(WIDTHS)[: list(WIDTHS).index(cut) + 1]
+        self.deep = "relu2" in units
         if self.deep:
             self.conv2, self.bn2 = nn.Conv2d(32, 64, 3, bias=False), nn.BatchNorm2d(64)
-        self.blocks = [name for name in kept if name.startswith("block")]
+        self.blocks = [name for name in units if name.startswith("block")]
         for before, name in zip(["relu2", *self.blocks], self.blocks, strict=False):
             number = int(name.removeprefix("block"))
             halves = number in (1, 2, 3, 12)

@@ -142,12 +142,12 @@ def _random(
 def in_four_bits(config: Any) -> BitsAndBytesConfig:
     """Return how bitsandbytes packs a model of this config: NF4, products in bfloat16 (QLoRA, Dettmers et al. 2023)."""
     family = FAMILIES[config.model_type]
-    kept = [f"model.{family.tower}", f"model.{family.projector}", "lm_head"]
+    unpacked = [f"model.{family.tower}", f"model.{family.projector}", "lm_head"]
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=kept,  # its name, but read for 4 bits as well
+        llm_int8_skip_modules=unpacked,  # its name, but read for 4 bits as well
     )
 
 
@@ -174,8 +174,8 @@ def _fill(weight: nn.Parameter, old: int) -> None:
         (len(weight) - old, weight.shape[1]), generator=torch.Generator("cpu").manual_seed(0), device="cpu"
     )
     with torch.no_grad():
-        known: Tensor = weight[:old].float()
-        weight[old:] = (known.mean(0) + 0.1 * known.std(0) * noise.to(weight.device)).to(weight.dtype)
+        old_rows: Tensor = weight[:old].float()
+        weight[old:] = (old_rows.mean(0) + 0.1 * old_rows.std(0) * noise.to(weight.device)).to(weight.dtype)
 
 
 def fit_vocabulary(model: Any, conversation: Conversation, tokenizer: Any, named: bool) -> None:
@@ -214,28 +214,28 @@ def tokenizer_made_here(config: Mapping[str, Any] | None, corpus: list[str] | No
 
 
 def language_side(
-    given: Mapping[str, Any],
+    hparams: Mapping[str, Any],
 ) -> tuple[Any, bool, Family, Conversation]:
     """Return the language model, whether its weights came from a name, its family and its conversation.
 
     Args:
-        given: Arguments of `Sida` by name.
+        hparams: Arguments of `Sida` by name.
     """
-    language, config = given["language"], given["language_config"]
+    language, config = hparams["language"], hparams["language_config"]
     at_random = language is None or (skips_weights() and config is not None)
-    tokenizer = tokenizer_made_here(config, given["corpus"]) if at_random else named_tokenizer(str(language))
+    tokenizer = tokenizer_made_here(config, hparams["corpus"]) if at_random else named_tokenizer(str(language))
     vocabulary = len(tokenizer) + len(NEW_TOKENS)
-    model, named = build("language", language, config, given["dtype"], given["four_bit"], vocabulary, family_of)
-    family = family_of(model.config, given["view_size"])
+    model, named = build("language", language, config, hparams["dtype"], hparams["four_bit"], vocabulary, family_of)
+    family = family_of(model.config, hparams["view_size"])
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 2048))
     conversation = Conversation(
         tokenizer,
         family.prompt,
         family.image_token,
         family.count,
-        given["feature"] == "predicting",
+        hparams["feature"] == "predicting",
         longest,
-        given["longest_answer"],
+        hparams["longest_answer"],
     )
     fit_vocabulary(model, conversation, tokenizer, named)
     return model, named, family, conversation

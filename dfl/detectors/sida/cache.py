@@ -41,24 +41,24 @@ class EmbeddingCache:
         self._hash = WeightsHash()
 
     def __call__(self, image: Tensor, encode: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
-        """Return the maps of images, those that are kept from disk and the others encoded, and keep these.
+        """Return the maps of images, from disk where they are there, and encode and store the others.
 
         Args:
             image: (N, 3, H, W), as the encoder wants them.
-            encode: Returns its maps, each (N, ...), of such images; called with those that are not kept, if any.
+            encode: Returns its maps, each (N, ...), of such images; called with those that are not on disk, if any.
 
         Raises:
             UserError: If the disk does not take them.
         """
         keys = self.keys(image)
-        held = [self._read(key) for key in keys]
-        missing = [row for row, maps in enumerate(held) if maps is None]
+        cached = [self._read(key) for key in keys]
+        missing = [row for row, maps in enumerate(cached) if maps is None]
         if missing:
-            made = [maps.detach().cpu() for maps in encode(image[missing])]
+            encoded = [maps.detach().cpu() for maps in encode(image[missing])]
             for at, row in enumerate(missing):
-                held[row] = kept = [maps[at].clone(memory_format=torch.contiguous_format) for maps in made]
-                self._write(keys[row], kept)
-        return [torch.stack(maps).to(image.device) for maps in zip(*(h for h in held if h is not None), strict=True)]
+                cached[row] = new = [maps[at].clone(memory_format=torch.contiguous_format) for maps in encoded]
+                self._write(keys[row], new)
+        return [torch.stack(maps).to(image.device) for maps in zip(*filter(None, cached), strict=True)]
 
     def keys(self, image: Tensor) -> list[str]:
         """Return the key of each image (N, 3, H, W)."""
@@ -66,12 +66,12 @@ class EmbeddingCache:
         numbers = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         words = f"{self._hash(self.weights())} {self.settings} {kind} {numbers} {image.dtype} {tuple(image.shape[1:])}"
         base = hashlib.sha256(words.encode())
-        found = []
+        keys = []
         for one in image.detach().cpu():
             digest = base.copy()
             digest.update(one.reshape(-1).contiguous().view(torch.uint8).numpy().data)
-            found.append(digest.hexdigest())
-        return found
+            keys.append(digest.hexdigest())
+        return keys
 
     def path(self, key: str) -> Path:
         """Return the file of a key."""

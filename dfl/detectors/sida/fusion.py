@@ -35,10 +35,10 @@ class SidaFusion(nn.Module):
 
     def forward(self, class_logit: Tensor, seg: Tensor) -> Tensor:
         """Map class logits (N, K) and embeddings (N, C) to the fused embeddings (N, C)."""
-        told, own = self.project(class_logit)[:, None], seg[:, None]
+        detection, own = self.project(class_logit)[:, None], seg[:, None]
         if self.mode == "official":
-            query, keys = told, own
+            query, keys = detection, own
         else:
-            query, keys = own, torch.cat([told, own], 1)
+            query, keys = own, torch.cat([detection, own], 1)
         # asked for its weights it takes no fused kernel
         return seg + self.attention(query, keys, keys, need_weights=self.mode == "official")[0][:, 0]

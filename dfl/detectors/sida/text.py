@@ -45,16 +45,16 @@ class Encoded:
 
 def answer(kind: int, explanation: str = "") -> str:
     """Return the answer for a class, 0 real, 1 full synthetic, 2 tampered."""
-    said = f"{CLS} The image is {CLASSES[kind]}" + (f" {SEG}" if kind == 2 else "")
-    return f"{said} {explanation} {END}" if explanation else said
+    sentence = f"{CLS} The image is {CLASSES[kind]}" + (f" {SEG}" if kind == 2 else "")
+    return f"{sentence} {explanation} {END}" if explanation else sentence
 
 
 def parse(text: str) -> tuple[int, str]:
     """Return class and explanation of an answer, class -1 (and the whole text) where it is none."""
-    found = _ANSWER.match(text)
-    if not found:
+    match = _ANSWER.match(text)
+    if not match:
         return -1, text.strip()
-    return CLASSES.index(found[1]), found[2].partition(END)[0].strip()
+    return CLASSES.index(match[1]), match[2].partition(END)[0].strip()
 
 
 def position(ids: Tensor, token: int, predicting: bool = True) -> Tensor:
