@@ -25,7 +25,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import get_sampling
 
 from dfl.data.formats import FORMATS, START, kind_of
@@ -40,8 +40,6 @@ MAX_SCANS = 500  # libjpeg-turbo's own advice; a small progressive file with tho
 
 T = TypeVar("T")
 _PPM = re.compile(rb"P6\s(\d{1,6})\s(\d{1,6})\s255\s")  # 8 bit, no comments
-#: Pillow's name of the library that a format needs.
-_BUILT_IN = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -278,14 +276,11 @@ def open_header(name: str, file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError as error:
         file.seek(0)
         start = file.read(START)
-        kind = kind_of(start)
-        if kind == "HEIF":
+        if kind_of(start) == "HEIF":
             try:
                 return open_heif(file)
             except ValueError as reason:
                 raise DecodeError(name, str(reason)) from reason
-        if kind in _BUILT_IN and not features.check(_BUILT_IN[kind]):
-            raise DecodeError(name, f"{kind}, which this Pillow was built without: pip install -U pillow") from error
         if not start:
             raise DecodeError(name, "the file is empty") from error
         start_and_kinds = f"it starts with {start[:12]!r}, known are {', '.join(FORMATS)}"

@@ -174,8 +174,8 @@ class PcaLighting(_Degradation):
 
     In scale as `FancyPCA` of albumentations 1: one alpha for the three axes, values in [0, 1], the result cut off to
     uint8. (That one multiplies by the transposed axes, against the paper; version 2 stretches the colours along the
-    axes instead.) The sign of an axis is arbitrary; here its components'
-    sum is not negative, so that every library gives the same.
+    axes instead.) The sign of an axis is arbitrary; here its components' sum is not negative, so that every library
+    gives the same.
 
     Args:
         std: standard deviation of alpha, whose mean is 0.

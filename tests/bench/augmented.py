@@ -2,19 +2,15 @@
 
 Against Pillow and torchvision v2; OpenCV and albumentations; and OpenCV and albumentations as DeepfakeBench's loader
 has them, with its resize of what has the size already and its round trip through Pillow. The sizes, probabilities and
-ranges of sigma and quality are the same, written here. From JPEG and PNG files of 256 and 1024 pixels, the larger
-ones shrunk to 256, or from JPEG files of the user's (`python -m tests.bench.augmented FOLDER`). Beside them the
-bare decoder. Timed in turns by the processor time of one thread. At last, what memory a loader process holds over an
-epoch.
+ranges of sigma and quality are the same, written here. From JPEG files of 256 pixels. Beside them the bare decoder.
+Timed in turns by the processor time of one thread.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import albumentations as A
 import cv2
@@ -31,19 +27,6 @@ from tests.bench.timing import in_turns
 BATCH, ROUNDS, SIZE = 32, 9, 256
 GOALS = {"PIL+torchvision": 2.0, "OpenCV+albumentations": 1.5, "as DeepfakeBench": 1.5}
 Load = Callable[[str, int], torch.Tensor]
-
-
-class Ours(Dataset):
-    """Files as `ImageDataset` reads them."""
-
-    def __init__(self, paths: list[str], policy: str = "cnnf") -> None:
-        self.paths, self.view = paths, Transform(augment=policy).train(SIZE)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.view(read_image(self.paths[index]), None, (0, 0, index))[0]
 
 
 class Files(Dataset):
@@ -105,6 +88,11 @@ def albumentations(detours: bool = False) -> Load:
     return load
 
 
+def ours() -> Load:
+    view = Transform(augment="cnnf").train(SIZE)
+    return lambda path, index: view(read_image(path), None, (0, 0, index))[0]
+
+
 def decoder() -> Load:
     return lambda path, index: torch.from_numpy(read_image(path))
 
@@ -112,12 +100,12 @@ def decoder() -> Load:
 def compare(paths: list[str]) -> dict[str, float]:
     """Return images per second of each way, the median of rounds in turns."""
     ways = {
+        "ours": ours(),
         "PIL+torchvision": torchvision(),
         "OpenCV+albumentations": albumentations(),
         "as DeepfakeBench": albumentations(detours=True),
     }
     loaders = {name: DataLoader(Files(paths, load), batch_size=BATCH) for name, load in ways.items()}
-    loaders["ours"] = DataLoader(Ours(paths), batch_size=BATCH)
     loaders["decoder"] = DataLoader(Files(paths, decoder()), batch_size=BATCH, collate_fn=len)
     whole = {name: partial(read, loader) for name, loader in loaders.items()}
     seconds = in_turns(whole, ROUNDS, clock=time.process_time)
@@ -129,54 +117,21 @@ def read(loader: DataLoader) -> None:
         pass
 
 
-def memory(paths: list[str]) -> list[float]:
-    """Return the MiB that belong to a loader process alone after each tenth of 40 passes over the files."""
-    loader = DataLoader(Ours(paths * 40), batch_size=BATCH, num_workers=1)
-    batches = iter(loader)
-    worker = batches._workers[0].pid  # type: ignore[attr-defined]
-    held = []
-    for i, _ in enumerate(batches):
-        if i % max(1, len(loader) // 10) == 0:
-            lines = Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines()
-            own = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
-            held.append(own / 1024)
-    return held
-
-
-def report(name: str, rate: dict[str, float], goals: bool) -> None:
-    """Print what ``compare`` found."""
-    print(f"loader, cnnf, {name}: ours {rate['ours']:.0f} img/s; the decoder alone {rate['decoder']:.0f}")
-    for other, goal in GOALS.items():
-        aim = f" (goal {goal})" if goals else ""
-        print(f"  {other} {rate[other]:.0f} img/s, ratio {rate['ours'] / rate[other]:.2f}{aim}")
-
-
-def main(folder: str | None = None) -> dict[str, Any]:
-    """Print lines for each kind of file, and the memory of a loader process; or for the JPEG files of a folder."""
+def main() -> dict[str, float]:
+    """Print images per second and ratios; return the rates."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    found: dict[str, Any] = {}
     try:
-        if folder:
-            paths = sorted(str(file) for file in Path(folder).rglob("*.jpg"))
-            paths = paths[:: max(1, len(paths) // 128)][:128]
-            found[f"{len(paths)} jpg files of {folder}"] = rate = compare(paths)
-            report(f"{len(paths)} jpg files of {folder}", rate, goals=False)
-            return found
-        with tempfile.TemporaryDirectory() as temporary:
-            for side, kind, count in ((256, "jpg", 128), (256, "png", 128), (1024, "jpg", 32), (1024, "png", 32)):
-                rate = compare(make_files(Path(temporary), side, kind, count))
-                found[f"{side} {kind}"] = rate
-                report(f"{side} px {kind}", rate, goals=(side, kind) == (256, "jpg"))
-            if Path("/proc/self/smaps_rollup").exists():
-                found["memory"] = memory(make_files(Path(temporary), 256, "jpg", 128))
-                held = found["memory"]
-                print(f"loader process: {held[1]:.0f} MiB of its own early, {held[-1]:.0f} MiB at the end of the epoch")
+        with tempfile.TemporaryDirectory() as folder:
+            rate = compare(make_files(Path(folder), SIZE, "jpg", 128))
     finally:
         torch.set_num_threads(threads)
-    return found
+    print(f"loader, cnnf, {SIZE} px JPEG: ours {rate['ours']:.0f} img/s; the decoder alone {rate['decoder']:.0f}")
+    for other, goal in GOALS.items():
+        print(f"  {other} {rate[other]:.0f} img/s, ratio {rate['ours'] / rate[other]:.2f} (goal {goal})")
+    return rate
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

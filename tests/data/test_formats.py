@@ -13,6 +13,7 @@ from dfl.data import heif
 from dfl.data.decoding import DecodeError, image_size, read_image
 from dfl.data.formats import FORMATS, IMAGE_SUFFIXES, LeftOut, is_image, kind_of, taken
 from dfl.data.sources.base import names_in
+from tests.data.sources.layouts import touch
 
 PIXELS = np.zeros((32, 48, 3), np.uint8)
 PIXELS[:, :24] = (240, 30, 20)
@@ -77,20 +78,7 @@ def test_heic_without_its_package_names_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_is_left_out_is_counted_by_suffix_with_a_few_names(tmp_path: Path) -> None:
-    for name in (
-        "a.jpg",
-        "b.MP4",
-        "c.mp4",
-        "d/e.mp4",
-        "d/f.mp4",
-        "d/g.tar",
-        "LICENSE",
-        "n.txt",
-        ".DS_Store",
-        "._a.jpg",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "{a.jpg,b.MP4,c.mp4,LICENSE,n.txt,.DS_Store,._a.jpg}", "d/{e.mp4,f.mp4,g.tar}")
     found = LeftOut()
     with found.listening():
         for _ in range(2):  # once more: nothing is counted twice

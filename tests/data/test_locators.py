@@ -77,17 +77,10 @@ def test_nothing_but_files_is_opened(name: str, inside: str, tmp_path: Path) -> 
             read(f"{tmp_path / name}{inside}")
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "a_lmdb#key=" + "k" * 600,
-        "v.mp4#at=0/0",
-        f"a.png#xywh={'9' * 18},0,1,1",
-        "a.parquet#row=0",
-        "\0#key=a",
-        "\0.png",
-    ],
-)
+NO_PLACES = [f"a_lmdb#key={'k' * 600}", "v.mp4#at=0/0", f"a.png#xywh={'9' * 18},0,1,1", "a.parquet#row=0", "\0#key=a"]
+
+
+@pytest.mark.parametrize("place", [*NO_PLACES, "\0.png", "none.parquet#row=0"])
 def test_places_that_are_none(place: str, tmp_path: Path) -> None:
     lmdb = pytest.importorskip("lmdb")
     lmdb.open(str(tmp_path / "a_lmdb"), map_size=1 << 20).close()
@@ -121,6 +114,9 @@ def test_cells_that_hold_no_bytes(suffix: str, tmp_path: Path) -> None:
     for name in columns:
         with pytest.raises(AbsentCell):
             load_image(f"{file}#column={name}&row=1")
+    for place, said in (("column=struct&row=2", "the file has (2 rows|no row 2)"), ("row=0", "no column 'image'")):
+        with pytest.raises(DecodeError, match=said):
+            load_image(f"{file}#{place}")
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.large_string()])

@@ -159,15 +159,7 @@ def test_two_folders_of_one_split_are_an_error(tmp_path: Path) -> None:
 
 
 def kaggle(root: Path, fake: str = "fake") -> None:
-    touch(
-        root,
-        *(
-            f"real_vs_fake/real-vs-fake/{s}/{c}/{i}.jpg"
-            for s in ("train", "valid", "test")
-            for c in ("real", "fake")
-            for i in (1, 2)
-        ),
-    )
+    touch(root, "real_vs_fake/real-vs-fake/{train,valid,test}/{real,fake}/{1,2}.jpg")
     for split in ("train", "valid", "test"):
         lines = [",original_path,id,label,label_str,path"]
         lines += [

@@ -54,12 +54,7 @@ class DeeperForensics(Source):
         folders = subfolders(base)
         if not folders:
             raise self.expected("manipulated_videos/<perturbation>", self.root)
-        shared: dict[str, Any] = {
-            "label": 1,
-            "class_label": 2,
-            "split": split,
-            **made_by("deeperforensics", "face-swap"),
-        }
+        shared: Row = {"label": 1, "class_label": 2, "split": split, **made_by("deeperforensics", "face-swap")}
         rows: list[Row] = []
         for name in chosen(list(folders), self.perturbations, "perturbations", self):
             for line in filter(None, map(str.strip, table.read_text().splitlines())):

@@ -60,10 +60,8 @@ class Dfdc(_Listed):
             if not table.is_file():
                 raise self.expected("metadata.json", part)
             for name, entry in read_json(table, dict).items():
-                original = f"dfdc/{Path(entry.get('original') or name).stem}"
-                rows += self._row(
-                    part / name, f"dfdc/{Path(name).stem}", label_of(str(entry.get("label"))), table, source=original
-                )
+                video, original = (f"dfdc/{Path(one).stem}" for one in (name, entry.get("original") or name))
+                rows += self._row(part / name, video, label_of(str(entry.get("label"))), table, source=original)
         return self._there(rows, base)
 
     def _test(self) -> list[Row]:
@@ -96,15 +94,9 @@ class Dfdcp(_Listed):
             if entry.get("set") not in ("train", "test"):
                 raise UserError(f"{table}: {name} is in the set {entry.get('set')!r}; expected train or test")
             if entry["set"] == split:
-                who = str(entry["target_id"]) if entry.get("target_id") is not None else ""
-                shared = {"identity": f"dfdcp/{who}"} if who else {}
-                rows += self._row(
-                    self.root / name,
-                    f"dfdcp/{Path(name).with_suffix('')}",
-                    label_of(str(entry.get("label"))),
-                    table,
-                    **shared,
-                )
+                shared = {"identity": f"dfdcp/{who}"} if (who := entry.get("target_id")) is not None else {}
+                video, label = f"dfdcp/{Path(name).with_suffix('')}", label_of(str(entry.get("label")))
+                rows += self._row(self.root / name, video, label, table, **shared)
         for row in rows:
             if row["label"]:
                 row["generator"] = row["video"].split("/")[1].lower()

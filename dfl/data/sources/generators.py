@@ -2,7 +2,7 @@
 
 _FAMILIES = {
     "gan": "progan stylegan stylegan2 stylegan3 biggan cyclegan stargan gaugan whichfaceisreal attgan "
-    "infomaxgan mmdgan relgan s3gan sngan styleclip e4e vqgan stgan",
+    "infomaxgan mmdgan relgan s3gan sngan styleclip e4e vqgan stgan openforensics",
     "diffusion": "adm sdv1 sdv1.4 sdv1.5 sdv2 sdv3 sdv4 sdv5 sd15 sd2 sd2.1 sd3 sdxl flux glide guided ldm wukong "
     "vqdm midjourney dalle2 dalle3 ddpm iddpm pndm if repaint repaint-p2 repaint-p2-9k latent_diffusion palette dit "
     "sit pixart rddm p2",

@@ -82,11 +82,7 @@ class OpenForensics(WithSplits):
         row: Row = {"path": str(file), "label": int(bool(bad)), "class_label": 2 * bool(bad)}
         if bad:
             outlines = [_polygons(face, 0, 0, table).removeprefix("polygon:") for face in bad]
-            row |= {
-                "mask": "polygon:" + ";".join(filter(None, outlines)),
-                **made_by("openforensics", "face-swap"),
-                "family": "gan",
-            }
+            row |= {"mask": "polygon:" + ";".join(filter(None, outlines)), **made_by("openforensics", "face-swap")}
         return [row]
 
     def _each(
@@ -103,7 +99,6 @@ class OpenForensics(WithSplits):
             row: Row = {"path": place, "label": label, "class_label": 2 * label}
             if label:
                 row |= {"mask": _polygons(face, left, top, table), **made_by("openforensics", "face-swap")}
-                row["family"] = "gan"
             rows.append(row)
         return rows
 

@@ -104,18 +104,9 @@ def celeb() -> dict[str, Any]:
         return {n: video(label, f"{CDF}/{label[:12]}/frames/{n}", n=2) for n in names}
 
     real, fake = ["id0_0000", "id1_0000", "id2_0000", "id3_0000"], ["id0_id1_0000", "id1_id0_0000"]
-    body = {
-        "CelebDFv2_real": {
-            "train": split("CelebDFv2_real", real),
-            "val": split("CelebDFv2_real", real[1:2]),
-            "test": split("CelebDFv2_real", real[1:2]),
-        },
-        "CelebDFv2_fake": {
-            "train": split("CelebDFv2_fake", fake),
-            "val": split("CelebDFv2_fake", fake[1:]),
-            "test": split("CelebDFv2_fake", fake[1:]),
-        },
-    }
+    videos = {"CelebDFv2_real": real, "CelebDFv2_fake": fake}
+    parts = {"train": slice(None), "val": slice(1, 2), "test": slice(1, 2)}
+    body = {label: {s: split(label, names[part]) for s, part in parts.items()} for label, names in videos.items()}
     return {"Celeb-DF-v2": body}
 
 

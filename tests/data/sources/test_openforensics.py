@@ -14,21 +14,13 @@ from dfl.errors import UserError
 def openforensics(root: Path) -> None:
     touch(root, "Val/{a,b}.jpg")
     square = [[2.0, 1.0, 8.0, 1.0, 8.0, 7.0, 2.0, 7.0]]
+    triangle, images = [[10, 0, 14, 0, 14, 4]], ((5, "a"), (6, "b"))
     content = {
         "categories": [{"id": 0, "name": "Real"}, {"id": 1, "name": "Fake"}],
-        "images": [
-            {"id": 5, "file_name": "Images/Val/a.jpg", "width": 16, "height": 8},
-            {"id": 6, "file_name": "Images/Val/b.jpg", "width": 16, "height": 8},
-        ],
+        "images": [{"id": i, "file_name": f"Images/Val/{n}.jpg", "width": 16, "height": 8} for i, n in images],
         "annotations": [
             {"id": 1, "image_id": 5, "category_id": 1, "bbox": [2, 1, 6, 6], "segmentation": square},
-            {
-                "id": 2,
-                "image_id": 5,
-                "category_id": 0,
-                "bbox": [10.5, 0, 4, 4],
-                "segmentation": [[10, 0, 14, 0, 14, 4]],
-            },
+            {"id": 2, "image_id": 5, "category_id": 0, "bbox": [10.5, 0, 4, 4], "segmentation": triangle},
             {"id": 3, "image_id": 6, "category_id": 0, "bbox": [0, 0, 4, 4], "segmentation": [[0, 0, 4, 0, 4, 4]]},
         ],
     }

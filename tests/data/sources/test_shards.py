@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from layouts import as_text, refuses, rows, touch
 
-from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, read_bytes
 from dfl.data.masks import load_mask
 from dfl.data.sources import CommunityForensics, OpenSdi, SidSet
@@ -238,17 +237,3 @@ def test_community_forensics(tmp_path: Path) -> None:
     local = CommunityForensics(str(tmp_path / "local"))
     assert rows(local.load("test"), tmp_path, "label", "generator") == [(1, "sdxl"), (0, "")]
     refuses(local, "train", "train with the Parquet files")
-
-
-def test_cells_that_are_not_there(tmp_path: Path) -> None:
-    file = tmp_path / "a.parquet"
-    shard(file, {"image": [image(1), None]})
-    for place, text in (
-        ("row=2", "the file has 2 rows"),
-        ("column=pixels&row=0", "no column 'pixels'"),
-        ("row=1", "empty"),
-    ):
-        with pytest.raises(DecodeError, match=text):
-            load_image(f"{file}#{place}")
-    with pytest.raises(DecodeError, match="none.parquet"):
-        read_bytes(f"{tmp_path}/none.parquet#row=0")
