@@ -2,8 +2,6 @@
 
 import math
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
@@ -20,6 +18,7 @@ from dfl.data.checks import check
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
 from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
+from dfl.data.loader_process import outlive_signals
 from dfl.data.overlap import Videos
 from dfl.data.rows import Rows, shared_paths
 from dfl.data.sampler import EvalSampler, TrainSampler, shuffled, steps_of_epoch
@@ -309,7 +308,7 @@ class DataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate,
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=outlive_signals,
             pin_memory=torch.cuda.is_available(),
             # with many evaluation domains, all their workers would live to the end
             persistent_workers=keep_workers and self.num_workers > 0,
@@ -331,23 +330,6 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         state = self.trainer
         return "train" if state.training else "test" if state.testing else "predict" if state.predicting else "val"
-
-
-def _outlive_signals(worker: int) -> None:
-    """Let a loader process live on when Ctrl-C or a scheduler signals the whole group; its parent still ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS cannot tell who sent a signal
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
 
 
 def _by_name(sources: list[Source]) -> dict[str, Source]:
