@@ -302,7 +302,7 @@ def pngs():
     }
     names = [name for name in ORDINARY if name.endswith(".png")]
     plain_too = {"turn1.png": False, "1x1.png": True, "widest.png": True}  # Pillow writes an EXIF of orientation 1 too
-    return table | {name: (ORDINARY[name][0], plain_too.get(name, False)) for name in names}
+    return table | {name: (ORDINARY[name], plain_too.get(name, False)) for name in names}
 
 
 PNGS = pngs()
