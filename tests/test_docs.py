@@ -2,11 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import keep_configs
 import pytest
+import torch
 
 from dfl import detectors
+from dfl.detectors.outputs import checked
+from dfl.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -42,3 +46,28 @@ def test_every_link_of_the_docs_leads_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:\s]+)[^):]*\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_example_of_a_detector_runs() -> None:
+    names: dict[str, Any] = {"__name__": "example"}
+    exec((ROOT / "docs" / "add_a_detector.md").read_text().split("```python\n")[1].split("```")[0], names)
+    detector = names["Residual"](width=4, input_size=32)
+    out = checked(detector(torch.rand(3, 3, 32, 32)), 3, detector)
+    batch = {"label": torch.tensor([0, 1, 1]), "weight": torch.ones(3)}
+    detector.loss(out, batch)["loss"].backward()
+    assert detector.hparams == {"width": 4, "input_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (
+            lambda image: image.mean((1, 2, 3)),
+            r"under 'logit', a tensor \(3,\) for a batch of 3, and got a",
+        ),
+        (lambda image: {"logit": image.mean((1, 2, 3))[:, None]}, r"and got {logit: a tensor \(3, 1\)}"),
+    ],
+)
+def test_a_wrong_forward_is_one_line_that_names_the_contract(wrong: Any, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        checked(wrong(torch.rand(3, 3, 8, 8)), 3, detectors.Dct(8))
