@@ -208,7 +208,7 @@ def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     def fetch(loader: Any, *timeout: float) -> Any:
         """Shoot when this process waits for the next batch; elsewhere a step may be half done, and is not saved."""
         if Path("waits").exists() and len(arrived) == whole:
-            for child in multiprocessing.active_children():
+            for child in loader._workers:  # other children are of other tests
                 os.kill(child.pid or 0, signal.SIGKILL)
         found, batch = get(loader, *timeout)
         arrived.extend([batch] * found)
@@ -230,10 +230,11 @@ def test_a_loader_process_whose_pipe_breaks_before_its_end_does_not_break_the_sa
 ) -> None:
     write_config(faces)
     save, iterator = KeepLast._save, torch.utils.data.dataloader._MultiProcessingDataLoaderIter
-    get, arrived = iterator._try_get_data, []
+    get, arrived, own = iterator._try_get_data, [], []
 
     def fetch(loader: Any, *timeout: float) -> Any:
         if len(arrived) == 4:
+            own[:] = loader._workers
             raise ConnectionResetError("the pipe is broken")
         found, batch = get(loader, *timeout)
         arrived.extend([batch] * found)
@@ -241,7 +242,7 @@ def test_a_loader_process_whose_pipe_breaks_before_its_end_does_not_break_the_sa
 
     def slow(callback: KeepLast, trainer: Any) -> None:
         """Save while the end of the process becomes known."""
-        (child,) = multiprocessing.active_children()
+        (child,) = own
         os.kill(child.pid or 0, signal.SIGKILL)
         multiprocessing.connection.wait([child.sentinel])
         save(callback, trainer)
