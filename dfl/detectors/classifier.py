@@ -7,9 +7,7 @@ What it is trained with is a `dfl.losses.Criterion`: cross-entropy, the single-c
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-import timm
 from pytorch_lightning.cli import OptimizerCallable
-from timm.data import resolve_model_data_config
 from torch import Tensor, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,7 +15,7 @@ from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.losses import Criterion
 from dfl.losses.criterion import of_images
-from dfl.networks import TIMM, Normalize, create_backbone, is_convolutional
+from dfl.networks import TIMM, backbone_and_view, is_convolutional
 
 
 class Classifier(Detector):
@@ -54,20 +52,14 @@ class Classifier(Detector):
         **kwargs: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **kwargs)
-        timm_args = {"num_classes": 2} | (timm_args or {})
-        config = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
-        input_size = kwargs.get("input_size")
-        if input_size and config is not None and config.fixed_input_size:  # a ViT is built for one size
-            timm_args = {"img_size": input_size} | timm_args
-        network: Any = create_backbone(backbone, pretrained, weights, **timm_args)
-        self.network: Any = network
-        of_network = resolve_model_data_config(network)
-        self.input_size = input_size or of_network["input_size"][-1]
-        self.normalize = Normalize(mean or of_network["mean"], std or of_network["std"])
+        self.network, self.input_size, self.normalize = backbone_and_view(
+            *(backbone, pretrained, weights, kwargs.get("input_size"), mean, std),
+            **{"num_classes": 2} | (timm_args or {}),
+        )
         self.channels_last = is_convolutional(self.network)
         self.norm_eval = norm_eval
         self.criterion: Criterion = Criterion.of(criterion)
-        self.criterion.build(network.head_hidden_size, network.num_classes)
+        self.criterion.build(self.network.head_hidden_size, self.network.num_classes)
         self.hparams["criterion"] = self.criterion.spec
 
     def train(self, mode: bool = True) -> Self:

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dfl.detectors.fitted import FittedDetector, LogisticHead
+from dfl.detectors.fitted import LogisticDetector, LogisticHead
 
 EPSILON = 1e-12
 #: ITU-R 601 in 65536ths, as Pillow's L has it.
 LUMA = (19595, 38470, 7471)
 
 
-class Dct(FittedDetector):
+class Dct(LogisticDetector):
     """Logistic regression on z-scored log-DCT coefficients.
 
     Args:
@@ -36,8 +36,8 @@ class Dct(FittedDetector):
         self, input_size: int = 128, colour: Literal["rgb", "grey"] = "rgb", penalty: float = 1.0, **kwargs: Any
     ) -> None:
         super().__init__(input_size=input_size, **kwargs)
-        self.colour, self.penalty = colour, penalty
-        self.head = LogisticHead(input_size**2 * (3 if colour == "rgb" else 1))
+        self.colour = colour
+        self.head = LogisticHead(input_size**2 * (3 if colour == "rgb" else 1), penalty)
         self.register_buffer("basis", dct_basis(input_size), persistent=False)
 
     basis: Tensor
@@ -49,14 +49,6 @@ class Dct(FittedDetector):
             pixels = torch.einsum("nchw,c->nhw", pixels, pixels.new_tensor(LUMA))[:, None].add(32768).div(65536).floor()
         coefficients = self.basis @ pixels @ self.basis.T
         return (coefficients.abs() + EPSILON).log().flatten(1).float()
-
-    def fit(self, features: Tensor, label: Tensor) -> None:
-        """Fit the z-scores and the regression."""
-        self.head.fit(features, label, self.penalty)
-
-    def score(self, features: Tensor) -> Tensor:
-        """Return the log-odds of fake (N,)."""
-        return self.head(features)
 
 
 def dct_basis(n: int) -> Tensor:

@@ -125,13 +125,15 @@ class LogisticHead(nn.Linear):
 
     Args:
         features: D.
+        penalty: Of the squared weights, relative to the sum of the losses; ``1 / C`` of scikit-learn.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, penalty: float = 1.0) -> None:
         super().__init__(features, 1)
+        self.penalty = penalty
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
 
@@ -140,17 +142,16 @@ class LogisticHead(nn.Linear):
         return super().forward((features.float() - self.mean) / self.std)[:, 0]
 
     @torch.no_grad()
-    def fit(self, features: Tensor, label: Tensor, penalty: float) -> None:
+    def fit(self, features: Tensor, label: Tensor) -> None:
         """Fit mean, standard deviation, weights and bias.
 
         Args:
             features: (n, D) float64.
             label: (n,) long.
-            penalty: Of the squared weights, relative to the sum of the losses; ``1 / C`` of scikit-learn.
         """
         mean, std = features.mean(0), features.std(0, correction=0)
         std = torch.where(std > 0, std, 1.0)
-        model = LogisticRegression(C=1 / penalty, max_iter=1000)
+        model = LogisticRegression(C=1 / self.penalty, max_iter=1000)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(((features - mean) / std).numpy(), label.numpy())
@@ -163,3 +164,17 @@ class LogisticHead(nn.Linear):
             (self.bias, model.intercept_),
         ):
             own.copy_(torch.as_tensor(value))
+
+
+class LogisticDetector(FittedDetector):
+    """A fitted detector whose score is a logistic regression of its features; a subclass makes the head."""
+
+    head: LogisticHead
+
+    def fit(self, features: Tensor, label: Tensor) -> None:
+        """Fit the z-scores and the regression."""
+        self.head.fit(features, label)
+
+    def score(self, features: Tensor) -> Tensor:
+        """Return the log-odds of fake (N,)."""
+        return self.head(features)

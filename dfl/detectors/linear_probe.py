@@ -7,14 +7,13 @@ that was trained on those of one (Ojha et al., Towards Universal Fake Image Dete
 from typing import Any, ClassVar
 
 import torch
-from timm.data import resolve_model_data_config
 from torch import Tensor
 
-from dfl.detectors.fitted import FittedDetector, LogisticHead
-from dfl.networks import TIMM, Normalize, create_backbone, is_convolutional
+from dfl.detectors.fitted import LogisticDetector, LogisticHead
+from dfl.networks import TIMM, backbone_and_view, is_convolutional
 
 
-class LinearProbe(FittedDetector):
+class LinearProbe(LogisticDetector):
     """Logistic regression on the z-scored input of a backbone's last layer.
 
     Args:
@@ -38,25 +37,15 @@ class LinearProbe(FittedDetector):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        network: Any = create_backbone(backbone, pretrained, weights, **{"num_classes": 0} | (timm_args or {}))
-        self.network: Any = network.requires_grad_(False)
-        config = resolve_model_data_config(network)
-        self.input_size = kwargs.get("input_size") or config["input_size"][-1]
-        self.normalize = Normalize(config["mean"], config["std"])
-        self.channels_last = is_convolutional(network)
-        self.penalty = penalty
-        self.head = LogisticHead(network.head_hidden_size)
+        self.network, self.input_size, self.normalize = backbone_and_view(
+            *(backbone, pretrained, weights, kwargs.get("input_size")), **{"num_classes": 0} | (timm_args or {})
+        )
+        self.network.requires_grad_(False)
+        self.channels_last = is_convolutional(self.network)
+        self.head = LogisticHead(self.network.head_hidden_size, penalty)
         self.eval()
 
     def features(self, image: Tensor) -> Tensor:
         """Return the input of the last layer, (N, D)."""
         with torch.no_grad():
             return self.network.forward_head(self.network.forward_features(self.normalize(image)), pre_logits=True)
-
-    def fit(self, features: Tensor, label: Tensor) -> None:
-        """Fit the z-scores and the regression."""
-        self.head.fit(features, label, self.penalty)
-
-    def score(self, features: Tensor) -> Tensor:
-        """Return the log-odds of fake (N,)."""
-        return self.head(features)

@@ -2,6 +2,7 @@
 
 from dfl.networks.backbone import (
     TIMM,
+    backbone_and_view,
     create_backbone,
     is_convolutional,
     load_named,
@@ -18,6 +19,7 @@ __all__ = [
     "TIMM",
     "Normalize",
     "add_lora",
+    "backbone_and_view",
     "create_backbone",
     "find_layer",
     "is_convolutional",

@@ -5,7 +5,7 @@ Weights that were asked for and are not found are an error, never a silent rando
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,10 +16,12 @@ import timm
 import torch
 from huggingface_hub import constants as hub
 from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from dfl.errors import UserError, near
 from dfl.hub import offline_if_no_network
+from dfl.networks.normalize import Normalize
 from dfl.runs import archive
 
 _Counts, _Rate = int | list[int], float
@@ -80,6 +82,37 @@ def create_backbone(name: str, pretrained: bool = True, weights: str | None = No
     model = _made(name, **kwargs)
     load_weights(model, weights)
     return model
+
+
+def backbone_and_view(
+    name: str,
+    pretrained: bool,
+    weights: str | None,
+    input_size: int | None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **kwargs: Any,
+) -> tuple[Any, int, Normalize]:
+    """Build a timm model for a size of images; return it, the size, and the normalisation that it begins with.
+
+    Args:
+        name: timm name.
+        pretrained: As for `create_backbone`.
+        weights: As for `create_backbone`.
+        input_size: Side of the images in pixels; by default the model's own.
+        mean: Normalisation of values in [0, 1]; by default the model's own.
+        std: The same.
+        **kwargs: Passed to timm.
+
+    Raises:
+        UserError: As `create_backbone`.
+    """
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if input_size and config is not None and config.fixed_input_size:  # a ViT is built for one size
+        kwargs = {"img_size": input_size} | kwargs
+    network = create_backbone(name, pretrained, weights, **kwargs)
+    own = resolve_model_data_config(network)
+    return network, input_size or own["input_size"][-1], Normalize(mean or own["mean"], std or own["std"])
 
 
 def wants_file(weights: str | None) -> bool:

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from dfl.detectors import Dct
 from dfl.detectors.dct import dct_basis
+from dfl.detectors.fitted import LogisticHead
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "dct.npz")
 
@@ -50,8 +51,8 @@ def test_the_regression_is_that_of_scikit_learn() -> None:
     features, label = rng.normal(3, 2, (60, 5)), rng.integers(0, 2, 60)
     features[:, 0] += label
     features[:, 4] = 7.0  # without variance
-    head = Dct(4).head.__class__(5)
-    head.fit(torch.from_numpy(features), torch.from_numpy(label), penalty=0.5)
+    head = LogisticHead(5, penalty=0.5)
+    head.fit(torch.from_numpy(features), torch.from_numpy(label))
     z = (features - features.mean(0)) / np.where(features.std(0) > 0, features.std(0), 1)
     expected = LogisticRegression(C=2.0).fit(z, label).decision_function(z)
     np.testing.assert_allclose(head(torch.from_numpy(features)).detach(), expected, atol=1e-4)
