@@ -95,11 +95,12 @@ class DagFdd(Criterion):
 
     def forward(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return ``loss`` and ``cvar``, the same, and the mean ``ce``."""
-        each, groups = of_images(out, batch), batch["group"]
+        own = of_images(out, batch)
+        each, groups = own, batch["group"]
         if self.groups == "global":
             each, groups = gather_over_ranks(each, groups)
         risk = self.risk(each, groups)
-        return {"loss": risk, "cvar": risk, "ce": of_images(out, batch).detach().mean()}
+        return {"loss": risk, "cvar": risk, "ce": own.detach().mean()}
 
     def risk(self, each: Tensor, groups: Tensor) -> Tensor:
         """Return the CVaR of the losses of images (n,), a scalar."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
@@ -24,8 +23,8 @@ from dfl.detectors.disentangle.ldam import ldam
 from dfl.detectors.disentangle.networks import ConvBlock, adain
 from dfl.detectors.disentangle.parts import DisentangledOutputs, Disentangling
 from dfl.errors import UserError
-from dfl.losses import bilevel_cvar
-from dfl.losses.cvar import Outer, gather_over_ranks
+from dfl.losses import DawFdd
+from dfl.losses.cvar import Outer
 from dfl.training import SAM
 
 
@@ -98,7 +97,8 @@ class FairDisentangle(Disentangling):
             if fusion == "adain_block":
                 self.block_mixed = ConvBlock(self.width, self.width, self.width)
         self.decoder_content = decoder_content
-        self.cvar, self.alphas, self.groups, self.score = cvar, (alpha_inner, alpha_outer), groups, score
+        self.criterion: DawFdd = DawFdd(alpha_outer, alpha_inner, cvar, groups)
+        self.score = score
         self.loss_weights = {
             "common": 1.0,
             "specific": specific_weight,
@@ -163,9 +163,5 @@ class FairDisentangle(Disentangling):
         parts = self.paired_losses(out, batch)
         if self.demographic:
             parts["demographic"] = ldam(out["group_logits"], batch["group"], self.group_counts)
-        each = F.cross_entropy(out["logits"].float(), batch["label"], reduction="none") * batch.get("weight", 1.0)
-        groups = batch["group"]
-        if self.groups == "global":
-            each, groups = gather_over_ranks(each, groups)
-        parts["fairness"] = bilevel_cvar(each, groups, *self.alphas, self.cvar)
+        parts["fairness"] = self.criterion(out, batch)["loss"]
         return {"loss": torch.stack([self.loss_weights[k] * v for k, v in parts.items()]).sum(), **parts}
