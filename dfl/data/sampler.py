@@ -290,12 +290,12 @@ class EvalSampler(Sampler[int]):
     """
 
     def __init__(self, n: int, rank: int = 0, world: int = 1, order: np.ndarray | None = None) -> None:
-        self.n, self.rank, self.world, self.order = n, rank, world, np.arange(n) if order is None else order
+        self.n, self.rank, self.world, self.order = n, rank, world, order
 
     def __len__(self) -> int:
         return -(-self.n // self.world)
 
     def __iter__(self) -> Iterator[int]:
-        for row in range(self.rank, len(self) * self.world, self.world):
-            of_table = int(self.order[row % self.n])
-            yield of_table if row < self.n else -1 - of_table
+        for at in range(self.rank, len(self) * self.world, self.world):
+            row = at % self.n if self.order is None else int(self.order[at % self.n])
+            yield row if at < self.n else -1 - row
