@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
