@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
 from dfl.errors import UserError, near
 from dfl.metrics.names import DETECTION, METRICS, OF_ONE_CLASS, direction
@@ -98,7 +98,7 @@ class Monitored(pl.Callback):
         values = trainer.callback_metrics
         for who, name in names:
             here = [one for one in values if one.partition("/")[0] == name.partition("/")[0]]
-            if name not in values and who != "checkpoint":
+            if name not in values and who != "checkpoint" and not _is_lenient(trainer, name):
                 raise UserError(f"{who} watches {name!r}, which {where} did not give{_near(name, here)}")
             if name in self._warned or (name in values and not bool(values[name].isnan())):
                 continue
@@ -138,6 +138,12 @@ def watched(trainer: Any) -> Iterator[tuple[str, str]]:
 
 def _no_direction(who: str, name: str) -> str:
     return f"{who} watches {name!r}, of which dfl does not know whether more is better: set its mode to min or max"
+
+
+def _is_lenient(trainer: Any, name: str) -> bool:
+    """Return whether those that watch a name may go on without it: ``strict: false``."""
+    watching = [c for c in trainer.callbacks if isinstance(c, EarlyStopping) and c.monitor == name]
+    return bool(watching) and not any(one.strict for one in watching)
 
 
 def _near(name: str, names: list[str]) -> str:

@@ -164,3 +164,10 @@ def test_modes_follow_the_metric_wherever_they_stand() -> None:
     assert [run.checkpoint["mode"], stop.init_args.mode, plateau["init_args"]["mode"]] == ["min", "max", "max"]  # type: ignore[index]
     assert mine["init_args"] == {"monitor": "val/mine", "mode": "min"}  # type: ignore[comparison-overlap]
     assert json.dumps(run.data)
+
+
+def test_a_lenient_early_stopping_goes_on_without_what_it_watches() -> None:
+    for strict in (False, True):
+        watching = SimpleNamespace(callbacks=[EarlyStopping("train/rare", strict=strict)], callback_metrics={})
+        with pytest.raises(UserError, match="training did not give") if strict else pytest.warns(match="was not given"):
+            Monitored()._look(watching, [("EarlyStopping", "train/rare")], "training")
