@@ -17,8 +17,6 @@ A sweep names a run's config and the domains, either the generators of one sourc
 See docs/domain_matrix.md.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +32,6 @@ from dfl.runs import files
 #: Options of the matrix itself; all others are those of ``fit`` and ``test``.
 OWN = ("output", "metric", "leave_one_out", "name", "root")
 WHAT = "Train on each domain, test on all, and write the table and its heat map; see the top of this help."
-#: Settings that say how a run is computed and not what it learns; a change of them does not make it another run.
-MACHINE = ("num_workers", "eval_batch_size")
 
 
 def main(words: list[str]) -> Any:
@@ -105,66 +101,31 @@ def run(sweep: Sweep, words: Sequence[str]) -> dict[str, Any]:
 
 def _complete(sweep: Sweep, one: Run, words: list[str], title: str) -> dict[str, Any]:
     """Train and test a run unless that is done; return its state, which is stored beside its checkpoints."""
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
+    from dfl.benchmark import training
     from dfl.cli import app
     from dfl.evaluation import results
 
-    say, write = rank_zero_only(print), rank_zero_only(files.write)
     folder, data = sweep.root / "checkpoints" / one.name, data_of(sweep, one)["init_args"]
     file = folder / "matrix.json"
     typed = [*(f"--config={name}" for name in sweep.configs), f"--data={_data_file(sweep, one)}", f"--name={one.name}"]
     typed += [f"--root={sweep.root}", *words]
-    trained, tested = _digest(_learned(typed), {key: data[key] for key in ("train", "val")}), _digest(data["test"])
-    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if state.get("trained", trained) != trained or (not state and any(folder.glob("*.ckpt"))):
-        raise UserError(
-            f"{folder} holds a run with other settings than this sweep has; remove it, or give the sweep another --name"
-        )
+    sides = {key: data[key] for key in ("train", "val")}
+    trained, tested = training.digest(training.learned(typed), sides), training.digest(data["test"])
+    state = training.state_of(file, folder, trained)
     if state.get("tested") == tested and state.get("complete"):
-        say(f"{title}: complete")
+        training.say(f"{title}: complete")
         return state
     if not state.get("complete"):
-        say(f"{title}: training on {', '.join(one.domains)}")
-        state = {"trained": trained, "complete": False}
-        write(file, results.to_json(state))
-        trainer = app.main(["fit", *typed, "--ckpt_path=last"]).trainer
-        state |= {"complete": True, "monitor": str(getattr(trainer.checkpoint_callback, "monitor", ""))}
-        write(file, results.to_json(state))
-        del trainer
-    word = "best" if (folder / "best.ckpt").is_file() else "last"
-    say(f"{title}: testing its {word} checkpoint on {', '.join(data['test'])}")
+        training.say(f"{title}: training on {', '.join(one.domains)}")
+        state = training.train(typed, file, trained)
+    word = training.best_or_last(folder)
+    training.say(f"{title}: testing its {word} checkpoint on {', '.join(data['test'])}")
     measured = app.main(["test", *typed, f"--ckpt_path={word}"]).model.results["test"]
     state |= {"tested": tested, "checkpoint": word, "results": {d: v for d, v in measured.items() if d != "mean"}}
-    write(file, results.to_json(state))
+    training.write(file, results.to_json(state))
     return state
 
 
 def _data_file(sweep: Sweep, one: Run) -> Path:
     """Return the data config of a run."""
     return sweep.output / "runs" / f"{one.name}.yaml"
-
-
-def _learned(words: list[str]) -> list[Any]:
-    """Return what a run learns from, of its options: settings of the machine alone are left out."""
-    from dfl.cli.checkpoints import RUN_SETTINGS
-
-    plan = arguments.plan(["fit", *words])
-    settings: list[Any] = []
-    for layer in plan.layers:
-        inner = {key: value for key, value in layer.items() if key in ("model", "trainer", "checkpoint")}
-        inner["trainer"] = {k: v for k, v in (layer.get("trainer") or {}).items() if k in RUN_SETTINGS}
-        data = layer.get("data")
-        if isinstance(data, dict):
-            data = {key: value for key, value in (data.get("init_args") or {}).items() if key not in MACHINE}
-        settings.append([inner, data, layer.get("seed_everything")])
-    for flag, value in plan.typed:
-        names = flag.removeprefix("--").split(".")
-        of_machine = names[-1] in MACHINE or (names[0] == "trainer" and names[1] not in RUN_SETTINGS)
-        if names not in (["data"], ["name"], ["root"]) and not of_machine:
-            settings.append([flag, value])
-    return settings
-
-
-def _digest(*values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()

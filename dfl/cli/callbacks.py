@@ -64,7 +64,11 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
         wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
     replaced = tuple(kind for kind in ONE if any(isinstance(callback, kind) for callback in own))
-    return [one for one in wanted if type(one) not in map(type, own) and not isinstance(one, replaced)]
+    return [
+        one
+        for one in wanted
+        if not any(isinstance(other, type(one)) for other in own) and not isinstance(one, replaced)
+    ]
 
 
 def _log_often(trainer: Any, module: pl.LightningModule, stage: str) -> None:

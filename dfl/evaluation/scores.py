@@ -18,7 +18,8 @@ from dfl.errors import UserError, first_line
 
 #: Names of the columns, lower case, in order of preference.
 ALIASES = {
-    **{name: tables.ALIASES[name] for name in ("path", "label", "group")},
+    **{name: tables.ALIASES[name] for name in ("path", "label", "group", "generator", "source")},
+    "detector": ("detector",),
     "score": ("score", "prob", "probability", "fake_prob", "prob_fake", "p_fake", "y_score", "pred", "prediction"),
     "logit": ("logit", "logits"),
     "video": tables.ALIASES["video"],
@@ -31,7 +32,7 @@ _NOTHING = ("", "na", "n/a", "#n/a", "nan", "null", "none")
 
 @dataclass
 class Scores:
-    """Images with a score, a label and a group; those without are counted in ``left_out``."""
+    """Images with a score and a label, and a group where one is needed; those without are counted in ``left_out``."""
 
     score: np.ndarray  # float64 (n,), probability of fake
     label: np.ndarray  # int64 (n,), 0 real, 1 fake
@@ -44,15 +45,20 @@ class Scores:
     left_out: dict[str, int] = field(default_factory=dict)
     #: Paths that stand in more than one row of a domain.
     repeated: int = 0
+    #: ``path``, ``generator``, ``source`` and ``detector`` of each image, str (n,) each, '' for none.
+    text: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def read(file: Path, attributes: str | None = None, label_of_fake: str | None = None) -> Scores:
+def read(
+    file: Path, attributes: str | None = None, label_of_fake: str | None = None, need_group: bool = True
+) -> Scores:
     """Read a file of scores.
 
     Args:
         file: ``.csv``, ``.jsonl`` or ``.parquet`` with a score (or a logit), a label and a group for each image.
         attributes: Columns, separated by commas, whose values make the group: ``gender,race``.
         label_of_fake: The label that means fake, where labels are neither 0 and 1 nor names such as fake.
+        need_group: Whether images without a group are left out.
 
     Raises:
         UserError: If the file or a column is not there, or a value makes no sense.
@@ -68,12 +74,13 @@ def read(file: Path, attributes: str | None = None, label_of_fake: str | None = 
             raise UserError(_lacks(file, ours, table.column_names))
     if attributes:
         cells["group"] = _joined(file, table, attributes)
-    elif "group" not in cells:
+    elif "group" not in cells and need_group:
         raise UserError(
             _lacks(file, "group", table.column_names) + "; or name the columns that make one: --attributes gender,race"
         )
     score, n = _probabilities(file, cells), len(table)
-    has_label, has_group = (np.array([cell != "" for cell in cells[ours]], bool) for ours in ("label", "group"))
+    has_label = np.array([cell != "" for cell in cells["label"]], bool)
+    has_group = np.array([cell != "" for cell in cells["group"]], bool) if need_group else np.ones(n, bool)
     has_score = ~np.isnan(score)
     without = {"no label": ~has_label, "no score": has_label & ~has_score}
     without["no group"] = has_label & has_score & ~has_group
@@ -81,9 +88,11 @@ def read(file: Path, attributes: str | None = None, label_of_fake: str | None = 
     used = np.flatnonzero(has_label & has_score & has_group)
     if not len(used):
         why = max(left_out, key=left_out.__getitem__)
-        raise UserError(f"{file}: no image has a score, a label and a group ({why}), so there is nothing to compare")
+        wanted = "a score, a label and a group" if need_group else "a score and a label"
+        raise UserError(f"{file}: no image has {wanted} ({why}), so there is nothing to compare")
     label = _labels(file, table, name_of, used, [cells["label"][i] for i in used], label_of_fake)
-    text = {ours: np.array(cells.get(ours, [""] * n), object)[used] for ours in ("group", "video", "domain", "path")}
+    names = ("group", "video", "domain", "path", "generator", "source", "detector")
+    text = {ours: np.array(cells.get(ours, [""] * n), object)[used] for ours in names}
     paths = Counter(zip(text["domain"], text["path"], strict=True))
     thresholds = _numbers(file, sorted({cell for cell in cells.get("threshold", []) if cell}), "threshold")
     return Scores(
@@ -95,6 +104,7 @@ def read(file: Path, attributes: str | None = None, label_of_fake: str | None = 
         float(thresholds[0]) if len(thresholds) == 1 else math.nan,  # several are of several detectors
         left_out,
         sum(1 for (_, path), count in paths.items() if path and count > 1),
+        {name: text[name] for name in ("path", "generator", "source", "detector")},
     )
 
 

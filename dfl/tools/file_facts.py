@@ -85,7 +85,7 @@ def measure(
     try:
         content = read_bytes(path)
         facts |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        facts |= _header(content)
+        facts |= header(content)
         pixels = load_image(path, max_pixels=max_pixels, bits=bits)
     except DecodeError as error:
         return facts | {"error": error.reason}
@@ -110,11 +110,12 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     return str(imagehash.phash(Image.fromarray(pixels)))
 
 
-def _header(content: bytes) -> dict[str, Any]:
-    """Return what the header says; nothing where Pillow cannot read it, since decoding will say why."""
+def header(content: bytes) -> dict[str, Any]:
+    """Return what the header says, by the names of ``FACTS``; nothing where Pillow cannot read it."""
     try:
         with open_header("<bytes>", io.BytesIO(content)) as image:
             facts: dict[str, Any] = {"format": str(image.format), "mode": image.mode}
+            facts |= {"width": image.width, "height": image.height}
             tables = getattr(image, "quantization", None)
             if image.format == "JPEG" and tables:
                 text = repr(sorted((number, tuple(table)) for number, table in tables.items()))

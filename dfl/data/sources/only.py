@@ -1,4 +1,4 @@
-"""Part of another source: the fakes of some generators, with its real images or without them."""
+"""Part of another source: the fakes of some generators, its real images or not, or one split for all."""
 
 from typing import Any
 
@@ -18,14 +18,22 @@ class Only(Source):
         source: What to choose from.
         generators: Generators to take, by the names in the source's rows; None takes all.
         reals: Whether real images are taken too.
+        split: The split that is given whatever split is asked for, such as ``val`` to be tested on; None for none.
 
     Raises:
         UserError: On reading, if the source has no such generator in the split that is asked for.
     """
 
-    def __init__(self, source: Source, generators: list[str] | None = None, reals: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        source: Source,
+        generators: list[str] | None = None,
+        reals: bool = True,
+        split: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self.source, self.generators, self.reals = source, generators, reals
+        self.source, self.generators, self.reals, self.split = source, generators, reals, split
         #: None where every split has all images, which the data module heeds.
         self.fractions = getattr(source, "fractions", {})
         self.user_named_fakes = source.user_named_fakes
@@ -37,7 +45,7 @@ class Only(Source):
         return self.source.videos(table)
 
     def items(self, split: str) -> pa.Table:
-        table = self.source.load(split)
+        table = self.source.load(self.split or split)
         fake = pc.equal(table["label"], 1)
         wanted = fake
         if self.generators is not None:

@@ -1,0 +1,134 @@
+"""What a test leaves for a benchmark: the predictions of every domain, in the store, in place of a report."""
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+
+from dfl.benchmark import store
+from dfl.data.transforms import Transform
+from dfl.errors import UserError
+from dfl.evaluation.report import Report
+from dfl.metrics.measures import Measurements
+from dfl.runs.files import write
+from dfl.training.trainer import count_gmacs, count_parameters
+
+#: Names of unreadable images that a file holds; all are counted.
+MOST_NAMES = 20
+#: Columns of the rows of a data set that predictions take over.
+_FACTS = ("path", "video", "group", "generator", "source")
+
+
+class Collect(Report):
+    """Write the predictions of a test to the store.
+
+    Args:
+        plan: JSON file: by domain, the ``file`` that it goes to and its ``facts``; ``transform``, the hash of the view
+            that the keys were made for.
+    """
+
+    def __init__(self, plan: str) -> None:
+        super().__init__(pictures=0)
+        self.plan = json.loads(Path(plan).read_text(encoding="utf-8"))
+        self._began = 0.0
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Make sure that the images will be seen as the keys say.
+
+        Raises:
+            UserError: If they will not: the store would hold scores under another key.
+        """
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        seen = transform_hash(data.transform.spec(), data.size or pl_module.input_size, data.views)
+        self._began = time.perf_counter()
+        if seen != self.plan["transform"]:
+            raise UserError(
+                "the images would be resized otherwise than the benchmark notes: leave data.size, data.views and "
+                "data.transform out of the options, and name transform and views in the spec"
+            )
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the files, in one process."""
+        if not trainer.is_global_zero:
+            return
+        sets = trainer.datamodule.sets["test"]  # type: ignore[attr-defined]
+        metrics: Measurements = pl_module.metrics["test"]
+        for domain, one in self.plan["domains"].items():
+            bad = sorted(sets[domain].bad)
+            facts = one["facts"] | {
+                "detector": type(pl_module).__name__,
+                "threshold": float(pl_module.threshold),
+                "listed": len(sets[domain]),
+                "unreadable": len(bad),
+                "unreadable_names": bad[:MOST_NAMES],
+            }
+            store.write(Path(one["file"]), predictions(metrics, domain, sets[domain].table), facts)
+        self._note_cost(pl_module, sum(len(metrics.rows(domain)["index"]) for domain in metrics))
+
+    def _note_cost(self, module: Any, images: int) -> None:
+        """Write down what testing costs, unless a test of more images has; it is no part of any key."""
+        file = Path(self.plan["cost"])
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if before.get("images", 0) >= images:
+            return
+        on_gpu = module.device.type == "cuda"
+        memory = (
+            torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        )
+        cost = {
+            "images": images,
+            "images_per_s": images / (time.perf_counter() - self._began),
+            "memory_mb": memory / 2**20,
+            "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+            "parameters": count_parameters(module).network.total,
+            "gmacs": before.get("gmacs", count_gmacs(module, module.input_size)),
+        }
+        write(file, json.dumps(cost, indent=1))
+
+
+def predictions(metrics: Measurements, domain: str, table: pa.Table) -> pa.Table:
+    """Return what a detector gave for the images of a domain, in the order of its rows, each once.
+
+    Args:
+        metrics: Of a test.
+        domain: Its name.
+        table: Rows of its data set.
+    """
+    rows = metrics.rows(domain)
+    facts = table.select(list(_FACTS)).take(pa.array(rows["index"].numpy()))
+    columns: dict[str, Any] = {name: facts[name].cast(pa.string()) for name in _FACTS}
+    columns |= {name: rows[name].numpy() for name in ("label", "score")}
+    localization = metrics[domain].get("mask")
+    if localization is not None and len(localization.gathered()[0]):
+        maps: Any = localization
+        columns |= _maps(maps.rows(), rows["index"])
+    return pa.table(columns)
+
+
+def _maps(of_maps: dict[str, torch.Tensor], index: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return the numbers of the maps of each image, NaN of those without; of fakes, but for the area called fake."""
+    place = {number: i for i, number in enumerate(of_maps["index"].tolist())}
+    rows = np.array([place.get(number, -1) for number in index.tolist()])
+    fake = of_maps["label"].numpy() == 1
+    pixels = sum(of_maps[name].numpy() for name in ("tp", "fp", "fn", "tn"))
+    numbers = {name: np.where(fake, of_maps[name].numpy(), np.nan) for name in ("iou", "pbca", "f1")}
+    numbers["fpa"] = np.where(fake, np.nan, of_maps["fp"].numpy() / pixels)
+    return {name: np.where(rows >= 0, values[rows], np.nan) for name, values in numbers.items()}
+
+
+def transform_hash(spec: dict[str, Any], size: int, views: str) -> str:
+    """Return the hash of how images are seen.
+
+    Args:
+        spec: Arguments of a `Transform`; those of training alone do not matter.
+        size: Side of what the network sees, in pixels.
+        views: Of the data module.
+    """
+    of_evaluation = {key: value for key, value in spec.items() if key not in Transform.TRAINING}
+    return store.digest(of_evaluation, int(size), views)

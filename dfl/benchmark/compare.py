@@ -1,0 +1,279 @@
+"""From predictions to the numbers of the tables: values with intervals, means over domains, differences, ranks.
+
+Everything is computed a domain at a time. What is kept of a domain are single numbers and the resampled means that run
+over domains, so memory does not grow with the number of images, and hardly with that of methods.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dfl.benchmark.entries import Entry, Images
+from dfl.benchmark.spec import STORED
+from dfl.benchmark.statistics import Resamples, difference, ranks, unit_names
+from dfl.metrics import binary
+from dfl.metrics.delong import Areas, delong
+from dfl.metrics.intervals import holm, interval
+from dfl.metrics.names import about
+
+#: Metrics of scores, in the order of tables; those of maps are means over images.
+SCORES = ("auroc", "ap", "eer", "bacc_val", "acc_real", "acc_fake", "bacc", "acc", "tpr_at_1fpr", "bacc_oracle", "ece")
+MAPS = {"mask_iou": "iou", "mask_pbca": "pbca", "mask_f1": "f1", "mask_fpa": "fpa"}
+#: Of domains that hold real images alone.
+OF_REALS = ("fpr",)
+#: A comparison across methods is made of this one.
+COMPARED = "auroc"
+
+Cell = dict[str, Any]
+
+
+class Comparison:
+    """Numbers of all methods on all domains.
+
+    Args:
+        parts: Images by domain and variant, with the entries of all methods.
+        resamples: Of the intervals.
+        seed: Of the resamples.
+    """
+
+    def __init__(self, parts: Mapping[tuple[str, str], Images], resamples: int = 1000, seed: int = 0) -> None:
+        self.resamples, self.seed = resamples, seed
+        self.cells: list[Cell] = []
+        self.differences: list[Cell] = []
+        #: By method, variant and metric: domain -> values by seed; and role of the domain.
+        self._values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+        self._roles: dict[tuple[str, str], str] = {}
+        #: By method, variant and metric: sum over cross-domains of the resampled means over seeds, and their number.
+        self._sums: dict[tuple[str, str, str], tuple[np.ndarray, int]] = {}
+        #: By method and variant: the same of COMPARED over the domains that are degraded.
+        self._degraded: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
+        for (domain, variant), images in parts.items():
+            self._domain(domain, variant, images)
+        self._compare_means()
+        corrected = holm({str(i): d["p"] for i, d in enumerate(self.differences) if not math.isnan(d["p"])})
+        for i, one in enumerate(self.differences):
+            one["p_holm"] = corrected.get(str(i), math.nan)
+
+    def _domain(self, domain: str, variant: str, images: Images) -> None:
+        """Measure one variant of a domain."""
+        draws = Resamples(images.label, images.unit, self.resamples, self.seed)
+        videos, methods = _Videos(images, self.resamples, self.seed), dict[str, list[Entry]]()
+        for entry in images.entries:
+            methods.setdefault(entry.method, []).append(entry)
+        for method, entries in methods.items():
+            self._roles[method, domain] = entries[0].role
+            values: dict[str, list[float]] = {}
+            resampled: dict[str, list[np.ndarray]] = {}
+            for entry in entries:
+                score = images.score(entry)
+                measured = measures(score, images.label, entry.threshold) | videos.measures(score)
+                drawn = draws.metrics(score, entry.threshold) | videos.metrics(score)
+                for name, column in MAPS.items():
+                    if column in entry.scored.names and not np.isnan(own := images.of(entry, column)).all():
+                        measured[name], drawn[name] = float(np.nanmean(own)), draws.means(own)
+                for name, value in measured.items():
+                    values.setdefault(name, []).append(value)
+                    resampled.setdefault(name, []).append(drawn.get(name, np.full(self.resamples, math.nan)))
+            for name, of_seeds in values.items():
+                mean = np.mean(resampled[name], 0)
+                self._cell(method, domain, variant, name, of_seeds, mean, images, draws)
+        if variant == STORED:
+            self._compare(domain, images, methods)
+
+    def _cell(
+        self,
+        method: str,
+        domain: str,
+        variant: str,
+        metric: str,
+        of_seeds: list[float],
+        resampled: np.ndarray,
+        images: Images,
+        draws: Resamples,
+    ) -> None:
+        """Write down a value with its interval, and add it to the mean over domains."""
+        value, units = float(np.mean(of_seeds)), {"acc_real": 0, "fpr": 0, "acc_fake": 1}
+        found = interval(value, resampled, draws.units[units[metric]] if metric in units else 0)
+        unresolved = metric == "tpr_at_1fpr" and images.one_class(0) < 100
+        self.cells.append(
+            {"method": method, "domain": domain, "variant": variant, "metric": metric, **found}
+            | {"spread": spread(of_seeds), "seeds": of_seeds}
+            | {"note": f"{images.one_class(0)} reals cannot show a rate of 1 %" if unresolved else ""}
+        )
+        key = (method, variant, metric)
+        self._values.setdefault(key, {})[domain] = of_seeds
+        if math.isnan(value):
+            return
+        if self._roles[method, domain] == "cross":
+            total, n = self._sums.get(key, (np.zeros(self.resamples), 0))
+            self._sums[key] = total + resampled, n + 1
+        if metric == COMPARED and variant != STORED:
+            total, n = self._degraded.get((method, variant), (np.zeros(self.resamples), 0))
+            self._degraded[method, variant] = total + resampled, n + 1
+
+    def _compare(self, domain: str, images: Images, methods: Mapping[str, list[Entry]]) -> None:
+        """Compare the areas of all pairs of methods on the stored images of a domain."""
+        if len(methods) < 2 or not (images.one_class(0) and images.one_class(1)):
+            return
+        unit = np.unique(images.unit.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1]
+        areas = [
+            _mean([delong(images.score(entry)[None], images.label, unit) for entry in entries])
+            for entries in methods.values()
+        ]
+        together = Areas(
+            np.concatenate([one.area for one in areas]),
+            np.concatenate([one.fake for one in areas]),
+            np.concatenate([one.real for one in areas]),
+            areas[0].fakes,
+            areas[0].reals,
+        )
+        names = list(methods)
+        for i, a in enumerate(names):
+            for j in range(i + 1, len(names)):
+                self.differences.append({"domain": domain, "a": a, "b": names[j], **together.difference(i, j)})
+
+    def _compare_means(self) -> None:
+        """Compare the means over cross-domains of all pairs of methods, by what resamples give."""
+        means = {method: (t, n) for (method, v, m), (t, n) in self._sums.items() if (v, m) == (STORED, COMPARED)}
+        names = list(means)
+        for i, a in enumerate(names):
+            for b in names[i + 1 :]:
+                if self._cross(a) != self._cross(b):  # of other domains, such as of another training set
+                    continue
+                value = self.mean(a, STORED, COMPARED, "cross") - self.mean(b, STORED, COMPARED, "cross")
+                drawn = (means[a][0] - means[b][0]) / means[a][1]
+                self.differences.append({"domain": "", "a": a, "b": b, **difference(value, drawn)})
+
+    def _cross(self, method: str) -> list[str]:
+        return [domain for domain in self._values[method, STORED, COMPARED] if self._roles[method, domain] == "cross"]
+
+    def mean(self, method: str, variant: str, metric: str, role: str) -> float:
+        """Return the mean over domains of a role, of the means over seeds; NaN of none."""
+        values = self._values.get((method, variant, metric), {})
+        return _mean_of(float(np.mean(v)) for d, v in values.items() if self._roles[method, d] == role)
+
+    def summaries(self) -> list[Cell]:
+        """Return, by method, variant and metric, what holds within and across domains."""
+        rows = []
+        for (method, variant, metric), by in self._values.items():
+            cross = {d: float(np.mean(v)) for d, v in by.items() if self._roles[method, d] == "cross"}
+            cross = {d: v for d, v in cross.items() if not math.isnan(v)}
+            within, mean = (self.mean(method, variant, metric, role) for role in ("within", "cross"))
+            total, n = self._sums.get((method, variant, metric), (np.full(1, math.nan), 1))
+            ends = interval(mean, total / n)
+            least = max if about(metric).best == "min" else min
+            worst = least(cross, key=cross.__getitem__) if cross else ""
+            seeds = list(zip(*(by[d] for d in cross), strict=True)) if len({len(by[d]) for d in cross}) == 1 else []
+            rows.append(
+                {"method": method, "variant": variant, "metric": metric, "within": within, "cross": mean}
+                | {"low": ends["low"], "high": ends["high"], "domains": len(cross), "worst": worst}
+                | {"minimum": cross.get(worst, math.nan), "gap": within - mean}
+                | {"spread": spread([float(np.mean(one)) for one in seeds])}
+            )
+        return rows
+
+    def ranks(self) -> dict[str, Any]:
+        """Return ranks over the domains that all methods were measured on, see `statistics.ranks`."""
+        of = {m: by for (m, v, metric), by in self._values.items() if (v, metric) == (STORED, COMPARED)}
+        shared = [d for d in next(iter(of.values()), {}) if all(d in by for by in of.values())]
+        table = np.array([[float(np.mean(of[method][domain])) for method in of] for domain in shared])
+        return ranks(table.reshape(len(shared), len(of)), list(of))
+
+    def robustness(self, chains: Mapping[str, tuple[str, float]]) -> list[Cell]:
+        """Return the mean AUROC over the degraded domains, with its interval.
+
+        Args:
+            chains: Family and strength by variant; a strength of 0 is the image as it is stored.
+        """
+        rows = []
+        for (method, variant), (total, n) in self._degraded.items():
+            if variant in chains:
+                domains = [d for d, v in self._values[method, variant, COMPARED].items() if not math.isnan(v[0])]
+                both = {
+                    one: _mean_of(float(np.mean(self._values[method, one, COMPARED][d])) for d in domains)
+                    for one in (variant, STORED)
+                }
+                family, strength = chains[variant]
+                rows.append(
+                    {"method": method, "family": family, "strength": strength, "variant": variant}
+                    | {**interval(both[variant], total / n), "stored": both[STORED], "domains": domains}
+                )
+        return rows
+
+
+class _Videos:
+    """The same measures of the mean scores of videos, where images have one."""
+
+    def __init__(self, images: Images, resamples: int, seed: int) -> None:
+        self._label, self._video = torch.from_numpy(images.label), torch.from_numpy(images.video)
+        self._draws: Resamples | None = None
+        if (images.video >= 0).any():
+            _, label = binary.video_scores(torch.zeros(len(images)).double(), self._label, self._video)
+            keys = np.unique(2 * images.video[images.video >= 0] + images.label[images.video >= 0]) // 2
+            names = np.array([f"video {key}" for key in keys], object)
+            empty = np.full(len(names), "", object)
+            self._draws = Resamples(label.numpy(), unit_names(names, empty, names), resamples, seed)
+
+    def _scores(self, score: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return binary.video_scores(torch.from_numpy(score), self._label, self._video)
+
+    def measures(self, score: np.ndarray) -> dict[str, float]:
+        """Return ``video_auroc``, where there are videos."""
+        return {} if self._draws is None else {"video_auroc": float(binary.auroc(*self._scores(score)))}
+
+    def metrics(self, score: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the same of each resample of the videos."""
+        if self._draws is None:
+            return {}
+        return {"video_auroc": self._draws.metrics(self._scores(score)[0].numpy())["auroc"]}
+
+
+def measures(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
+    """Return the metrics of a domain's scores; of reals alone, their FPR.
+
+    Args:
+        score: float64 (n,) probability of fake.
+        label: int64 (n,) 0 real, 1 fake.
+        threshold: Chosen on validation data; NaN for none.
+    """
+    values, labels = torch.from_numpy(score), torch.from_numpy(label)
+    known = not math.isnan(threshold)
+    shares = {
+        y: float((score[label == y] >= threshold).mean()) if (label == y).any() and known else math.nan for y in (0, 1)
+    }
+    if not label.any():
+        return {"fpr": shares[0], "acc_real": 1 - shares[0]}
+    oracle = float(binary.choose_threshold(values, labels))
+    return {
+        "auroc": float(binary.auroc(values, labels)),
+        "ap": float(binary.average_precision(values, labels)),
+        "eer": float(binary.eer(values, labels)),
+        "bacc_val": float(binary.balanced_accuracy(values, labels, threshold)),
+        "acc_real": 1 - shares[0],
+        "acc_fake": shares[1],
+        "bacc": float(binary.balanced_accuracy(values, labels)),
+        "acc": float(binary.accuracy(values, labels)),
+        "tpr_at_1fpr": float(binary.tpr_at_fpr(values, labels)),
+        "bacc_oracle": float(binary.balanced_accuracy(values, labels, oracle)),
+        "ece": float(binary.ece(values, labels)),
+    }
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return the standard deviation over seeds, NaN of fewer than two."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def _mean_of(values: Iterable[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def _mean(areas: Sequence[Areas]) -> Areas:
+    """Return the mean area over seeds: its errors are the means of theirs."""
+    first = areas[0]
+    area, fake, real = (np.mean([getattr(one, name) for one in areas], 0) for name in ("area", "fake", "real"))
+    return Areas(area, fake, real, first.fakes, first.reals)

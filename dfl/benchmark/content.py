@@ -1,0 +1,186 @@
+"""All numbers of a benchmark as plain values: what benchmark.json holds, and tables and page show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dfl
+from dfl.benchmark import details
+from dfl.benchmark.compare import Comparison
+from dfl.benchmark.entries import Entry, Images, by_domain
+from dfl.benchmark.leaks import leaks
+from dfl.benchmark.spec import ALIKE, STORED
+from dfl.data.chains import FAMILIES
+
+#: A leak score from here on is flagged.
+LEAKS = 0.75
+
+
+@dataclass
+class Settings:
+    """What a comparison is to show, beside the entries."""
+
+    name: str
+    command: str = ""
+    #: The spec as it was written.
+    spec: dict[str, Any] = field(default_factory=dict)
+    metrics: Sequence[str] = ("auroc",)
+    groups: Sequence[str] = ()
+    years: Mapping[str, int] = field(default_factory=dict)
+    #: Last year of the data of a method's backbone.
+    data_until: Mapping[str, int] = field(default_factory=dict)
+    reference: Sequence[Mapping[str, Any]] = ()
+    resamples: int = 1000
+    seed: int = 0
+    #: Folder where leak scores are kept.
+    leaks: Path = Path()
+    #: Cost by method, which is no part of what must be the same another time.
+    cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
+    """Return all numbers, see docs/benchmark.md for the keys.
+
+    Args:
+        entries: Of all methods, domains and variants, validation included.
+        settings: What to show.
+
+    Raises:
+        UserError: If methods were measured on different images of one domain.
+    """
+    tested = [one for one in entries if one.role != "val"]
+    parts = {key: Images(some) for key, some in by_domain(tested).items()}
+    comparison = Comparison(parts, settings.resamples, settings.seed)
+    stored = {domain: images for (domain, variant), images in parts.items() if variant == STORED}
+    methods = list(dict.fromkeys(one.method for one in tested))
+    chains = {f"{name}_{s}": (name, s) for name, family in FAMILIES.items() for s in family.strengths}
+    robustness = comparison.robustness(chains)
+    for row in robustness:
+        row["flips"] = _flips(row, stored, parts)
+    content: dict[str, Any] = {
+        **{"name": settings.name, "version": dfl.__version__, "command": settings.command, "spec": settings.spec},
+        "methods": [_method(name, tested, settings) for name in methods],
+        "domains": [_domain(domain, images, settings) for domain, images in stored.items()],
+        "variants": list(dict.fromkeys(variant for _, variant in parts)),
+        "metrics": _metrics(comparison, settings.metrics),
+        **{"cells": comparison.cells, "summaries": comparison.summaries(), "differences": comparison.differences},
+        **{"ranks": comparison.ranks(), "curves": {}, "histograms": {}, "shifts": [], "wrong": {}},
+        **{"robustness": robustness, "robustness_area": _areas(robustness)},
+        **{"generators": [], "fairness": [], "reference": [dict(one) for one in settings.reference]},
+    }
+    for domain, images in stored.items():
+        _explain(content, domain, images, parts.get((domain, ALIKE)), settings)
+    content |= _calibration(methods, entries, stored)
+    return content
+
+
+def _method(name: str, tested: Sequence[Entry], settings: Settings) -> dict[str, Any]:
+    """Return what a method is."""
+    own = [one for one in tested if one.method == name]
+    seeds = {one.seed: one for one in own}
+    facts = own[0].scored.facts
+    cost = settings.cost.get(name, {})
+    return {
+        **{"name": name, "detector": facts.get("detector"), "seeds": list(seeds)},
+        "trained_on": list(facts.get("trained_on") or []),
+        **{"parameters": cost.get("parameters"), "macs": cost.get("gmacs"), "images_per_s": cost.get("images_per_s")},
+        **{"memory_mb": cost.get("memory_mb"), "device": cost.get("device")},
+        **{"size": facts.get("size"), "transform": facts.get("resize") or {}},
+        "threshold": [one.threshold for one in seeds.values()],
+        "weights": [one.scored.facts.get("weights") for one in seeds.values()],
+        **{"external": "external" in facts, "data_until": settings.data_until.get(name) or None},
+    }
+
+
+def _domain(domain: str, images: Images, settings: Settings) -> dict[str, Any]:
+    """Return what a domain is, and what is wrong with it."""
+    names = images.text("generator")[images.label == 1].tolist()
+    facts = images.entries[0].scored.facts
+    leak = leaks(images, settings.leaks, settings.seed) if images.one_class(0) and images.one_class(1) else {}
+    flags = []
+    if (worst := leak.get("metadata")) and worst["value"] >= LEAKS:
+        flags.append(
+            f"the files alone, without a pixel, tell real from fake with AUROC {worst['value']:.3f}: read the table of "
+            "images re-encoded alike"
+        )
+    if unreadable := facts.get("unreadable", 0):
+        flags.append(f"{unreadable} of {facts.get('listed')} images could not be read")
+    return {
+        **{"name": domain, "role": images.entries[0].role, "real": images.one_class(0), "fake": images.one_class(1)},
+        "units": len(images.unit.unique()),
+        "generators": {name: names.count(name) for name in sorted(set(names) - {""})},
+        **{"sha256": facts.get("data"), "unreadable": unreadable, "leak": leak, "flags": flags},
+    }
+
+
+def _metrics(comparison: Comparison, first: Sequence[str]) -> list[str]:
+    """Return the metrics that were measured, those that are asked for first."""
+    measured = dict.fromkeys(cell["metric"] for cell in comparison.cells)
+    return [*(name for name in first if name in measured), *(name for name in measured if name not in first)]
+
+
+def _explain(content: dict[str, Any], domain: str, images: Images, alike: Images | None, settings: Settings) -> None:
+    """Add what explains the numbers of a domain."""
+    firsts = details.first_of_methods(images.entries)
+    others = details.first_of_methods(alike.entries) if alike is not None else {}
+    both = bool(images.one_class(0) and images.one_class(1))
+    content["wrong"][domain] = {method: details.wrong(images, one) for method, one in firsts.items()}
+    content["histograms"][domain] = {
+        method: details.histogram(images, one, alike if method in others else None, others.get(method))
+        for method, one in firsts.items()
+    }
+    if both:
+        content["curves"][domain] = {method: details.curves(images, one) for method, one in firsts.items()}
+    for method, one in firsts.items():
+        own = [entry for entry in images.entries if entry.method == method]
+        if alike is not None and method in others:
+            again = [entry for entry in alike.entries if entry.method == method]
+            moved = details.shift(images, own, alike, again)
+            content["shifts"].append({"method": method, "domain": domain, **moved})
+        if both:
+            until = settings.data_until.get(method, 0)
+            rows = details.generators(images, own, settings.years, until)
+            content["generators"] += [{"method": method, "domain": domain, **row} for row in rows]
+            rows = details.groups(images, one, settings.groups)
+            content["fairness"] += [{"method": method, "domain": domain, **row} for row in rows]
+
+
+def _calibration(methods: Sequence[str], entries: Sequence[Entry], stored: Mapping[str, Images]) -> dict[str, Any]:
+    """Return calibration and thresholds of the first seed of each method."""
+    found: dict[str, Any] = {"calibration": {}, "thresholds": []}
+    checks: dict[tuple[str, int], list[tuple[Images, Entry]]] = {}
+    for one in entries:
+        if one.role == "val":
+            checks.setdefault((one.method, one.seed), []).append((Images([one]), one))
+    for method in methods:
+        own = [
+            (images, details.first_of_methods(images.entries)[method])
+            for images in stored.values()
+            if images.one_class(1) and method in details.first_of_methods(images.entries)
+        ]
+        if not own:
+            continue
+        validation = checks.get((method, own[0][1].seed), [])
+        found["calibration"][method] = details.calibrated(validation, own)
+        if validation:
+            found["thresholds"] += [{"method": method, **row} for row in details.thresholds(validation)]
+    return found
+
+
+def _flips(row: Mapping[str, Any], stored: Mapping[str, Images], parts: Mapping[tuple[str, str], Images]) -> float:
+    """Return the share of verdicts that a degradation changes, mean over domains."""
+    shares = []
+    for domain in row["domains"]:
+        before, after = stored[domain], parts[domain, row["variant"]]
+        one, other = (details.first_of_methods(images.entries)[row["method"]] for images in (before, after))
+        shares.append(details.flips(before, one, after, other))
+    return sum(shares) / len(shares) if shares else float("nan")
+
+
+def _areas(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the mean AUROC over the strengths of a family, the stored images among them, by family and method."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        values.setdefault(row["family"], {}).setdefault(row["method"], [row["stored"]]).append(row["value"])
+    return {family: {m: sum(v) / len(v) for m, v in by.items()} for family, by in values.items()}

@@ -1,0 +1,193 @@
+"""Files of predictions as entries of a table: who scored what, and the images of a domain that all of them scored.
+
+Predictions of other people's detectors (`dfl.evaluation.scores`) stand beside those of the store.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from dfl.benchmark.spec import STORED
+from dfl.benchmark.statistics import unit_names
+from dfl.benchmark.store import Predictions
+from dfl.errors import UserError
+from dfl.evaluation import scores
+
+
+class Scored(Protocol):
+    """Predictions: facts, and columns (n,) by name."""
+
+    facts: dict[str, Any]
+    names: list[str]
+
+    def column(self, name: str) -> pa.Array:
+        """Return a column (n,)."""
+        ...
+
+
+@dataclass
+class Columns:
+    """Predictions in memory."""
+
+    facts: dict[str, Any]
+    columns: Mapping[str, pa.Array]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        return list(self.columns)
+
+    def column(self, name: str) -> pa.Array:
+        """Return a column (n,)."""
+        return self.columns[name]
+
+
+@dataclass
+class Entry:
+    """The predictions of one seed of a method on one variant of a domain."""
+
+    method: str
+    seed: int
+    domain: str
+    variant: str
+    #: ``within``, ``cross``, ``reals`` or ``val``: what the domain is to the method.
+    role: str
+    scored: Scored = field(repr=False)
+
+    @property
+    def threshold(self) -> float:
+        """The threshold that was chosen on validation data; NaN for none."""
+        value = self.scored.facts.get("threshold")
+        return math.nan if value is None else float(value)
+
+    @property
+    def title(self) -> str:
+        """Who it is, for messages."""
+        return f"{self.method}/{self.seed} on {self.domain} ({self.variant})"
+
+
+def of_store(file: Path) -> Entry:
+    """Return a file of the store as what it says of itself."""
+    one = Predictions(file)
+    facts = {"seed": 0, "variant": STORED, "role": "cross"} | one.facts
+    return Entry(*(facts[name] for name in ("method", "seed", "domain", "variant", "role")), one)  # type: ignore[arg-type]
+
+
+def of_others(file: Path, method: str, seed: int = 0, within: Sequence[str] = (), **options: Any) -> list[Entry]:
+    """Return a file of scores as entries, one for each of its domains.
+
+    Args:
+        file: ``.csv``, ``.jsonl`` or ``.parquet`` with a score (or a logit) and a label for each image.
+        method: Whose they are, where the file has no column ``detector``.
+        seed: Of the training.
+        within: Domains of the training distribution.
+        options: Of `dfl.evaluation.scores.read`.
+    """
+    table = scores.read(file, need_group=False, **options)
+    names = table.text["detector"] if any(table.text["detector"]) else np.full(len(table.score), method, object)
+    entries = []
+    for who, domain in dict.fromkeys(zip(names.tolist(), table.domain.tolist(), strict=True)):
+        rows = (names == who) & (table.domain == domain)
+        columns = {name: pa.array(getattr(table, name)[rows]) for name in ("label", "score", "video", "group")}
+        columns |= {name: pa.array(table.text[name][rows], pa.string()) for name in ("path", "generator", "source")}
+        if not any(table.text["path"][rows]):
+            columns["path"] = pa.array([f"row {i + 1}" for i in np.flatnonzero(rows)])
+        facts = {"method": who, "domain": domain, "threshold": table.threshold, "external": str(file)}
+        role = "within" if domain in within else "cross"
+        entries.append(Entry(who or method, seed, domain, STORED, role, Columns(facts, columns)))
+    return entries
+
+
+class Images:
+    """The images of a domain in one variant, which every entry has scored, each once.
+
+    Args:
+        entries: Of one domain and variant.
+
+    Raises:
+        UserError: If entries do not have the same images with the same labels.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = list(entries)
+        first = self.entries[0].scored
+        self._first = first
+        self.path: pa.Array = first.column("path")
+        self.label = first.column("label").to_numpy().astype(np.int64)
+        self._orders = {id(entry): self._order(entry) for entry in self.entries}
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def _order(self, entry: Entry) -> np.ndarray | None:
+        """Return where each image is among an entry's; None where they are in the same order."""
+        other, label = entry.scored.column("path"), entry.scored.column("label").to_numpy()
+        if other.equals(self.path):
+            return self._with_labels(entry, label, None)
+        place = {path: i for i, path in enumerate(other.to_pylist())}
+        own = self.path.to_pylist()
+        lacks = [path for path in own if path not in place]
+        if lacks or len(place) != len(own) or len(other) != len(own):
+            what = f"it has no score of {lacks[0]}" if lacks else "others do not have all of its images"
+            raise UserError(
+                f"{entry.title} has {len(other):,} images, and {self.entries[0].title} has {len(own):,}: {what}; "
+                "numbers of different images cannot be compared"
+            )
+        return self._with_labels(entry, label, np.array([place[path] for path in own]))
+
+    def _with_labels(self, entry: Entry, label: np.ndarray, order: np.ndarray | None) -> np.ndarray | None:
+        """Return the order, if the labels are the same in it."""
+        label = label if order is None else label[order]
+        if (label != self.label).any():
+            at = int(np.flatnonzero(label != self.label)[0])
+            raise UserError(
+                f"{entry.title}: {self.path[at]} has label {label[at]}, and {self.label[at]} for "
+                f"{self.entries[0].title}; the numbers could not be compared"
+            )
+        return order
+
+    def of(self, entry: Entry, name: str) -> np.ndarray:
+        """Return a column of an entry in the order of the images."""
+        values, order = entry.scored.column(name).to_numpy(zero_copy_only=False), self._orders[id(entry)]
+        return values if order is None else values[order]
+
+    def score(self, entry: Entry) -> np.ndarray:
+        """Return the probabilities of fake, float64 (n,)."""
+        return self.of(entry, "score").astype(np.float64)
+
+    def text(self, name: str) -> np.ndarray:
+        """Return a column of names, objects (n,); '' where it lacks."""
+        if name not in self._first.names:
+            return np.full(len(self), "", object)
+        return np.array([one or "" for one in self._first.column(name).to_pylist()], object)
+
+    @cached_property
+    def unit(self) -> pa.Array:
+        """What is drawn together: the video, else the source image, else the image."""
+        empty = pa.nulls(len(self), pa.string())
+        video, source = (self._first.column(n) if n in self._first.names else empty for n in ("video", "source"))
+        return unit_names(video, source, self.path)
+
+    @cached_property
+    def video(self) -> np.ndarray:
+        """Number of each image's video, int64 (n,); -1 for none."""
+        names, codes = np.unique(self.text("video").astype(str), return_inverse=True)
+        return np.where(names[codes] == "", -1, codes)
+
+    def one_class(self, label: int) -> int:
+        """Return how many images there are of a class."""
+        return int((self.label == label).sum())
+
+
+def by_domain(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    """Return entries by domain and variant, in their order."""
+    parts: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        parts.setdefault((entry.domain, entry.variant), []).append(entry)
+    return parts

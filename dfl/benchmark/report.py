@@ -1,0 +1,128 @@
+"""``dfl report``: tables and page of a benchmark from files of predictions alone, whoever made them.
+
+    dfl report lightning_logs/toy/predictions                   of dfl benchmark
+    dfl report predictions/ theirs.csv --output comparison      beside another detector's scores
+
+Files of scores (.csv, .jsonl, .parquet) hold a score or a logit and a label for each image, and may hold path, domain,
+video, group, generator, source, threshold and detector, as for ``dfl audit``. See docs/benchmark.md.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dfl.benchmark import run as runs
+from dfl.benchmark import store
+from dfl.benchmark.content import Settings, build
+from dfl.benchmark.entries import Entry, of_others, of_store
+from dfl.benchmark.page import page
+from dfl.benchmark.spec import Spec
+from dfl.benchmark.tables import show, write
+from dfl.cli.verbs import call
+from dfl.errors import UserError
+from dfl.runs import files
+
+WHAT = "Compare detectors from files of predictions: tables, intervals, tests, and a page."
+
+
+def main(argv: list[str]) -> Any:
+    """Run the verb, from the words after ``dfl report``; return what `report` returns.
+
+    Raises:
+        UserError: For whatever the user can mend.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print((__doc__ or "").strip() + "\n")
+    first = ("predictions", "+", "Folders of predictions, and files of scores.")
+    return call(report, argv or ["--help"], "dfl report", WHAT, first)
+
+
+def report(
+    predictions: list[str],
+    output: str = "report",
+    within: list[str] | None = None,
+    label_of_fake: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare what files hold, print the tables, and write them and ``report.html``.
+
+    Args:
+        predictions: Folders of ``dfl benchmark``, and files of scores.
+        output: Folder of the tables and the page.
+        within: Domains of the training distribution; of files of ``dfl benchmark`` they are known.
+        label_of_fake: The label that means fake, in files of scores where it is neither 1 nor a name such as fake.
+        resamples: Of the intervals.
+        seed: Of the resamples.
+
+    Returns:
+        The content of ``benchmark.json``.
+
+    Raises:
+        UserError: If a file is not there or makes no sense, or methods were measured on different images.
+    """
+    if resamples < 100:
+        raise UserError(f"--resamples {resamples}: an interval needs at least 100")
+    entries: list[Entry] = []
+    for name in predictions:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            there = sorted(path.glob("*.parquet"))
+            if not there:
+                raise UserError(f"no predictions (*.parquet) in {path}")
+            entries += [of_store(file) for file in there]
+        else:
+            entries += of_others(path, path.stem, within=within or (), label_of_fake=label_of_fake)
+    folder = Path(output).expanduser()
+    command = " ".join(["dfl report", *predictions])
+    settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks")
+    with files.claimed(folder, inside=True):
+        return publish(entries, settings, folder)
+
+
+def of_spec(spec: Spec, seed: int, command: str) -> dict[str, Any]:
+    """Write tables and page of what a benchmark has so far; return the content of ``benchmark.json``."""
+    hashes = runs.DataHashes()
+    entries: list[Entry] = []
+    for one in spec.runs:
+        if one.predictions:
+            entries += of_others(Path(one.predictions).expanduser(), one.method, one.seed, one.within)
+        elif runs.is_trained(spec, one):
+            found = runs.tests(spec, one, runs.Detector(spec, one), hashes)
+            entries += [of_store(test.file) for test in found if store.find(test.file, test.facts)]
+    settings = Settings(
+        name=spec.name,
+        command=command,
+        spec=spec.content,
+        metrics=["video_auroc"] * (spec.unit == "video") + spec.metrics,
+        groups=spec.groups,
+        years=spec.years,
+        data_until={one.method: one.data_until for one in spec.runs},
+        reference=spec.reference,
+        resamples=spec.resamples,
+        seed=seed,
+        leaks=spec.output / "leaks",
+        cost=_costs(spec),
+    )
+    return publish(entries, settings, spec.output)
+
+
+def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[str, Any]:
+    """Compute all numbers, write tables and page, and print the headline table."""
+    content = build(entries, settings)
+    write(content, folder)
+    files.write(folder / "report.html", page(content))
+    show(content)
+    print(f"report: {folder / 'report.html'}, tables: {folder / 'tables.md'}, .tex, cells.csv, benchmark.json")
+    return content
+
+
+def _costs(spec: Spec) -> Mapping[str, Mapping[str, Any]]:
+    """Return what testing cost, by method; of several seeds the first that is known."""
+    costs: dict[str, Mapping[str, Any]] = {}
+    for one in spec.runs:
+        file = runs.cost_file(spec, one)
+        if one.method not in costs and file.is_file():
+            costs[one.method] = json.loads(file.read_text(encoding="utf-8"))
+    return costs

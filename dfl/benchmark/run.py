@@ -1,0 +1,241 @@
+"""One run of a benchmark: trained if it has to be, and tested on every domain whose predictions are not in the store.
+
+What is done is on disk, so a run that is killed goes on: training at its last checkpoint, testing at the first domain
+that lacks a variant. Nothing here depends on which process did what before.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dfl.benchmark import store, training
+from dfl.benchmark.collect import Collect, transform_hash
+from dfl.benchmark.spec import Run, Source, Spec, Variant
+from dfl.cli import app, checkpoints
+from dfl.data.rows import Rows
+from dfl.data.sources.written import built
+from dfl.data.transforms import Transform
+from dfl.runs.checkpoint import read_checkpoint
+from dfl.runs.find import stage
+from dfl.runs.weights_hash import WeightsHash
+
+#: What a domain is to a run, where the spec does not say it: the data that its threshold was chosen on.
+VALIDATION = "val"
+
+
+@dataclass(frozen=True)
+class Test:
+    """One file of the store."""
+
+    domain: str
+    variant: Variant
+    role: str
+    source: Source
+    file: Path
+    facts: dict[str, Any]
+
+    @property
+    def loader(self) -> str:
+        """The name of its domain in a test of several."""
+        return self.domain if self.variant.name == "stored" else f"{self.domain}@{self.variant.name}"
+
+
+class DataHashes:
+    """Hashes of the test sets of a benchmark, each read once."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, str] = {}
+
+    def __call__(self, source: Source, name: str) -> str:
+        """Return the hash of a source's split ``test``; ``name`` is its domain, for errors."""
+        key = json.dumps(source, sort_keys=True, default=str)
+        if key not in self._hashes:
+            one = built(source, f"domain {name!r}")
+            one.prepare()
+            table = one.load("test")
+            self._hashes[key] = store.data_hash(table, Rows.of(table).sha256())
+        return self._hashes[key]
+
+
+class Detector:
+    """The trained detector of a run, as far as its checkpoint tells."""
+
+    def __init__(self, spec: Spec, run: Run) -> None:
+        self.run = run
+        #: The checkpoint that is tested.
+        self.file = _checkpoint(spec, run)
+        self._trained = checkpoints.read(self.file, spec.root)
+        self._content = read_checkpoint(self.file)
+
+    @cached_property
+    def weights(self) -> str:
+        """Hash of all that decides its scores but the images."""
+        head = self._content.get("dfl", {})
+        said = {**self._trained.init_args, "class_path": self._trained.class_path, "input": head.get("input")}
+        frozen = head.get("backbone", {}).get("sha256")
+        return store.digest(WeightsHash()(self._content["state_dict"]), json.dumps(said, default=str), frozen)
+
+    @property
+    def transform(self) -> Transform:
+        """How it sees images in evaluation."""
+        return Transform(**(self.run.transform or self._trained.transform or {}))
+
+    def transform_hash(self, view: str) -> str:
+        """Return the hash of the transform with a view."""
+        return transform_hash(self.transform.spec(), self.size, view)
+
+    @property
+    def size(self) -> int:
+        """Side of what the network sees, in pixels."""
+        return int(self._content["dfl"]["input"]["size"])
+
+    @property
+    def resize(self) -> dict[str, Any]:
+        """The transform in plain words, as far as it matters in evaluation."""
+        return {key: value for key, value in self.transform.spec().items() if key not in Transform.TRAINING}
+
+    def validation(self) -> dict[str, Source]:
+        """Return the sources of its validation images; none if they are not known."""
+        data = (self._trained.run.get("data") or {}).get("init_args") or {}
+        train = self.run.train or data.get("train") or []
+        parts = train if isinstance(train, list) else [train]
+        by_name = self.run.val or data.get("val") or {str(i): one for i, one in enumerate(parts)}
+        name = VALIDATION if len(by_name) == 1 else VALIDATION + "_{}"
+        return {
+            name.format(key): {"class_path": "Only", "init_args": {"source": one, "split": "val"}}
+            for key, one in by_name.items()
+        }
+
+
+def fit_words(spec: Spec, run: Run) -> list[str]:
+    """Return the words of the ``fit`` of a run; the file of its data is written."""
+    words = [*(f"--config={name}" for name in run.configs), f"--name={run.name}", f"--root={spec.root}"]
+    data = {key: value for key, value in (("train", run.train), ("val", run.val)) if value is not None}
+    if data:
+        words.append(f"--data={_written(spec, f'{run.name}.yaml', data)}")
+    if run.transform:
+        words.append(f"--data.transform={json.dumps(run.transform)}")
+    return [*words, f"--seed_everything={run.seed}", *run.options]
+
+
+def is_trained(spec: Spec, run: Run) -> bool:
+    """Tell whether a run needs no training any more.
+
+    Raises:
+        UserError: If another run lies in its folder.
+    """
+    if not run.name:
+        return True
+    folder = spec.root / "checkpoints" / run.name
+    trained = training.digest(training.learned(fit_words(spec, run)), run.train, run.val)
+    return bool(training.state_of(folder / "benchmark.json", folder, trained).get("complete"))
+
+
+def tests(spec: Spec, run: Run, detector: Detector, hashes: DataHashes) -> Iterator[Test]:
+    """Yield all files that a run gives, validation first."""
+    for domain, source in detector.validation().items():
+        yield _test(spec, detector, domain, Variant(""), VALIDATION, source, hashes)
+    for domain, source in (spec.domains | spec.reals).items():
+        for variant in spec.variants(domain):
+            yield _test(spec, detector, domain, variant, spec.role(domain, run), source, hashes)
+
+
+def missing(spec: Spec, run: Run, hashes: DataHashes) -> bool:
+    """Tell whether a run has something to do."""
+    if run.predictions:
+        return False
+    if not is_trained(spec, run):
+        return True
+    return not all(store.find(one.file, one.facts) for one in tests(spec, run, Detector(spec, run), hashes))
+
+
+def complete(spec: Spec, run: Run, hashes: DataHashes, title: str) -> None:
+    """Train and test what is not yet done, in this process.
+
+    Args:
+        spec: Of the benchmark.
+        run: One of its runs.
+        hashes: Of its test sets.
+        title: What to call it on the terminal.
+
+    Raises:
+        UserError: For whatever the user can mend.
+    """
+    if not is_trained(spec, run):
+        training.say(f"{title}: training")
+        words = fit_words(spec, run)
+        trained = training.digest(training.learned(words), run.train, run.val)
+        training.train(words, spec.root / "checkpoints" / run.name / "benchmark.json", trained)
+    detector = Detector(spec, run)
+    wanted = [one for one in tests(spec, run, detector, hashes) if not store.find(one.file, one.facts)]
+    for domain, view in dict.fromkeys((one.domain, one.variant.view) for one in wanted):
+        part = [one for one in wanted if (one.domain, one.variant.view) == (domain, view)]
+        training.say(f"{title}: testing on {', '.join(one.loader for one in part)}")
+        app.main(_test_words(spec, run, detector, part, view))
+    if not wanted:
+        training.say(f"{title}: complete")
+
+
+def cost_file(spec: Spec, run: Run) -> Path:
+    """Return where it is noted what testing a run costs."""
+    return spec.output / "cost" / f"{run.method}-s{run.seed}.json".replace("/", "_")
+
+
+def _test(
+    spec: Spec, detector: Detector, domain: str, variant: Variant, role: str, source: Source, hashes: DataHashes
+) -> Test:
+    run, data = detector.run, hashes(source, domain)
+    transform = detector.transform_hash(variant.view)
+    key = store.digest(detector.weights, transform, data, variant.chain)[:16]
+    facts = {
+        **{"method": run.method, "seed": run.seed, "domain": domain, "variant": variant.name, "role": role},
+        **{"weights": detector.weights, "transform": transform, "data": data, "trained_on": list(run.trained_on)},
+        **{"size": detector.size, "resize": detector.resize, "view": variant.view},
+    }
+    file = store.place(spec.store, run.method, run.seed, domain, variant.name, key)
+    if variant.chain:
+        source = {"class_path": "Degraded", "init_args": {"source": source, "chain": variant.chain}}
+    return Test(domain, variant, role, source, file, facts)
+
+
+def _test_words(spec: Spec, run: Run, detector: Detector, part: list[Test], view: str) -> list[str]:
+    """Return the words of a test; the files of its data and of what is to be collected are written."""
+    name = f"{run.name or run.method}-{part[0].domain}-{view}".replace("/", "_")
+    plan = {
+        "transform": detector.transform_hash(view),
+        "cost": str(cost_file(spec, run)),
+        "domains": {one.loader: {"file": str(one.file), "facts": one.facts} for one in part},
+    }
+    training.write(spec.output / "runs" / f"{name}.json", json.dumps(plan, indent=1))
+    data = _written(spec, f"{name}.yaml", {"test": {one.loader: one.source for one in part}, "views": view})
+    collect = {
+        "class_path": f"{Collect.__module__}.Collect",
+        "init_args": {"plan": str(spec.output / "runs" / f"{name}.json")},
+    }
+    words = ["test", f"--ckpt_path={detector.file}", f"--root={spec.root}", f"--data={data}"]
+    words += [f"--data.transform={json.dumps(detector.transform.spec())}", "--trainer.logger=false"]
+    words.append(f"--trainer.callbacks={json.dumps([collect])}")
+    flags = dict.fromkeys(word for word in run.options if word.startswith(("--data.", "--trainer.")))
+    return [*words, *(word for word in flags if not word.startswith(("--data.transform", "--trainer.callbacks")))]
+
+
+def _written(spec: Spec, name: str, data: dict[str, Any]) -> Path:
+    """Write data as a config, unless it is there; several processes may read it."""
+    file = spec.output / "runs" / name
+    content = yaml.safe_dump({"class_path": "DataModule", "init_args": data}, sort_keys=False)
+    if not file.is_file() or file.read_text(encoding="utf-8") != content:
+        training.write(file, content)
+    return file
+
+
+def _checkpoint(spec: Spec, run: Run) -> Path:
+    """Return the checkpoint that is tested."""
+    if not run.name:
+        return stage(run.checkpoint, spec.root)
+    folder = spec.root / "checkpoints" / run.name
+    return folder / f"{training.best_or_last(folder)}.ckpt"

@@ -1,0 +1,72 @@
+"""``dfl benchmark``: methods x domains in one honest table, from files of predictions, with intervals.
+
+    dfl benchmark toy                                 a packaged spec; what is done already is not repeated
+    dfl benchmark my.yaml --jobs 4                    four runs at once, each with a GPU of its own where there are any
+    dfl benchmark my.yaml --slurm partition=gpu,time=600      runs as jobs of a cluster; the same command collects
+    dfl benchmark my.yaml --trainer.precision bf16-mixed      other options are those of fit and test
+
+A spec names runs (configs to train, checkpoints, or files of scores) and domains (sources). Predictions go to
+``<output>/predictions``, tables and the page beside them. See docs/benchmark.md.
+"""
+
+from typing import Any
+
+from dfl.benchmark.spec import read
+from dfl.cli import arguments
+from dfl.cli.verbs import call
+from dfl.errors import UserError
+
+#: Options of the benchmark itself; all others are those of ``fit`` and ``test``.
+OWN = ("output", "name", "root", "jobs", "slurm", "only", "seed")
+WHAT = "Train what is missing, test everything, and write tables and a page; see the top of this help."
+
+
+def main(words: list[str]) -> Any:
+    """Run the verb, from the words after ``dfl benchmark``; return the content of ``benchmark.json``.
+
+    Raises:
+        UserError: For whatever the user can mend.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print((__doc__ or "").strip() + "\n")
+    own: list[str] = []
+    others: list[str] = []
+    for flag, value in arguments.pairs(["--output" if word == "-o" else word for word in words]):
+        typed = flag if value is None else f"{flag}={value}"
+        if flag in ("-c", "--config", ""):
+            own.insert(0, str(value))
+        elif flag.removeprefix("--") in (*OWN, "help") or flag == "-h":
+            own.append(typed)
+        elif flag in ("--data", "--ckpt_path"):
+            raise UserError(f"{flag} is not for a benchmark: its spec says which images and checkpoints there are")
+        else:
+            others.append(typed)
+
+    def run(
+        spec: str,
+        output: str | None = None,
+        name: str | None = None,
+        root: str = ".",
+        jobs: int = 1,
+        slurm: str | None = None,
+        only: str | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Run a benchmark.
+
+        Args:
+            spec: The spec file, or the name of a packaged one.
+            output: Folder of predictions, tables and page; by default ``lightning_logs/NAME`` under the root.
+            name: Beginning of the names of the runs; by default that of the spec.
+            root: Folder that holds ``checkpoints/`` and ``lightning_logs/``.
+            jobs: Runs at once; each has a GPU of its own, where there are any.
+            slurm: Settings of a cluster's jobs, such as ``partition=gpu,time=600,cpus_per_task=8``.
+            only: One run, ``METHOD/SEED``, and no tables.
+            seed: Seed of the resamples.
+        """
+        from dfl.benchmark import work  # here and below: the help needs no torch
+
+        return work.run(read(spec, output, root, name), others, jobs, slurm, only, seed, words)
+
+    first = ("spec", "1", "The spec, with or without --config before it.")
+    return call(run, own or ["--help"], "dfl benchmark", WHAT, first)

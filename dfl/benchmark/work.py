@@ -1,0 +1,189 @@
+"""The runs of a benchmark, one after the other, several at once, or as jobs of a cluster; then the tables.
+
+A run is a unit of work: it is trained and tested by one process, which finds on disk what is done. So the ways to do
+the work differ in nothing but who calls `dfl.benchmark.run.complete`.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from dfl.benchmark import run as runs
+from dfl.benchmark.spec import Run, Spec
+from dfl.benchmark.training import say
+from dfl.cli import configs
+from dfl.errors import UserError, near
+from dfl.runs.files import claimed
+
+
+def run(
+    spec: Spec, words: Sequence[str], jobs: int, slurm: str | None, only: str | None, seed: int, typed: Sequence[str]
+) -> Any:
+    """Do what is missing, then write the tables; return the content of ``benchmark.json``, None for one run alone.
+
+    Args:
+        spec: What there is to do.
+        words: Options of ``fit`` and ``test``, as typed; they are added to those of the spec.
+        jobs: Runs at once.
+        slurm: Settings of a cluster's jobs, ``key=value`` with commas between them.
+        only: A run, ``METHOD/SEED``.
+        seed: Of the resamples.
+        typed: All words of the command, for others to repeat it.
+
+    Raises:
+        UserError: If a run failed, after the others are done and the tables of what there is are written.
+    """
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs} must be at least 1")
+    spec.runs = [dataclasses.replace(one, options=(*one.options, *words)) for one in spec.runs]
+    hashes = runs.DataHashes()
+    if only is not None:
+        one = _named(spec, only)
+        runs.complete(spec, one, hashes, _title(one))
+        return None
+    for one in spec.runs:  # before any starts: other processes read what is written here
+        if one.name:
+            runs.fit_words(spec, one)
+    if slurm is not None:
+        failed = _on_cluster(spec, slurm, hashes, typed)
+    elif jobs > 1:
+        failed = _at_once(spec, jobs, hashes, typed)
+    else:
+        failed = _in_turn(spec, hashes)
+    content = _tables(spec, seed, typed) if len(failed) < len(spec.runs) else None
+    if failed:
+        first, why = next(iter(failed.items()))
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        raise UserError(
+            f"{len(failed)} of {len(spec.runs)} runs failed: {first}: {why}{more}; the same command goes on"
+        )
+    return content
+
+
+def _title(one: Run) -> str:
+    return f"{one.method}/{one.seed}"
+
+
+def _named(spec: Spec, only: str) -> Run:
+    by_title = {_title(one): one for one in spec.runs}
+    if only not in by_title:
+        raise UserError(f"--only {only}: no such run" + near(only, [*by_title]))
+    return by_title[only]
+
+
+@rank_zero_only
+def _tables(spec: Spec, seed: int, typed: Sequence[str]) -> Any:
+    from dfl.benchmark.report import of_spec  # needs scikit-learn and matplotlib
+
+    with claimed(spec.output, inside=True):
+        return of_spec(spec, seed, "dfl benchmark " + " ".join(typed))
+
+
+def _in_turn(spec: Spec, hashes: runs.DataHashes) -> dict[str, str]:
+    """Do all runs in this process; return why the failed ones did."""
+    failed: dict[str, str] = {}
+    for place, one in enumerate(spec.runs):
+        if one.predictions:
+            continue
+        try:
+            runs.complete(spec, one, hashes, f"run {place + 1} of {len(spec.runs)}, {_title(one)}")
+        except UserError as error:
+            failed[_title(one)] = str(error)
+            say(f"{_title(one)} failed: {error}")
+    return failed
+
+
+def _todo(spec: Spec, hashes: runs.DataHashes) -> list[Run]:
+    return [one for one in spec.runs if runs.missing(spec, one, hashes)]
+
+
+def _command(one: Run, typed: Sequence[str]) -> list[str]:
+    """Return the command that does one run."""
+    kept = [word for word in typed if not word.startswith(("--jobs=", "--slurm="))]
+    for flag in ("--jobs", "--slurm"):
+        if flag in kept:
+            del kept[kept.index(flag) : kept.index(flag) + 2]
+    return [sys.executable, "-m", "dfl", "benchmark", *kept, f"--only={_title(one)}"]
+
+
+def _at_once(spec: Spec, jobs: int, hashes: runs.DataHashes, typed: Sequence[str]) -> dict[str, str]:
+    """Do several runs at once, each in a process of its own; return why the failed ones did."""
+    waiting, running = _todo(spec, hashes), dict[int, tuple[Run, subprocess.Popen[bytes]]]()
+    gpus, failed = torch.cuda.device_count(), dict[str, str]()
+    try:
+        while waiting or running:
+            for place in sorted(set(range(jobs)) - running.keys())[: len(waiting)]:
+                one = waiting.pop(0)
+                say(f"{_title(one)}: begun, {_log(spec, one)}")
+                running[place] = one, _started(spec, one, typed, place % gpus if gpus else None)
+            for place, (one, process) in list(running.items()):
+                try:
+                    code = process.wait(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+                del running[place]
+                say(f"{_title(one)}: {'done' if code == 0 else 'failed'}")
+                if code:
+                    failed[_title(one)] = _last_line(_log(spec, one))
+    finally:
+        for _, process in running.values():  # Ctrl-C, SIGTERM: runs go on from their last checkpoint another time
+            process.terminate()
+        for _, process in running.values():
+            process.wait()
+    return failed
+
+
+def _started(spec: Spec, one: Run, typed: Sequence[str], gpu: int | None) -> "subprocess.Popen[bytes]":
+    """Start the process of a run, with a GPU of its own."""
+    environment, command = dict(os.environ), _command(one, typed)
+    if gpu is not None:
+        seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        environment["CUDA_VISIBLE_DEVICES"] = seen[gpu] if seen else str(gpu)
+        command.append("--trainer.devices=1")
+    log = _log(spec, one)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as to:
+        return subprocess.Popen(command, stdout=to, stderr=subprocess.STDOUT, env=environment)
+
+
+def _log(spec: Spec, one: Run) -> Path:
+    return spec.output / "logs" / f"{_title(one).replace('/', '-s')}.txt"
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()] if log.is_file() else []
+    return f"{lines[-1].removeprefix('dfl: ')} ({log})" if lines else f"no word in {log}"
+
+
+def _on_cluster(spec: Spec, slurm: str, hashes: runs.DataHashes, typed: Sequence[str]) -> dict[str, str]:
+    """Do each run as a job, and wait; return why the failed ones did. A command that is stopped leaves its jobs be."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError("--slurm needs the package submitit: pip install 'dfl[slurm]'") from error
+    pairs = [word.partition("=") for word in slurm.split(",") if word]
+    if any(not sign for _, sign, _ in pairs):
+        raise UserError(f"--slurm {slurm}: settings are written key=value, such as partition=gpu,time=600")
+    settings = {key.strip(): configs.plain(value, "--slurm") for key, _, value in pairs}
+    executor = submitit.AutoExecutor(spec.output / "slurm", cluster=settings.pop("cluster", None))
+    plain = {"timeout_min", "mem_gb", "nodes", "gpus_per_node", "cpus_per_task", "tasks_per_node"}
+    renamed = {"time": "timeout_min"}
+    named = {renamed.get(key, key): value for key, value in settings.items()}
+    executor.update_parameters(**{key if key in plain else f"slurm_{key}": value for key, value in named.items()})
+    todo = _todo(spec, hashes)
+    with executor.batch():
+        started = [executor.submit(submitit.helpers.CommandFunction(_command(one, typed))) for one in todo]
+    for one, job in zip(todo, started, strict=True):
+        say(f"{_title(one)}: job {job.job_id}, {job.paths.stdout}")
+    failed: dict[str, str] = {}
+    for one, job in zip(todo, started, strict=True):
+        if (error := job.exception()) is not None:
+            failed[_title(one)] = f"{str(error).strip().splitlines()[-1]} ({job.paths.stderr})"
+    return failed
