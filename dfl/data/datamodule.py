@@ -22,8 +22,8 @@ from dfl.data.loader_process import outlive_signals
 from dfl.data.overlap import Videos
 from dfl.data.rows import Rows, shared_paths
 from dfl.data.sampler import EvalSampler, TrainSampler, shuffled, steps_of_epoch
-from dfl.data.sources.base import Source
-from dfl.data.transforms import Transform
+from dfl.data.sources.base import Source, joined
+from dfl.data.transforms import Transform, Views
 from dfl.data.unread import Unread
 from dfl.errors import UserError
 
@@ -61,6 +61,8 @@ class DataModule(pl.LightningDataModule):
         allow_overlap: Let images that are trained on be evaluated on too.
         seed: Seed of order and augmentation; by default that of the run (``seed_everything``).
         size: Side of the images in pixels; by default what the detector asks for.
+        views: What validation, test and prediction see of an image: its ``centre`` crop; ``five``: and its corners;
+            ``tiles``: nine crops, 3 x 3, evenly spread. Log-odds are the mean over the views, maps the centre's.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class DataModule(pl.LightningDataModule):
         allow_overlap: bool = False,
         seed: int | None = None,
         size: int | None = None,
+        views: Views = "centre",
     ) -> None:
         super().__init__()
         trained = [train] if isinstance(train, Source) else list(train or [])
@@ -98,6 +101,7 @@ class DataModule(pl.LightningDataModule):
                     f"domain name {domain!r} must not hold '.' or '/': they separate names in logs and flags"
                 )
         self.transform = transform or Transform()
+        self.views: Views = self.transform.checked(views)
         numbers = {
             "batch_size": (batch_size, 1),
             "eval_batch_size": (eval_batch_size, 1),
@@ -165,7 +169,7 @@ class DataModule(pl.LightningDataModule):
         tables = {domain: Rows.of(table) for domain, table in self._tables(split).items()}
         extend_vocab(self.vocab, tables.values())
         size = self.size or self._detector_size()
-        view = self.transform.train(size) if split == "train" else self.transform.eval(size)
+        view = self.transform.train(size) if split == "train" else self.transform.eval(size, self.views)
         return {
             domain: ImageDataset(
                 table,
@@ -283,7 +287,7 @@ class DataModule(pl.LightningDataModule):
             tables = [with_defaults(one.load("train"), f"train, {one!r}") for one in self.train_sources]
             for source, table in zip(self.train_sources, tables, strict=True):
                 self.videos.add(source, table)
-            return {"train": pa.concat_tables(tables)}
+            return {"train": joined(tables)}
         if not self.sources[split]:
             raise UserError(f"no domain for {split}: set data.{split} to sources by domain name")
         side = "test" if split == "predict" else split

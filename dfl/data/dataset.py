@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from dfl.data.batch import Unreadable
 from dfl.data.decoding import DecodeError
+from dfl.data.degrading import degraded
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
 from dfl.data.rows import Rows
@@ -34,7 +35,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     Args:
         table: Rows of a source (``ROW_SCHEMA``), or these as a memory-mapped file.
-        view: Makes the image and mask that a batch holds from the decoded ones (``Transform.train`` or ``.eval``).
+        view: Makes the image and mask that a batch holds from the decoded ones (``Transform.train`` or ``.eval``); of
+            several views of an image the first is ``image``, the others are ``views``.
         size: Side of the square image that ``view`` gives, in pixels.
         vocab: Ids by column and name.
         training: Whether the samples are trained on.
@@ -133,10 +135,19 @@ class ImageDataset(Dataset[dict[str, Any]]):
         image = load_image(self.path(row), max_pixels=self.max_pixels, bits=int(self.rows.bits[row]))
         file, rule = (self.rows.text(name, row) for name in ("mask", "mask_rule"))
         mask = load_mask(file, rule, (image.shape[1], image.shape[0]), max_pixels=self.max_pixels)
+        if self.rows.degradations:
+            image, mask = degraded((image, mask), self.rows.text("degradation", row), row, self.path(row))
         pixels, area = self.view(image, mask, (self.seed, epoch, row))
+        several = pixels.ndim == 4
         empty = self._no_mask if area is None else area
         # a real image has a mask without a file: nothing in it is manipulated
-        pixels_and_mask = {"image": pixels, "mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}
+        pixels_and_mask = {
+            "image": pixels[0] if several else pixels,
+            "mask": empty,
+            "has_mask": mask is not None or bool(self.label[row] == 0),
+        }
+        if several:
+            pixels_and_mask["views"] = pixels[1:]
         return self._facts(row, index) | pixels_and_mask | self._extent(*image.shape[:2])
 
     def _extent(self, height: int, width: int) -> dict[str, Tensor]:

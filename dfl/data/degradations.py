@@ -1,12 +1,13 @@
 """Image degradations that albumentations lacks or does differently from the papers, as albumentations transforms.
 
-Each changes pixels, never geometry, so masks stay as they are. All take and give uint8 RGB (H, W, 3), and draw from the
-generators of their chain alone. Their names may stand in an `augment` list beside albumentations' own:
+All but `Resample` change pixels, never geometry, so masks stay as they are. All take and give uint8 RGB (H, W, 3), and
+draw from the generators of their chain alone. Their names may stand in an `augment` list beside albumentations' own:
 
 * `SciPyBlur`: Gaussian blur by sigma (Wang et al. 2020, "CNN-generated images are surprisingly easy to spot");
 * `OpenCvBlur`: Gaussian blur by kernel size, sigma follows (albumentations 1, so DeepfakeBench);
 * `Jpeg`, `WebP`: a round trip through the codec, colours in the right order;
 * `Rescale`: shrunk and enlarged again;
+* `Resample`: brought to another size, antialiased, and the mask with it;
 * `PcaLighting`: colour noise along the image's own principal components (Krizhevsky et al. 2012);
 * `GaussianNoise`: independent for each value, of a standard deviation in grey levels.
 """
@@ -18,8 +19,11 @@ from typing import Any
 import cv2
 import numpy as np
 import simplejpeg
-from albumentations import ImageOnlyTransform
+from albumentations import DualTransform, ImageOnlyTransform
 from PIL import Image
+
+from dfl.data.decoding import resize_nearest
+from dfl.data.resize import interpolated
 
 Range = Sequence[float]
 
@@ -146,20 +150,27 @@ class WebP(Jpeg):
         return np.array(Image.open(data).convert("RGB"))
 
 
+_METHODS = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}
+
+
 class Rescale(_Degradation):
     """Shrink by area averaging, which does not alias, and enlarge to the old size; geometry and mask stay.
 
     Args:
         scale_range: size of the small image as a share of the old one, in (0, 1], uniform; the same for both sides.
+        enlarge: `linear`, `cubic` or `lanczos`; None draws one of them.
     """
 
-    def __init__(self, scale_range: Range = (0.5, 1.0), p: float = 0.5) -> None:
+    def __init__(self, scale_range: Range = (0.5, 1.0), enlarge: str | None = None, p: float = 0.5) -> None:
         super().__init__(p)
         self.scale_range = _checked("scale_range", scale_range, 0.01, 1)
+        if enlarge is not None and enlarge not in _METHODS:
+            raise ValueError(f"enlarge is {enlarge!r}, it must be one of {', '.join(_METHODS)}")
+        self.enlarge = list(_METHODS) if enlarge is None else [enlarge]
 
     def get_params(self) -> dict[str, Any]:
-        methods = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
-        return {"scale": self.py_random.uniform(*self.scale_range), "enlarge": self.py_random.choice(methods)}
+        scale = self.py_random.uniform(*self.scale_range)
+        return {"scale": scale, "enlarge": _METHODS[self.py_random.choice(self.enlarge)]}
 
     def apply(self, img: np.ndarray, scale: float = 0.5, enlarge: int = cv2.INTER_CUBIC, **_: Any) -> np.ndarray:
         height, width = img.shape[:2]
@@ -167,6 +178,49 @@ class Rescale(_Degradation):
         if small == (width, height):
             return img
         return cv2.resize(cv2.resize(img, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=enlarge)
+
+
+class Resample(DualTransform):
+    """Bring an image to another size, antialiased bilinear, and its mask with it by nearest pixel; nothing is cut off.
+
+    Args:
+        scale: the new sides as a share of the old ones. With `longest`, only of images that are no longer than that.
+        shortest: the shorter side in pixels; smaller images are enlarged. The longer side becomes at most 8 times as
+            long, so that a very long image does not take all memory.
+        longest: the longer side in pixels of images whose longer side is longer.
+        p: probability.
+
+    Raises:
+        ValueError: numbers that are not positive, or none, or `shortest` beside another.
+    """
+
+    def __init__(
+        self, scale: float | None = None, shortest: int | None = None, longest: int | None = None, p: float = 0.5
+    ) -> None:
+        for name, value in (("scale", scale), ("shortest", shortest), ("longest", longest)):
+            if value is not None and not (isinstance(value, int | float) and value > 0):
+                raise ValueError(f"{name} is {value!r}, it must be a number above 0")
+        if (shortest is None) == (scale is None and longest is None):
+            raise ValueError("it takes shortest alone, or scale, longest or both of them")
+        super().__init__(p=p)
+        self.scale, self.shortest, self.longest = scale, shortest, longest
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the new height and width of an image."""
+        shorter, longer = sorted((height, width))
+        if self.shortest is not None:
+            factor = min(self.shortest / shorter, 8 * self.shortest / longer)
+        elif self.longest is not None and longer > self.longest:
+            factor = self.longest / longer
+        else:
+            factor = self.scale or 1.0
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
+        return interpolated((img, None), *self.size(*img.shape[:2]))[0]
+
+    def apply_to_mask(self, mask: np.ndarray, **_: Any) -> np.ndarray:
+        return resize_nearest(mask, self.size(*mask.shape[:2]))
 
 
 class PcaLighting(_Degradation):

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from dfl.data.decoding import escaped
 from dfl.data.locators import any_odd
-from dfl.data.sources.base import PLAIN, ROW_SCHEMA
+from dfl.data.sources.base import DEGRADATION, PLAIN, ROW_SCHEMA
 from dfl.errors import UserError
 
 #: Files that no run has used for so many days are removed.
@@ -49,6 +49,10 @@ class Rows:
         self._columns = {name: self.table[name].chunk(0) for name in self.table.column_names}
         #: int8 (n,), views of the file.
         self.label, self.class_label, self.bits = map(self.number, ("label", "class_label", "bits"))
+        #: How images are degraded, each way once; () where none is.
+        self.degradations: tuple[str, ...] = ()
+        if DEGRADATION.name in self._columns:
+            self.degradations = tuple(filter(None, self._columns[DEGRADATION.name].unique().to_pylist()))
 
     @classmethod
     def of(cls, table: pa.Table) -> "Rows":
@@ -59,8 +63,9 @@ class Rows:
         Raises:
             UserError: If the file cannot be written.
         """
-        columns = [_compact(field, table[field.name]) for field in ROW_SCHEMA]
-        batch, folder, partial = pa.RecordBatch.from_arrays(columns, ROW_SCHEMA.names), _folder(), ""
+        schema = ROW_SCHEMA.append(DEGRADATION) if DEGRADATION.name in table.column_names else ROW_SCHEMA
+        columns = [_compact(field, table[field.name]) for field in schema]
+        batch, folder, partial = pa.RecordBatch.from_arrays(columns, schema.names), _folder(), ""
         try:
             _remove_old(folder)
             number, partial = tempfile.mkstemp(prefix="rows-", suffix=".tmp", dir=folder)
@@ -113,7 +118,7 @@ class Rows:
         return str(self._columns[name][row].as_py())
 
     def sha256(self) -> str:
-        """Hash of the list: paths below their common folder, and labels; not of what the files hold."""
+        """Hash of the list: paths below their common folder, and labels; not of contents, nor of ``degradations``."""
         paths = _absolute(self._columns["path"].cast(pa.large_string()))
         ends = pc.min_max(paths).as_py()  # what the first and the last in the alphabet begin with, all begin with
         common = os.path.commonprefix([str(ends["min"]), str(ends["max"])])  # noqa: RUF071  (it is cut at a slash)
@@ -138,11 +143,14 @@ def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
 
 def _compact(field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
     """Return a column in one piece, text that repeats as a dictionary."""
-    if not pa.types.is_string(field.type):
+    if not (pa.types.is_string(field.type) or pa.types.is_dictionary(field.type)):
         return column.combine_chunks()
     if field.name in PLAIN and pc.any(pc.not_equal(column, "")).as_py():
         return column.cast(pa.large_string()).combine_chunks()  # Arrow's usual text ends at 2 GiB in one piece
-    encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
+    if pa.types.is_dictionary(field.type):  # long text, the same in all rows: it is never spelled out
+        encoded = column.unify_dictionaries().combine_chunks()
+    else:
+        encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
     kind = next(t for t in (np.int8, np.int16, np.int32) if len(encoded.dictionary) <= np.iinfo(t).max)
     return pa.DictionaryArray.from_arrays(encoded.indices.to_numpy().astype(kind), encoded.dictionary)
 

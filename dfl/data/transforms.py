@@ -12,7 +12,6 @@ The augmentation chain is albumentations, named in the config. It sees a window 
 where the image allows, so that its JPEG grid does not always start at the crop's corner.
 """
 
-import hashlib
 import random
 from collections.abc import Mapping
 from copy import deepcopy
@@ -23,14 +22,21 @@ import numpy as np
 import torch
 
 from dfl.data.augmentation import build
+from dfl.data.draws import Draws, Key
 from dfl.data.resize import Pair, interpolated
 from dfl.errors import UserError, near
 
 cv2.setNumThreads(0)  # parallelism comes from the data workers; OpenCV's own threads only fight with them
 
 _MARGIN = 8  # one JPEG block
+#: Further crops that evaluation takes beside the one of the centre: 0 is at the top or left, 1 at the bottom or right.
+VIEWS: dict[str, list[tuple[float, float]]] = {
+    "centre": [],
+    "five": [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)],
+    "tiles": [(y, x) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0) if (y, x) != (0.5, 0.5)],
+}
+Views = Literal["centre", "five", "tiles"]
 _LONGEST = 8  # sides longer than this many times the shorter are cut before resizing, or one file could take all memory
-Key = tuple[int, ...]
 
 
 class View:
@@ -42,7 +48,10 @@ class View:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray | None, key: Key
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Image uint8 (H, W, 3), mask uint8 (H, W) or None -> uint8 (3, S, S), float32 (S, S) in [0, 1] or None."""
+        """Image uint8 (H, W, 3), mask uint8 (H, W) or None -> uint8 (3, S, S), float32 (S, S) in [0, 1] or None.
+
+        Where an image has several views it is uint8 (V, 3, S, S), the centre first; the mask is that of the centre.
+        """
         raise NotImplementedError
 
     def extent(self, height: int, width: int) -> tuple[int, int] | None:
@@ -110,9 +119,24 @@ class Transform:
         """Return the random view of `size` x `size`; its randomness is a function of the key alone."""
         return _Train(self.spec(), size)
 
-    def eval(self, size: int) -> View:
-        """Return the fixed view of `size` x `size`; it ignores the key."""
-        return _Eval(self.spec(), size)
+    def eval(self, size: int, views: Views = "centre") -> View:
+        """Return the fixed view of `size` x `size`, or several of them (`VIEWS`); it ignores the key."""
+        return _Eval(self.spec(), size, self.checked(views))
+
+    def checked(self, views: Views) -> Views:
+        """Return which views evaluation takes.
+
+        Raises:
+            UserError: If there is no such word, or no image has anything beside its centre crop.
+        """
+        if views not in VIEWS:
+            raise UserError(f"data.views is {views!r}{near(views, list(VIEWS))}")
+        if views != "centre" and (self.resize == "pad" or (self.resize == "squash" and self.crop_ratio == 1)):
+            raise UserError(
+                f"data.views is {views}, but transform.resize: {self.resize} shows all of an image, so there are no "
+                "other views: take views: centre, or resize: shorter or none"
+            )
+        return views
 
     def spec(self) -> dict[str, Any]:
         """Return the plain arguments that rebuild this: `Transform(**spec)`."""
@@ -126,13 +150,21 @@ class Transform:
 
 
 class _Eval(View):
-    """Resize, pad, centre crop."""
+    """Resize, pad, centre crop; further crops of the same image where they are wanted."""
+
+    def __init__(self, spec: dict[str, Any], size: int, views: Views = "centre") -> None:
+        super().__init__(spec, size)
+        self.others = VIEWS[views]
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray | None, key: Key = ()
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        pair = _resized(_check(image, mask), self.spec, self.size, 0.5)
-        return _tensors(_cropped(_padded(pair, self.spec, self.size), self.size, 0.5, 0.5))
+        pair = _padded(_resized(_check(image, mask), self.spec, self.size, 0.5), self.spec, self.size)
+        centre, area = _tensors(_cropped(pair, self.size, 0.5, 0.5))
+        if not self.others:
+            return centre, area
+        others = [_tensors(_cropped((pair[0], None), self.size, *place))[0] for place in self.others]
+        return torch.stack([centre, *others]), area
 
 
 class _Train(View):
@@ -146,26 +178,18 @@ class _Train(View):
         chain = build(self.spec["augment"])
         self._crop, self._chain = chain.crop, chain.compose
         self._window = self.size + (_MARGIN if chain.needs_margin else 0)
-        # One pair of generators for good: giving the chain new ones for every sample costs more than resetting these.
-        self._numpy, self._python = np.random.Generator(np.random.Philox(0)), random.Random(0)
+        self._draws = Draws()
         if self._chain is not None:
-            self._chain.set_random_state(self._numpy, self._python)
+            self._chain.set_random_state(self._draws.numpy, self._draws.python)
 
     def __reduce__(self) -> tuple[Any, ...]:  # a copy would separate the generators from those of the chain
         return type(self), (self.spec, self.size)
 
-    def _seed(self, key: Key) -> None:
-        # a hash costs a fraction of what numpy's SeedSequence does
-        digest = hashlib.blake2b(b"%d," * len(key) % tuple(key), digest_size=16).digest()
-        self._python.seed(int.from_bytes(digest, "little"))
-        state = {"counter": _ZEROS, "key": np.frombuffer(digest, "<u8").astype(np.uint64)}
-        self._numpy.bit_generator.state = _PHILOX | {"state": state}
-
     def __call__(
         self, image: np.ndarray, mask: np.ndarray | None, key: Key
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        self._seed(key)
-        draw = self._python.random
+        self._draws.seed(key)
+        draw = self._draws.python.random
         pair = _check(image, mask)
         if self.spec["resize"] == "pad":  # steps see the image alone: a flip leaves the padding where it is
             pair = _resized(pair, self.spec, self.size, draw())
@@ -173,7 +197,7 @@ class _Train(View):
         if self._crop is None:
             pair = _padded(_resized(pair, self.spec, self.size, draw()), self.spec, self.size)
         else:
-            pair = _scaled(pair, self._crop, self._window, self.spec, self._python)
+            pair = _scaled(pair, self._crop, self._window, self.spec, self._draws.python)
         if self._chain is not None:
             pair = self._augmented(_cropped(pair, self._window, draw(), draw()))
         return _tensors(_cropped(pair, self.size, draw(), draw()))
@@ -189,10 +213,6 @@ class _Train(View):
                 f"transform: augment turned a uint8 image {image.shape} into {new.dtype} {new.shape}; it must keep both"
             )
         return new, out.get("mask")
-
-
-_ZEROS = np.zeros(4, np.uint64)
-_PHILOX = {"bit_generator": "Philox", "buffer": _ZEROS, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
 
 
 def _check(image: np.ndarray, mask: np.ndarray | None) -> Pair:

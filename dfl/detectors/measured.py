@@ -51,6 +51,30 @@ class Measured(pl.LightningModule):
         """
         return self(batch["image"])
 
+    def view_outputs(self, batch: dict[str, Any]) -> Outputs:
+        """Return the outputs for a further view of a batch's images; only ``logit`` and ``class_logit`` are read."""
+        return self.outputs(batch)
+
+    def over_views(self, batch: dict[str, Any]) -> tuple[Outputs, Any]:
+        """Return the outputs for the centre view, and those for all views of the images (``data.views``).
+
+        The latter have the mean of ``logit``, and of ``class_logit``, over the views, in float32. Maps, features, texts
+        and all else are those of the centre. One view after the other goes through the network.
+        """
+        n = len(batch["index"])
+        centre = checked(self.outputs(batch), n, self)
+        views = batch.get("views")
+        if views is None:
+            return centre, dict(centre)
+        sums: Any = {name: centre[name].float() for name in ("logit", "class_logit") if name in centre}
+        rest = {key: value for key, value in batch.items() if key != "views"}
+        for view in views.unbind(1):
+            other: Any = self.view_outputs(self.on_after_batch_transfer(rest | {"image": view}, 0))
+            other = checked(other, n, self)
+            sums = {name: value + other[name].float() for name, value in sums.items()}
+        mean: Any = {name: value / (1 + views.shape[1]) for name, value in sums.items()}
+        return centre, centre | mean
+
     def image_loss(self, out: Any, batch: Mapping[str, Any]) -> Tensor | None:
         """Return the loss of every image, (N,) float32, whose mean validation reports as ``loss``; None reports none.
 
@@ -74,14 +98,14 @@ class Measured(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of a validation domain."""
-        outputs: Any = checked(self.outputs(batch), len(batch["index"]), self)
-        if (loss := self.image_loss(outputs, batch)) is not None:
-            outputs = outputs | {"image_loss": loss}
+        centre, outputs = self.over_views(batch)
+        if (loss := self.image_loss(centre, batch)) is not None:
+            outputs |= {"image_loss": loss}
         self.metrics["val"].add(domains(self.trainer, "val")[dataloader_idx], outputs, batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of a test domain."""
-        outputs = checked(self.outputs(batch), len(batch["index"]), self)
+        outputs = self.over_views(batch)[1]
         self.metrics["test"].add(domains(self.trainer, "test")[dataloader_idx], outputs, batch)
 
     def on_validation_epoch_start(self) -> None:

@@ -19,7 +19,7 @@ from dfl.data.decoding import escaped
 from dfl.data.depths import with_bits
 from dfl.data.mask_sets import with_mask_rules
 from dfl.data.sources import Folder, Packed, Paths, Source, Table
-from dfl.data.sources.base import NO_URLS, SPLIT_NAMES, SPLITS, is_url, put
+from dfl.data.sources.base import DEGRADATION, NO_URLS, SPLIT_NAMES, SPLITS, is_url, put
 from dfl.data.sources.contradictions import Contradiction
 from dfl.data.sources.names import label_of
 from dfl.data.sources.packed import RECORD
@@ -102,6 +102,8 @@ def rows_of(one: NamedSource) -> pa.Table:
     if one.source.left_out:
         print(f"{one.name}: {one.source.left_out}")
     table = pa.concat_tables(parts)
+    if DEGRADATION.name in table.column_names:
+        raise UserError(f"{one.name}: {one.source!r} degrades what is loaded, and files are read here: name its source")
     numbered = table.select(["path", "split"]).append_column("row", pa.array(np.arange(len(table))))
     first = numbered.group_by(["path", "split"]).aggregate([("row", "min")])["row_min"].to_numpy()
     if len(first) < len(table):

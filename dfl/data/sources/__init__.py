@@ -7,6 +7,7 @@ from dfl.data.sources.cifake import Cifake
 from dfl.data.sources.cnndetection import ForenSynths
 from dfl.data.sources.deeperforensics import DeeperForensics
 from dfl.data.sources.deepfakebench import DeepfakeBench, Df40
+from dfl.data.sources.degraded import Degraded
 from dfl.data.sources.dfdc import Dfdc, Dfdcp
 from dfl.data.sources.diffusion_forensics import DiffusionForensics
 from dfl.data.sources.dolos import Dolos

@@ -57,6 +57,8 @@ ROW_SCHEMA = pa.schema(
         ("bits", pa.int8()),  # how many a 16-bit gray image holds that does not say so itself (dfl/data/depths.py)
     ]
 )
+#: A column more, of rows whose images are degraded once they are decoded (dfl/data/sources/degraded.py): how, or ''.
+DEGRADATION = pa.field("degradation", pa.dictionary(pa.int32(), pa.string()))
 #: Text that hardly repeats; all other text is names, which may be kept once each (Arrow dictionaries).
 PLAIN = ("path", "mask", "caption", "explanation")
 #: Rows that share a name in one of these columns belong on the same side of a split.
@@ -91,6 +93,20 @@ def put(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray | list[st
     column = pa.array(column, pa.string()) if isinstance(column, list) else column
     at = table.schema.get_field_index(name)
     return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+
+
+def with_degradation(table: pa.Table, cells: str | pa.DictionaryArray) -> pa.Table:
+    """Return a table whose images are degraded, all in one way, or each in its own."""
+    if isinstance(cells, str):
+        cells = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), pa.array([cells], pa.string()))
+    return put(table, DEGRADATION.name, cells)
+
+
+def joined(tables: list[pa.Table]) -> pa.Table:
+    """Return tables of rows as one; where images of some are degraded, the others say that theirs are not."""
+    if any(DEGRADATION.name in one.column_names for one in tables):
+        tables = [one if DEGRADATION.name in one.column_names else with_degradation(one, "") for one in tables]
+    return pa.concat_tables(tables)
 
 
 def images_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -172,7 +188,7 @@ class Source(ABC):
         return list(table["video"].to_pylist())
 
     def load(self, split: str) -> pa.Table:
-        """Return ``items(split)``, a table of ``ROW_SCHEMA``, checked and cut to ``limit``.
+        """Return ``items(split)``: ``ROW_SCHEMA``, and perhaps ``DEGRADATION``, checked and cut to ``limit``.
 
         Raises:
             UserError: If the split is unknown or holds no image.
@@ -181,7 +197,9 @@ class Source(ABC):
         if split not in SPLITS:
             raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
         with self.left_out.listening():
-            table = self.items(split).select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
+            table = self.items(split)
+        schema = ROW_SCHEMA.append(DEGRADATION) if DEGRADATION.name in table.column_names else ROW_SCHEMA
+        table = table.select(schema.names).cast(schema)
         if not len(table):
             raise UserError("; ".join(filter(None, (f"{self!r} has no image in split {split!r}", str(self.left_out)))))
         if not self.user_named_fakes and (

@@ -221,6 +221,10 @@ class Sida(Detector):
         written = self.write(seen, len(image))
         return free | {"text": [parse(text)[1] for text in written], "generated_text": written}
 
+    def view_outputs(self, batch: dict[str, Any]) -> Outputs:
+        """Return the outputs for a further view, without a text, which would be written for nothing."""
+        return self(batch["image"])
+
     def _read(self, image: Tensor, answers: list[str]) -> tuple[Any, Encoded, Any]:
         """Return class and mask, the sequences, and the images as they were seen; one pass with answers given."""
         encoded = self.conversation.encode(answers, image.device)
