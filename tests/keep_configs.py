@@ -22,7 +22,7 @@ FILE = Path(__file__).parent / "golden" / "configs.json"
 
 def names() -> list[str]:
     """Return all configs of detectors."""
-    return [name for name in configs.listing() if not name.startswith(("data/", "setup/", "trainer/"))]
+    return [name for name in configs.listing() if not name.startswith(("benchmark/", "data/", "setup/", "trainer/"))]
 
 
 def table() -> dict[str, Any]:

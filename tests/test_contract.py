@@ -61,7 +61,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 #: Trainable parameters that a preset leaves without a gradient on purpose, because the published code does, by name.
 DEAD: dict[str, set[str]] = {}
-CONFIGS = [n for n in configs.listing() if not n.startswith(("data/", "setup/", "trainer/"))]
+CONFIGS = [n for n in configs.listing() if not n.startswith(("benchmark/", "data/", "setup/", "trainer/"))]
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 LOOKS_AT_FIGURES = True  # every class draws its own once
 

@@ -1,0 +1,211 @@
+"""Packaged benchmarks: every key, class, argument and config is known, and the protocols are the published ones."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfl.cli import configs
+from dfl.data.sources.written import built
+
+FOLDER = Path(__file__).parents[2] / "configs" / "benchmark"
+PRESETS = sorted(FOLDER.glob("*.yaml"))
+KEYS = {
+    *("name", "runs", "seeds", "options", "store", "train", "val", "transform", "within", "domains", "reals", "alike"),
+    *("robustness", "robustness_domains", "views", "groups", "unit", "metrics", "years", "reference", "resamples"),
+}
+RUN_KEYS = {
+    *("config", "checkpoint", "predictions", "seeds", "options", "init_from", "train", "val", "within", "trained_on"),
+    *("data_until", "transform"),
+}
+DEGRADATIONS = {"jpeg", "webp", "blur", "noise", "resize", "crop", "colour", "shift", "screenshot", "social"}
+#: Detectors that start at random unless a file of weights is named.
+NEVER_PRETRAINED = {"Dct", "PatchForensics", "Sida"}
+THIRTEEN = [
+    "progan",
+    "stylegan",
+    "stylegan2",
+    "biggan",
+    "cyclegan",
+    "stargan",
+    "gaugan",
+    "deepfake",
+    "crn",
+    "imle",
+    "san",
+    "seeingdark",
+    "whichfaceisreal",
+]
+NINETEEN = [
+    "progan",
+    "cyclegan",
+    "biggan",
+    "stylegan",
+    "gaugan",
+    "stargan",
+    "deepfake",
+    "sitd",
+    "san",
+    "crn",
+    "imle",
+    "guided",
+    "ldm_200",
+    "ldm_200_cfg",
+    "ldm_100",
+    "glide_100_27",
+    "glide_50_27",
+    "glide_100_10",
+    "dalle",
+]
+
+every_preset = pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+
+
+def read(name: str | Path) -> dict[str, Any]:
+    """Return a preset as plain values."""
+    content: dict[str, Any] = configs.read(str(FOLDER / name))
+    return content
+
+
+def runs(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: one or {} for name, one in content["runs"].items()}
+
+
+def sources(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield everything in a preset that is written as a source."""
+    if isinstance(value, dict) and "class_path" in value:
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from sources(one)
+
+
+def config_files(one: dict[str, Any]) -> list[str]:
+    """Return the paths of a run's configs: beside the preset, or wherever `configs.find` finds them."""
+    names = [one["config"]] if isinstance(one["config"], str) else one["config"]
+    return [str(FOLDER / name) if (FOLDER / name).is_file() else configs.find(name) for name in names]
+
+
+def generators(domain: dict[str, Any]) -> list[str]:
+    return list(domain["init_args"]["generators"])
+
+
+@every_preset
+def test_it_says_what_it_is_and_uses_known_keys(file: Path) -> None:
+    content = read(file)
+    assert configs.describe(f"benchmark/{file.name}")
+    assert re.search(r"^# .*(Hours|Minutes).*", file.read_text(), re.M), (
+        "how long it takes, and whether that was measured"
+    )
+    assert set(content) <= KEYS
+    assert {"runs", "domains"} <= set(content)
+    for one in runs(content).values():
+        assert set(one) <= RUN_KEYS
+        assert "config" in one
+
+
+@every_preset
+def test_every_source_is_a_class_that_takes_its_arguments(file: Path) -> None:
+    found = list(sources(read(file)))
+    assert found
+    for source in found:
+        built(source, file.name)
+
+
+@every_preset
+def test_names_of_domains_and_degradations_are_there(file: Path) -> None:
+    content = read(file)
+    names = set(content["domains"])
+    asked = [content.get("within", []), content.get("robustness_domains", [])]
+    asked += [one.get("within", []) for one in runs(content).values()]
+    assert {name for domains in asked for name in domains} <= names
+    assert set(content.get("years", {})) <= names
+    families = content.get("robustness", [])
+    assert families == "all" or set(families) <= DEGRADATIONS
+
+
+@every_preset
+def test_every_run_has_a_config_of_a_detector(file: Path) -> None:
+    for name, one in runs(read(file)).items():
+        layers = configs.layers(config_files(one))
+        assert any("class_path" in layer.get("model", {}) for layer in layers), name
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "toy").glob("*.yaml") if path.stem != "data"))
+def test_toy_detectors_need_no_download(name: str) -> None:
+    (layer,) = configs.layers([str(FOLDER / "toy" / f"{name}.yaml")])
+    model, data = layer["model"], layer["data"]["init_args"]
+    from_scratch = model["init_args"].get("pretrained") is False or model["class_path"] in NEVER_PRETRAINED
+    assert from_scratch
+    assert "language" not in model["init_args"]
+    assert data["train"]["init_args"] == {"root": "data/toy64", "size": 64, "domain": "same"}
+
+
+@every_preset
+def test_reference_numbers_say_whose_they_are(file: Path) -> None:
+    content = read(file)
+    for one in content.get("reference") or []:
+        assert set(one) == {"method", "domain", "metric", "value", "source", "protocol"}
+        assert 0 <= one["value"] <= 1
+        assert one["domain"] in {*content["domains"], "mean"}
+        assert "recalled" not in str(one)
+        assert all(len(str(one[key])) > 3 for key in ("source", "protocol"))
+
+
+def test_forensynths_has_thirteen_sets_and_two_trainings() -> None:
+    content = read("forensynths.yaml")
+    assert [generators(domain) for domain in content["domains"].values()] == [[name] for name in THIRTEEN]
+    classes = [one["train"]["init_args"].get("classes") for one in runs(content).values()]
+    assert classes[:2] == [["car", "cat", "chair", "horse"], None]
+
+
+def test_univfd_has_its_nineteen_sets() -> None:
+    domains = read("univfd.yaml")["domains"]
+    assert list(domains) == NINETEEN
+    assert [generators(domain) for domain in domains.values()] == [
+        ["seeingdark" if name == "sitd" else name] for name in NINETEEN
+    ]
+
+
+def test_genimage_trains_on_each_of_eight_generators() -> None:
+    content = read("genimage.yaml")
+    names = list(content["domains"])
+    assert len(names) == 8
+    alone = {name: one for name, one in runs(content).items() if name in names}
+    assert list(alone) == names
+    for name, one in alone.items():
+        assert (generators(one["train"]), one["within"]) == ([name], [name])
+
+
+def test_temporal_windows_grow_and_never_look_ahead() -> None:
+    content = read("temporal.yaml")
+    domains, years = content["domains"], content["years"]
+    assert list(years) == list(domains)
+    assert list(years.values()) == sorted(years.values())
+    for at, one in enumerate(runs(content).values(), 1):
+        trained = list(domains)[: 4 * at]
+        assert one["within"] == trained
+        assert one["train"] == [domains[name] for name in trained]
+
+
+def test_imdl_is_of_the_five_sets_at_a_fixed_threshold() -> None:
+    content = read("imdl.yaml")
+    assert content["train"]["class_path"] == "CasiaV2"
+    assert list(content["domains"]) == ["casia_v1", "columbia", "nist16", "coverage", "imd2020"]
+    assert content["metrics"][0] == "mask_f1"
+
+
+def test_toy_full_has_every_detector() -> None:
+    every = {name for name, _ in configs.detectors()} - {"Baseline", "FittedDetector"}
+    layers = [configs.layers(config_files(one))[-1] for one in runs(read("toy_full.yaml")).values()]
+    assert {layer["model"]["class_path"] for layer in layers} == every
+
+
+def test_toy_has_six_detectors_and_one_seed() -> None:
+    content, full = read("toy.yaml"), read("toy_full.yaml")
+    assert (len(content["runs"]), content["seeds"]) == (6, [0])
+    assert set(content["robustness"]) == DEGRADATIONS
+    assert set(content["runs"]) <= set(full["runs"])
+    assert len(full["seeds"]) >= 3
