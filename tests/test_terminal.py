@@ -9,7 +9,7 @@ from PIL import Image
 
 from dfl.__main__ import one_line
 from dfl.benchmark import matrix
-from dfl.evaluation import figures, plots, results
+from dfl.evaluation import figures, matrices, plots, results
 from dfl.tools.check import check
 
 LOOKS_AT_FIGURES = True
@@ -49,6 +49,6 @@ def test_figures_draw_names_as_they_are(name: str) -> None:
     rows = {"score": torch.tensor([0.1, 0.9]), "label": torch.tensor([0, 1])}
     figure = figures.roc({name: rows})
     assert len(figure.legends[0].get_texts()) == 1
-    for drawn in (figure, figures.scores({name: rows}), plots.confusion({name: np.eye(2)}, [name, "b"])):
+    for drawn in (figure, figures.scores({name: rows}), matrices.confusion({name: np.eye(2)}, [name, "b"])):
         assert plots.to_png(drawn)
     plots.to_png(plots.image_grid([np.zeros((8, 8, 3), np.uint8)], [name]))

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.text import Text
 
 from dfl.data import csv_files
-from dfl.evaluation import html, plots, results
+from dfl.evaluation import html, matrices, plots, results
 from dfl.metrics.names import about
 from dfl.runs import files
 from dfl.terminal import console
@@ -136,7 +136,7 @@ def heat_map(values: Values, metric: str, columns: Sequence[str], rows: Sequence
     groups.append([ALL_FAKE] if ALL_FAKE in values else [])
     cells = {label: row[: len(columns)] for label, row in values.items()}
     framed = {(row.label, column) for row in rows for column in columns if column in row.trained}
-    return plots.heat_map(cells, columns, [g for g in groups if g], about(metric).label, framed)
+    return matrices.heat_map({"": cells}, columns, [g for g in groups if g], about(metric).label, framed)
 
 
 def page(content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Row]) -> str:

@@ -1,9 +1,12 @@
 """One style of self-contained HTML page: words, tables, bars and pictures in one file that can be mailed.
 
-The report of a test, the audit of groups, the matrix and the check of a data set write such a page.
+The report of a test, the audit of groups, the matrix, the benchmark and the check of a data set write such a page. A
+rule in its head (Content-Security-Policy) forbids it to fetch anything, and to run any script but the one that sorts
+tables; without that script they are plain tables.
 """
 
 import base64
+import hashlib
 import html
 import io
 from collections.abc import Mapping, Sequence
@@ -40,10 +43,18 @@ table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabula
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--page) }
 th { font-size: 13px; font-weight: 600; color: var(--soft) } th[title] { cursor: help }
-tr.mean td { font-weight: 600; border-top: 2px solid var(--line); border-bottom: 0 }
+tfoot { display: table-row-group } /* or print repeats it on each page */
+tfoot tr:first-child td { border-top: 2px solid var(--line) } tr.mean td { font-weight: 600; border-bottom: 0 }
+.over th { text-align: center; border-bottom: 0; padding-bottom: 0 }
+th button { all: unset; cursor: pointer } th button:focus-visible { outline: 2px solid; outline-offset: 2px }
+th[aria-sort] { color: var(--ink) } th[aria-sort=descending] button::after { content: " ▾" }
+th[aria-sort=ascending] button::after { content: " ▴" }
 td small { color: var(--soft); font-weight: 400; margin-left: 4px }
+td.two small { display: block; margin: 0; font-size: 11px } td.first, th.first { border-left: 1px solid var(--line) }
 .figures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin: 12px 0 }
 .figures img, .columns img { max-width: 100%; height: auto; border-radius: 8px; border: 1px solid var(--line) }
+@media (prefers-color-scheme: dark) { @media screen {
+  .figures img, .columns img { filter: invert(.92) hue-rotate(180deg); border-color: #ccc } } }
 .columns { columns: 350px; column-gap: 14px; margin: 12px 0 } .columns img { display: block; margin-bottom: 14px }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, 144px); gap: 14px }
 .pairs { grid-template-columns: repeat(auto-fill, 302px) }
@@ -67,6 +78,7 @@ pre { background: var(--card); padding: 16px; border-radius: 8px; white-space: p
 tr.generated td { white-space: normal; text-align: left; vertical-align: top }
 tr.generated td:first-child { width: 154px } tr.generated img { width: 144px; border-radius: 6px }
 @media (max-width: 600px) {
+  .scroll { overflow-x: auto; flex-wrap: nowrap } .scroll img { max-width: none }
   body { padding: 20px 14px 40px } .cards b { font-size: 21px }
   .cards div { min-width: 0; flex: 1 1 40%; padding: 8px 12px }
   tr.generated td:first-child { width: 96px; position: static } tr.generated img { width: 88px } }
@@ -75,8 +87,35 @@ tr.generated td:first-child { width: 154px } tr.generated img { width: 144px; bo
   body { padding: 0; max-width: none; font-size: 11px } h2 { margin-top: 20px; break-after: avoid }
   .wide { overflow: visible } th, td { padding: 2px 4px; font-size: 9px } th { white-space: normal }
   .minor { display: none } td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 80px }
-  tr, figure, img { break-inside: avoid } .figures img { max-height: 45vh } .columns { columns: 2 } }
+  th button::after { content: none !important } tr, figure, img { break-inside: avoid }
+  .figures img { max-height: 45vh } .columns { columns: 2 } }
 """
+
+#: Makes the lowest names of a head buttons that sort the body: first from the largest number, or from A to Z, then the
+#: other way round. What is undefined stays below. The number or word of a cell is what stands before its note.
+SCRIPT = """
+for (const table of document.querySelectorAll("table.sort")) for (const [at, th] of
+  [...table.tHead.rows[table.tHead.rows.length - 1].cells].entries()) {
+  const button = document.createElement("button"), body = table.tBodies[0];
+  const word = row => (row.cells[at].firstChild?.nodeValue ?? "").trim();
+  const number = text => /^[-+]?[.\\d]/.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
+  button.type = "button"; button.append(...th.childNodes); th.append(button);
+  button.onclick = () => {
+    const rows = [...body.rows].map(row => [row, word(row), number(word(row))]);
+    const numbers = rows.some(row => !isNaN(row[2])), was = th.ariaSort;
+    const up = was ? was == "descending" : !numbers, sign = up ? 1 : -1;
+    const gone = row => numbers ? isNaN(row[2]) : !row[1];
+    rows.sort((a, b) => gone(a) - gone(b) || (gone(a) ? 0 : sign * (numbers ? a[2] - b[2] : a[1].localeCompare(b[1]))));
+    for (const other of th.parentNode.cells) other.removeAttribute("aria-sort");
+    th.setAttribute("aria-sort", up ? "ascending" : "descending"); body.append(...rows.map(row => row[0]));
+  };
+}
+"""
+#: Nothing is fetched; pictures are in the page; the script above is known by its hash.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
+    f"'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
+)
 
 
 def text(value: Any) -> str:
@@ -96,14 +135,17 @@ def figure(drawn: "Figure", name: str) -> str:
     return image(plots.to_png(drawn), "png", name, round(96 * drawn.get_figwidth()))
 
 
-def figures(drawn: Mapping[str, "Figure"], kind: Literal["figures", "columns"] = "figures") -> str:
-    """Return figures, side by side where there is room or in columns that they fill from above.
+def figures(drawn: Mapping[str, "Figure"], kind: Literal["figures", "columns", "figures scroll"] = "figures") -> str:
+    """Return figures, side by side where there is room or in columns that they fill from above; nothing of none.
+
+    ``scroll`` is for wide ones: a phone shows them at full size in a box that scrolls.
 
     Args:
         drawn: The figure by its name, for those who cannot see it.
         kind: The class of the element.
     """
-    return f"<div class={kind}>{''.join(figure(one, name) for name, one in drawn.items())}</div>"
+    shown = "".join(figure(one, name) for name, one in drawn.items())
+    return f'<div class="{kind}">{shown}</div>' if shown else ""
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:
@@ -117,12 +159,14 @@ def thumbnail(pixels: np.ndarray) -> bytes:
 
 def document(title: str, parts: Sequence[str]) -> str:
     """Return the whole page."""
+    script = f"<script>{SCRIPT}</script>" if any("<table class=sort>" in part for part in parts) else ""
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{text(title)}</title><style>{STYLE}</style>\n<h1>{text(title)}</h1>"
         + "\n".join(part for part in parts if part)
-        + "</html>\n"
+        + f"{script}</html>\n"
     )
 
 
@@ -147,21 +191,37 @@ class Cell(NamedTuple):
         return f"<{tag}{words}>{text(self.text)}{note}</{tag}>"
 
 
-def table(head: Sequence[str | Cell], rows: Sequence[Sequence[Any]], mean: bool = False) -> str:
-    """Return a table of texts, numbers and cells; what is already HTML cannot be passed.
+def table(
+    head: Sequence[str | Cell],
+    rows: Sequence[Sequence[Any]],
+    mean: bool = False,
+    over: Sequence[tuple[str, int]] = (),
+    foot: Sequence[Sequence[Any]] = (),
+) -> str:
+    """Return a table of texts, numbers and cells that can be sorted; what is already HTML cannot be passed.
 
     Args:
         head: Names of the columns.
         rows: As long as the head each.
-        mean: Whether the last row is the mean of the others.
+        mean: Whether the last row is the mean of the others, and stays below them.
+        over: Names above those of the columns, each with the number of its columns.
+        foot: Rows that stay below the others.
     """
 
     def line(cells: Sequence[Any], tag: str) -> str:
         return "".join((cell if isinstance(cell, Cell) else Cell(str(cell))).html(tag) for cell in cells)
 
-    kinds = [" class=mean" if mean and row is rows[-1] else "" for row in rows]
-    lines = "".join(f"<tr{kind}>{line(row, 'td')}</tr>\n" for kind, row in zip(kinds, rows, strict=True))
-    return f"<div class=wide><table><tr>{line(head, 'th')}</tr>\n{lines}</table></div>"
+    def lines(of: Sequence[Sequence[Any]], kind: str = "") -> str:
+        return "".join(f"<tr{kind}>{line(row, 'td')}</tr>\n" for row in of)
+
+    rows, last = (rows[:-1], lines(rows[-1:], " class=mean")) if mean else (rows, "")
+    above = "".join(f"<th colspan={n}>{text(name)}</th>" for name, n in over)
+    above = f"<tr class=over>{above}</tr>" if over else ""
+    below = f"<tfoot>{last}{lines(foot)}</tfoot>" if last or foot else ""
+    return (
+        f"<div class=wide><table class=sort><thead>{above}<tr>{line(head, 'th')}</tr></thead>\n"
+        f"<tbody>{lines(rows)}</tbody>{below}</table></div>"
+    )
 
 
 def names(title: str, items: Sequence[str], most: int, rest: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,17 +70,18 @@ RATES = {
 }
 
 
-def rates(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], kind: Literal["roc", "pr"]) -> "Figure":
+def rates(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], kind: Literal["roc", "pr"], title: str = "") -> "Figure":
     """Draw ROC or precision-recall curves, with a legend below.
 
     Args:
         curves: Text of the legend -> x and y, float (n,) each.
         kind: Of the curves. ROC goes straight from point to point, and chance is the diagonal; a precision holds up to
             the next recall.
+        title: Before that of the kind.
     """
     drawn = figure(4.2, 3.9 + 0.17 * len(curves))
     axes = drawn.subplots()
-    style(axes, *RATES[kind])
+    style(axes, title + RATES[kind][0], *RATES[kind][1:])
     for place, (label, (x, y)) in enumerate(curves.items()):
         steps = "steps-pre" if kind == "pr" else "default"
         axes.plot(x, y, **looks(place), linewidth=1.4, drawstyle=steps, label=plain(label))
@@ -114,10 +116,8 @@ def histograms(
         finite = [part[np.isfinite(part)] for part in values]
         low, high = limits or _ends(np.concatenate(finite))
         edges = np.linspace(low, high, bins + 1)
-        for part, word, colour in zip(finite, ("real", "fake"), (REAL, FAKE), strict=True):
-            shares = np.histogram(part.clip(low, high), edges)[0] / max(1, len(part))
-            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.25)
-            axes.stairs(shares, edges, color=colour, linewidth=1.1, label=f"{word} ({len(part):,})")
+        real, fake = (np.histogram(part.clip(low, high), edges)[0] for part in finite)
+        stairs(axes, edges, real, fake)
         if not math.isnan(threshold):
             axes.axvline(threshold, color="black", linewidth=0.8, linestyle="--", label=f"threshold {threshold:.3f}")
         margin = 0.01 * (high - low)
@@ -126,13 +126,33 @@ def histograms(
     return drawn
 
 
+def stairs(axes: "Axes", edges: np.ndarray, real: np.ndarray, fake: np.ndarray, dashed: bool = False) -> None:
+    """Draw counts of both classes as shares of their class: filled, or as dashed lines.
+
+    Args:
+        axes: Where to.
+        edges: Of the bins, float (bins + 1,).
+        real: Counts, (bins,).
+        fake: Counts, (bins,).
+        dashed: Lines alone, without an entry in the legend.
+    """
+    for counts, word, colour in ((real, "real", REAL), (fake, "fake", FAKE)):
+        n = int(np.sum(counts))
+        shares = np.asarray(counts) / max(1, n)
+        if dashed:
+            axes.stairs(shares, edges, color=colour, linewidth=1, linestyle=(0, (2, 1.5)))
+        else:
+            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.25)
+            axes.stairs(shares, edges, color=colour, linewidth=1.1, label=f"{word} ({n:,})")
+
+
 def _ends(values: np.ndarray) -> tuple[float, float]:
     """Return the least value and the 99.5th percentile, or the unit interval around a constant or nothing."""
     low, high = (float(values.min()), float(np.percentile(values, 99.5))) if len(values) else (0.5, 0.5)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _tenths(values: Iterable[float]) -> tuple[float, float]:
+def tenths(values: Iterable[float]) -> tuple[float, float]:
     """Return the tenth below and the tenth above all finite values; 0 and 1 of none."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low = math.floor(10 * min(finite) + 1e-9) / 10
@@ -140,31 +160,37 @@ def _tenths(values: Iterable[float]) -> tuple[float, float]:
 
 
 def intervals(
-    rows: Mapping[str, tuple[float, float, float]], label: str, line: float = math.nan, title: str = ""
+    rows: Mapping[str, tuple[float, float, float]],
+    label: str,
+    line: float = math.nan,
+    title: str = "",
+    marked: Collection[str] = (),
 ) -> "Figure":
     """Draw a dot with its interval for each name, one under the other.
 
     Args:
-        rows: Name -> (value, low, high) in [0, 1]; a NaN value is written as undefined. The axis goes from the tenth
+        rows: Name -> (value, low, high); a NaN value is written as undefined. The axis goes from the tenth
             below to the tenth above all of them.
         label: What the values are.
         line: Where a dashed line is drawn unless NaN, such as the value of all together.
         title: Above the plot.
+        marked: Names of the rows in the second colour.
     """
     drawn = figure(4.2, (0.95 if title else 0.75) + 0.27 * max(1, len(rows)))
     axes = drawn.subplots()
     style(axes, title, label)
-    for place, (value, low, high) in enumerate(rows.values()):
+    for place, (name, (value, low, high)) in enumerate(rows.items()):
         if math.isnan(value):
             axes.annotate(
                 "undefined", (0.02, place), xycoords=("axes fraction", "data"), fontsize=8, color=INK, va="center"
             )
             continue
-        axes.plot([low, high], [place, place], color=REAL, linewidth=2, alpha=0.5)
-        axes.plot([value], [place], "o", color=REAL, markersize=5)
+        colour = FAKE if name in marked else REAL
+        axes.plot([low, high], [place, place], color=colour, linewidth=2, alpha=0.5)
+        axes.plot([value], [place], "o", color=colour, markersize=5)
     if not math.isnan(line):
         axes.axvline(line, color="black", linewidth=0.8, linestyle="--", alpha=0.6)
-    low, high = _tenths(v for row in rows.values() for v in row)
+    low, high = tenths(v for row in rows.values() for v in row)
     margin = 0.02 * (high - low)
     axes.set_xlim(low - margin, high + margin)
     axes.set_yticks(range(len(rows)), [plain(name) for name in rows])
@@ -193,89 +219,6 @@ def lines(x: np.ndarray, ys: Mapping[str, np.ndarray], label: str, marks: Mappin
     return drawn
 
 
-def heat_map(
-    values: Mapping[str, Sequence[float]],
-    columns: Sequence[str],
-    groups: Sequence[Sequence[str]],
-    label: str,
-    framed: Collection[tuple[str, str]] = (),
-) -> "Figure":
-    """Draw a matrix of what was trained on (rows) and tested on (columns), each cell with its number.
-
-    Args:
-        values: Name of a row -> one value for each column; cells of NaN have no colour.
-        columns: Names above the columns.
-        groups: Names of the rows, from above, with a gap between two groups.
-        label: What the values are. Colours go from the tenth below to the tenth above all of them.
-        framed: (row, column) of the cells with a frame.
-    """
-    from matplotlib.patches import Rectangle
-
-    drawn = figure(1.8 + 0.8 * max(2, len(columns)), 1.5 + 0.42 * sum(map(len, groups)))
-    axes = drawn.subplots()
-    style(axes, x="tested on", y="trained on")
-    axes.grid(False)
-    low, high = _tenths(v for row in values.values() for v in row)
-    places: list[tuple[float, str]] = []
-    for group in groups:
-        start = places[-1][0] + 1.25 if places else 0.0
-        places += [(start + i, name) for i, name in enumerate(group)]
-    for y, name in places:
-        mesh = axes.pcolormesh(
-            np.arange(len(columns) + 1) - 0.5,
-            [y - 0.48, y + 0.48],
-            [values[name]],
-            cmap="Blues",
-            vmin=low,
-            vmax=high,
-            edgecolors="white",
-            linewidth=1,
-        )
-        for x, value in enumerate(values[name]):
-            defined = math.isfinite(value)
-            ink = "white" if defined and (value - low) / (high - low) > 0.62 else "black"
-            axes.text(x, y, f"{value:.3f}" if defined else "n/a", ha="center", va="center", fontsize=8, color=ink)
-            if (name, columns[x]) in framed:
-                axes.add_patch(Rectangle((x - 0.46, y - 0.43), 0.92, 0.86, fill=False, edgecolor=FAKE, linewidth=2))
-    turned = max(map(len, columns), default=0) > 10
-    words: dict[str, Any] = {"rotation": 35, "ha": "left"} if turned else {}
-    axes.set_xticks(range(len(columns)), [plain(name) for name in columns], **words)
-    axes.set_yticks([y for y, _ in places], [plain(name) for _, name in places])
-    axes.set_ylim(places[-1][0] + 0.5, -0.5)
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = drawn.colorbar(mesh, ax=axes, location="bottom", shrink=0.6, aspect=30)
-    bar.set_label(plain(label), fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=7, colors=INK)
-    bar.outline.set_visible(False)
-    return drawn
-
-
-def confusion(domains: Mapping[str, np.ndarray], names: Sequence[str]) -> "Figure":
-    """Draw how many images of each class are called each class, one plot per domain, shaded by the share of the class.
-
-    Args:
-        domains: Counts, integers (K, K) per domain, a row for each class, a column for what it is called.
-        names: Of the classes.
-    """
-    shown = [plain(name) for name in names]
-    drawn, plots = panels(len(domains), 2.9, 2.8)
-    for axes, (domain, counts) in zip(plots, domains.items(), strict=False):
-        style(axes, domain, "called", "is")
-        images = counts.sum(1, keepdims=True)
-        share = counts / images.clip(1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        axes.grid(False)
-        axes.set_xticks(range(len(names)), shown)
-        axes.set_yticks(range(len(names)), shown, rotation=90, va="center")
-        for (i, j), part in np.ndenumerate(share):
-            text = f"{int(counts[i, j]):,}" + (f"\n{part:.0%}" if images[i] else "")  # no share of no image
-            axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if part > 0.5 else "black")
-    return drawn
-
-
 def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 8) -> "Figure":
     """Draw images in a grid, each under its title.
 
@@ -296,10 +239,12 @@ def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int
 
 
 def to_png(drawn: "Figure") -> bytes:
-    """Return a figure as a PNG file, at twice the pixels that it takes on a page."""
-    file = io.BytesIO()
+    """Return a figure as a PNG file of 256 colours, at twice the pixels that it takes on a page."""
+    file, small = io.BytesIO(), io.BytesIO()
     drawn.savefig(file, format="png", dpi=192)
-    return file.getvalue()
+    with Image.open(file) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def to_svg(drawn: "Figure") -> str:

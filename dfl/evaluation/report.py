@@ -13,7 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from dfl.evaluation import figures, html, plots, results
+from dfl.evaluation import figures, html, matrices, results
 from dfl.evaluation.examples import Examples, MapExample, TextExample, pixels, without_padding
 from dfl.metrics import GroupFairness
 from dfl.metrics.classes import PER_CLASS
@@ -195,7 +195,7 @@ def classes(module: Any) -> str:
             lines.append([domain, name, f"{count:,}", *(number(values[f"{m}_{name}"]) for m in PER_CLASS)])
     if not lines:
         return ""
-    drawn = plots.confusion({domain: metric.confusion().numpy() for domain, metric in measured.items()}, names)
+    drawn = matrices.confusion({domain: metric.confusion().numpy() for domain, metric in measured.items()}, names)
     head = ["domain", "class", "images", "precision", "recall", "F1", "AUROC against the rest"]
     return f"<h2>Classes</h2>{html.table(head, lines)}{html.figures({'Confusion of classes': drawn})}"
 

@@ -36,6 +36,12 @@ METRICS = {
     ),
     "acc_val": About("acc@val", "accuracy at the threshold that was chosen on validation data", minor=True),
     "bacc_val": About("bacc@val", "mean of the accuracies on real and on fake images, at the threshold of validation"),
+    "acc_real": About("acc real", "share of the real images that are called real, at the threshold of validation"),
+    "acc_fake": About("acc fake", "share of the fake images that are called fake, at the threshold of validation"),
+    "fpr": About("FPR", "share of the real images that are called fake, at the threshold of validation", "min"),
+    "bacc_oracle": About(
+        "bacc, oracle", "balanced accuracy at the threshold that is best on the test images themselves: no fair number"
+    ),
     "tpr_at_1fpr": About("TPR@1%", "share of the fake images that are found when 1% of the real ones are mistaken"),
     "log_loss": About("log loss", "mean negative log-likelihood", "min", minor=True),
     "loss": About("loss", "mean of the detector's own loss of an image, in validation", "min", minor=True),

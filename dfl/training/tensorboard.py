@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
 from dfl.errors import UserError
-from dfl.evaluation import figures, plots
+from dfl.evaluation import figures, matrices, plots
 from dfl.evaluation.examples import Examples
 from dfl.runs.settings import flat
 from dfl.training.progress import Speed
@@ -145,7 +145,7 @@ class TensorBoardInspect(pl.Callback):
                 drawn[f"{domain}/maps"] = figures.map_grid(maps)
             if domain in classes:
                 confusion = {domain: classes[domain].confusion().numpy()}
-                drawn[f"{domain}/classes"] = plots.confusion(confusion, classes[domain].names)
+                drawn[f"{domain}/classes"] = matrices.confusion(confusion, classes[domain].names)
         for name, figure in drawn.items():
             pixels = plots.to_array(figure)
             logger.experiment.add_image(f"{split}/{name}", pixels, step(trainer), dataformats="HWC")

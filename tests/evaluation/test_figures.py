@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfl.evaluation import examples, figures, plots
+from dfl.evaluation import examples, figures, matrices, plots
 
 
 def rows(score: list[float], label: list[int]) -> dict[str, torch.Tensor]:
@@ -73,9 +73,9 @@ def test_lines_break_where_they_are_undefined_and_dots_say_so() -> None:
 
 def test_a_heat_map_colours_what_is_known() -> None:
     values = {"<r>": [0.42, math.nan], "s": [0.91, 0.5]}
-    drawn = plots.to_svg(plots.heat_map(values, ["x", "y"], [["<r>"], ["s"]], "IoU", {("s", "x")}))
+    drawn = plots.to_svg(matrices.heat_map({"": values}, ["x", "y"], [["<r>"], ["s"]], "IoU", {("s", "x")}))
     words = [text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
     assert (words.count("n/a"), words.count("0.420"), words.count("<r>")) == (1, 1, 1)
     assert drawn.count(plots.FAKE.lower()) == 1  # the frame
     assert {"0.4", "1.0"} <= set(words)  # the scale's ends
-    assert plots.to_svg(plots.heat_map(values, ["x", "y"], [["<r>"], ["s"]], "IoU", {("s", "x")})) == drawn
+    assert plots.to_svg(matrices.heat_map({"": values}, ["x", "y"], [["<r>"], ["s"]], "IoU", {("s", "x")})) == drawn

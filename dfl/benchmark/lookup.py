@@ -1,0 +1,99 @@
+"""What the content of a benchmark says, by name: the page, its figures and the tables ask it here."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dfl.metrics.names import direction
+
+STORED, ALIKE = "stored", "alike"
+#: What the two are called beside each other.
+TITLES = {STORED: "as stored", ALIKE: "re-encoded alike"}
+
+
+class Lookup:
+    """The content of a benchmark (`dfl.benchmark.compare`), with its cells and summaries by name.
+
+    Args:
+        content: What is absent is empty; an undefined number is NaN or None.
+
+    Attributes:
+        metric: The metric that methods are ordered by, the first that the spec shows.
+        methods: Names, the one with the best mean over the cross-domain test sets first.
+        variants: Those of the first two tables that there are: as stored, re-encoded alike.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = content
+        self._cells = {(c["method"], c["domain"], c["variant"], c["metric"]): c for c in self.rows("cells")}
+        self._summaries = {(s["method"], s["variant"], s["metric"]): s for s in self.rows("summaries")}
+        self.metric: str = next(iter([*(content.get("spec", {}).get("metrics") or ()), *self.rows("metrics")]), "auroc")
+        self.variants = [v for v in (STORED, ALIKE) if v in self.rows("variants")]
+        sign = 1 if self.best(self.metric) == "min" else -1
+        names = [one["name"] for one in self.rows("methods")]
+        self.methods: list[str] = sorted(names, key=lambda m: _last(sign * self.summary(m, "cross")))
+
+    def rows(self, part: str) -> Sequence[Any]:
+        """Return a list of the content; an empty one where it is absent."""
+        return self.content.get(part) or []
+
+    def named(self, part: str) -> Mapping[str, Any]:
+        """Return a mapping of the content; an empty one where it is absent."""
+        return self.content.get(part) or {}
+
+    def cell(self, method: str, domain: str, variant: str, metric: str) -> Mapping[str, Any]:
+        """Return a cell; an empty one where there is none."""
+        return self._cells.get((method, domain, variant, metric), {})
+
+    def value(self, method: str, domain: str, variant: str, metric: str) -> float:
+        """Return the value of a cell; NaN where it is undefined or absent."""
+        return defined(self.cell(method, domain, variant, metric).get("value"))
+
+    def summary(self, method: str, what: str, variant: str = STORED) -> float:
+        """Return a number of a summary of the metric that methods are ordered by; NaN where there is none."""
+        return defined(self.summary_row(method, variant).get(what))
+
+    def summary_row(self, method: str, variant: str) -> Mapping[str, Any]:
+        """Return a summary of the metric that methods are ordered by; an empty one where there is none."""
+        return self._summaries.get((method, variant, self.metric), {})
+
+    def domains(self, metric: str | None = None) -> list[str]:
+        """Return the test domains, those of the training distribution first; only those that a metric is defined on."""
+        order = ("within", "cross", "reals", "val")
+        listed = sorted(self.rows("domains"), key=lambda one: order.index(one["role"]))
+        known = {
+            domain
+            for (_, domain, variant, name), cell in self._cells.items()
+            if name == metric and variant in self.variants and not math.isnan(defined(cell["value"]))
+        }
+        return [one["name"] for one in listed if metric is None or one["name"] in known]
+
+    def difference(self, a: str, b: str, domain: str = "") -> Mapping[str, Any]:
+        """Return the difference of AUROC a - b, whichever way round it is stored; an empty one where there is none."""
+        for one in self.rows("differences"):
+            if one["domain"] == domain and {one["a"], one["b"]} == {a, b}:
+                if one["a"] == a:
+                    return one
+                ends = {"value": -defined(one["value"]), "low": -defined(one["high"]), "high": -defined(one["low"])}
+                return {**one, "a": a, "b": b, **ends}
+        return {}
+
+    @staticmethod
+    def best(metric: str) -> str | None:
+        """Return whether the largest or the smallest value of a metric is best; None where neither is."""
+        return direction(f"test/mean/{metric}")
+
+
+def defined(value: float | None) -> float:
+    """Return a number; NaN for None, which is how JSON has it."""
+    return math.nan if value is None else float(value)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number of fixed digits, n/a where it is undefined."""
+    value = defined(value)
+    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _last(value: float) -> float:
+    return math.inf if math.isnan(value) else value

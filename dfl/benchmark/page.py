@@ -1,0 +1,244 @@
+"""The page of a benchmark: one file, from its content alone, that begins with what was found, in words.
+
+Order: leaks of labels through the files, which method generalises best, how sure that is; then the tables, each as
+stored and re-encoded alike; then, folded, all that explains them and what is needed to repeat it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dfl.benchmark import figures, sections
+from dfl.benchmark import spectra as spectrum
+from dfl.benchmark.lookup import ALIKE, STORED, Lookup, defined, number
+from dfl.data.decoding import DecodeError
+from dfl.data.locators import load_image
+from dfl.errors import UserError
+from dfl.evaluation import html
+from dfl.evaluation.results import to_json
+from dfl.metrics.names import about
+
+text = html.text
+#: File facts separate a domain where the interval of their AUROC begins above this.
+LEAK = 0.6
+#: The most pictures on the page, and those of a domain.
+MOST_PICTURES, DOMAIN_PICTURES = 72, 6
+NOTES = {
+    "spectra": "Type-II DCT of the image in grey, log of its power, mean over images (Frank et al. 2020). Upsampling "
+    "leaves a grid of points and bumps in the mean over directions.",
+    "scores": "Filled: as stored. Dashed: re-encoded alike. If the two differ, part of the score is the file's "
+    "compression. The vertical line is the threshold of validation.",
+    "ranks": "Methods under one bar do not differ: their average ranks lie less than the critical difference of "
+    "Nemenyi's test apart.",
+    "robustness": "Mean over the degraded domains; both classes are degraded alike.",
+    "forest": "In the second colour: p below 0.05 after Holm's correction for the number of pairs.",
+    "calibration": "Points on the diagonal are calibrated; grey bars are the share of images. Risk over coverage: "
+    "share of wrong verdicts if only the surest images get one. The temperature is from validation data.",
+    "reference": "From papers, under their own protocols; they are in no mean and no rank.",
+    "shifts": "Mean score re-encoded alike, minus as stored, of each class. Classes that move towards each other "
+    "were told apart by their files.",
+    "cost": "Images per second and memory are of the machine that ran it.",
+}
+
+
+def page(content: Mapping[str, Any], spectra: Mapping[str, spectrum.Spectrum] | None = None) -> str:
+    """Return the whole page.
+
+    Args:
+        content: Of `dfl.benchmark.compare`; what is absent in it is left out.
+        spectra: Mean spectra by generator, of `dfl.benchmark.spectra.spectra`.
+    """
+    look = Lookup(content)
+    facts = [
+        content.get("created", "").replace("T", " ").replace("+00:00", " UTC"),
+        f"dfl {content.get('version', '')}",
+    ]
+    facts += [f"{len(look.methods)} methods", f"{len(look.domains())} test domains"]
+    label = about(look.metric).label
+    return html.document(
+        f"Benchmark: {content.get('name', '')}",
+        [
+            f"<p class=soft>{' · '.join(text(fact) for fact in facts if fact)}</p>",
+            headline(look),
+            html.figures(figures.heat(look), "figures scroll"),
+            _shown("Differences to the best method", "forest", html.figures(figures.forest(look))),
+            _shown("Within and across domains", "", sections.summary(look)),
+            _shown(f"{label} on each domain", "", sections.metric(look, look.metric, intervals=True)),
+            _shown("Robustness", "robustness", _robustness(look)),
+            _shown("Ranks", "ranks", html.figures(figures.ranks(look), "figures scroll") + _friedman(look)),
+            *_folded(look, spectra or {}),
+        ],
+    )
+
+
+def _folded(look: Lookup, spectra: Mapping[str, spectrum.Spectrum]) -> list[str]:
+    """Return the parts that open under their titles."""
+    rates = {name: one for both in figures.rates(look).values() for name, one in both.items()}
+    drawn = {
+        part: html.figures(own, "columns")
+        for part, own in (
+            ("rates", rates),
+            ("scores", figures.scores(look)),
+            ("calibration", figures.calibration(look)),
+            ("spectra", spectrum.figures(spectra)),
+        )
+    }
+    parts = {
+        "Other metrics": ("", sections.metrics(look, masks=False)),
+        "Shift of scores by re-encoding": ("shifts", sections.shifts(look)),
+        "Localization": ("", sections.metrics(look, masks=True)),
+        "ROC and precision-recall": ("", drawn["rates"]),
+        "Score distributions": ("scores", drawn["scores"]),
+        "By generator": ("", sections.generators(look)),
+        "All differences of AUROC": ("", sections.differences(look)),
+        "Views": ("", sections.views(look)),
+        "Calibration": ("calibration", drawn["calibration"] + sections.calibration(look)),
+        "Thresholds for a wanted false positive rate": ("", sections.thresholds(look)),
+        "Fairness between groups": ("", sections.fairness(look)),
+        "Mean spectra": ("spectra", drawn["spectra"] + _uncounted(spectra)),
+        "Most wrong images": ("", wrong(look)),
+        "Published numbers": ("reference", sections.reference(look)),
+        "Cost": ("cost", sections.cost(look)),
+        "Methods": ("", sections.methods(look)),
+        "Test domains": ("", sections.domains(look)),
+        "How to reproduce": ("", _reproduce(look)),
+    }
+    return [html.folded(title, _noted(note, part)) for title, (note, part) in parts.items()]
+
+
+def headline(look: Lookup) -> str:
+    """Return what was found: cards of the best method, then sentences."""
+    if not look.methods:
+        return ""
+    best = look.methods[0]
+    within, cross, minimum, gap = (look.summary(best, what) for what in ("within", "cross", "minimum", "gap"))
+    worst = look.summary_row(best, STORED).get("worst") or ""
+    label = about(look.metric).label
+    cards = {
+        f"{label} of {best}, mean over the other domains": cross,
+        f"its worst domain: {worst}": minimum,
+        "on domains like its training data": within,
+        "generalization gap: within minus mean": gap,
+    }
+    shown = "".join(
+        f"<div><b>{number(value)}</b><span>{text(what)}</span></div>"
+        for what, value in cards.items()
+        if not math.isnan(value)
+    )
+    items = "".join(f'<li class="{kind}">{text(words)}</li>' for kind, words in findings(look))
+    return f"<ul class=findings>{items}</ul>" + (f"<div class=cards>{shown}</div>" if shown else "")
+
+
+def findings(look: Lookup) -> list[tuple[str, str]]:
+    """Return what is to be said first, each as severity (``error``, ``warning``, ``note``, ``fine``) and a sentence."""
+    found: list[tuple[str, str]] = []
+    for one in look.rows("domains"):
+        leak = (one.get("leak") or {}).get("metadata", {})
+        if defined(leak.get("low")) > LEAK:
+            words = f"{one['name']}: metadata alone, without a pixel, reach AUROC {number(leak['value'])} "
+            words += f"({sections.interval(leak)}). Numbers on it as stored may measure files, not fakes."
+            found.append(("error", words))
+    if not look.methods:
+        return found
+    best, label = look.methods[0], about(look.metric).label
+    one = look.summary_row(best, STORED)
+    cross = len([d for d in look.rows("domains") if d["role"] == "cross"])
+    if math.isnan(look.summary(best, "cross")):
+        return [*found, ("note", "No method has a mean over domains other than its own, so none is called best.")]
+    words = f"{best} generalises best: {label} {number(one['cross'])} ({sections.interval(one)}), mean over {cross} "
+    words += f"domains that it was not trained on; worst on {one['worst']}, {number(one['minimum'])}."
+    found.append(("note", words))
+    found += _sure(look) + _alike(look)
+    return found
+
+
+def _sure(look: Lookup) -> list[tuple[str, str]]:
+    """Return whether the difference of the best to the second method is more than noise."""
+    if len(look.methods) < 2:
+        return []
+    best, second = look.methods[:2]
+    one = look.difference(best, second)
+    if not one or math.isnan(defined(one.get("p_holm"))):
+        return [("warning", f"Whether it is better than {second}, the second, was not tested.")]
+    p = sections.p_value(one["p_holm"])
+    apart = f"{sections.signed(one['value'])} ({sections.interval(one)}), p {p if p[0] == '<' else '= ' + p} after Holm"
+    if defined(one["p_holm"]) < figures.LEVEL:
+        return [("fine", f"Its AUROC differs from that of {second}, the second, by more than noise: {apart}.")]
+    return [("warning", f"Its AUROC differs from that of {second}, the second, by no more than noise: {apart}.")]
+
+
+def _alike(look: Lookup) -> list[tuple[str, str]]:
+    """Return what is left of the best method where both classes are re-encoded alike."""
+    best, label = look.methods[0], about(look.metric).label
+    means = {m: value for m in look.methods if not math.isnan(value := look.summary(m, "cross", ALIKE))}
+    if best not in means:
+        return []
+    first = (min if look.best(look.metric) == "min" else max)(means, key=means.__getitem__)
+    words = f"Re-encoded alike, its mean {label} is {number(means[best])}"
+    if first == best:
+        return [("note", f"{words}, still the best.")]
+    return [("warning", f"{words}, and {first} is best, with {number(means[first])}.")]
+
+
+def wrong(look: Lookup) -> str:
+    """Return the images that the best method with any got most wrong, of each domain, as pictures."""
+    parts, left = [], MOST_PICTURES
+    for domain, methods in look.named("wrong").items():
+        method = next((m for m in look.methods if methods.get(m)), "")
+        shown = ""
+        for one in (methods[method] if method else [])[: min(left, DOMAIN_PICTURES)]:
+            shown += _picture(one)
+            left -= 1
+        if shown:
+            parts.append(f"<h3>{text(domain)}: {text(method)}</h3><div class=pictures>{shown}</div>")
+    return "".join(parts)
+
+
+def _picture(one: Mapping[str, Any]) -> str:
+    path, word = str(one["path"]), ("real", "fake")[int(one["label"])]
+    name = path.replace("\\", "/").rpartition("/")[2]
+    try:
+        picture = html.image(html.thumbnail(load_image(path)), "jpeg", name)
+    except (DecodeError, UserError, OSError):
+        picture = "<p class=soft>not here</p>"
+    caption = f"<figcaption><b>{word}, {number(one['score'])}</b>{text(name)}</figcaption>"
+    return f'<figure title="{text(path)}">{picture}{caption}</figure>'
+
+
+def _robustness(look: Lookup) -> str:
+    return html.figures(figures.robustness(look), "columns") + sections.robustness(look)
+
+
+def _friedman(look: Lookup) -> str:
+    """Return the test of whether any method differs."""
+    ranks = look.named("ranks")
+    if not ranks.get("friedman"):
+        return ""
+    p = sections.p_value(ranks["friedman"]["p"])
+    statistic = number(ranks["friedman"]["statistic"], 2)
+    words = f"Friedman's test over {ranks['domains']} domains: statistic {statistic}, p {p}."
+    return f"<p class=soft>{text(words)}</p>"
+
+
+def _uncounted(spectra: Mapping[str, spectrum.Spectrum]) -> str:
+    """Return how many images a spectrum was to be of and is not."""
+    missing, small = (sum(getattr(one, what) for one in spectra.values()) for what in ("missing", "small"))
+    words = [f"{missing:,} images were not there"] * bool(missing) + [f"{small:,} were too small"] * bool(small)
+    return f"<p class=soft>{' and '.join(words)}; they are left out.</p>" if words else ""
+
+
+def _reproduce(look: Lookup) -> str:
+    """Return the command, the spec and the hashes of all that went in."""
+    command = look.content.get("command")
+    shown = f"<pre>{text(command)}</pre>" if command else ""
+    spec = f"<h3>Spec</h3><pre>{text(to_json(look.content['spec']))}</pre>" if look.content.get("spec") else ""
+    digests = sections.hashes(look)
+    return shown + spec + (f"<h3>Hashes</h3>{digests}" if digests else "")
+
+
+def _noted(note: str, part: str) -> str:
+    return f"<p class=soft>{text(NOTES[note])}</p>{part}" if part and note else part
+
+
+def _shown(title: str, note: str, part: str) -> str:
+    return f"<h2>{text(title)}</h2>{_noted(note, part)}" if part else ""

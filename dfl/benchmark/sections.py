@@ -1,0 +1,298 @@
+"""The tables of a benchmark's page, each as HTML; nothing where the content has nothing for it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from dfl.benchmark.lookup import STORED, TITLES, Lookup, defined, number
+from dfl.evaluation import html
+from dfl.metrics.names import FAIRNESS, about
+
+#: Beginning of metrics of maps, which have a section of their own.
+MASKS = "mask_"
+Row = Mapping[str, Any]
+
+
+def summary(look: Lookup) -> str:
+    """Return within, cross, minimum, gap of each method, as stored and re-encoded alike beside each other."""
+    columns = {
+        "within": "mean over the test domains of the training distribution",
+        "cross": "mean over all other test domains, with its 95 % interval",
+        "min": "on the worst of the other domains",
+        "gap": "within minus cross",
+    }
+    lines = []
+    for method in look.methods:
+        cells: list[Any] = [method]
+        for variant in look.variants:
+            one = look.summary_row(method, variant)
+            spread = f"; spread over seeds {number(one['spread'])}" if one.get("spread") else ""
+            cells += [
+                html.Cell(number(one.get("within")), kind="two first"),
+                html.Cell(number(one.get("cross")), interval(one), f"95 % interval{spread}", "two"),
+                html.Cell(number(one.get("minimum")), str(one.get("worst") or ""), kind="two"),
+                html.Cell(number(one.get("gap")), kind="two"),
+            ]
+        lines.append(cells)
+    if not lines or not look.variants:
+        return ""
+    head = [html.Cell(name, title=title, kind="first" * (name == "within")) for name, title in columns.items()]
+    over = [("", 1), *((TITLES[v], len(columns)) for v in look.variants)]
+    label = html.text(about(look.metric).label)
+    words = f"<p class=soft>{label}, {html.text(about(look.metric).help)}. Best mean over the other domains first.</p>"
+    return words + html.table(["method", *head * len(look.variants)], lines, over=over)
+
+
+def metric(look: Lookup, name: str, intervals: bool = False) -> str:
+    """Return method x domain of a metric, each domain as stored and re-encoded alike beside each other.
+
+    Args:
+        look: The content.
+        name: Of the metric. AUROC has rows of what file facts alone give.
+        intervals: Whether they stand in the cells; they show under the pointer in any case.
+    """
+    domains = look.domains(name)
+    methods = [m for m in look.methods if any(look.cell(m, d, v, name) for d in domains for v in look.variants)]
+    if not domains or not methods:
+        return ""
+
+    def cell(method: str, domain: str, variant: str) -> html.Cell:
+        one = look.cell(method, domain, variant, name)
+        words = [f"95 % interval {interval(one)}"] if interval(one) else []
+        words += [f"spread over {len(one['seeds'])} seeds {number(one['spread'])}"] if one.get("spread") else []
+        words += [one["note"]] if one.get("note") else []
+        kind = "two" + " first" * (variant == look.variants[0])
+        text = number(one["value"]) if one else ""
+        return html.Cell(text, interval(one) if intervals else "", "; ".join(words), kind)
+
+    lines = [[m, *(cell(m, d, v) for d in domains for v in look.variants)] for m in methods]
+    roles = {one["name"]: one["role"] for one in look.rows("domains")}
+    over = [("", 1), *((d if roles[d] == "cross" else f"{d} ({roles[d]})", len(look.variants)) for d in domains)]
+    head = [html.Cell(v, kind="first" * (v == look.variants[0])) for v in look.variants] * len(domains)
+    foot = _leaks(look, domains) if name == "auroc" else []
+    return html.table(["method", *head], lines, over=over, foot=foot)
+
+
+def _leaks(look: Lookup, domains: Sequence[str]) -> list[list[Any]]:
+    """Return a row for each kind of file facts: the AUROC that they alone give, without a pixel."""
+    leaks = {one["name"]: one.get("leak") or {} for one in look.rows("domains")}
+    kinds = dict.fromkeys(kind for d in domains for kind in leaks[d])
+    rows = []
+    for kind in kinds:
+        cells: list[Any] = [html.Cell(f"{kind} alone", title="what a forest that sees no pixel gets", kind="soft")]
+        for domain in domains:
+            one = leaks[domain].get(kind, {})
+            text = number(one["value"]) if one else ""
+            cells.append(html.Cell(text, interval(one), kind="soft two first"))
+            cells += [html.Cell("")] * (len(look.variants) - 1)
+        rows.append(cells)
+    return rows
+
+
+def metrics(look: Lookup, masks: bool) -> str:
+    """Return the tables of all metrics but the first, of scores or of maps, each folded."""
+    names = [n for n in look.rows("metrics") if n != look.metric and n.startswith(MASKS) == masks]
+    found = {name: metric(look, name) for name in names}
+    return "".join(
+        f"<details><summary>{html.text(about(name).label)}</summary>"
+        f"<p class=soft>{html.text(about(name).help)}</p>{table}</details>"
+        for name, table in found.items()
+        if table
+    )
+
+
+def shifts(look: Lookup) -> str:
+    """Return by how much re-encoding moves the mean score of each class."""
+    own = {(row["method"], row["domain"]): row for row in look.rows("shifts")}
+    domains = [d for d in look.domains() if any(key[1] == d for key in own)]
+
+    def cells(method: str, domain: str) -> Iterable[html.Cell]:
+        for word in ("real", "fake"):
+            value = own.get((method, domain), {}).get(word)
+            yield html.Cell(signed(value), kind="first" * (word == "real"))
+
+    lines = [[m, *(c for d in domains for c in cells(m, d))] for m in look.methods if any(key[0] == m for key in own)]
+    over = [("", 1), *((d, 2) for d in domains)]
+    head = [html.Cell("real", kind="first"), html.Cell("fake")] * len(domains)
+    return html.table(["method", *head], lines, over=over) if lines else ""
+
+
+def views(look: Lookup) -> str:
+    """Return the summaries of views other than the first."""
+    variants = [v for v in look.rows("variants") if "@" in v]
+    rows = [(m, v, look.summary_row(m, v)) for m in look.methods for v in [STORED, *variants]]
+    lines = [[m, v, *(number(one.get(k)) for k in ("within", "cross", "minimum", "gap"))] for m, v, one in rows if one]
+    return html.table(["method", "view", "within", "cross", "min", "gap"], lines) if variants and lines else ""
+
+
+def differences(look: Lookup) -> str:
+    """Return the differences of all pairs, mean over the cross-domain test sets."""
+    rows = [one for one in look.rows("differences") if not one["domain"]]
+    lines = [[r["a"], r["b"], signed(r["value"]), interval(r), p_value(r["p"]), p_value(r["p_holm"])] for r in rows]
+    return html.table(["a", "b", "a - b", "95 % interval", "p", "p, Holm"], lines) if lines else ""
+
+
+def robustness(look: Lookup) -> str:
+    """Return the area under each curve, and the share of verdicts that each degradation changes."""
+    areas = look.named("robustness_area")
+    lines = [[m, *(number(own.get(m)) for own in areas.values())] for m in look.methods]
+    found = f"<h3>Area under each curve</h3>{html.table(['method', *areas], lines)}" if areas else ""
+    flips = {(row["method"], row["variant"]): row.get("flips") for row in look.rows("robustness")}
+    variants = list(dict.fromkeys(variant for _, variant in flips))
+    lines = [[m, *(percent(flips.get((m, v))) for v in variants)] for m in look.methods]
+    return found + (f"<h3>Verdicts that change</h3>{html.table(['method', *variants], lines)}" if flips else "")
+
+
+def generators(look: Lookup) -> str:
+    """Return AUROC by generator; a mark where the generator is newer than the data of a method's backbone."""
+    rows: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in look.rows("generators"):
+        rows.setdefault((row["domain"], row["generator"]), {})[row["method"]] = row
+    methods = [m for m in look.methods if any(m in own for own in rows.values())]
+    lines, flagged = [], False
+    for (domain, generator), own in rows.items():
+        first = next(iter(own.values()))
+        cells = [
+            html.Cell(number(own[m]["auroc"]), "†" * bool(own[m]["flag"]), own[m]["flag"] or "") if m in own else ""
+            for m in methods
+        ]
+        flagged = flagged or any(one["flag"] for one in own.values())
+        year = "" if first["year"] is None else str(first["year"])
+        lines.append([generator, domain, year, f"{first['n']:,}", *cells])
+    words = (
+        "<p class=soft>† The generator is newer than the data of the backbone, which so cannot have seen it; without a "
+    )
+    words += "mark the backbone may have seen images of it.</p>" if flagged else ""
+    return (
+        (words if flagged else "") + html.table(["generator", "domain", "year", "fakes", *methods], lines)
+        if lines
+        else ""
+    )
+
+
+def calibration(look: Lookup) -> str:
+    """Return temperature, ECE before and after it, and the area under the curve of risk over coverage."""
+    own = look.named("calibration")
+    names = ("temperature", "ece", "ece_scaled", "aurc")
+    lines = [[m, *(number(own[m].get(name)) for name in names)] for m in look.methods if m in own]
+    head = ["method", "temperature", "ECE", "ECE, scaled", "area under risk-coverage"]
+    return html.table(head, lines) if lines else ""
+
+
+def thresholds(look: Lookup) -> str:
+    """Return the threshold for each wanted FPR; one that the real images cannot resolve is shown as such."""
+    lines = []
+    for one in look.rows("thresholds"):
+        wanted, reals = one["fpr"], one["reals"]
+        least = f"not resolved: fewer than 1 of {reals:,} real images"
+        got = interval(one) if one["resolved"] else html.Cell(least, kind="soft")
+        value = number(one["threshold"]) if one["resolved"] else html.Cell("n/a", kind="soft")
+        lines.append([one["method"], f"{100 * wanted:g} %", value, got, f"{reals:,}"])
+    head = ["method", "wanted FPR", "threshold", "95 % interval of the FPR", "real images"]
+    return html.table(head, lines) if lines else ""
+
+
+def fairness(look: Lookup) -> str:
+    """Return how far groups lie apart, of each method and domain."""
+    rows = look.rows("fairness")
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in ("method", "domain", "attribute")))
+    known = {n: FAIRNESS[n] if n in FAIRNESS else about(n) for n in names}
+    head = [html.Cell(one.label, title=one.meaning) for one in known.values()]
+    lines = [[r["method"], r["domain"], r["attribute"], *(number(r.get(n)) for n in names)] for r in rows]
+    return html.table(["method", "domain", "groups by", *head], lines) if lines else ""
+
+
+def reference(look: Lookup) -> str:
+    """Return published numbers beside ours on the same domain; they are in no mean."""
+    lines = []
+    for one in look.rows("reference"):
+        ours = {m: look.value(m, one["domain"], STORED, one["metric"]) for m in look.methods}
+        known = {m: value for m, value in ours.items() if value == value}
+        pick = (min if look.best(one["metric"]) == "min" else max)(known, key=known.__getitem__) if known else ""
+        best = html.Cell(number(known[pick]), pick) if known else ""
+        name = about(one["metric"]).label
+        lines.append([one["method"], one["domain"], name, number(one["value"]), best, one["source"], one["protocol"]])
+    head = ["published method", "domain", "metric", "published", "our best", "source", "protocol"]
+    return html.table(head, lines) if lines else ""
+
+
+def methods(look: Lookup) -> str:
+    """Return what each method is, what it was trained on and how it sees an image."""
+    lines = []
+    for one in look.rows("methods"):
+        transform = ", ".join(f"{k} {v}" for k, v in (one.get("transform") or {}).items())
+        seeds = ", ".join(map(str, one.get("seeds") or []))
+        at = ", ".join(number(t) for t in one.get("threshold") or [])
+        detector = "scores of a file" if one.get("external") else one.get("detector") or ""
+        size = "" if one.get("size") is None else str(one["size"])
+        lines.append([one["name"], detector, ", ".join(one.get("trained_on") or []), seeds, size, transform, at])
+    head = ["method", "detector", "trained on", "seeds", "pixels", "view", "thresholds"]
+    return html.table(head, lines) if lines else ""
+
+
+def domains(look: Lookup) -> str:
+    """Return what each test domain holds, and what is odd about it."""
+    lines = []
+    for one in look.rows("domains"):
+        leak = (one.get("leak") or {}).get("metadata", {})
+        cells = [f"{one[name]:,}" for name in ("real", "fake", "units")]
+        generators = f"{len(one['generators'])}" if one.get("generators") else ""
+        flags = "; ".join(one.get("flags") or [])
+        cells += [generators, f"{one.get('unreadable') or 0:,}", number(leak["value"]) if leak else "", flags]
+        lines.append([one["name"], one["role"], *cells])
+    head = ["domain", "role", "real", "fake", "units", "generators", "unreadable", "metadata alone", "note"]
+    return html.table(head, lines) if lines else ""
+
+
+def cost(look: Lookup) -> str:
+    """Return what each method takes; speed and memory are of the machine that ran it."""
+    units: dict[str, tuple[str, Callable[[float], str]]] = {
+        "parameters": ("parameters, millions", lambda v: f"{v / 1e6:,.2f}"),
+        "macs": ("GMACs an image", lambda v: f"{v / 1e9:,.2f}"),
+        "images_per_s": ("images/s", lambda v: f"{v:,.1f}"),
+        "memory_mb": ("memory, MB", lambda v: f"{v:,.0f}"),
+    }
+    rows = [one for one in look.rows("methods") if any(defined(one.get(n)) == defined(one.get(n)) for n in units)]
+
+    def shown(one: Row, name: str) -> str:
+        value = defined(one.get(name))
+        return "" if value != value else units[name][1](value)
+
+    lines = [[one["name"], *(shown(one, name) for name in units)] for one in rows]
+    return html.table(["method", *(label for label, _ in units.values())], lines) if lines else ""
+
+
+def hashes(look: Lookup) -> str:
+    """Return the hashes of weights, data and spec, whole."""
+    lines = [
+        ["weights", f"{one['name']}, seed {seed}", digest]
+        for one in look.rows("methods")
+        for seed, digest in zip(one.get("seeds") or [], one.get("weights") or [], strict=False)
+    ]
+    lines += [["data", one["name"], one["sha256"]] for one in look.rows("domains") if one.get("sha256")]
+    if look.content.get("spec_sha256"):
+        lines.append(["spec", str(look.content.get("name", "")), str(look.content["spec_sha256"])])
+    return html.table(["what", "of", "SHA-256"], lines) if lines else ""
+
+
+def interval(one: Row) -> str:
+    """Return an interval, or nothing where it is undefined."""
+    low, high = defined(one.get("low")), defined(one.get("high"))
+    return "" if low != low or high != high else f"{low:.3f} to {high:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """Return a difference with its sign."""
+    value = defined(value)
+    return "n/a" if value != value else f"{value:+.3f}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent."""
+    value = defined(value)
+    return "n/a" if value != value else f"{100 * value:.1f} %"
+
+
+def p_value(value: float | None) -> str:
+    """Return a p, with as many digits as it can have."""
+    value = defined(value)
+    return "n/a" if value != value else "<0.0001" if value < 1e-4 else f"{value:.4f}"
