@@ -33,7 +33,7 @@ KEYS: dict[str, tuple[type, ...]] = {
 RUN_KEYS: dict[str, tuple[type, ...]] = {
     **{"config": (str, list), "checkpoint": (str, list), "predictions": (str, list), "seeds": (list,)},
     **{"options": (dict,), "init_from": (str,), "train": (dict, list), "val": (dict,), "within": (list,)},
-    **{"trained_on": (list, str), "data_until": (int,), "transform": (dict,)},
+    **{"cross": (list,), "trained_on": (list, str), "data_until": (int,), "transform": (dict,)},
 }
 TYPES = {str: "word", list: "list", dict: "mapping", bool: "true or false", int: "number"}
 #: Where a run comes from.
@@ -66,6 +66,8 @@ class Run:
     val: Any = None
     transform: Any = None
     within: tuple[str, ...] = ()
+    #: Domains of the mean across domains; none for all that are not of the training distribution.
+    cross: tuple[str, ...] = ()
     trained_on: tuple[str, ...] = ()
     #: Last year of the data that the backbone was trained on; 0 if unknown.
     data_until: int = 0
@@ -118,8 +120,10 @@ class Spec:
         return [Variant(one) for one in chains] + [Variant("", view) for view in self.views if view != "centre"]
 
     def role(self, domain: str, run: Run) -> str:
-        """Return ``reals``, ``within`` or ``cross``: what a domain is to a run."""
-        return "reals" if domain in self.reals else "within" if domain in run.within else "cross"
+        """Return what a domain is to a run: ``reals``, ``within``, ``cross``, or ``other``, which is in no mean."""
+        if domain in self.reals or domain in run.within:
+            return "reals" if domain in self.reals else "within"
+        return "cross" if domain in run.cross or not run.cross else "other"
 
 
 def read(spec: str, output: str | None = None, root: str = ".", name: str | None = None) -> Spec:
@@ -208,6 +212,7 @@ def _runs(content: dict[str, Any], called: str, file: Path, domains: list[str]) 
         common: dict[str, Any] = {
             "method": method,
             "within": tuple(within),
+            "cross": tuple(_among(one, "cross", domains, where)),
             "trained_on": (trained,) if isinstance(trained, str) else tuple(map(str, trained)),
             "data_until": one.get("data_until") or 0,
             "transform": one.get("transform", content.get("transform")),

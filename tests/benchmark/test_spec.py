@@ -1,0 +1,96 @@
+"""SPEC.yaml: what follows from it, and one line for what makes no sense."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dfl.benchmark.spec import Variant, read
+from dfl.errors import UserError
+
+SAME = {"class_path": "Toy", "init_args": {"domain": "same"}}
+SPEC: dict[str, Any] = {
+    "runs": {"vit": {"config": "vit_scl.yaml", "seeds": [0, 2], "options": {"trainer.max_epochs": 3}}},
+    "options": {"trainer.max_epochs": 1, "data.batch_size": 4},
+    "train": SAME,
+    "within": ["same"],
+    "domains": {"same": SAME, "style.gan": SAME},
+}
+
+
+def written(folder: Path, **changes: Any) -> str:
+    content = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(content))
+    return str(folder / "spec.yaml")
+
+
+def test_a_run_for_each_method_and_seed(tmp_path: Path) -> None:
+    spec = read(written(tmp_path), root=str(tmp_path))
+    assert [(one.method, one.seed, one.name) for one in spec.runs] == [
+        ("vit", 0, "spec-vit-s0"),
+        ("vit", 2, "spec-vit-s2"),
+    ]
+    one = spec.runs[0]
+    assert one.options == ("--trainer.max_epochs=3", "--data.batch_size=4")  # those of the run beat those of all
+    assert (one.train, one.within, one.trained_on) == (SAME, ("same",), ("same",))
+    assert [spec.role(domain, one) for domain in spec.domains] == ["within", "cross"]
+    assert spec.store == tmp_path / "lightning_logs" / "spec" / "predictions"
+
+
+def test_a_run_may_have_data_of_its_own(tmp_path: Path) -> None:
+    own = {"config": "vit_scl.yaml", "train": [SAME], "within": ["style.gan"], "init_from": "before", "data_until": 2021}
+    one = read(written(tmp_path, runs={"own": own})).runs[0]
+    assert (one.train, one.within, one.data_until) == ([SAME], ("style_gan",), 2021)
+    assert one.options[-1] == "--init_from=before"
+
+
+def test_the_mean_across_domains_may_be_of_some(tmp_path: Path) -> None:
+    runs = {"a": {"config": "vit_scl.yaml", "cross": ["style.gan"]}, "b": {"config": "vit_scl.yaml"}}
+    spec = read(written(tmp_path, runs=runs, domains={"same": SAME, "style.gan": SAME, "later": SAME}))
+    a, b = spec.runs
+    assert [spec.role(domain, a) for domain in spec.domains] == ["within", "cross", "other"]
+    assert [spec.role(domain, b) for domain in spec.domains] == ["within", "cross", "cross"]
+
+
+def test_variants_of_a_domain(tmp_path: Path) -> None:
+    given = {"robustness": ["jpeg"], "robustness_domains": ["same"], "views": ["centre", "five"], "reals": {"coco": SAME}}
+    spec = read(written(tmp_path, **given))
+    names = [variant.name for variant in spec.variants("same")]
+    assert names[:3] == ["stored", "alike", "jpeg_95"]
+    assert names[-1] == "stored@five"
+    assert [variant.name for variant in spec.variants("style_gan")] == ["stored", "alike", "stored@five"]
+    assert spec.variants("coco") == [Variant("")]
+    assert spec.role("coco", spec.runs[0]) == "reals"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"runs": None}, "needs runs and domains"),
+        ({"domians": {}}, "unknown key 'domians'.*domains"),
+        ({"alike": "no"}, "alike takes a true or false, not 'no'"),
+        ({"runs": {"a": {"config": "vit_scl.yaml", "checkpoint": "b"}}}, "needs one of .* has config and checkpoint"),
+        ({"runs": {"a": {}}}, "needs one of .* it has none"),
+        ({"runs": {"a": {"config": "vit_slc.yaml"}}}, "vit_scl"),
+        ({"runs": {"a": {"config": "vit_scl.yaml", "seeds": [-1]}}}, "seeds are whole numbers"),
+        ({"runs": {"a/b": {"config": "vit_scl.yaml"}, "a.b": {"config": "vit_scl.yaml"}}}, "'a/b' and 'a.b'"),
+        ({"within": ["smae"]}, "within names 'smae'.*same"),
+        ({"domains": {"same": SAME, "a.b": SAME, "a/b": SAME}}, "two domains are called 'a_b'"),
+        ({"domains": {"same": "toy"}}, "class_path and init_args, not 'toy'"),
+        ({"reals": {"same": SAME}}, "'same' is one of domains and one of reals"),
+        ({"robustness": ["jpg"]}, "jpeg"),
+        ({"views": ["six"]}, "views names 'six'"),
+        ({"unit": "frame"}, "unit names 'frame'"),
+        ({"reference": [{"method": "a", "domain": "same", "metric": "ap", "value": 1.0}]}, "lacks source"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        read(written(tmp_path, **changes))
+
+
+def test_packaged_specs_are_found_by_name() -> None:
+    assert read("toy").name == read("benchmark/toy.yaml").name == "toy"
+    with pytest.raises(UserError, match="univfd"):
+        read("univdf")
