@@ -17,9 +17,10 @@ from dfl.fairness import resample
 from dfl.fairness.findings import findings
 from dfl.metrics import attributes, auroc
 from dfl.metrics.fairness import TOGETHER, VERDICTS, GroupFairness, rates, verdict_gaps
+from dfl.metrics.intervals import holm, interval
 
-#: Level of the intervals, and the chance of any false alarm in the whole audit.
-LEVEL, ALARMS = 0.95, 0.05
+#: The chance of any false alarm in the whole audit.
+ALARMS = 0.05
 #: Shuffles of the tests: at most so many, and so many values at once.
 SHUFFLES, MOST_SHUFFLED = 19_999, 50_000_000
 #: Thresholds of the curves.
@@ -68,7 +69,7 @@ def examine(scores: Scores, threshold: float = math.nan, resamples: int = 1000, 
         for attribute, by in one["attributes"].items()
         for i, test in enumerate(by["tests"])
     }
-    for name, p in resample.holm({name: test["p"] for name, test in tests.items()}).items():
+    for name, p in holm({name: test["p"] for name, test in tests.items()}).items():
         tests[name]["p_corrected"] = p
     content["comparisons"] = len(tests)
     content["findings"] = [{"severity": s, "text": t} for s, t in findings(content, ALARMS)]
@@ -183,22 +184,6 @@ def _attribute(
 
 def _gaps(pooled: torch.Tensor) -> dict[str, torch.Tensor]:
     return verdict_gaps(pooled[:, :-1], pooled[:, -1])
-
-
-def interval(value: float, resampled: np.ndarray, n: int = 0) -> dict[str, float]:
-    """Return a value with its 95 % interval: percentiles of resamples.
-
-    A rate of 0 or 1 is the same in all resamples; its interval is that of Clopper and Pearson (1934) for n units.
-    """
-    if math.isnan(value):
-        return {"value": math.nan, "low": math.nan, "high": math.nan}
-    tail = (1 - LEVEL) / 2
-    if n and value in (0.0, 1.0):
-        reach = float(stats.beta.ppf(1 - tail, 1, n))  # n of n failed: the highest rate that does not rule it out
-        return {"value": value, "low": 1 - reach if value else 0.0, "high": 1.0 if value else reach}
-    finite = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(finite, [tail, 1 - tail]) if len(finite) else (math.nan, math.nan)
-    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def _against(value: float, null: np.ndarray) -> dict[str, float]:

@@ -4,7 +4,7 @@ Frames of one video are alike, so they are drawn and shuffled together: a unit i
 video that holds real and fake frames, or people of two groups, is two units.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -115,15 +115,3 @@ def auroc(score: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.ndarra
     below = np.cumsum(real, axis=1) - real / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((fake * below).sum(1) / (fake.sum(1) * real.sum(1)))
-
-
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Return p values corrected for their number by Holm's step-down method (Holm 1979).
-
-    Below 0.05, the chance that any of them is there by accident is below 5 %, whatever their dependence.
-    """
-    corrected, worst = {}, 0.0
-    for i, name in enumerate(sorted(p, key=lambda n: p[n])):
-        worst = max(worst, min(1.0, (len(p) - i) * p[name]))
-        corrected[name] = worst
-    return {name: corrected[name] for name in p}

@@ -24,6 +24,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dfl.metrics.delong import delong
+
 NAN = torch.tensor(math.nan, dtype=torch.float64)
 
 
@@ -113,9 +115,9 @@ def auroc_interval(score: Tensor, label: Tensor, video: Tensor, level: float = 0
     """Return the ends of a confidence interval of AUROC; NaN where AUROC is undefined or a class has one unit.
 
     A unit is a video, whose frames are alike, or an image without one. The variance is that of DeLong (1988), with
-    units as in Obuchowski (1997); the interval is taken on the logit of AUROC, so that it stays in [0, 1]. Where
-    AUROC is 0 or 1 that variance is 0, and the far end is that of Clopper and Pearson (1934) for as many tries as the
-    smaller class has units.
+    units as in Obuchowski (1997; see `dfl.metrics.delong`); the interval is taken on the logit of AUROC, so that it
+    stays in [0, 1]. Where AUROC is 0 or 1 that variance is 0, and the far end is that of Clopper and Pearson (1934)
+    for as many tries as the smaller class has units.
 
     Args:
         score: (N,) float32 or float64.
@@ -128,16 +130,8 @@ def auroc_interval(score: Tensor, label: Tensor, video: Tensor, level: float = 0
         return math.nan, math.nan
     score, label = rows(score, label)
     units = torch.where(video < 0, -1 - torch.arange(len(video)), video)
-    variance, smallest = 0.0, math.inf
-    for own, other in ((label == 1, label == 0), (label == 0, label == 1)):
-        rest = score[other].sort().values
-        below, upto = (torch.searchsorted(rest, score[own], right=right) for right in (False, True))
-        share = (below + upto).double() / (2 * len(rest))  # of the other class that lies under each image of this one
-        far = share - share.mean()
-        _, place = torch.unique(units[own], return_inverse=True)
-        sums = torch.bincount(place, weights=far)
-        n, smallest = len(sums), min(smallest, len(sums))
-        variance += float(sums.square().sum()) / len(share) ** 2 * n / (n - 1) if n > 1 else math.nan
+    areas = delong(score[None].numpy(), label.numpy(), units.numpy())
+    variance, smallest = areas.covariance.item(), min(areas.fakes, areas.reals)
     if math.isnan(variance):
         return math.nan, math.nan
     if area in (0.0, 1.0):

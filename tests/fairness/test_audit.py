@@ -20,7 +20,7 @@ from dfl.errors import UserError
 from dfl.evaluation.scores import Scores, read
 from dfl.fairness import audit as verb
 from dfl.fairness import resample
-from dfl.fairness.examine import examine, interval
+from dfl.fairness.examine import examine
 from dfl.metrics import GroupFairness, attributes
 from dfl.metrics import auroc as exact_auroc
 
@@ -88,13 +88,6 @@ def test_the_same_seed_gives_the_same_audit() -> None:
     assert json.dumps(one) != json.dumps(other)
 
 
-def test_a_rate_of_zero_has_an_interval_that_admits_more() -> None:
-    none = interval(0.0, np.zeros(100), 20)
-    assert none["low"] == 0
-    assert none["high"] == pytest.approx(1 - 0.025 ** (1 / 20))  # Clopper and Pearson
-    assert interval(1.0, np.ones(100), 20)["low"] == pytest.approx(0.025 ** (1 / 20))
-
-
 def test_intervals_are_as_wide_as_the_binomial_says() -> None:
     given = people(2000)
     own = examine(given, resamples=2000)["domains"]["own"]["attributes"]["gender"]["groups"]["male"]["fpr"]
@@ -144,11 +137,6 @@ def test_weights_count_like_copies() -> None:
     for many, area in zip(weight.astype(int), resample.auroc(score, label, weight), strict=True):
         copies = (torch.from_numpy(np.repeat(a, many)) for a in (score, label))
         assert area == pytest.approx(float(exact_auroc(*copies)))
-
-
-def test_holm_by_hand() -> None:
-    corrected = resample.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
-    assert corrected == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
 
 
 def test_left_out_groups_and_useless_detectors_are_named() -> None:

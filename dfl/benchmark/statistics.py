@@ -1,0 +1,274 @@
+"""What of a table of detectors and domains is more than chance: resamples of its images, and ranks over its domains.
+
+Paired DeLong tests are in `dfl.metrics.delong`, intervals and Holm's correction in `dfl.metrics.intervals`.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lightning_utilities.core.imports import RequirementCache
+from scipy import sparse, stats
+
+from dfl.errors import UserError
+from dfl.metrics.delong import normal_p
+from dfl.metrics.intervals import LEVEL, interval
+
+#: Units of one class that are drawn one by one; of more, as many packs of units are drawn.
+MOST_UNITS = 16_384
+#: Distinct scores that are told apart; of more, quantiles of each class are, and the highest 4 % more finely.
+MOST_SCORES = 4096
+QUANTILES = np.concatenate([np.linspace(0, 0.96, 769), np.linspace(0.96, 1, 257)[1:-1]])
+#: Resamples that are computed at once.
+BLOCK = 125
+RANKED, VERDICTS = ("auroc", "ap", "eer", "tpr_at_1fpr"), ("bacc_val", "acc_real", "acc_fake", "fpr")
+MAX_FPR = 0.01
+
+
+def unit_names(video: Any, source: Any, path: Any) -> pa.Array:
+    """Return the unit of each image, large_string (n,): its video, else its source image, else the image itself.
+
+    Args:
+        video: (n,) strings, '' or null for none; NumPy, Arrow or a list, as the others.
+        source: (n,), the image that a fake was made from; where that image is itself among the reals, under the same
+            name, both are drawn together.
+        path: (n,).
+    """
+    names = _strings(path)
+    for column in (source, video):
+        other = _strings(column)
+        names = pc.if_else(pc.equal(other, ""), names, other)
+    return names
+
+
+def _strings(column: Any) -> pa.Array:
+    column = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column)
+    column = pc.fill_null(column.cast(pa.large_string()), "")
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+class Resamples:
+    """Bootstrap resamples of the images of a domain, the same for all detectors and variants: paired.
+
+    Units are drawn with replacement, as many as there are, among reals and among fakes apart. The draws of a class
+    depend on the seed and on the names of its units alone, so domains that share their reals draw the same reals, and
+    where reals and fakes have the same units (each fake from a real that is there) both are drawn together. Where only
+    some units are in both classes, the classes are drawn independently, which makes intervals of rank measures wider
+    rather than too narrow.
+
+    Of a class with more than ``MOST_UNITS`` units, units are packed at random into as many packs, all of one size
+    but for one unit, and packs are drawn. That is a bootstrap of clusters; that clusters are fewer than units blurs
+    widths by 1 / sqrt(2 x packs) = 0.6 %.
+
+    Args:
+        label: (n,) 0 real, 1 fake.
+        unit: (n,) names, see `unit_names`.
+        resamples: How many.
+        seed: Of the draws.
+        most_units: Of a class, drawn one by one.
+    """
+
+    def __init__(
+        self, label: np.ndarray, unit: Any, resamples: int = 1000, seed: int = 0, most_units: int = MOST_UNITS
+    ) -> None:
+        self.label, self.resamples = np.asarray(label), resamples
+        unit = _strings(unit)
+        #: Units of reals and of fakes.
+        self.units = {0: 0, 1: 0}
+        # By class that is there: its images, the pack of each, and how often each pack was drawn.
+        self._own: dict[int, np.ndarray] = {}
+        self._pack: dict[int, np.ndarray] = {}
+        self._drawn: dict[int, list[np.ndarray]] = {}
+        for y in (0, 1):
+            own = self.label == y
+            if own.any():
+                pack, self.units[y], key = _sorted_units(unit.filter(pa.array(own)))
+                rng, packs = np.random.default_rng([seed, *key]), min(self.units[y], most_units)
+                if packs < self.units[y]:
+                    pack = (rng.permutation(self.units[y]) % packs).astype(np.int32)[pack]
+                self._own[y], self._pack[y] = np.flatnonzero(own), pack
+                self._drawn[y] = list(_draws(packs, resamples, rng))
+
+    def metrics(self, score: np.ndarray, threshold: float = math.nan) -> dict[str, np.ndarray]:
+        """Return what each resample gives, float64 (R,), by name: those of ``RANKED`` and ``VERDICTS``.
+
+        They are those of `dfl.metrics.binary`, each image counting as often as it was drawn; NaN where those are. Of
+        more than ``MOST_SCORES`` distinct scores, neighbours are tied into about 2,000 bins, and all resamples are
+        shifted by what that changes in the images as they are. Verdicts are exact, as a bin ends at the threshold.
+
+        Args:
+            score: float32 or float64 (n,).
+            threshold: Fake from here; NaN leaves verdicts undefined.
+        """
+        found = {name: np.full(self.resamples, math.nan) for name in (*RANKED, *VERDICTS)}
+        if np.isnan(score).any():
+            return found
+        distinct, place = np.unique(-np.asarray(score, np.float64), return_inverse=True)
+        distinct, place = -distinct, place.astype(np.int32)  # from the highest down
+        counts = {y: np.bincount(place[own], minlength=len(distinct)) for y, own in self._own.items()}
+        first = _bins(distinct, counts, threshold)
+        of_score = np.repeat(np.arange(len(first), dtype=np.int32), np.diff([*first, len(distinct)]))
+        fake = None if math.isnan(threshold) else int((distinct[first] >= threshold).sum())
+        cells = {y: self._cells(y, of_score[place[own]], len(first)) for y, own in self._own.items()}
+        parts = [
+            _measures({y: cells[y] @ block for y, block in zip(cells, blocks, strict=True)}, fake)
+            for blocks in zip(*self._drawn.values(), strict=True)
+        ]
+        found |= {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+        if len(first) < len(distinct):
+            exact = _measures({y: own[:, None] for y, own in counts.items()}, None)
+            tied = _measures({y: np.add.reduceat(own, first)[:, None] for y, own in counts.items()}, None)
+            for name in exact:
+                found[name] = np.clip(found[name] + exact[name] - tied[name], 0, 1)
+        return found
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean of each resample of one number per image, float64 (R,), such as an IoU.
+
+        Args:
+            values: float64 (n,); NaN is left out.
+        """
+        sums = np.zeros((2, self.resamples))
+        for y, own in self._own.items():
+            known = ~np.isnan(values[own])
+            packs, rows = self._pack[y][known], own[known]
+            of_pack = [np.bincount(packs, w, len(self._drawn[y][0])) for w in (values[rows], np.ones(len(rows)))]
+            sums += np.concatenate([np.stack(of_pack) @ block.astype(np.float64) for block in self._drawn[y]], 1)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(sums[0] / sums[1])
+
+    def _cells(self, y: int, bin_of: np.ndarray, bins: int) -> sparse.csr_array:
+        """Return how many images of a class are in each bin and pack, int32 (bins, packs)."""
+        ones = np.ones(len(bin_of), np.int32)
+        return sparse.coo_array((ones, (bin_of, self._pack[y])), (bins, len(self._drawn[y][0]))).tocsr()
+
+
+def _sorted_units(names: pa.Array) -> tuple[np.ndarray, int, np.ndarray]:
+    """Return the place of each image's unit among the sorted units, int32 (n,), their number, and a hash of them."""
+    coded = names.dictionary_encode()
+    order = pc.sort_indices(coded.dictionary).to_numpy()
+    digest = hashlib.sha256()
+    for start in range(0, len(order), 1 << 20):  # a copy of all names at once would be large
+        part = coded.dictionary.take(pa.array(order[start : start + (1 << 20)]))
+        _, ends, text = part.buffers()
+        ends = np.frombuffer(ends, np.int64, len(part) + 1)
+        digest.update(ends.tobytes() + (b"" if text is None else text.to_pybytes()[: ends[-1]]))
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return place[coded.indices.to_numpy()], len(order), np.frombuffer(digest.digest(), "<u4")
+
+
+def _draws(units: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield how often each unit was drawn, int32 (units, up to BLOCK), for all resamples."""
+    for start in range(0, resamples, BLOCK):
+        drawn = np.empty((min(BLOCK, resamples - start), units), np.int32)
+        for row in drawn:
+            row[:] = np.bincount(rng.integers(0, units, units), minlength=units)
+        yield np.ascontiguousarray(drawn.T)
+
+
+def _bins(distinct: np.ndarray, counts: Mapping[int, np.ndarray], threshold: float) -> np.ndarray:
+    """Return where bins of falling distinct scores begin, int64 (K,); one begins with the first below the threshold."""
+    if len(distinct) <= MOST_SCORES:
+        return np.arange(len(distinct))
+    first = [np.zeros(1, np.int64), np.flatnonzero(np.diff(distinct >= threshold)) + 1]
+    for own in counts.values():
+        upto = own.cumsum()
+        first.append(np.searchsorted(upto, (1 - QUANTILES) * upto[-1], "right"))
+    places = np.unique(np.concatenate(first))
+    return places[places < len(distinct)]
+
+
+def _measures(counts: Mapping[int, np.ndarray], fake: int | None) -> dict[str, np.ndarray]:
+    """Return the defined measures of weighted images, float64 (R,).
+
+    Args:
+        counts: By class that is there, the weight of each score (K, R), from the highest score down.
+        fake: So many of the scores are called fake; None leaves verdicts out.
+    """
+    upto = {y: np.cumsum(own, 0, dtype=np.float64) for y, own in counts.items()}
+    found: dict[str, np.ndarray] = {}
+    if fake is not None:
+        share = {y: (own[fake - 1] if fake else 0 * own[0]) / own[-1] for y, own in upto.items()}
+        if 0 in share:
+            found |= {"acc_real": 1 - share[0], "fpr": share[0]}
+        if 1 in share:
+            found["acc_fake"] = share[1]
+        if len(share) == 2:
+            found["bacc_val"] = (1 - share[0] + share[1]) / 2
+    return found | _ranked(counts, upto[0], upto[1]) if len(counts) == 2 else found
+
+
+def _ranked(counts: Mapping[int, np.ndarray], fp: np.ndarray, tp: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the measures of `RANKED`, float64 (R,), of weights and their cumulative sums (K, R)."""
+    real, fake = fp[-1], tp[-1]
+    auroc = (np.einsum("kr,kr->r", counts[0], tp) - np.einsum("kr,kr->r", counts[0], counts[1] / 2)) / (real * fake)
+    precision = tp / np.maximum(tp + fp, 1)  # 0 / 0 where nothing is drawn yet, and nothing gained
+    ap = np.einsum("kr,kr->r", counts[1], precision) / fake
+    columns = np.arange(len(real))
+    fpr, tpr = (np.concatenate([np.zeros((1, len(real))), part / part[-1]]) for part in (fp, tp))
+    right = (fpr + tpr < 1).sum(0)  # the first point on or beyond FPR = 1 - TPR
+    gap, before = (fpr[at, columns] + tpr[at, columns] - 1 for at in (right, right - 1))
+    left = fpr[right - 1, columns]
+    eer = left - before / (gap - before) * (fpr[right, columns] - left)
+    at_fpr = tpr[(fpr <= MAX_FPR).sum(0) - 1, columns]
+    return {"auroc": auroc, "ap": ap, "eer": eer, "tpr_at_1fpr": at_fpr}
+
+
+def difference(value: float, resampled: np.ndarray) -> dict[str, float]:
+    """Return a paired difference, such as of two detectors' means over domains: ``value``, ``low``, ``high`` and ``p``.
+
+    The interval is that of the resampled differences, and p (two-sided) the normal one with their deviation: counting
+    resamples could not go below 2 / (R + 1), too much for Holm's correction of many pairs. Without any deviation p is
+    1 for a difference of 0, and else that count.
+
+    Args:
+        value: As measured; NaN gives NaN.
+        resampled: The same of each resample, float64 (R,).
+    """
+    found, deviation = interval(value, resampled), float(np.nanstd(resampled)) if len(resampled) else math.nan
+    if math.isnan(value) or math.isnan(deviation):
+        return found | {"p": math.nan}
+    if deviation > 1e-12:
+        return found | {"p": normal_p(value, deviation)}
+    return found | {"p": 2 / (len(resampled) + 1) if abs(value) > 1e-12 else 1.0}
+
+
+def ranks(values: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Rank detectors in each domain and ask whether ranks differ by more than chance (Demsar 2006).
+
+    Args:
+        values: float64 (domains, k), higher is better; domains with NaN are left out.
+        names: Of the k detectors.
+
+    Returns:
+        ``average`` rank by name (1 is best, ties share), ``domains`` that count, ``friedman`` with ``statistic`` and
+        ``p``, ``nemenyi`` p by pair, and ``critical``, the difference of average ranks that is significant at 5 %.
+        Nothing for fewer than three detectors or two domains.
+
+    Raises:
+        UserError: If scikit-posthocs is not installed.
+    """
+    values = values[~np.isnan(values).any(1)]
+    domains, k = values.shape
+    if k < 3 or domains < 2:
+        return {}
+    if not RequirementCache("scikit-posthocs>=0.11"):
+        raise UserError("ranks of detectors need the package scikit-posthocs: pip install 'dfl[benchmark]'")
+    from scikit_posthocs import posthoc_nemenyi_friedman  # an extra, and it imports pandas and seaborn
+
+    average = stats.rankdata(-values, axis=1).mean(0)
+    statistic, p = (0.0, 1.0) if np.ptp(values, 1).max() == 0 else stats.friedmanchisquare(*values.T)
+    nemenyi = np.asarray(posthoc_nemenyi_friedman(values))
+    reach = stats.studentized_range.ppf(LEVEL, k, math.inf) / math.sqrt(2)
+    return {
+        "average": dict(zip(names, average.tolist(), strict=True)),
+        "domains": domains,
+        "friedman": {"statistic": float(statistic), "p": float(p)},
+        "nemenyi": {a: dict(zip(names, row.tolist(), strict=True)) for a, row in zip(names, nemenyi, strict=True)},
+        "critical": float(reach * math.sqrt(k * (k + 1) / (6 * domains))),
+    }

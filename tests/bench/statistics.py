@@ -1,0 +1,132 @@
+"""Do intervals hold the truth as often as they say, and what do ten million rows of predictions cost?
+
+Coverage is counted over simulated experiments whose truth is known: scores of both classes are normal. Cost is the
+seconds and the peak memory of a process of its own that computes all resampled metrics and their intervals.
+"""
+
+import math
+import multiprocessing
+import resource
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from scipy import integrate, stats
+
+from dfl.benchmark.statistics import Resamples, difference
+from dfl.metrics import auroc_interval
+from dfl.metrics.delong import delong
+from dfl.metrics.intervals import interval
+
+SIMULATIONS, RESAMPLES = 1_000, 1_000
+GOAL_S, GOAL_MB = 120, 2_000
+#: How far the classes are apart for two detectors, and what their scores share within a unit and between detectors.
+APART, UNIT, IMAGE = np.array([1.5, 1.2]), 0.5, 0.3
+#: By name: units and images a unit in each class, whether classes share units, packs.
+SETTINGS = {
+    "images": (800, 1, False, 16_384),
+    "videos of 8 frames": (150, 8, False, 16_384),
+    "fakes of the reals": (800, 1, True, 16_384),
+    "images in 400 packs": (2_000, 1, False, 400),
+}
+#: By name: domains, detectors, images of a domain, images a unit.
+COSTS = {
+    "25 domains x 20 detectors x 20,000 images": (25, 20, 20_000, 1),
+    "the same with 2 detectors": (25, 2, 20_000, 1),
+    "1 domain x 5 detectors x 2,000,000 images": (1, 5, 2_000_000, 1),
+    "1 domain x 1 detector x 10,000,000 images": (1, 1, 10_000_000, 1),
+    "the same in videos of 20 frames": (1, 1, 10_000_000, 20),
+}
+
+
+def experiment(rng: np.random.Generator, units: int, size: int, paired: bool) -> tuple[np.ndarray, ...]:
+    """Return scores of two detectors (2, n), normal with deviation 1 in each class, label and unit (n,)."""
+    label = np.repeat([0, 1], units * size)
+    unit = np.arange(2 * units).repeat(size) % (units if paired else 2 * units)
+    score = math.sqrt(UNIT) * rng.normal(size=(2, 2 * units))[:, unit] + math.sqrt(IMAGE) * rng.normal(size=len(label))
+    return score + math.sqrt(1 - UNIT - IMAGE) * rng.normal(size=score.shape) + APART[:, None] * label, label, unit
+
+
+def truth() -> dict[str, float]:
+    """Return what infinitely many images would give, as many fakes as reals."""
+    normal, apart, middle = stats.norm, APART[0], APART[0] / 2
+    area = normal.cdf(APART / math.sqrt(2))
+    precision = integrate.quad(
+        lambda t: normal.pdf(t - apart) * normal.sf(t - apart) / (normal.sf(t - apart) + normal.sf(t)), -8, 10
+    )
+    rate = float(normal.sf(middle))
+    return {
+        "auroc": float(area[0]),
+        "ap": precision[0],
+        "eer": rate,
+        "tpr_at_1fpr": float(normal.sf(normal.isf(0.01) - apart)),
+        "bacc_val": 1 - rate,
+        "acc_real": 1 - rate,
+        "acc_fake": 1 - rate,
+        "fpr": rate,
+        "a - b": float(area[0] - area[1]),
+        "DeLong": float(area[0]),
+        "DeLong a - b": float(area[0] - area[1]),
+    }
+
+
+def coverage(units: int, size: int, paired: bool, packs: int, simulations: int = SIMULATIONS) -> dict[str, float]:
+    """Return how often the interval of each value holds its truth."""
+    rng, true = np.random.default_rng(0), truth()
+    held = dict.fromkeys(true, 0)
+    for i in range(simulations):
+        score, label, unit = experiment(rng, units, size, paired)
+        drawn = Resamples(label, unit.astype(str), RESAMPLES, seed=i, most_units=packs)
+        first, second = drawn.metrics(score[0], APART[0] / 2), drawn.metrics(score[1])
+        areas = delong(score, label, unit)
+        ends = {name: interval(math.inf, values) for name, values in first.items()}
+        ends["a - b"] = difference(float(areas.area[0] - areas.area[1]), first["auroc"] - second["auroc"])
+        ends["DeLong a - b"] = areas.difference(0, 1)
+        alone = auroc_interval(torch.from_numpy(score[0]), torch.from_numpy(label), torch.from_numpy(unit))
+        ends["DeLong"] = dict(zip(("low", "high"), alone, strict=True))
+        for name, value in true.items():
+            held[name] += ends[name]["low"] <= value <= ends[name]["high"]
+    return {name: count / simulations for name, count in held.items()}
+
+
+def compute(domains: int, detectors: int, n: int, size: int) -> tuple[float, float, float]:
+    """Return seconds, seconds of the processor and peak megabytes of all metrics and intervals."""
+    rng, spent, worked = np.random.default_rng(0), 0.0, 0.0
+    label = (np.arange(n) % 2).astype(np.int8)
+    for domain in range(domains):
+        unit = pc.binary_join_element_wise(f"domain{domain}/images", pa.array(np.arange(n) // size).cast("str"), "/")
+        began, cpu = time.perf_counter(), time.process_time()
+        drawn = Resamples(label, unit, RESAMPLES, seed=0)
+        for _ in range(detectors):
+            spent, worked = spent + time.perf_counter() - began, worked + time.process_time() - cpu
+            score = rng.normal(size=n).astype(np.float32) + label
+            began, cpu = time.perf_counter(), time.process_time()
+            for values in drawn.metrics(score, 0.5).values():
+                interval(0.5, values)
+        spent, worked = spent + time.perf_counter() - began, worked + time.process_time() - cpu
+    return spent, worked, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> dict[str, Any]:
+    """Print coverage and cost; return them."""
+    results: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        results[name] = coverage(*setting)
+        told = ", ".join(f"{measure} {100 * share:.1f}" for measure, share in results[name].items())
+        print(f"coverage of 95 % intervals, {SIMULATIONS:,} simulations, {name} (goal 93 to 97 %): {told}", flush=True)
+    for name, cost in COSTS.items():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            seconds, work, peak = results[name] = pool.apply(compute, cost)
+        print(
+            f"statistics: {name}, {RESAMPLES:,} resamples: {seconds:.0f} s (goal {GOAL_S}; {work:.0f} s of the "
+            f"processor), peak {peak:,.0f} MB with imports (goal {GOAL_MB:,})",
+            flush=True,
+        )
+    return results
+
+
+if __name__ == "__main__":
+    main()
