@@ -8,6 +8,7 @@ video, group, generator, source, threshold and detector, as for ``dfl audit``. S
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from dfl.benchmark import store
 from dfl.benchmark.content import Settings, build
 from dfl.benchmark.entries import Entry, of_others, of_store
 from dfl.benchmark.page import page
-from dfl.benchmark.spec import Spec
-from dfl.benchmark.tables import show, write
+from dfl.benchmark.spec import ALIKE, STORED, Spec
+from dfl.benchmark.tables import save
 from dfl.cli.verbs import call
-from dfl.errors import UserError
+from dfl.errors import UserError, visible
+from dfl.evaluation.results import terminal_table
+from dfl.metrics.names import about
 from dfl.runs import files
+from dfl.terminal import console
 
 WHAT = "Compare detectors from files of predictions: tables, intervals, tests, and a page."
 
@@ -111,11 +115,33 @@ def of_spec(spec: Spec, seed: int, command: str) -> dict[str, Any]:
 def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[str, Any]:
     """Compute all numbers, write tables and page, and print the headline table."""
     content = build(entries, settings)
-    write(content, folder)
+    save(content, folder)
     files.write(folder / "report.html", page(content))
     show(content)
-    print(f"report: {folder / 'report.html'}, tables: {folder / 'tables.md'}, .tex, cells.csv, benchmark.json")
+    print(f"report: {folder / 'report.html'} (tables: tables.md, tables.tex, cells.csv; all numbers: benchmark.json)")
     return content
+
+
+def show(content: Mapping[str, Any]) -> None:
+    """Print how every method does within and across domains, by the first metric, as stored and re-encoded alike."""
+    metric = content["metrics"][0]
+    label = about(metric).label
+    for variant in (one for one in (STORED, ALIKE) if one in content["variants"]):
+        title = f"{label}, images {'as stored' if variant == STORED else 're-encoded alike'}"
+        shown = terminal_table("method", "within", "across", "95 %", "lowest", "in", "gap", title=title)
+        for row in content["summaries"]:
+            if (row["variant"], row["metric"]) == (variant, metric):
+                ends = "" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+                numbers = [_number(row[name]) for name in ("within", "cross", "minimum", "gap")]
+                shown.add_row(row["method"], *numbers[:2], ends, numbers[2], row["worst"], numbers[3])
+        console(160).print(shown)
+    for domain in content["domains"]:
+        for flag in domain["flags"]:
+            print(visible(f"{domain['name']}: {flag}"))
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _costs(spec: Spec) -> Mapping[str, Mapping[str, Any]]:

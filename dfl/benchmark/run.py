@@ -236,6 +236,6 @@ def _written(spec: Spec, name: str, data: dict[str, Any]) -> Path:
 def _checkpoint(spec: Spec, run: Run) -> Path:
     """Return the checkpoint that is tested."""
     if not run.name:
-        return stage(run.checkpoint, spec.root)
+        return stage(run.checkpoint, spec.root, "checkpoint")
     folder = spec.root / "checkpoints" / run.name
     return folder / f"{training.best_or_last(folder)}.ckpt"

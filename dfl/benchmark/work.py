@@ -42,7 +42,7 @@ def run(
     """
     if jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1")
-    spec.runs = [dataclasses.replace(one, options=(*one.options, *words)) for one in spec.runs]
+    spec.runs = [dataclasses.replace(one, options=_beaten(one.options, words)) for one in spec.runs]
     hashes = runs.DataHashes()
     if only is not None:
         one = _named(spec, only)
@@ -57,14 +57,21 @@ def run(
         failed = _at_once(spec, jobs, hashes, typed)
     else:
         failed = _in_turn(spec, hashes)
-    content = _tables(spec, seed, typed) if len(failed) < len(spec.runs) else None
+    spec.runs, every = [one for one in spec.runs if _title(one) not in failed], len(spec.runs)
+    content = _tables(spec, seed, typed) if spec.runs else None
     if failed:
         first, why = next(iter(failed.items()))
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         raise UserError(
-            f"{len(failed)} of {len(spec.runs)} runs failed: {first}: {why}{more}; the same command goes on"
+            f"{len(failed)} of {every} runs failed: {first}: {why}{more}; the same command goes on"
         )
     return content
+
+
+def _beaten(options: Sequence[str], typed: Sequence[str]) -> tuple[str, ...]:
+    """Return flags of a spec and flags that are typed, which beat them."""
+    flags = {word.partition("=")[0] for word in typed}
+    return (*(word for word in options if word.partition("=")[0] not in flags), *typed)
 
 
 def _title(one: Run) -> str:

@@ -43,18 +43,19 @@ def resolve(word: str, root: Path, name: str | None) -> Path:
     return path
 
 
-def stage(word: str, root: Path) -> Path:
+def stage(word: str, root: Path, flag: str = "--init_from") -> Path:
     """Return the file that ``--init_from`` means.
 
     Args:
         word: A file, the name of a run (its best checkpoint), or ``NAME/best``, ``NAME/last``.
         root: Folder that holds ``checkpoints``.
+        flag: What the user wrote it after, for errors.
 
     Raises:
         UserError: If it is a URL, or there is neither such a file nor such a run.
     """
     if "://" in word:
-        raise UserError(f"--init_from takes a run or a local file, not the URL {word}")
+        raise UserError(f"{flag} takes a run or a local file, not the URL {word}")
     path = Path(word).expanduser()
     if path.is_file():
         return path
@@ -62,7 +63,7 @@ def stage(word: str, root: Path) -> Path:
     name, which = (name, which) if which in WHICH else (word, "best")
     runs = root / "checkpoints"
     if name in ("", ".", "..") or not (runs / name).is_dir():
-        raise UserError(f"--init_from {word}: no such file in {Path.cwd()}, and no such run" + _hint(name, runs))
+        raise UserError(f"{flag} {word}: no such file in {Path.cwd()}, and no such run" + _hint(name, runs))
     return resolve(which, root, name)
 
 

@@ -21,7 +21,7 @@ SPEC: dict[str, Any] = {
 
 def written(folder: Path, **changes: Any) -> str:
     content = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
-    (folder / "spec.yaml").write_text(yaml.safe_dump(content))
+    (folder / "spec.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return str(folder / "spec.yaml")
 
 
