@@ -25,7 +25,7 @@ LEAK = 0.6
 MOST_PICTURES, DOMAIN_PICTURES = 72, 6
 NOTES = {
     "spectra": "Type-II DCT of the image in grey, log of its power, mean over images (Frank et al. 2020). Upsampling "
-    "leaves a grid of points and bumps in the mean over directions.",
+    "leaves a grid of points and bumps in the mean over directions. Axes are in cycles per pixel.",
     "scores": "Filled: as stored. Dashed: re-encoded alike. If the two differ, part of the score is the file's "
     "compression. The vertical line is the threshold of validation.",
     "ranks": "Methods under one bar do not differ: their average ranks lie less than the critical difference of "
@@ -115,10 +115,10 @@ def headline(look: Lookup) -> str:
     worst = look.summary_row(best, STORED).get("worst") or ""
     label = about(look.metric).label
     cards = {
-        f"{label} of {best}, mean over the other domains": cross,
-        f"its worst domain: {worst}": minimum,
-        "on domains like its training data": within,
-        "generalization gap: within minus mean": gap,
+        f"{label} of {best}, cross-domain mean": cross,
+        f"worst: {worst}": minimum,
+        "within its training distribution": within,
+        "generalization gap": gap,
     }
     shown = "".join(
         f"<div><b>{number(value)}</b><span>{text(what)}</span></div>"

@@ -9,6 +9,8 @@ from dfl.metrics.names import FAIRNESS, about
 
 #: Beginning of metrics of maps, which have a section of their own.
 MASKS = "mask_"
+#: Domains beside each other; with more a table goes on below, or paper would cut it off.
+ACROSS = 8
 Row = Mapping[str, Any]
 
 
@@ -64,12 +66,16 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
         text = number(one["value"]) if one else ""
         return html.Cell(text, interval(one) if intervals else "", "; ".join(words), kind)
 
-    lines = [[m, *(cell(m, d, v) for d in domains for v in look.variants)] for m in methods]
     roles = {one["name"]: one["role"] for one in look.rows("domains")}
-    over = [("", 1), *((d if roles[d] == "cross" else f"{d} ({roles[d]})", len(look.variants)) for d in domains)]
-    head = [html.Cell(v, kind="first" * (v == look.variants[0])) for v in look.variants] * len(domains)
-    foot = _leaks(look, domains) if name == "auroc" else []
-    return html.table(["method", *head], lines, over=over, foot=foot)
+    head = [html.Cell(v, kind="first" * (v == look.variants[0])) for v in look.variants]
+
+    def table(shown: Sequence[str]) -> str:
+        lines = [[m, *(cell(m, d, v) for d in shown for v in look.variants)] for m in methods]
+        over = [("", 1), *((d if roles[d] == "cross" else f"{d} ({roles[d]})", len(look.variants)) for d in shown)]
+        foot = _leaks(look, shown) if name == "auroc" else []
+        return html.table(["method", *head * len(shown)], lines, over=over, foot=foot)
+
+    return "".join(table(domains[i : i + ACROSS]) for i in range(0, len(domains), ACROSS))
 
 
 def _leaks(look: Lookup, domains: Sequence[str]) -> list[list[Any]]:
@@ -110,10 +116,14 @@ def shifts(look: Lookup) -> str:
             value = own.get((method, domain), {}).get(word)
             yield html.Cell(signed(value), kind="first" * (word == "real"))
 
-    lines = [[m, *(c for d in domains for c in cells(m, d))] for m in look.methods if any(key[0] == m for key in own)]
-    over = [("", 1), *((d, 2) for d in domains)]
-    head = [html.Cell("real", kind="first"), html.Cell("fake")] * len(domains)
-    return html.table(["method", *head], lines, over=over) if lines else ""
+    methods = [m for m in look.methods if any(key[0] == m for key in own)]
+    head = [html.Cell("real", kind="first"), html.Cell("fake")]
+
+    def table(shown: Sequence[str]) -> str:
+        lines = [[m, *(c for d in shown for c in cells(m, d))] for m in methods]
+        return html.table(["method", *head * len(shown)], lines, over=[("", 1), *((d, 2) for d in shown)])
+
+    return "".join(table(domains[i : i + ACROSS]) for i in range(0, len(domains), ACROSS)) if methods else ""
 
 
 def views(look: Lookup) -> str:
@@ -293,6 +303,6 @@ def percent(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Return a p, with as many digits as it can have."""
+    """Return a p; how small a very small one is says nothing."""
     value = defined(value)
-    return "n/a" if value != value else "<0.0001" if value < 1e-4 else f"{value:.4f}"
+    return "n/a" if value != value else "< 0.001" if value < 1e-3 else f"{value:.3f}"

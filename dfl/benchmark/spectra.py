@@ -129,7 +129,7 @@ def figures(found: Mapping[str, Spectrum]) -> "dict[str, Figure]":
 
 def _planes(planes: Mapping[str, np.ndarray], colours: str) -> "Figure":
     """Draw planes of one scale; the scale of differences is symmetric."""
-    drawn, grid = plots.panels(len(planes), 1.4, 1.5)
+    drawn, grid = plots.panels(len(planes), 2.1, 2.0, columns=2)
     values = np.concatenate([plane.ravel()[1:] for plane in planes.values()])
     low, high = np.percentile(values, [1, 99])
     if colours == "RdBu_r":
@@ -142,7 +142,7 @@ def _planes(planes: Mapping[str, np.ndarray], colours: str) -> "Figure":
         axes.set_xticks([0, 0.5])
         axes.set_yticks([0, 0.5])
     bar = drawn.colorbar(mesh, ax=grid, location="bottom", shrink=0.7, aspect=30)
-    label = "log10 of power, minus that of real images" if colours == "RdBu_r" else "log10 of power"
-    bar.set_label(f"{label}; axes in cycles per pixel", fontsize=7, color=plots.INK)
+    label = "log10 of power, minus that of real" if colours == "RdBu_r" else "log10 of power"
+    bar.set_label(label, fontsize=8, color=plots.INK)
     bar.ax.tick_params(labelsize=7, colors=plots.INK)
     return drawn

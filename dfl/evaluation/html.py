@@ -85,7 +85,8 @@ tr.generated td:first-child { width: 154px } tr.generated img { width: 144px; bo
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #f2f2f2 }
   body { padding: 0; max-width: none; font-size: 11px } h2 { margin-top: 20px; break-after: avoid }
-  .wide { overflow: visible } th, td { padding: 2px 4px; font-size: 9px } th { white-space: normal }
+  .wide { overflow: visible } th, td { padding: 2px 4px; font-size: 9px }
+  th { white-space: normal; overflow-wrap: anywhere } td.two small { white-space: normal; font-size: 7px }
   .minor { display: none } td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 80px }
   th button::after { content: none !important } tr, figure, img { break-inside: avoid }
   .figures img { max-height: 45vh } .columns { columns: 2 } }
