@@ -31,7 +31,10 @@ MAY = {
     "evaluation.html": {"evaluation.plots"},  # a page that stands alone
     "evaluation.plots": set(),  # figures of plain numbers
     "evaluation": {*PAGES, "metrics", "data", "runs", "terminal"},
-    "benchmark": {*PAGES, "cli", "cli.configs", "cli.verbs", "data", "evaluation", "metrics", "runs", "terminal"},
+    "benchmark": {
+        *PAGES,
+        *("cli", "cli.configs", "cli.verbs", "data", "evaluation", "metrics", "runs", "terminal", "tools", "training"),
+    },
     "fairness": {*PAGES, "cli", "cli.verbs", "evaluation", "metrics", "runs", "terminal"},
     "cli": {
         *("cli.configs", "cli.messages", "cli.verbs", "data", "detectors", "evaluation", "networks", "runs", "training")

@@ -33,6 +33,8 @@ class Settings:
     reference: Sequence[Mapping[str, Any]] = ()
     resamples: int = 1000
     seed: int = 0
+    #: Whether the most wrong images are named, for the page to show.
+    pictures: bool = True
     #: Folder where leak scores are kept.
     leaks: Path = Path()
     #: Cost by method, which is no part of what must be the same another time.
@@ -125,7 +127,8 @@ def _explain(content: dict[str, Any], domain: str, images: Images, alike: Images
     firsts = details.first_of_methods(images.entries)
     others = details.first_of_methods(alike.entries) if alike is not None else {}
     both = bool(images.one_class(0) and images.one_class(1))
-    content["wrong"][domain] = {method: details.wrong(images, one) for method, one in firsts.items()}
+    if settings.pictures:
+        content["wrong"][domain] = {method: details.wrong(images, one) for method, one in firsts.items()}
     content["histograms"][domain] = {
         method: details.histogram(images, one, alike if method in others else None, others.get(method))
         for method, one in firsts.items()

@@ -18,7 +18,7 @@ class Lookup:
         content: What is absent is empty; an undefined number is NaN or None.
 
     Attributes:
-        metric: The metric that methods are ordered by, the first that the spec shows.
+        metric: The metric that methods are ordered by, the first of the content.
         methods: Names, the one with the best mean over the cross-domain test sets first.
         variants: Those of the first two tables that there are: as stored, re-encoded alike.
     """
@@ -27,7 +27,7 @@ class Lookup:
         self.content = content
         self._cells = {(c["method"], c["domain"], c["variant"], c["metric"]): c for c in self.rows("cells")}
         self._summaries = {(s["method"], s["variant"], s["metric"]): s for s in self.rows("summaries")}
-        self.metric: str = next(iter([*(content.get("spec", {}).get("metrics") or ()), *self.rows("metrics")]), "auroc")
+        self.metric: str = next(iter(self.rows("metrics")), "auroc")
         self.variants = [v for v in (STORED, ALIKE) if v in self.rows("variants")]
         sign = 1 if self.best(self.metric) == "min" else -1
         names = [one["name"] for one in self.rows("methods")]
@@ -59,7 +59,7 @@ class Lookup:
 
     def domains(self, metric: str | None = None) -> list[str]:
         """Return the test domains, those of the training distribution first; only those that a metric is defined on."""
-        order = ("within", "cross", "reals", "val")
+        order = ("within", "cross", "other", "reals", "val")
         listed = sorted(self.rows("domains"), key=lambda one: order.index(one["role"]))
         known = {
             domain

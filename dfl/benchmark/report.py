@@ -10,15 +10,17 @@ video, group, generator, source, threshold and detector, as for ``dfl audit``. S
 import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dfl.benchmark import run as runs
-from dfl.benchmark import store
+from dfl.benchmark import store, tensorboard
 from dfl.benchmark.content import Settings, build
-from dfl.benchmark.entries import Entry, of_others, of_store
+from dfl.benchmark.entries import Entry, by_domain, of_others, of_store
 from dfl.benchmark.page import page
 from dfl.benchmark.spec import ALIKE, STORED, Spec
+from dfl.benchmark.spectra import REAL, spectra
 from dfl.benchmark.tables import save
 from dfl.cli.verbs import call
 from dfl.errors import UserError, visible
@@ -106,6 +108,7 @@ def of_spec(spec: Spec, seed: int, command: str) -> dict[str, Any]:
         reference=spec.reference,
         resamples=spec.resamples,
         seed=seed,
+        pictures=spec.pictures,
         leaks=spec.output / "leaks",
         cost=_costs(spec),
     )
@@ -114,12 +117,28 @@ def of_spec(spec: Spec, seed: int, command: str) -> dict[str, Any]:
 
 def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[str, Any]:
     """Compute all numbers, write tables and page, and print the headline table."""
-    content = build(entries, settings)
+    content = {**build(entries, settings), "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    found = spectra(_by_generator(entries))
     save(content, folder)
-    files.write(folder / "report.html", page(content))
+    files.write(folder / "report.html", page(content, found))
+    tensorboard.log(content, folder, found)
     show(content)
     print(f"report: {folder / 'report.html'} (tables: tables.md, tables.tex, cells.csv; all numbers: benchmark.json)")
     return content
+
+
+def _by_generator(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Return the paths of the stored images of each generator, and of real ones."""
+    paths: dict[str, dict[str, None]] = {}
+    for (_, variant), some in by_domain(one for one in entries if one.role != "val").items():
+        scored = some[0].scored
+        if variant != STORED or "generator" not in scored.names:
+            continue
+        columns = (scored.column(name).to_pylist() for name in ("path", "label", "generator"))
+        for path, label, generator in zip(*columns, strict=True):
+            if not label or generator:
+                paths.setdefault(generator if label else REAL, {})[path] = None
+    return {name: list(own) for name, own in paths.items()}
 
 
 def show(content: Mapping[str, Any]) -> None:

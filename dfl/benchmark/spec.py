@@ -28,7 +28,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     **{"train": (dict, list), "val": (dict,), "transform": (dict,), "within": (list,), "domains": (dict,)},
     **{"reals": (dict,), "alike": (bool,), "robustness": (list, str), "robustness_domains": (list,)},
     **{"views": (str, list), "groups": (list,), "unit": (str,), "metrics": (list, str), "years": (dict,)},
-    **{"reference": (list,), "resamples": (int,)},
+    **{"reference": (list,), "resamples": (int,), "pictures": (bool,)},
 }
 RUN_KEYS: dict[str, tuple[type, ...]] = {
     **{"config": (str, list), "checkpoint": (str, list), "predictions": (str, list), "seeds": (list,)},
@@ -111,6 +111,8 @@ class Spec:
     output: Path
     store: Path
     resamples: int = 1000
+    #: Whether the page shows the most wrong images; not where the images may not be passed on.
+    pictures: bool = True
 
     def variants(self, domain: str) -> list[Variant]:
         """Return the ways in which a domain is tested."""
@@ -170,6 +172,7 @@ def read(spec: str, output: str | None = None, root: str = ".", name: str | None
         output=place,
         store=Path(content["store"]).expanduser() if content.get("store") else place / "predictions",
         resamples=int(content.get("resamples", 1000)),
+        pictures=bool(content.get("pictures", True)),
     )
 
 

@@ -19,6 +19,8 @@ def log(content: Mapping[str, Any], folder: Path, found: Mapping[str, spectra.Sp
         folder: Of the run.
         found: Mean spectra by generator.
     """
+    for file in folder.glob("events.out.tfevents.*"):  # of the same benchmark before
+        file.unlink()
     with SummaryWriter(str(folder)) as writer:
         for name, drawn in figures.every(Lookup(content)):
             writer.add_image(f"benchmark/{name}", plots.to_array(drawn), dataformats="HWC")

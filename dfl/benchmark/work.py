@@ -62,9 +62,7 @@ def run(
     if failed:
         first, why = next(iter(failed.items()))
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-        raise UserError(
-            f"{len(failed)} of {every} runs failed: {first}: {why}{more}; the same command goes on"
-        )
+        raise UserError(f"{len(failed)} of {every} runs failed: {first}: {why}{more}; the same command goes on")
     return content
 
 

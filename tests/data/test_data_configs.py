@@ -36,7 +36,7 @@ def test_configs_build(file: Path, parser: ArgumentParser) -> None:
 def test_every_public_set_has_a_config_and_its_papers() -> None:
     text = "".join(f.read_text() for f in CONFIGS)
     page = (Path(dfl.__file__).parent.parent / "docs" / "data.md").read_text()
-    own = {"Degraded", "Folder", "Only", "Packed", "Paths", "Table", "Toy"}
+    own = {"Degraded", "Folder", "Joined", "Only", "Packed", "Paths", "Table", "Toy"}
     sources = {name: kind for name, kind in vars(all_sources).items() if isinstance(kind, type)}
     assert len(sources) > 30
     for name, kind in sources.items():

@@ -15,6 +15,7 @@ from dfl.data.sources.faceforensics import FaceForensics
 from dfl.data.sources.fairness import AiFace, PgFdd
 from dfl.data.sources.folder import Folder
 from dfl.data.sources.genimage import GenImage
+from dfl.data.sources.joined import Joined
 from dfl.data.sources.kaggle140k import Kaggle140k
 from dfl.data.sources.manifests import ForensicHub, ImdlBenco, Spai
 from dfl.data.sources.only import Only
