@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms.v2 import functional
 
+import dfl
 from dfl.data.chains import FAMILIES, chain, variants
 from dfl.data.decoding import DecodeError
 from dfl.data.degrading import degraded
@@ -109,6 +111,13 @@ def test_a_social_upload_has_at_most_1080_pixels() -> None:
 def test_an_image_that_a_codec_refuses_is_unreadable() -> None:
     with pytest.raises(DecodeError, match=r"cannot be degraded: .*16383"):
         under("webp_50", (np.zeros((2, 16384, 3), np.uint8), None))
+
+
+def test_the_page_lists_every_family() -> None:
+    page = (Path(dfl.__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, family in FAMILIES.items():
+        variants_of = " ".join(map(str, family.strengths[1:]))
+        assert f"| `{name}` | `{name}_{family.strengths[0]}`{' ' * bool(variants_of)}{variants_of} |" in page
 
 
 def test_unknown_names_come_with_what_is_near() -> None:

@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -337,6 +338,22 @@ def test_learns_to_write_the_template() -> None:
 
 
 # saving
+
+
+def test_a_text_is_written_for_the_centre_view_alone() -> None:
+    detector, batch = build(text_weight=1.0).eval(), {}
+    detector._trainer = SimpleNamespace(validating=False, training=False, sanity_checking=False)  # type: ignore[assignment]
+    written: list[int] = []
+    detector.write = lambda seen, n: written.append(n) or ["[CLS] real."] * n  # type: ignore[method-assign, func-returns-value]
+    image = mixed(detector)["image"]
+    batch = {"image": image, "index": torch.arange(3), "views": torch.stack([image.flip(3), image], 1)}
+    with torch.no_grad():
+        out = detector.over_views(batch)[1]
+        whole = [detector(one) for one in (image, image.flip(3), image)]
+    assert written == [3]
+    assert len(out["text"]) == 3
+    assert torch.allclose(out["class_logit"], sum(one["class_logit"] for one in whole) / 3, atol=1e-5)
+    assert torch.equal(out["mask_logit"], whole[0]["mask_logit"])
 
 
 @pytest.fixture(scope="module")
