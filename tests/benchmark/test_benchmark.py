@@ -117,7 +117,9 @@ def test_cut_off_it_goes_on_to_the_same_bytes(
     assert main([*words, "--root=cut"])["cells"] == content["cells"]
     again = files(tmp_path / "cut/lightning_logs/mini")
     commands = ("benchmark.json",)  # it names the command
-    assert {k: v for k, v in again.items() if k not in commands} == {k: v for k, v in whole.items() if k not in commands}
+    assert {k: v for k, v in again.items() if k not in commands} == {
+        k: v for k, v in whole.items() if k not in commands
+    }
 
     tested.clear()
     main([*words, "--root=cut"])
@@ -162,4 +164,7 @@ def test_runs_at_once_are_processes_of_their_own(table: Path, tmp_path: Path, mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     content = main(["benchmark", spec(table, tmp_path, alike=False, robustness=[]), "--jobs=2"])
     assert content["methods"][0]["seeds"] == [0, 1]
-    assert sorted(path.name for path in Path("lightning_logs/mini/logs").iterdir()) == ["patches-s0.txt", "patches-s1.txt"]
+    assert sorted(path.name for path in Path("lightning_logs/mini/logs").iterdir()) == [
+        "patches-s0.txt",
+        "patches-s1.txt",
+    ]

@@ -17,7 +17,19 @@ KEYS = {
     *("robustness", "robustness_domains", "views", "groups", "unit", "metrics", "years", "reference", "resamples"),
 }
 RUN_KEYS = {
-    *("config", "checkpoint", "predictions", "seeds", "options", "init_from", "train", "val", "within", "cross", "trained_on"),
+    *(
+        "config",
+        "checkpoint",
+        "predictions",
+        "seeds",
+        "options",
+        "init_from",
+        "train",
+        "val",
+        "within",
+        "cross",
+        "trained_on",
+    ),
     *("data_until", "transform"),
 }
 DEGRADATIONS = {"jpeg", "webp", "blur", "noise", "resize", "crop", "colour", "shift", "screenshot", "social"}

@@ -39,7 +39,13 @@ def test_a_run_for_each_method_and_seed(tmp_path: Path) -> None:
 
 
 def test_a_run_may_have_data_of_its_own(tmp_path: Path) -> None:
-    own = {"config": "vit_scl.yaml", "train": [SAME], "within": ["style.gan"], "init_from": "before", "data_until": 2021}
+    own = {
+        "config": "vit_scl.yaml",
+        "train": [SAME],
+        "within": ["style.gan"],
+        "init_from": "before",
+        "data_until": 2021,
+    }
     one = read(written(tmp_path, runs={"own": own})).runs[0]
     assert (one.train, one.within, one.data_until) == ([SAME], ("style_gan",), 2021)
     assert one.options[-1] == "--init_from=before"
@@ -54,7 +60,12 @@ def test_the_mean_across_domains_may_be_of_some(tmp_path: Path) -> None:
 
 
 def test_variants_of_a_domain(tmp_path: Path) -> None:
-    given = {"robustness": ["jpeg"], "robustness_domains": ["same"], "views": ["centre", "five"], "reals": {"coco": SAME}}
+    given = {
+        "robustness": ["jpeg"],
+        "robustness_domains": ["same"],
+        "views": ["centre", "five"],
+        "reals": {"coco": SAME},
+    }
     spec = read(written(tmp_path, **given))
     names = [variant.name for variant in spec.variants("same")]
     assert names[:3] == ["stored", "alike", "jpeg_95"]

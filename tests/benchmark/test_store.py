@@ -18,7 +18,11 @@ FACTS = {"method": "m", "seed": 0, "domain": "d", "variant": "stored", "role": "
 
 def table(n: int = 4, **columns: list[object]) -> pa.Table:
     names = {name: [""] * n for name in ("video", "group", "generator", "source")}
-    plain = {"path": [f"{i}.png" for i in range(n)], "label": [i % 2 for i in range(n)], "score": [i / n for i in range(n)]}
+    plain = {
+        "path": [f"{i}.png" for i in range(n)],
+        "label": [i % 2 for i in range(n)],
+        "score": [i / n for i in range(n)],
+    }
     return pa.table({**plain, **names, **columns})
 
 
@@ -80,7 +84,9 @@ def test_methods_must_have_the_same_images(tmp_path: Path) -> None:
     moved = entry(tmp_path, "b", table().take(pa.array([3, 1, 0, 2])))
     both = Images([first, moved])
     assert both.score(moved).tolist() == both.score(first).tolist()
-    with pytest.raises(UserError, match=r"b/0 on d \(stored\) has 3 images, and a/0 .* has 4: it has no score of 3.png"):
+    with pytest.raises(
+        UserError, match=r"b/0 on d \(stored\) has 3 images, and a/0 .* has 4: it has no score of 3.png"
+    ):
         Images([first, entry(tmp_path, "b", table().slice(0, 3))])
     with pytest.raises(UserError, match="0.png has label 1, and 0"):
         Images([first, entry(tmp_path, "b", table(label=[1, 1, 0, 0]))])
