@@ -18,7 +18,8 @@ from dfl.cli import app
 CONFIG = """
 model: {class_path: PatchForensics, init_args: {cut: relu1, supervision: mask, input_size: 16}}
 data: {class_path: DataModule, init_args: {transform: {resize: none, augment: []}, batch_size: 4, num_workers: 0}}
-trainer: {max_epochs: 1, log_every_n_steps: 1, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false}
+trainer:
+  {max_epochs: 1, log_every_n_steps: 1, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false}
 checkpoint: {monitor: val/mean/mask_iou}
 """
 
