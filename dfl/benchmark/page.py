@@ -87,8 +87,8 @@ def _folded(look: Lookup, spectra: Mapping[str, spectrum.Spectrum]) -> list[str]
         "Other metrics": ("", sections.metrics(look, masks=False)),
         "Shift of scores by re-encoding": ("shifts", sections.shifts(look)),
         "Localization": ("", sections.metrics(look, masks=True)),
-        "ROC and precision-recall": ("", drawn["rates"]),
-        "Score distributions": ("scores", drawn["scores"]),
+        "ROC and precision-recall": ("", _most(look, "curves", figures.MOST_LINES, drawn["rates"])),
+        "Score distributions": ("scores", _most(look, "histograms", figures.MOST_PANELS, drawn["scores"])),
         "By generator": ("", sections.generators(look)),
         "All differences of AUROC": ("", sections.differences(look)),
         "Views": ("", sections.views(look)),
@@ -218,6 +218,17 @@ def _friedman(look: Lookup) -> str:
     statistic = number(ranks["friedman"]["statistic"], 2)
     words = f"Friedman's test over {ranks['domains']} domains: statistic {statistic}, p {p}."
     return f"<p class=soft>{text(words)}</p>"
+
+
+def _most(look: Lookup, part: str, methods: int, drawn: str) -> str:
+    """Return figures, and say before them where domains or methods are left out, for want of room."""
+    words = []
+    if len(look.named(part)) > figures.MOST_DOMAINS:
+        words.append(f"the {figures.MOST_DOMAINS} domains on which the methods' mean AUROC is lowest")
+    if len(look.methods) > methods:
+        words.append(f"the {methods} best methods")
+    said = f"<p class=soft>Shown are {' and '.join(words)}; all are in benchmark.json.</p>"
+    return said + drawn if words and drawn else drawn
 
 
 def _uncounted(spectra: Mapping[str, spectrum.Spectrum]) -> str:

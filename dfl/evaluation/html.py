@@ -37,7 +37,7 @@ p { margin: 4px 0; overflow-wrap: anywhere } .soft { color: var(--soft) }
 .cards div { background: var(--card); border-radius: 10px; padding: 12px 18px; min-width: 150px; flex: 0 1 auto }
 .cards b { display: block; font-size: 26px; line-height: 1.2; font-variant-numeric: tabular-nums }
 .cards span { font-size: 13px; color: var(--soft); overflow-wrap: anywhere }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto } .wide + .wide { margin-top: 20px }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums;
   white-space: nowrap; width: 100% }
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line) }
@@ -84,7 +84,7 @@ tr.generated td:first-child { width: 154px } tr.generated img { width: 144px; bo
   tr.generated td:first-child { width: 96px; position: static } tr.generated img { width: 88px } }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #f2f2f2 }
-  body { padding: 0; max-width: none; font-size: 11px } h2 { margin-top: 20px; break-after: avoid }
+  body { padding: 0; max-width: none; font-size: 11px } h2, h2 + p { break-after: avoid } h2 { margin-top: 20px }
   .wide { overflow: visible } th, td { padding: 2px 4px; font-size: 9px }
   th { white-space: normal; overflow-wrap: anywhere } td.two small { white-space: normal; font-size: 7px }
   .minor { display: none } td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 80px }

@@ -5,7 +5,7 @@ from importlib import import_module
 
 import torch
 
-NAMES = ("step", "xception", "loader", "augmented", "packed", "rows", "overhead", "maps", "fair")
+NAMES = ("step", "xception", "loader", "augmented", "packed", "rows", "overhead", "maps", "fair", "page")
 
 
 def main() -> None:
