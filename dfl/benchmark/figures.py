@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Figures = dict[str, "Figure"]
 #: The most domains with curves and scores, methods in one plot of curves, and methods with a small plot of their own.
-MOST_DOMAINS, MOST_LINES, MOST_PANELS = 12, 10, 8
+MOST_DOMAINS, MOST_LINES, MOST_PANELS = 9, 10, 8
 #: Differences with a smaller p (Holm) are marked.
 LEVEL = 0.05
 

@@ -22,7 +22,7 @@ text = html.text
 #: File facts separate a domain where the interval of their AUROC begins above this.
 LEAK = 0.6
 #: The most pictures on the page, and those of a domain.
-MOST_PICTURES, DOMAIN_PICTURES = 72, 6
+MOST_PICTURES, DOMAIN_PICTURES = 48, 6
 NOTES = {
     "spectra": "Type-II DCT of the image in grey, log of its power, mean over images (Frank et al. 2020). Upsampling "
     "leaves a grid of points and bumps in the mean over directions. Axes are in cycles per pixel.",
@@ -182,13 +182,11 @@ def _alike(look: Lookup) -> list[tuple[str, str]]:
 
 def wrong(look: Lookup) -> str:
     """Return the images that the best method with any got most wrong, of each domain, as pictures."""
-    parts, left = [], MOST_PICTURES
-    for domain, methods in look.named("wrong").items():
+    parts, domains = [], look.named("wrong")
+    each = max(1, min(DOMAIN_PICTURES, MOST_PICTURES // max(1, len(domains))))
+    for domain, methods in domains.items():
         method = next((m for m in look.methods if methods.get(m)), "")
-        shown = ""
-        for one in (methods[method] if method else [])[: min(left, DOMAIN_PICTURES)]:
-            shown += _picture(one)
-            left -= 1
+        shown = "".join(map(_picture, methods[method][:each])) if method else ""
         if shown:
             parts.append(f"<h3>{text(domain)}: {text(method)}</h3><div class=pictures>{shown}</div>")
     return "".join(parts)

@@ -99,13 +99,14 @@ for (const table of document.querySelectorAll("table.sort")) for (const [at, th]
   [...table.tHead.rows[table.tHead.rows.length - 1].cells].entries()) {
   const button = document.createElement("button"), body = table.tBodies[0];
   const word = row => (row.cells[at].firstChild?.nodeValue ?? "").trim();
-  const number = text => /^[-+]?[.\\d]/.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
+  const number = text => /^(< )?[-+]?[.\\d]/.test(text) ? parseFloat(text.replace(/^< |,/g, "")) : NaN;
   button.type = "button"; button.append(...th.childNodes); th.append(button);
   button.onclick = () => {
     const rows = [...body.rows].map(row => [row, word(row), number(word(row))]);
-    const numbers = rows.some(row => !isNaN(row[2])), was = th.ariaSort;
+    const known = rows.filter(row => row[1] && row[1] != "n/a"), was = th.ariaSort;
+    const numbers = known.every(row => !isNaN(row[2]));
     const up = was ? was == "descending" : !numbers, sign = up ? 1 : -1;
-    const gone = row => numbers ? isNaN(row[2]) : !row[1];
+    const gone = row => !known.includes(row);
     rows.sort((a, b) => gone(a) - gone(b) || (gone(a) ? 0 : sign * (numbers ? a[2] - b[2] : a[1].localeCompare(b[1]))));
     for (const other of th.parentNode.cells) other.removeAttribute("aria-sort");
     th.setAttribute("aria-sort", up ? "ascending" : "descending"); body.append(...rows.map(row => row[0]));

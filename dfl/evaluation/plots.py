@@ -243,7 +243,7 @@ def to_png(drawn: "Figure") -> bytes:
     file, small = io.BytesIO(), io.BytesIO()
     drawn.savefig(file, format="png", dpi=192)
     with Image.open(file) as picture:
-        few = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(small, "png", optimize=True)
     return small.getvalue()
 
