@@ -79,7 +79,7 @@ def test_arrows_point_one_way() -> None:
 
 def test_training_takes_only_figures_from_evaluation() -> None:
     uses = {u for n, (_, us) in modules().items() if n.startswith("training") for u in us if u.startswith("evaluation")}
-    figures = {"evaluation.figures", "evaluation.plots", "evaluation.examples"}
+    figures = {f"evaluation.{name}" for name in ("figures", "matrices", "plots", "examples")}
     assert {".".join(u.split(".")[:2]) for u in uses} <= figures
 
 

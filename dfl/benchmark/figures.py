@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Figures = dict[str, "Figure"]
-#: The most domains with curves of their own, and the most methods with a small plot of their own each.
-MOST_DOMAINS, MOST_PANELS = 20, 8
+#: The most domains with curves and scores, methods in one plot of curves, and methods with a small plot of their own.
+MOST_DOMAINS, MOST_LINES, MOST_PANELS = 9, 10, 8
 #: Differences with a smaller p (Holm) are marked.
 LEVEL = 0.05
 
@@ -58,7 +58,7 @@ def rates(look: Lookup) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
     kinds: tuple[Literal["roc", "pr"], ...] = ("roc", "pr")
     parts = {"roc": ("fpr", "tpr", "auroc", "ROC curves"), "pr": ("recall", "precision", "ap", "Precision-recall")}
-    for domain, methods in list(look.named("curves").items())[:MOST_DOMAINS]:
+    for domain, methods in _hardest(look, "curves"):
         for kind in kinds:
             x, y, metric, title = parts[kind]
             curves = {
@@ -66,8 +66,7 @@ def rates(look: Lookup) -> dict[str, Figures]:
                     _floats(methods[m][x]),
                     _floats(methods[m][y]),
                 )
-                for m in look.methods
-                if methods.get(m)
+                for m in [name for name in look.methods if methods.get(name)][:MOST_LINES]
             }
             if curves:
                 drawn = plots.rates(curves, kind, f"{domain}: ")
@@ -78,7 +77,7 @@ def rates(look: Lookup) -> dict[str, Figures]:
 def scores(look: Lookup) -> Figures:
     """Draw the scores of both classes as stored (filled) and re-encoded alike (dashed), a figure for each domain."""
     found = {}
-    for domain, methods in list(look.named("histograms").items())[:MOST_DOMAINS]:
+    for domain, methods in _hardest(look, "histograms"):
         shown = [m for m in look.methods if methods.get(m)][:MOST_PANELS]
         drawn, panels = plots.panels(len(shown), 2.1, 1.5, columns=2)
         for axes, method in zip(panels, shown, strict=False):
@@ -97,6 +96,14 @@ def scores(look: Lookup) -> Figures:
             drawn.legend(handles, labels, loc="outside lower center", fontsize=7, frameon=False, ncols=2)
             found[f"Scores: {domain}"] = drawn
     return found
+
+
+def _hardest(look: Lookup, part: str) -> list[tuple[str, Any]]:
+    """Return the entries of a part by domain; of too many those where the mean AUROC of all methods is lowest."""
+    domains = look.named(part)
+    means = {d: np.nanmean([1.0, *(look.value(m, d, STORED, "auroc") for m in look.methods)]) for d in domains}
+    kept = sorted(domains, key=means.__getitem__)[:MOST_DOMAINS]
+    return [(domain, one) for domain, one in domains.items() if domain in kept]
 
 
 def robustness(look: Lookup) -> Figures:

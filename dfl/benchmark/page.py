@@ -22,7 +22,7 @@ text = html.text
 #: File facts separate a domain where the interval of their AUROC begins above this.
 LEAK = 0.6
 #: The most pictures on the page, and those of a domain.
-MOST_PICTURES, DOMAIN_PICTURES = 72, 6
+MOST_PICTURES, DOMAIN_PICTURES = 48, 6
 NOTES = {
     "spectra": "Type-II DCT of the image in grey, log of its power, mean over images (Frank et al. 2020). Upsampling "
     "leaves a grid of points and bumps in the mean over directions. Axes are in cycles per pixel.",
@@ -87,8 +87,8 @@ def _folded(look: Lookup, spectra: Mapping[str, spectrum.Spectrum]) -> list[str]
         "Other metrics": ("", sections.metrics(look, masks=False)),
         "Shift of scores by re-encoding": ("shifts", sections.shifts(look)),
         "Localization": ("", sections.metrics(look, masks=True)),
-        "ROC and precision-recall": ("", drawn["rates"]),
-        "Score distributions": ("scores", drawn["scores"]),
+        "ROC and precision-recall": ("", _most(look, "curves", figures.MOST_LINES, drawn["rates"])),
+        "Score distributions": ("scores", _most(look, "histograms", figures.MOST_PANELS, drawn["scores"])),
         "By generator": ("", sections.generators(look)),
         "All differences of AUROC": ("", sections.differences(look)),
         "Views": ("", sections.views(look)),
@@ -182,13 +182,11 @@ def _alike(look: Lookup) -> list[tuple[str, str]]:
 
 def wrong(look: Lookup) -> str:
     """Return the images that the best method with any got most wrong, of each domain, as pictures."""
-    parts, left = [], MOST_PICTURES
-    for domain, methods in look.named("wrong").items():
+    parts, domains = [], look.named("wrong")
+    each = max(1, min(DOMAIN_PICTURES, MOST_PICTURES // max(1, len(domains))))
+    for domain, methods in domains.items():
         method = next((m for m in look.methods if methods.get(m)), "")
-        shown = ""
-        for one in (methods[method] if method else [])[: min(left, DOMAIN_PICTURES)]:
-            shown += _picture(one)
-            left -= 1
+        shown = "".join(map(_picture, methods[method][:each])) if method else ""
         if shown:
             parts.append(f"<h3>{text(domain)}: {text(method)}</h3><div class=pictures>{shown}</div>")
     return "".join(parts)
@@ -218,6 +216,17 @@ def _friedman(look: Lookup) -> str:
     statistic = number(ranks["friedman"]["statistic"], 2)
     words = f"Friedman's test over {ranks['domains']} domains: statistic {statistic}, p {p}."
     return f"<p class=soft>{text(words)}</p>"
+
+
+def _most(look: Lookup, part: str, methods: int, drawn: str) -> str:
+    """Return figures, and say before them where domains or methods are left out, for want of room."""
+    words = []
+    if len(look.named(part)) > figures.MOST_DOMAINS:
+        words.append(f"the {figures.MOST_DOMAINS} domains on which the methods' mean AUROC is lowest")
+    if len(look.methods) > methods:
+        words.append(f"the {methods} best methods")
+    said = f"<p class=soft>Shown are {' and '.join(words)}; all are in benchmark.json.</p>"
+    return said + drawn if words and drawn else drawn
 
 
 def _uncounted(spectra: Mapping[str, spectrum.Spectrum]) -> str:

@@ -37,7 +37,7 @@ p { margin: 4px 0; overflow-wrap: anywhere } .soft { color: var(--soft) }
 .cards div { background: var(--card); border-radius: 10px; padding: 12px 18px; min-width: 150px; flex: 0 1 auto }
 .cards b { display: block; font-size: 26px; line-height: 1.2; font-variant-numeric: tabular-nums }
 .cards span { font-size: 13px; color: var(--soft); overflow-wrap: anywhere }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto } .wide + .wide { margin-top: 20px }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums;
   white-space: nowrap; width: 100% }
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line) }
@@ -84,7 +84,7 @@ tr.generated td:first-child { width: 154px } tr.generated img { width: 144px; bo
   tr.generated td:first-child { width: 96px; position: static } tr.generated img { width: 88px } }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #f2f2f2 }
-  body { padding: 0; max-width: none; font-size: 11px } h2 { margin-top: 20px; break-after: avoid }
+  body { padding: 0; max-width: none; font-size: 11px } h2, h2 + p { break-after: avoid } h2 { margin-top: 20px }
   .wide { overflow: visible } th, td { padding: 2px 4px; font-size: 9px }
   th { white-space: normal; overflow-wrap: anywhere } td.two small { white-space: normal; font-size: 7px }
   .minor { display: none } td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 80px }
@@ -99,13 +99,14 @@ for (const table of document.querySelectorAll("table.sort")) for (const [at, th]
   [...table.tHead.rows[table.tHead.rows.length - 1].cells].entries()) {
   const button = document.createElement("button"), body = table.tBodies[0];
   const word = row => (row.cells[at].firstChild?.nodeValue ?? "").trim();
-  const number = text => /^[-+]?[.\\d]/.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
+  const number = text => /^(< )?[-+]?[.\\d]/.test(text) ? parseFloat(text.replace(/^< |,/g, "")) : NaN;
   button.type = "button"; button.append(...th.childNodes); th.append(button);
   button.onclick = () => {
     const rows = [...body.rows].map(row => [row, word(row), number(word(row))]);
-    const numbers = rows.some(row => !isNaN(row[2])), was = th.ariaSort;
+    const known = rows.filter(row => row[1] && row[1] != "n/a"), was = th.ariaSort;
+    const numbers = known.every(row => !isNaN(row[2]));
     const up = was ? was == "descending" : !numbers, sign = up ? 1 : -1;
-    const gone = row => numbers ? isNaN(row[2]) : !row[1];
+    const gone = row => !known.includes(row);
     rows.sort((a, b) => gone(a) - gone(b) || (gone(a) ? 0 : sign * (numbers ? a[2] - b[2] : a[1].localeCompare(b[1]))));
     for (const other of th.parentNode.cells) other.removeAttribute("aria-sort");
     th.setAttribute("aria-sort", up ? "ascending" : "descending"); body.append(...rows.map(row => row[0]));

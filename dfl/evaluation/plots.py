@@ -243,7 +243,8 @@ def to_png(drawn: "Figure") -> bytes:
     file, small = io.BytesIO(), io.BytesIO()
     drawn.savefig(file, format="png", dpi=192)
     with Image.open(file) as picture:
-        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+        few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(small, "png", optimize=True)
     return small.getvalue()
 
 

@@ -5,7 +5,9 @@ from importlib import import_module
 
 import torch
 
-NAMES = ("step", "xception", "loader", "augmented", "packed", "rows", "overhead", "maps", "fair", "statistics")
+NAMES = (
+    *("step", "xception", "loader", "augmented", "packed", "rows", "overhead", "maps", "fair", "statistics", "page"),
+)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from dfl.benchmark import spec
 from dfl.cli import configs
+from dfl.data.chains import FAMILIES
 from dfl.data.sources.written import built
 
 FOLDER = Path(__file__).parents[2] / "configs" / "benchmark"
@@ -179,6 +180,6 @@ def test_toy_full_has_every_detector() -> None:
 def test_toy_has_six_detectors_and_one_seed() -> None:
     content, full = read("toy.yaml"), read("toy_full.yaml")
     assert (len(content["runs"]), content["seeds"]) == (6, [0])
-    assert set(content["robustness"]) == DEGRADATIONS
+    assert set(content["robustness"]) == set(FAMILIES)
     assert set(content["runs"]) <= set(full["runs"])
     assert len(full["seeds"]) >= 3
