@@ -23,7 +23,8 @@ MOST_UNITS = 16_384
 #: Distinct scores that are told apart; of more, quantiles of each class are, and the highest 4 % more finely.
 MOST_SCORES = 4096
 QUANTILES = np.concatenate([np.linspace(0, 0.96, 769), np.linspace(0.96, 1, 257)[1:-1]])
-#: Resamples that are computed at once.
+#: Names that are sorted, and resamples that are computed at once.
+SORTED = 1 << 20
 BLOCK = 125
 RANKED, VERDICTS = ("auroc", "ap", "eer", "tpr_at_1fpr"), ("bacc_val", "acc_real", "acc_fake", "fpr")
 MAX_FPR = 0.01
@@ -90,8 +91,9 @@ class Resamples:
                 rng, packs = np.random.default_rng([seed, *key]), min(self.units[y], most_units)
                 if packs < self.units[y]:
                     pack = (rng.permutation(self.units[y]) % packs).astype(np.int32)[pack]
-                self._own[y], self._pack[y] = np.flatnonzero(own), pack
+                self._own[y], self._pack[y] = np.flatnonzero(own).astype(np.int32), pack
                 self._drawn[y] = list(_draws(packs, resamples, rng))
+        pa.default_memory_pool().release_unused()
 
     def metrics(self, score: np.ndarray, threshold: float = math.nan) -> dict[str, np.ndarray]:
         """Return what each resample gives, float64 (R,), by name: those of ``RANKED`` and ``VERDICTS``.
@@ -107,24 +109,22 @@ class Resamples:
         found = {name: np.full(self.resamples, math.nan) for name in (*RANKED, *VERDICTS)}
         if np.isnan(score).any():
             return found
-        distinct, place = np.unique(-np.asarray(score, np.float64), return_inverse=True)
-        distinct, place = -distinct, place.astype(np.int32)  # from the highest down
-        counts = {y: np.bincount(place[own], minlength=len(distinct)) for y, own in self._own.items()}
+        distinct, inverse = np.unique(-np.asarray(score), return_inverse=True)
+        distinct, place = -distinct, inverse.astype(np.int32)  # from the highest down
+        del inverse  # of millions of images, these are large
+        counts = {y: np.bincount(place[own], minlength=len(distinct)).astype(np.int32) for y, own in self._own.items()}
         first = _bins(distinct, counts, threshold)
-        of_score = np.repeat(np.arange(len(first), dtype=np.int32), np.diff([*first, len(distinct)]))
-        fake = None if math.isnan(threshold) else int((distinct[first] >= threshold).sum())
-        cells = {y: self._cells(y, of_score[place[own]], len(first)) for y, own in self._own.items()}
+        fake = None if math.isnan(threshold) else int((distinct[first] >= np.float64(threshold)).sum())
+        shift = _shift(counts, first) if len(counts) == 2 and len(first) < len(distinct) else {}
+        place = np.repeat(np.arange(len(first), dtype=np.int32), np.diff([*first, len(distinct)]))[place]
+        del distinct, counts
+        cells = {y: self._cells(y, place[own], len(first)) for y, own in self._own.items()}
         parts = [
             _measures({y: cells[y] @ block for y, block in zip(cells, blocks, strict=True)}, fake)
             for blocks in zip(*self._drawn.values(), strict=True)
         ]
         found |= {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-        if len(first) < len(distinct):
-            exact = _measures({y: own[:, None] for y, own in counts.items()}, None)
-            tied = _measures({y: np.add.reduceat(own, first)[:, None] for y, own in counts.items()}, None)
-            for name in exact:
-                found[name] = np.clip(found[name] + exact[name] - tied[name], 0, 1)
-        return found
+        return found | {name: np.clip(found[name] + change, 0, 1) for name, change in shift.items()}
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of each resample of one number per image, float64 (R,), such as an IoU.
@@ -149,17 +149,20 @@ class Resamples:
 
 def _sorted_units(names: pa.Array) -> tuple[np.ndarray, int, np.ndarray]:
     """Return the place of each image's unit among the sorted units, int32 (n,), their number, and a hash of them."""
-    coded = names.dictionary_encode()
-    order = pc.sort_indices(coded.dictionary).to_numpy()
-    digest = hashlib.sha256()
-    for start in range(0, len(order), 1 << 20):  # a copy of all names at once would be large
-        part = coded.dictionary.take(pa.array(order[start : start + (1 << 20)]))
-        _, ends, text = part.buffers()
-        ends = np.frombuffer(ends, np.int64, len(part) + 1)
-        digest.update(ends.tobytes() + (b"" if text is None else text.to_pybytes()[: ends[-1]]))
-    place = np.empty(len(order), np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    return place[coded.indices.to_numpy()], len(order), np.frombuffer(digest.digest(), "<u4")
+    order = pc.sort_indices(names).to_numpy()
+    lengths, texts = hashlib.sha256(), hashlib.sha256()
+    place, units, last = np.empty(len(names), np.int32), 0, pa.scalar(None, names.type)
+    for start in range(0, len(order), SORTED):  # a sorted copy of millions of names at once would be large
+        part = names.take(pa.array(order[start : start + SORTED]))
+        new = pc.not_equal(part, pa.concat_arrays([pa.array([last], names.type), part[:-1]])).fill_null(True)
+        place[order[start : start + SORTED]] = units - 1 + np.cumsum(new)
+        unit = part.filter(new)
+        units, last = units + len(unit), part[-1]
+        ends = np.frombuffer(unit.buffers()[1], np.int64, len(unit) + 1) if len(unit) else np.zeros(1, np.int64)
+        lengths.update(np.diff(ends).tobytes())
+        texts.update((unit.buffers()[2] or b"")[: ends[-1]])
+    key = hashlib.sha256(lengths.digest() + texts.digest()).digest()
+    return place, units, np.frombuffer(key, "<u4")
 
 
 def _draws(units: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -175,7 +178,7 @@ def _bins(distinct: np.ndarray, counts: Mapping[int, np.ndarray], threshold: flo
     """Return where bins of falling distinct scores begin, int64 (K,); one begins with the first below the threshold."""
     if len(distinct) <= MOST_SCORES:
         return np.arange(len(distinct))
-    first = [np.zeros(1, np.int64), np.flatnonzero(np.diff(distinct >= threshold)) + 1]
+    first = [np.zeros(1, np.int64), np.flatnonzero(np.diff(distinct >= np.float64(threshold))) + 1]
     for own in counts.values():
         upto = own.cumsum()
         first.append(np.searchsorted(upto, (1 - QUANTILES) * upto[-1], "right"))
@@ -203,20 +206,40 @@ def _measures(counts: Mapping[int, np.ndarray], fake: int | None) -> dict[str, n
     return found | _ranked(counts, upto[0], upto[1]) if len(counts) == 2 else found
 
 
+def _shift(counts: Mapping[int, np.ndarray], first: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what tying scores into bins takes from the measures of `RANKED`, (1,) each.
+
+    Args:
+        counts: By class, images of each score (K,).
+        first: Where bins begin.
+    """
+    tied = _measures({y: np.add.reduceat(own, first)[:, None] for y, own in counts.items()}, None)
+    exact = _measures({y: own[:, None] for y, own in counts.items()}, None)
+    return {name: exact[name] - tied[name] for name in exact}
+
+
 def _ranked(counts: Mapping[int, np.ndarray], fp: np.ndarray, tp: np.ndarray) -> dict[str, np.ndarray]:
     """Return the measures of `RANKED`, float64 (R,), of weights and their cumulative sums (K, R)."""
-    real, fake = fp[-1], tp[-1]
-    auroc = (np.einsum("kr,kr->r", counts[0], tp) - np.einsum("kr,kr->r", counts[0], counts[1] / 2)) / (real * fake)
-    precision = tp / np.maximum(tp + fp, 1)  # 0 / 0 where nothing is drawn yet, and nothing gained
-    ap = np.einsum("kr,kr->r", counts[1], precision) / fake
-    columns = np.arange(len(real))
-    fpr, tpr = (np.concatenate([np.zeros((1, len(real))), part / part[-1]]) for part in (fp, tp))
-    right = (fpr + tpr < 1).sum(0)  # the first point on or beyond FPR = 1 - TPR
-    gap, before = (fpr[at, columns] + tpr[at, columns] - 1 for at in (right, right - 1))
-    left = fpr[right - 1, columns]
-    eer = left - before / (gap - before) * (fpr[right, columns] - left)
-    at_fpr = tpr[(fpr <= MAX_FPR).sum(0) - 1, columns]
-    return {"auroc": auroc, "ap": ap, "eer": eer, "tpr_at_1fpr": at_fpr}
+    reals, fakes, columns = fp[-1], tp[-1], np.arange(fp.shape[1])
+
+    def at(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return FPR and TPR where ``row`` scores are called fake."""
+        there = np.maximum(row - 1, 0), columns
+        return np.where(row, fp[there] / reals, 0), np.where(row, tp[there] / fakes, 0)
+
+    ties = np.einsum("kr,kr->r", counts[0], counts[1], dtype=np.float64)
+    auroc = (np.einsum("kr,kr->r", counts[0], tp) - ties / 2) / (reals * fakes)
+    precision = tp + fp
+    np.divide(tp, np.maximum(precision, 1, out=precision), out=precision)  # nothing drawn yet: 0 / 1, and no gain
+    ap = np.einsum("kr,kr->r", counts[1], precision) / fakes
+    np.multiply(fp, fakes / reals, out=precision)
+    precision += tp
+    row = (precision < fakes * (1 - 1e-12)).sum(0)  # FPR + TPR < 1
+    del precision
+    (fpr, tpr), (fpr_right, tpr_right) = at(row), at(row + 1)
+    share = (1 - fpr - tpr) / (fpr_right + tpr_right - fpr - tpr)
+    tpr_at_fpr = at((fp <= np.floor(reals * MAX_FPR + 1e-9)).sum(0))[1]
+    return {"auroc": auroc, "ap": ap, "eer": fpr + share * (fpr_right - fpr), "tpr_at_1fpr": tpr_at_fpr}
 
 
 def difference(value: float, resampled: np.ndarray) -> dict[str, float]:

@@ -27,10 +27,10 @@ GOAL_S, GOAL_MB = 120, 2_000
 APART, UNIT, IMAGE = np.array([1.5, 1.2]), 0.5, 0.3
 #: By name: units and images a unit in each class, whether classes share units, packs.
 SETTINGS = {
-    "images": (800, 1, False, 16_384),
-    "videos of 8 frames": (150, 8, False, 16_384),
-    "fakes of the reals": (800, 1, True, 16_384),
-    "images in 400 packs": (2_000, 1, False, 400),
+    "images": (400, 1, False, 16_384),
+    "videos of 4 frames": (100, 4, False, 16_384),
+    "fakes of the reals": (400, 1, True, 16_384),
+    "images in 250 packs": (1_000, 1, False, 250),
 }
 #: By name: domains, detectors, images of a domain, images a unit.
 COSTS = {
@@ -100,6 +100,7 @@ def compute(domains: int, detectors: int, n: int, size: int) -> tuple[float, flo
         unit = pc.binary_join_element_wise(f"domain{domain}/images", pa.array(np.arange(n) // size).cast("str"), "/")
         began, cpu = time.perf_counter(), time.process_time()
         drawn = Resamples(label, unit, RESAMPLES, seed=0)
+        del unit
         for _ in range(detectors):
             spent, worked = spent + time.perf_counter() - began, worked + time.process_time() - cpu
             score = rng.normal(size=n).astype(np.float32) + label

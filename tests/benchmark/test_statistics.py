@@ -96,9 +96,12 @@ def test_frames_of_a_video_are_drawn_together_and_classes_apart() -> None:
     assert abs(np.corrcoef(by_video[:, :12, 0].ravel(), by_video[:, 12:, 0].ravel())[0, 1]) < 0.2
 
 
-def test_draws_depend_on_names_alone() -> None:
+def test_draws_depend_on_names_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     label, unit = np.repeat([0, 1], 40), names(80)
+    unit[5:9] = unit[4]
     base = weights(Resamples(label, unit, 20))
+    monkeypatch.setattr(statistics, "SORTED", 3)  # however many are sorted at once
+    assert weights(Resamples(label, unit, 20)) == pytest.approx(base)
     order = np.random.default_rng(0).permutation(80)
     assert weights(Resamples(label[order], unit[order], 20)) == pytest.approx(base[:, order])
     assert weights(Resamples(label[order], pa.chunked_array([pa.array(unit[order])]), 20)) == pytest.approx(
