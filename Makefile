@@ -4,9 +4,9 @@ PIP_FLAGS ?=
 READY := .venv/.ready-$(shell $(PYTHON) -c "import hashlib; print(hashlib.sha256(open('pyproject.toml','rb').read()).hexdigest()[:16])")
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo demo-benchmark test lint bench soak clean
 help: ## show the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(READY):
 	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 13) else f'dfl needs Python 3.11 or 3.12, and {sys.executable} is {v.major}.{v.minor}; say: make PYTHON=python3.12 ...')"
@@ -19,6 +19,9 @@ demo: $(READY) ## toy data, training, test on every domain, report: about 8 minu
 	@$(RUN) -m dfl toy
 	@$(RUN) -m dfl fit --config demo/vit_scl.yaml --name demo --overwrite
 	@$(RUN) -m dfl test --name demo --ckpt_path best
+
+demo-benchmark: $(READY) ## six detectors on toy domains, tables and report: MINUTES
+	@$(RUN) -m dfl benchmark toy
 
 test: $(READY) ## the whole test suite
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile

@@ -24,10 +24,19 @@ def end_with_rank_zero() -> None:
     if "LOCAL_RANK" not in os.environ:
         os.environ[ZERO] = str(os.getpid())
         return
-    zero = int(os.environ.get(ZERO, 0))
-    if zero == os.getppid() and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if zero and not alive(zero):  # it ended before the kernel was asked
+    end_with(int(os.environ.get(ZERO, 0)), signal.SIGKILL)
+
+
+def end_with(parent: int, by: signal.Signals) -> None:
+    """Let this process get a signal when the process that started it ends; it ends at once if that has ended already.
+
+    Args:
+        parent: Number of that process; 0 for none.
+        by: The signal.
+    """
+    if parent == os.getppid() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+    if parent and not alive(parent):  # it ended before the kernel was asked
         os._exit(1)
 
 

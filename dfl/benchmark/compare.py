@@ -118,7 +118,7 @@ class Comparison:
         """Compare the areas of all pairs of methods on the stored images of a domain."""
         if len(methods) < 2 or not (images.one_class(0) and images.one_class(1)):
             return
-        unit = np.unique(images.unit.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1]
+        unit = images.unit.dictionary_encode().indices.to_numpy()
         areas = [
             _mean([delong(images.score(entry)[None], images.label, unit) for entry in entries])
             for entries in methods.values()
@@ -182,11 +182,11 @@ class Comparison:
         table = np.array([[float(np.mean(of[method][domain])) for method in of] for domain in shared])
         return ranks(table.reshape(len(shared), len(of)), list(of))
 
-    def robustness(self, chains: Mapping[str, tuple[str, float]]) -> list[Cell]:
+    def robustness(self, chains: Mapping[str, tuple[str, int | str]]) -> list[Cell]:
         """Return the mean AUROC over the degraded domains, with its interval.
 
         Args:
-            chains: Family and strength by variant; a strength of 0 is the image as it is stored.
+            chains: Family and strength by variant.
         """
         rows = []
         for (method, variant), (total, n) in self._degraded.items():

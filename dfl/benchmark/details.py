@@ -34,7 +34,7 @@ def curves(images: Images, entry: Entry) -> dict[str, list[float]]:
     score, label = torch.from_numpy(images.score(entry)), torch.from_numpy(images.label)
     fpr, tpr = binary.roc_curve(score, label)
     recall, precision = binary.pr_curve(score, label)
-    found = {}
+    found: dict[str, list[float]] = {}
     for names, pair in ((("fpr", "tpr"), (fpr, tpr)), (("recall", "precision"), (recall, precision))):
         kept = _spread(pair[0].numpy(), pair[1].numpy())
         found |= {name: np.round(part.numpy()[kept], 5).tolist() for name, part in zip(names, pair, strict=True)}
@@ -43,7 +43,7 @@ def curves(images: Images, entry: Entry) -> dict[str, list[float]]:
 
 def _spread(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the places of at most ``POINTS`` points, evenly spread along a curve, its ends among them."""
-    if len(x) <= POINTS:
+    if len(x) <= POINTS:  # none of an undefined curve
         return np.arange(len(x))
     along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     return np.unique(np.searchsorted(along, np.linspace(0, along[-1], POINTS)).clip(max=len(x) - 1))
@@ -120,7 +120,7 @@ def calibrated(validation: Sequence[tuple[Images, Entry]], tested: Sequence[tupl
     scaled = score if math.isnan(temperature) else 1 / (1 + np.exp(-calibration.logit(score) / temperature))
     bins = calibration.reliability(score, label)
     coverage, risk = calibration.coverage_risk(score, label, tested[0][1].threshold)
-    kept = _spread(coverage, risk) if len(coverage) else []
+    kept = _spread(coverage, risk)
     return {
         "temperature": temperature,
         "ece": float(binary.ece(torch.from_numpy(score), torch.from_numpy(label))),

@@ -24,7 +24,11 @@ class Scored(Protocol):
     """Predictions: facts, and columns (n,) by name."""
 
     facts: dict[str, Any]
-    names: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        ...
 
     def column(self, name: str) -> pa.Array:
         """Return a column (n,)."""
@@ -76,7 +80,8 @@ def of_store(file: Path) -> Entry:
     """Return a file of the store as what it says of itself."""
     one = Predictions(file)
     facts = {"seed": 0, "variant": STORED, "role": "cross"} | one.facts
-    return Entry(*(facts[name] for name in ("method", "seed", "domain", "variant", "role")), one)  # type: ignore[arg-type]
+    said = {name: facts[name] for name in ("method", "seed", "domain", "variant", "role")}
+    return Entry(**said, scored=one)
 
 
 def of_others(file: Path, method: str, seed: int = 0, within: Sequence[str] = (), **options: Any) -> list[Entry]:

@@ -112,6 +112,16 @@ class Detector:
         }
 
 
+def prepare(spec: Spec) -> None:
+    """Let all sources make what they need on disk, before several processes ask for it at once."""
+    wanted = [*spec.domains.values(), *spec.reals.values()]
+    for run in spec.runs:
+        wanted += run.train if isinstance(run.train, list) else [run.train] * (run.train is not None)
+        wanted += (run.val or {}).values()
+    for source in {json.dumps(one, sort_keys=True, default=str): one for one in wanted}.values():
+        built(source, str(spec.file)).prepare()
+
+
 def fit_words(spec: Spec, run: Run) -> list[str]:
     """Return the words of the ``fit`` of a run; the file of its data is written."""
     words = [*(f"--config={name}" for name in run.configs), f"--name={run.name}", f"--root={spec.root}"]

@@ -229,7 +229,7 @@ def _runs(content: dict[str, Any], called: str, file: Path, domains: list[str]) 
                 yield Run(**common, seed=seed, name=f"{called}-{method.translate(_APART)}-s{seed}")
         else:
             for seed, value in enumerate(values):
-                yield Run(**common, seed=seed, **{ways[0]: str(value)})
+                yield Run(**common | {"seed": seed, ways[0]: str(value)})
 
 
 def _seeds(seeds: list[Any], where: str) -> list[int]:

@@ -6,6 +6,7 @@ the work differ in nothing but who calls `dfl.benchmark.run.complete`.
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,11 @@ from dfl.benchmark.spec import Run, Spec
 from dfl.benchmark.training import say
 from dfl.cli import configs
 from dfl.errors import UserError, near
+from dfl.orphans import end_with
 from dfl.runs.files import claimed
+
+#: In the environment of a run's process: who started it, and ends it by its own end.
+PARENT = "DFL_BENCHMARK"
 
 
 def run(
@@ -45,9 +50,11 @@ def run(
     spec.runs = [dataclasses.replace(one, options=_beaten(one.options, words)) for one in spec.runs]
     hashes = runs.DataHashes()
     if only is not None:
+        end_with(int(os.environ.get(PARENT, 0)), signal.SIGTERM)
         one = _named(spec, only)
         runs.complete(spec, one, hashes, _title(one))
         return None
+    runs.prepare(spec)
     for one in spec.runs:  # before any starts: other processes read what is written here
         if one.name:
             runs.fit_words(spec, one)
@@ -147,7 +154,7 @@ def _at_once(spec: Spec, jobs: int, hashes: runs.DataHashes, typed: Sequence[str
 
 def _started(spec: Spec, one: Run, typed: Sequence[str], gpu: int | None) -> "subprocess.Popen[bytes]":
     """Start the process of a run, with a GPU of its own."""
-    environment, command = dict(os.environ), _command(one, typed)
+    environment, command = os.environ | {PARENT: str(os.getpid())}, _command(one, typed)
     if gpu is not None:
         seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         environment["CUDA_VISIBLE_DEVICES"] = seen[gpu] if seen else str(gpu)
@@ -171,8 +178,8 @@ def _on_cluster(spec: Spec, slurm: str, hashes: runs.DataHashes, typed: Sequence
     """Do each run as a job, and wait; return why the failed ones did. A command that is stopped leaves its jobs be."""
     try:
         import submitit
-    except ImportError as error:
-        raise UserError("--slurm needs the package submitit: pip install 'dfl[slurm]'") from error
+    except ImportError as absent:
+        raise UserError("--slurm needs the package submitit: pip install 'dfl[slurm]'") from absent
     pairs = [word.partition("=") for word in slurm.split(",") if word]
     if any(not sign for _, sign, _ in pairs):
         raise UserError(f"--slurm {slurm}: settings are written key=value, such as partition=gpu,time=600")

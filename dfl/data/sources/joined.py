@@ -25,7 +25,9 @@ class Joined(Source):
             raise UserError("Joined: sources names none")
         self.sources = sources
         #: None where every split of one has all images, which the data module heeds.
-        self.fractions = None if any(getattr(one, "fractions", {}) is None for one in sources) else {}
+        self.fractions: dict[str, float] | None = (
+            None if any(getattr(one, "fractions", {}) is None for one in sources) else {}
+        )
 
     def prepare(self) -> None:
         for one in self.sources:
