@@ -80,7 +80,7 @@ def of_store(file: Path) -> Entry:
     """Return a file of the store as what it says of itself."""
     one = Predictions(file)
     facts = {"seed": 0, "variant": STORED, "role": "cross"} | one.facts
-    said = {name: facts[name] for name in ("method", "seed", "domain", "variant", "role")}
+    said: dict[str, Any] = {name: facts[name] for name in ("method", "seed", "domain", "variant", "role")}
     return Entry(**said, scored=one)
 
 
