@@ -91,6 +91,8 @@ def generators(images: Images, entries: Sequence[Entry], years: Mapping[str, int
         until: Last year of the data of the method's backbone; 0 if unknown.
     """
     names, real, rows = images.text("generator"), images.label == 0, []
+    if not names[~real].any():  # a set that names none holds one, by the name of the domain
+        names = np.full(len(names), entries[0].domain, object)
     for name in sorted(set(names[images.label == 1].tolist()) - {""}):
         chosen = real | (names == name)
         label = torch.from_numpy(images.label[chosen])
