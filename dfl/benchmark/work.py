@@ -40,7 +40,7 @@ def run(
         slurm: Settings of a cluster's jobs, ``key=value`` with commas between them.
         only: A run, ``METHOD/SEED``.
         seed: Of the resamples.
-        typed: All words of the command, for others to repeat it.
+        typed: The verb and all words after it, for others to repeat it.
 
     Raises:
         UserError: If a run failed, after the others are done and the tables of what there is are written.
@@ -54,7 +54,7 @@ def run(
         one = _named(spec, only)
         runs.complete(spec, one, hashes, _title(one))
         return None
-    runs.prepare(spec)
+    runs.prepare(spec, hashes)
     for one in spec.runs:  # before any starts: other processes read what is written here
         if one.name:
             runs.fit_words(spec, one)
@@ -95,7 +95,7 @@ def _tables(spec: Spec, seed: int, typed: Sequence[str]) -> Any:
     from dfl.benchmark.report import of_spec  # needs scikit-learn and matplotlib
 
     with claimed(spec.output, inside=True):
-        return of_spec(spec, seed, "dfl benchmark " + " ".join(typed))
+        return of_spec(spec, seed, "dfl " + " ".join(typed))
 
 
 def _in_turn(spec: Spec, hashes: runs.DataHashes) -> dict[str, str]:
@@ -122,7 +122,7 @@ def _command(one: Run, typed: Sequence[str]) -> list[str]:
     for flag in ("--jobs", "--slurm"):
         if flag in kept:
             del kept[kept.index(flag) : kept.index(flag) + 2]
-    return [sys.executable, "-m", "dfl", "benchmark", *kept, f"--only={_title(one)}"]
+    return [sys.executable, "-m", "dfl", *kept, f"--only={_title(one)}"]
 
 
 def _at_once(spec: Spec, jobs: int, hashes: runs.DataHashes, typed: Sequence[str]) -> dict[str, str]:
