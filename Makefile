@@ -20,7 +20,7 @@ demo: $(READY) ## toy data, training, test on every domain, report: about 8 minu
 	@$(RUN) -m dfl fit --config demo/vit_scl.yaml --name demo --overwrite
 	@$(RUN) -m dfl test --name demo --ckpt_path best
 
-demo-benchmark: $(READY) ## six detectors on toy domains, tables and report: MINUTES
+demo-benchmark: $(READY) ## six detectors on toy domains, tables and report: an estimated 15 minutes on 2 cores
 	@$(RUN) -m dfl benchmark toy
 
 test: $(READY) ## the whole test suite

@@ -33,7 +33,19 @@ MAY = {
     "evaluation": {*PAGES, "metrics", "data", "runs", "terminal"},
     "benchmark": {
         *PAGES,
-        *("cli", "cli.configs", "cli.verbs", "data", "evaluation", "metrics", "runs", "terminal", "tools", "training"),
+        *(
+            "cli",
+            "cli.configs",
+            "cli.verbs",
+            "data",
+            "evaluation",
+            "metrics",
+            "runs",
+            "orphans",
+            "terminal",
+            "tools",
+            "training",
+        ),
     },
     "fairness": {*PAGES, "cli", "cli.verbs", "evaluation", "metrics", "runs", "terminal"},
     "cli": {

@@ -87,7 +87,7 @@ class Collect(Report):
             "memory_mb": memory / 2**20,
             "device": torch.cuda.get_device_name() if on_gpu else "CPU",
             "parameters": count_parameters(module).network.total,
-            "gmacs": before.get("gmacs", count_gmacs(module, module.input_size)),
+            "macs": before.get("macs", round(1e9 * count_gmacs(module, module.input_size))),
         }
         write(file, json.dumps(cost, indent=1))
 

@@ -106,8 +106,9 @@ class Comparison:
         draws: Resamples,
     ) -> None:
         """Write down a value with its interval, and add it to the mean over domains."""
-        value, units = float(np.mean(of_seeds)), {"acc_real": 0, "fpr": 0, "acc_fake": 1}
-        found = interval(value, resampled, draws.units[units[metric]] if metric in units else 0)
+        value, (reals, fakes) = float(np.mean(of_seeds)), draws.units.values()
+        units = {"acc_real": reals, "fpr": reals, "acc_fake": fakes, "auroc": min(reals, fakes)}
+        found = interval(value, resampled, units.get(metric, 0))
         unresolved = metric == "tpr_at_1fpr" and images.one_class(0) < 100
         self.cells.append(
             {"method": method, "domain": domain, "role": self._roles[method, domain]}

@@ -1,5 +1,6 @@
 """All numbers of a benchmark as plain values: what benchmark.json holds, and tables and page show."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ from dfl.benchmark.entries import Entry, Images, by_domain
 from dfl.benchmark.leaks import leaks
 from dfl.benchmark.lookup import BY_METHOD
 from dfl.benchmark.spec import ALIKE, STORED
+from dfl.benchmark.store import digest
 from dfl.data.chains import FAMILIES
+from dfl.errors import UserError
 
 #: A leak score from here on is flagged.
 LEAKS = 0.75
@@ -63,6 +66,7 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
         row["flips"] = _flips(row, stored, parts)
     content: dict[str, Any] = {
         **{"name": settings.name, "version": dfl.__version__, "command": settings.command, "spec": settings.spec},
+        "spec_sha256": digest(settings.spec) if settings.spec else None,
         "methods": [_method(name, tested, settings) for name in methods],
         "domains": [_domain(domain, images, settings) for domain, images in stored.items()],
         "variants": list(dict.fromkeys(variant for _, variant in parts)),
@@ -73,7 +77,7 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
             for metric, value in all_fake(images).items()
         ],
         **{"cells": comparison.cells, "summaries": comparison.summaries(), "differences": comparison.differences},
-        **{"ranks": comparison.ranks(), "curves": {}, "histograms": {}, "shifts": [], "wrong": {}},
+        **{"ranks": _ranks(comparison), "curves": {}, "histograms": {}, "shifts": [], "wrong": {}},
         **{"robustness": robustness, "robustness_area": _areas(robustness)},
         **{"generators": [], "fairness": [], "reference": [dict(one) for one in settings.reference]},
     }
@@ -81,6 +85,15 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
         _explain(content, domain, images, parts.get((domain, ALIKE)), settings)
     content |= _calibration(methods, entries, stored)
     return content
+
+
+def _ranks(comparison: Comparison) -> dict[str, Any]:
+    """Return ranks of methods; none, with a line that says why, where a package lacks."""
+    try:
+        return comparison.ranks()
+    except UserError as error:
+        warnings.warn(f"{error}; the tables are without ranks", stacklevel=2)
+        return {}
 
 
 def _method(name: str, tested: Sequence[Entry], settings: Settings) -> dict[str, Any]:
@@ -92,7 +105,7 @@ def _method(name: str, tested: Sequence[Entry], settings: Settings) -> dict[str,
     return {
         **{"name": name, "detector": facts.get("detector"), "seeds": list(seeds)},
         "trained_on": list(facts.get("trained_on") or []),
-        **{"parameters": cost.get("parameters"), "macs": cost.get("gmacs"), "images_per_s": cost.get("images_per_s")},
+        **{"parameters": cost.get("parameters"), "macs": cost.get("macs"), "images_per_s": cost.get("images_per_s")},
         **{"memory_mb": cost.get("memory_mb"), "device": cost.get("device")},
         **{"size": facts.get("size"), "transform": facts.get("resize") or {}},
         "threshold": [one.threshold for one in seeds.values()],

@@ -4,7 +4,8 @@ Predictions of other people's detectors (`dfl.evaluation.scores`) stand beside t
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dfl.benchmark.spec import STORED
 from dfl.benchmark.statistics import unit_names
@@ -84,14 +86,22 @@ def of_store(file: Path) -> Entry:
     return Entry(**said, scored=one)
 
 
-def of_others(file: Path, method: str, seed: int = 0, within: Sequence[str] = (), **options: Any) -> list[Entry]:
+def of_others(
+    file: Path,
+    method: str,
+    seed: int = 0,
+    role: Callable[[str], str] = lambda domain: "cross",
+    trained_on: Sequence[str] = (),
+    **options: Any,
+) -> list[Entry]:
     """Return a file of scores as entries, one for each of its domains.
 
     Args:
         file: ``.csv``, ``.jsonl`` or ``.parquet`` with a score (or a logit) and a label for each image.
         method: Whose they are, where the file has no column ``detector``.
         seed: Of the training.
-        within: Domains of the training distribution.
+        role: Returns what a domain is to them: ``within``, ``cross``, ``reals`` or ``other``.
+        trained_on: What they were trained on, in words.
         options: Of `dfl.evaluation.scores.read`.
     """
     table = scores.read(file, need_group=False, **options)
@@ -104,8 +114,8 @@ def of_others(file: Path, method: str, seed: int = 0, within: Sequence[str] = ()
         if not any(table.text["path"][rows]):
             columns["path"] = pa.array([f"row {i + 1}" for i in np.flatnonzero(rows)])
         facts = {"method": who, "domain": domain, "threshold": table.threshold, "external": str(file)}
-        role = "within" if domain in within else "cross"
-        entries.append(Entry(who or method, seed, domain, STORED, role, Columns(facts, columns)))
+        facts["trained_on"] = list(trained_on)
+        entries.append(Entry(who or method, seed, domain, STORED, role(domain), Columns(facts, columns)))
     return entries
 
 
@@ -133,7 +143,7 @@ class Images:
     def _order(self, entry: Entry) -> np.ndarray | None:
         """Return where each image is among an entry's; None where they are in the same order."""
         other, label = entry.scored.column("path"), entry.scored.column("label").to_numpy()
-        if other.equals(self.path):
+        if other.equals(self.path) or (self._data_of(entry) and _below(other).equals(_below(self.path))):
             return self._with_labels(entry, label, None)
         place = {path: i for i, path in enumerate(other.to_pylist())}
         own = self.path.to_pylist()
@@ -145,6 +155,11 @@ class Images:
                 "numbers of different images cannot be compared"
             )
         return self._with_labels(entry, label, np.array([place[path] for path in own]))
+
+    def _data_of(self, entry: Entry) -> bool:
+        """Return whether an entry scored the same data, by their hash; they may lie in another folder now."""
+        data = entry.scored.facts.get("data")
+        return data is not None and data == self._first.facts.get("data")
 
     def _with_labels(self, entry: Entry, label: np.ndarray, order: np.ndarray | None) -> np.ndarray | None:
         """Return the order, if the labels are the same in it."""
@@ -188,6 +203,13 @@ class Images:
     def one_class(self, label: int) -> int:
         """Return how many images there are of a class."""
         return int((self.label == label).sum())
+
+
+def _below(paths: pa.Array) -> pa.Array:
+    """Return paths below the folder that all of them are in."""
+    ends = pc.min_max(paths).as_py()  # what the first and the last in the alphabet begin with, all begin with
+    common = os.path.commonprefix([str(ends["min"]), str(ends["max"])])  # noqa: RUF071  (it is cut at a slash)
+    return pc.utf8_slice_codeunits(paths, start=common.rfind("/") + 1)
 
 
 def by_domain(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Entry]]:

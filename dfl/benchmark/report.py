@@ -8,8 +8,9 @@ video, group, generator, source, threshold and detector, as for ``dfl audit``. S
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,33 @@ def report(
             there = sorted(path.glob("*.parquet"))
             if not there:
                 raise UserError(f"no predictions (*.parquet) in {path}")
-            entries += [of_store(file) for file in there]
+            entries += _each_once([of_store(file) for file in there], path)
         else:
-            entries += of_others(path, path.stem, within=within or (), label_of_fake=label_of_fake)
+            role = _role(within or ())
+            entries += of_others(path, path.stem, role=role, label_of_fake=label_of_fake)
     folder = Path(output).expanduser()
     command = " ".join(["dfl report", *predictions])
     settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks")
     with files.claimed(folder, inside=True):
         return publish(entries, settings, folder)
+
+
+def _each_once(entries: Sequence[Entry], folder: Path) -> Sequence[Entry]:
+    """Return entries, of which no two are of one detector, seed, domain and variant."""
+    seen: dict[tuple[Any, ...], Entry] = {}
+    for one in entries:
+        key = (one.method, one.seed, one.domain, one.variant)
+        if key in seen:
+            raise UserError(
+                f"{folder} holds the predictions of {one.title} twice, such as before and after it was trained anew: "
+                f"{seen[key].scored.file.name} and {one.scored.file.name}; remove the older one"  # type: ignore[attr-defined]
+            )
+        seen[key] = one
+    return entries
+
+
+def _role(within: Sequence[str]) -> Callable[[str], str]:
+    return lambda domain: "within" if domain in within else "cross"
 
 
 def of_spec(spec: Spec, seed: int, command: str) -> dict[str, Any]:
@@ -92,7 +112,8 @@ def of_spec(spec: Spec, seed: int, command: str) -> dict[str, Any]:
     entries: list[Entry] = []
     for one in spec.runs:
         if one.predictions:
-            entries += of_others(Path(one.predictions).expanduser(), one.method, one.seed, one.within)
+            file, role = Path(one.predictions).expanduser(), partial(spec.role, run=one)
+            entries += of_others(file, one.method, one.seed, role, one.trained_on)
         elif runs.is_trained(spec, one):
             found = runs.tests(spec, one, runs.Detector(spec, one), hashes)
             entries += [of_store(test.file) for test in found if store.find(test.file, test.facts)]

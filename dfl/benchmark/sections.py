@@ -166,7 +166,7 @@ def robustness(look: Lookup) -> str:
 
 
 def generators(look: Lookup) -> str:
-    """Return AUROC by generator; a mark where the generator is newer than the data of a method's backbone."""
+    """Return AUROC by generator; a mark where a method's backbone may have been trained on its images."""
     rows: dict[tuple[str, str], dict[str, Row]] = {}
     for row in look.rows("generators"):
         rows.setdefault((row["domain"], row["generator"]), {})[row["method"]] = row
@@ -181,15 +181,13 @@ def generators(look: Lookup) -> str:
         flagged = flagged or any(one["flag"] for one in own.values())
         year = "" if first["year"] is None else str(first["year"])
         lines.append([generator, domain, year, f"{first['n']:,}", *cells])
+    if not lines:
+        return ""
     words = (
-        "<p class=soft>† The generator is newer than the data of the backbone, which so cannot have seen it; without a "
+        "<p class=soft>† The generator is not newer than the data that the backbone was trained on, which so may have "
+        "held images of it.</p>"
     )
-    words += "mark the backbone may have seen images of it.</p>" if flagged else ""
-    return (
-        (words if flagged else "") + html.table(["generator", "domain", "year", "fakes", *methods], lines)
-        if lines
-        else ""
-    )
+    return words * flagged + html.table(["generator", "domain", "year", "fakes", *methods], lines)
 
 
 def calibration(look: Lookup) -> str:

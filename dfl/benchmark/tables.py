@@ -16,8 +16,8 @@ from dfl.evaluation.results import to_json
 from dfl.metrics.names import about
 from dfl.runs.files import write
 
-#: Columns of `cost.csv` after the method; the last two change from run to run.
-COST = ("parameters", "macs", "images_per_s", "memory_mb")
+#: Columns of `cost.csv` after the method; the last three change from machine to machine.
+COST = ("parameters", "macs", "images_per_s", "memory_mb", "device")
 CELLS = ("method", "domain", "role", "variant", "metric", "value", "low", "high", "spread", "seeds", "note")
 _LATEX = {
     "\\": r"\textbackslash{}",

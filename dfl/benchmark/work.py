@@ -95,7 +95,7 @@ def _tables(spec: Spec, seed: int, typed: Sequence[str]) -> Any:
     from dfl.benchmark.report import of_spec  # needs scikit-learn and matplotlib
 
     with claimed(spec.output, inside=True):
-        return of_spec(spec, seed, "dfl " + " ".join(typed))
+        return of_spec(spec, seed, "dfl " + " ".join(_of_results(typed)))
 
 
 def _in_turn(spec: Spec, hashes: runs.DataHashes) -> dict[str, str]:
@@ -118,11 +118,16 @@ def _todo(spec: Spec, hashes: runs.DataHashes) -> list[Run]:
 
 def _command(one: Run, typed: Sequence[str]) -> list[str]:
     """Return the command that does one run."""
+    return [sys.executable, "-m", "dfl", *_of_results(typed), f"--only={_title(one)}"]
+
+
+def _of_results(typed: Sequence[str]) -> list[str]:
+    """Return the words without those that say how the work is shared out, which change no result."""
     kept = [word for word in typed if not word.startswith(("--jobs=", "--slurm="))]
     for flag in ("--jobs", "--slurm"):
         if flag in kept:
             del kept[kept.index(flag) : kept.index(flag) + 2]
-    return [sys.executable, "-m", "dfl", *kept, f"--only={_title(one)}"]
+    return kept
 
 
 def _at_once(spec: Spec, jobs: int, hashes: runs.DataHashes, typed: Sequence[str]) -> dict[str, str]:

@@ -66,7 +66,7 @@ def content(methods: int = 3, domains: int = 3, images: int = 60, seed: int = 0)
         "robustness_area": {f: {m: 0.9 - 0.05 * (i % 6) for i, m in enumerate(names)} for f in FAMILIES},
         "generators": [
             {"method": m, "domain": d, "generator": d, "year": 2017 + i, "n": images, "auroc": area[m, d, "stored"]}
-            | {"flag": "newer than the backbone's data" if i > 4 else ""}
+            | {"flag": "the backbone may have seen such images" if i > 4 else ""}
             for m in names
             for i, d in enumerate(places)
         ],

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 from dfl.__main__ import main
 
 N = 100
+DOCS = Path(__file__).parents[2] / "docs" / "benchmark.md"
 
 
 def rows(seed: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +56,8 @@ def test_a_hand_written_file_gives_what_scikit_learn_gives(tmp_path: Path) -> No
     assert row["gap"] == pytest.approx(row["within"] - row["cross"])
     stored = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert stored["cells"][0]["value"] == content["cells"][0]["value"]
+    table = DOCS.read_text().split("| `benchmark.json` | what |")[1].partition("\n\n")[0]
+    assert sorted(stored) == sorted(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.M))))
     assert (tmp_path / "out" / "report.html").stat().st_size < 5_000_000
 
 

@@ -1,12 +1,13 @@
 """SPEC.yaml: what follows from it, and one line for what makes no sense."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from dfl.benchmark.spec import Variant, read
+from dfl.benchmark.spec import KEYS, RUN_KEYS, TYPES, Variant, read
 from dfl.errors import UserError
 
 SAME = {"class_path": "Toy", "init_args": {"domain": "same"}}
@@ -109,3 +110,11 @@ def test_packaged_specs_are_found_by_name() -> None:
     assert read("toy").name == read("benchmark/toy.yaml").name == "toy"
     with pytest.raises(UserError, match="univfd"):
         read("univdf")
+
+
+@pytest.mark.parametrize(("place", "keys"), [(0, KEYS), (1, RUN_KEYS)])
+def test_the_docs_have_every_key_with_its_types(place: int, keys: dict[str, tuple[type, ...]]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text()
+    table = page.split("| key | type | default | what |")[place + 1].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", table, re.M)
+    assert sorted(rows) == sorted((key, " or ".join(TYPES[one] for one in types)) for key, types in keys.items())
