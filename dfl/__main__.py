@@ -34,7 +34,7 @@ OWN_VERBS = {
     "audit": ("dfl.fairness.audit", "compare groups of people: dfl audit SCORES.csv, or --ckpt_path ... --data ..."),
     "benchmark": ("dfl.benchmark.verb", "methods x domains in one honest table: dfl benchmark SPEC.yaml"),
     "report": ("dfl.benchmark.report", "the same from files of predictions: dfl report PREDICTIONS..."),
-    "matrix": ("dfl.benchmark.sweep", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
+    "matrix": ("dfl.benchmark.matrix", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
     "forge": ("dfl.tools.forge", "make partial fakes with true masks of real images: dfl forge SOURCE..."),
 }

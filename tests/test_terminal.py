@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dfl.__main__ import one_line
-from dfl.benchmark import matrix
+from dfl.benchmark import report
 from dfl.evaluation import figures, matrices, plots, results
 from dfl.tools.check import check
 
@@ -19,8 +19,10 @@ ODD = ["[red]x", "[/]", "[link=http://x]y[/link]", ":smile:", "[bold", "a\\[b]"]
 def test_tables_print_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"domain": name, "n_real": 1, "n_fake": 1, "auroc": 0.5} for name in ODD]
     results.print_table(rows)
-    one = {name: [0.5] * (len(ODD) + 2) for name in ODD}
-    matrix.show("auroc", one, ODD, [matrix.Row(name, (name,), {}) for name in ODD])
+    rows = [{"method": name, "domain": name, "variant": "stored", "metric": "auroc", "value": 0.5} for name in ODD]
+    domains = [{"name": name, "role": "cross", "flags": []} for name in ODD]
+    methods = [{"name": name} for name in ODD]
+    report.show({"methods": methods, "domains": domains, "variants": ["stored"], "metrics": ["auroc"], "cells": rows})
     said = capsys.readouterr().out
     assert all(said.count(name) >= 3 for name in ODD)
 

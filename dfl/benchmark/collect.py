@@ -117,7 +117,10 @@ def _maps(of_maps: dict[str, torch.Tensor], index: torch.Tensor) -> dict[str, np
     rows = np.array([place.get(number, -1) for number in index.tolist()])
     fake = of_maps["label"].numpy() == 1
     pixels = sum(of_maps[name].numpy() for name in ("tp", "fp", "fn", "tn"))
-    numbers = {name: np.where(fake, of_maps[name].numpy(), np.nan) for name in ("iou", "pbca", "f1")}
+    names = {"iou": "iou", "pbca": "pbca", "f1": "f1", "pixel_ap": "ap"}
+    numbers = {name: np.where(fake, of_maps[one].numpy(), np.nan) for name, one in names.items()}
+    area = (of_maps["tp"] + of_maps["fn"]).numpy() / pixels
+    numbers["area"] = np.where(np.isnan(numbers["iou"]), np.nan, area)  # fakes that are left out are left out here too
     numbers["fpa"] = np.where(fake, np.nan, of_maps["fp"].numpy() / pixels)
     return {name: np.where(rows >= 0, values[rows], np.nan) for name, values in numbers.items()}
 

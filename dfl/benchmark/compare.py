@@ -5,7 +5,7 @@ over domains, so memory does not grow with the number of images, and hardly with
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,20 @@ from dfl.metrics.names import about
 
 #: Metrics of scores, in the order of tables; those of maps are means over images.
 SCORES = ("auroc", "ap", "eer", "bacc_val", "acc_real", "acc_fake", "bacc", "acc", "tpr_at_1fpr", "bacc_oracle", "ece")
-MAPS = {"mask_iou": "iou", "mask_pbca": "pbca", "mask_f1": "f1", "mask_fpa": "fpa"}
+MAPS = {
+    **{"mask_iou": "iou", "mask_pbca": "pbca", "mask_f1": "f1", "mask_ap": "pixel_ap"},
+    "mask_fpa": "fpa",
+}
+#: What a map that calls every pixel fake gets of an image, from the share of it that is manipulated.
+ALL_FAKE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mask_iou": lambda area: area,
+    "mask_pbca": lambda area: area,
+    "mask_f1": lambda area: 2 * area / (1 + area),
+    "mask_ap": lambda area: np.where(area > 0, area, np.nan),
+}
 #: Of domains that hold real images alone.
 OF_REALS = ("fpr",)
+MEASURED = (*SCORES, "video_auroc", *OF_REALS, *MAPS)
 #: A comparison across methods is made of this one.
 COMPARED = "auroc"
 
@@ -100,7 +111,8 @@ class Comparison:
         found = interval(value, resampled, units.get(metric, 0))
         unresolved = metric == "tpr_at_1fpr" and images.one_class(0) < 100
         self.cells.append(
-            {"method": method, "domain": domain, "variant": variant, "metric": metric, **found}
+            {"method": method, "domain": domain, "role": self._roles[method, domain]}
+            | {"variant": variant, "metric": metric, **found}
             | {"spread": spread(of_seeds), "seeds": of_seeds}
             | {"note": f"{images.one_class(0)} reals cannot show a rate of 1 %" if unresolved else ""}
         )
@@ -261,6 +273,17 @@ def measures(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str
         "bacc_oracle": float(binary.balanced_accuracy(values, labels, oracle)),
         "ece": float(binary.ece(values, labels)),
     }
+
+
+def all_fake(images: Images) -> dict[str, float]:
+    """Return what a map that calls every pixel fake would get, mean over fakes, as ``mask_iou_all_fake`` and so on.
+
+    Published numbers lie under it. It is taken of the images as the first method with maps sees them; none without.
+    """
+    for entry in images.entries:
+        if "area" in entry.scored.names and not np.isnan(area := images.of(entry, "area")).all():
+            return {f"{name}_all_fake": float(np.nanmean(of(area))) for name, of in ALL_FAKE.items()}
+    return {}
 
 
 def spread(values: Sequence[float]) -> float:

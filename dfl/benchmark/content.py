@@ -8,9 +8,10 @@ from typing import Any
 
 import dfl
 from dfl.benchmark import details
-from dfl.benchmark.compare import Comparison
+from dfl.benchmark.compare import Comparison, all_fake
 from dfl.benchmark.entries import Entry, Images, by_domain
 from dfl.benchmark.leaks import leaks
+from dfl.benchmark.lookup import BY_METHOD
 from dfl.benchmark.spec import ALIKE, STORED
 from dfl.benchmark.store import digest
 from dfl.data.chains import FAMILIES
@@ -70,6 +71,11 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
         "domains": [_domain(domain, images, settings) for domain, images in stored.items()],
         "variants": list(dict.fromkeys(variant for _, variant in parts)),
         "metrics": _metrics(comparison, settings.metrics),
+        "all_fake": [
+            {"domain": domain, "variant": variant, "metric": metric, "value": value}
+            for (domain, variant), images in parts.items()
+            for metric, value in all_fake(images).items()
+        ],
         **{"cells": comparison.cells, "summaries": comparison.summaries(), "differences": comparison.differences},
         **{"ranks": _ranks(comparison), "curves": {}, "histograms": {}, "shifts": [], "wrong": {}},
         **{"robustness": robustness, "robustness_area": _areas(robustness)},
@@ -113,7 +119,7 @@ def _domain(domain: str, images: Images, settings: Settings) -> dict[str, Any]:
     names = images.text("generator")[images.label == 1].tolist()
     facts = images.entries[0].scored.facts
     leak = leaks(images, settings.leaks, settings.seed) if images.one_class(0) and images.one_class(1) else {}
-    flags = []
+    flags, roles = [], {one.role for one in images.entries}
     if (worst := leak.get("metadata")) and worst["value"] >= LEAKS:
         flags.append(
             f"the files alone, without a pixel, tell real from fake with AUROC {worst['value']:.3f}: read the table of "
@@ -122,7 +128,8 @@ def _domain(domain: str, images: Images, settings: Settings) -> dict[str, Any]:
     if unreadable := facts.get("unreadable", 0):
         flags.append(f"{unreadable} of {facts.get('listed')} images could not be read")
     return {
-        **{"name": domain, "role": images.entries[0].role, "real": images.one_class(0), "fake": images.one_class(1)},
+        **{"name": domain, "role": roles.pop() if len(roles) == 1 else BY_METHOD},
+        **{"real": images.one_class(0), "fake": images.one_class(1)},
         "units": len(images.unit.unique()),
         "generators": {name: names.count(name) for name in sorted(set(names) - {""})},
         **{"sha256": facts.get("data"), "unreadable": unreadable, "leak": leak, "flags": flags},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dfl.benchmark.lookup import STORED, TITLES, Lookup, defined, number
+from dfl.benchmark.lookup import ALL_FAKE, STORED, TITLES, Lookup, defined, number
 from dfl.evaluation import matrices, plots
 from dfl.metrics.names import about
 
@@ -21,22 +21,42 @@ if TYPE_CHECKING:
 Figures = dict[str, "Figure"]
 #: The most domains with curves and scores, methods in one plot of curves, and methods with a small plot of their own.
 MOST_DOMAINS, MOST_LINES, MOST_PANELS = 9, 10, 8
+#: Beginning of metrics of maps.
+MASKS = "mask_"
 #: Differences with a smaller p (Holm) are marked.
 LEVEL = 0.05
 
 
-def heat(look: Lookup) -> Figures:
-    """Draw method x domain, as stored and re-encoded alike beside each other."""
-    domains = look.domains(look.metric)
-    panels = {
-        TITLES[variant]: {m: [look.value(m, d, variant, look.metric) for d in domains] for m in look.methods}
-        for variant in look.variants
-    }
-    if not panels or not domains or not look.methods:
+def heat(look: Lookup, metric: str = "") -> Figures:
+    """Draw method x domain, as stored and re-encoded alike beside each other; a frame: part of the training.
+
+    Below the methods, metrics of maps have what a map that calls every pixel fake would get.
+
+    Args:
+        look: The content.
+        metric: By default the one that methods are ordered by.
+    """
+    metric = metric or look.metric
+    domains = look.domains(metric)
+    methods = [m for m in look.methods if any(look.cell(m, d, v, metric) for d in domains for v in look.variants)]
+    panels = {v: {m: [look.value(m, d, v, metric) for d in domains] for m in methods} for v in look.variants}
+    if not panels or not domains or not methods:
         return {}
-    label = about(look.metric).label
-    drawn = matrices.heat_map(panels, domains, [look.methods], label, axes=("tested on", "method"), cell=0.5)
+    constant = {v: [look.all_fake(d, v, metric) for d in domains] for v in panels}
+    groups = [methods]
+    if not np.isnan([*constant.values()]).all():
+        groups.append([ALL_FAKE])
+        panels = {v: rows | {ALL_FAKE: constant[v]} for v, rows in panels.items()}
+    framed = {(m, d) for m in methods for d in domains if look.is_within(m, d)}
+    label = about(metric).label
+    drawn = matrices.heat_map({TITLES[v]: rows for v, rows in panels.items()}, domains, groups, label, framed)
     return {f"{label} of each method on each domain": drawn}
+
+
+def maps(look: Lookup) -> Figures:
+    """Draw the same of the first metric of maps, unless methods are ordered by it."""
+    metric = next((name for name in look.rows("metrics") if name.startswith(MASKS)), look.metric)
+    return heat(look, metric) if metric != look.metric else {}
 
 
 def forest(look: Lookup) -> Figures:
@@ -47,7 +67,7 @@ def forest(look: Lookup) -> Figures:
             rows[other] = (defined(one["value"]), defined(one["low"]), defined(one["high"]))
             if defined(one.get("p_holm")) < LEVEL:
                 marked.add(other)
-    if not rows:
+    if not rows or look.mixed:
         return {}
     drawn = plots.intervals(rows, "difference of AUROC, with its 95 % interval", 0.0, f"{best} minus", marked)
     return {"Differences to the best method": drawn}
@@ -259,7 +279,7 @@ def _floats(values: Any) -> np.ndarray:
 
 def every(look: Lookup) -> Iterator[tuple[str, "Figure"]]:
     """Give all figures with their names, one after the other."""
-    parts: Sequence[Callable[[Lookup], Figures]] = (heat, forest, scores, robustness, ranks, calibration)
+    parts: Sequence[Callable[[Lookup], Figures]] = (heat, maps, forest, scores, robustness, ranks, calibration)
     for part in parts:
         yield from part(look).items()
     for both in rates(look).values():

@@ -9,6 +9,10 @@ from dfl.metrics.names import direction
 STORED, ALIKE = "stored", "alike"
 #: What the two are called beside each other.
 TITLES = {STORED: "as stored", ALIKE: "re-encoded alike"}
+#: The role of a domain that some methods were trained on and others not; each cell says what it is to its method.
+BY_METHOD = "by method"
+#: The row of what a map that calls every pixel fake would get.
+ALL_FAKE = "all fake"
 
 
 class Lookup:
@@ -19,19 +23,29 @@ class Lookup:
 
     Attributes:
         metric: The metric that methods are ordered by, the first of the content.
-        methods: Names, the one with the best mean over the cross-domain test sets first.
+        methods: Names, the one with the best mean over the cross-domain test sets first; as in the spec if `mixed`.
         variants: Those of the first two tables that there are: as stored, re-encoded alike.
+        mixed: Whether the methods' means over cross-domain test sets are of different ones, so that none is best.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.content = content
         self._cells = {(c["method"], c["domain"], c["variant"], c["metric"]): c for c in self.rows("cells")}
+        self._within = {(c["method"], c["domain"]) for c in self.rows("cells") if c.get("role") == "within"}
+        self._all_fake = {(c["domain"], c["variant"], c["metric"]): c["value"] for c in self.rows("all_fake")}
         self._summaries = {(s["method"], s["variant"], s["metric"]): s for s in self.rows("summaries")}
         self.metric: str = next(iter(self.rows("metrics")), "auroc")
         self.variants = [v for v in (STORED, ALIKE) if v in self.rows("variants")]
         sign = 1 if self.best(self.metric) == "min" else -1
         names = [one["name"] for one in self.rows("methods")]
-        self.methods: list[str] = sorted(names, key=lambda m: _last(sign * self.summary(m, "cross")))
+        cross: dict[str, set[str]] = {name: set() for name in names}
+        for cell in self.rows("cells"):
+            if cell.get("role") == "cross":
+                cross[cell["method"]].add(cell["domain"])
+        self.mixed = any(own != cross[names[0]] for own in cross.values())
+        if not self.mixed:
+            names.sort(key=lambda m: _last(sign * self.summary(m, "cross")))
+        self.methods: list[str] = names
 
     def rows(self, part: str) -> Sequence[Any]:
         """Return a list of the content; an empty one where it is absent."""
@@ -49,6 +63,14 @@ class Lookup:
         """Return the value of a cell; NaN where it is undefined or absent."""
         return defined(self.cell(method, domain, variant, metric).get("value"))
 
+    def is_within(self, method: str, domain: str) -> bool:
+        """Tell whether a domain is of the training distribution of a method."""
+        return (method, domain) in self._within
+
+    def all_fake(self, domain: str, variant: str, metric: str) -> float:
+        """Return what a map that calls every pixel fake would get; NaN where that is no question."""
+        return defined(self._all_fake.get((domain, variant, f"{metric}_all_fake")))
+
     def summary(self, method: str, what: str, variant: str = STORED) -> float:
         """Return a number of a summary of the metric that methods are ordered by; NaN where there is none."""
         return defined(self.summary_row(method, variant).get(what))
@@ -59,7 +81,7 @@ class Lookup:
 
     def domains(self, metric: str | None = None) -> list[str]:
         """Return the test domains, those of the training distribution first; only those that a metric is defined on."""
-        order = ("within", "cross", "other", "reals", "val")
+        order = ("within", BY_METHOD, "cross", "other", "reals", "val")
         listed = sorted(self.rows("domains"), key=lambda one: order.index(one["role"]))
         known = {
             domain

@@ -24,6 +24,7 @@ LEAK = 0.6
 #: The most pictures on the page, and those of a domain.
 MOST_PICTURES, DOMAIN_PICTURES = 48, 6
 NOTES = {
+    "frames": "A frame: the domain was part of the training of the method.",
     "spectra": "Type-II DCT of the image in grey, log of its power, mean over images (Frank et al. 2020). Upsampling "
     "leaves a grid of points and bumps in the mean over directions. Axes are in cycles per pixel.",
     "scores": "Filled: as stored. Dashed: re-encoded alike. If the two differ, part of the score is the file's "
@@ -60,7 +61,7 @@ def page(content: Mapping[str, Any], spectra: Mapping[str, spectrum.Spectrum] | 
         [
             f"<p class=soft>{' · '.join(text(fact) for fact in facts if fact)}</p>",
             headline(look),
-            html.figures(figures.heat(look), "figures scroll"),
+            _noted("frames", html.figures(figures.heat(look), "figures scroll")),
             _shown("Differences to the best method", "forest", html.figures(figures.forest(look))),
             _shown("Within and across domains", "", sections.summary(look)),
             _shown(f"{label} on each domain", "", sections.metric(look, look.metric, intervals=True)),
@@ -86,7 +87,7 @@ def _folded(look: Lookup, spectra: Mapping[str, spectrum.Spectrum]) -> list[str]
     parts = {
         "Other metrics": ("", sections.metrics(look, masks=False)),
         "Shift of scores by re-encoding": ("shifts", sections.shifts(look)),
-        "Localization": ("", sections.metrics(look, masks=True)),
+        "Localization": ("", html.figures(figures.maps(look), "figures scroll") + sections.metrics(look, masks=True)),
         "ROC and precision-recall": ("", _most(look, "curves", figures.MOST_LINES, drawn["rates"])),
         "Score distributions": ("scores", _most(look, "histograms", figures.MOST_PANELS, drawn["scores"])),
         "By generator": ("", sections.generators(look)),
@@ -107,9 +108,13 @@ def _folded(look: Lookup, spectra: Mapping[str, spectrum.Spectrum]) -> list[str]
 
 
 def headline(look: Lookup) -> str:
-    """Return what was found: cards of the best method, then sentences."""
+    """Return what was found: sentences, then cards of the best method."""
     if not look.methods:
         return ""
+    items = "".join(f'<li class="{kind}">{text(words)}</li>' for kind, words in findings(look))
+    said = f"<ul class=findings>{items}</ul>"
+    if look.mixed:
+        return said
     best = look.methods[0]
     within, cross, minimum, gap = (look.summary(best, what) for what in ("within", "cross", "minimum", "gap"))
     worst = look.summary_row(best, STORED).get("worst") or ""
@@ -125,8 +130,7 @@ def headline(look: Lookup) -> str:
         for what, value in cards.items()
         if not math.isnan(value)
     )
-    items = "".join(f'<li class="{kind}">{text(words)}</li>' for kind, words in findings(look))
-    return f"<ul class=findings>{items}</ul>" + (f"<div class=cards>{shown}</div>" if shown else "")
+    return said + (f"<div class=cards>{shown}</div>" if shown else "")
 
 
 def findings(look: Lookup) -> list[tuple[str, str]]:
@@ -140,13 +144,15 @@ def findings(look: Lookup) -> list[tuple[str, str]]:
             found.append(("error", words))
     if not look.methods:
         return found
+    if look.mixed:
+        words = "The methods' means are over different domains, such as all that each was not trained on, so none is "
+        return [*found, ("note", f"{words}called best: compare them on one domain.")]
     best, label = look.methods[0], about(look.metric).label
     one = look.summary_row(best, STORED)
-    cross = len([d for d in look.rows("domains") if d["role"] == "cross"])
     if math.isnan(look.summary(best, "cross")):
         return [*found, ("note", "No method has a mean over domains other than its own, so none is called best.")]
-    words = f"{best} generalises best: {label} {number(one['cross'])} ({sections.interval(one)}), mean over {cross} "
-    words += f"domains that it was not trained on; worst on {one['worst']}, {number(one['minimum'])}."
+    words = f"{best} generalises best: {label} {number(one['cross'])} ({sections.interval(one)}), mean over "
+    words += f"{one['domains']} domains that it was not trained on; worst on {one['worst']}, {number(one['minimum'])}."
     found.append(("note", words))
     found += _sure(look) + _alike(look)
     return found

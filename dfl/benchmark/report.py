@@ -8,7 +8,6 @@ video, group, generator, source, threshold and detector, as for ``dfl audit``. S
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -19,14 +18,14 @@ from dfl.benchmark import run as runs
 from dfl.benchmark import store, tensorboard
 from dfl.benchmark.content import Settings, build
 from dfl.benchmark.entries import Entry, by_domain, of_others, of_store
+from dfl.benchmark.lookup import Lookup
 from dfl.benchmark.page import page
-from dfl.benchmark.spec import ALIKE, STORED, Spec
+from dfl.benchmark.spec import STORED, Spec
 from dfl.benchmark.spectra import REAL, spectra
-from dfl.benchmark.tables import save
+from dfl.benchmark.tables import save, tables
 from dfl.cli.verbs import call
 from dfl.errors import UserError, visible
 from dfl.evaluation.results import terminal_table
-from dfl.metrics.names import about
 from dfl.runs import files
 from dfl.terminal import console
 
@@ -122,7 +121,7 @@ def of_spec(spec: Spec, seed: int, command: str) -> dict[str, Any]:
         name=spec.name,
         command=command,
         spec=spec.content,
-        metrics=["video_auroc"] * (spec.unit == "video") + spec.metrics,
+        metrics=["video_auroc"] * (spec.unit == "video") + (spec.metrics or runs.monitored(spec)),
         groups=spec.groups,
         years=spec.years,
         data_until={one.method: one.data_until for one in spec.runs},
@@ -163,25 +162,15 @@ def _by_generator(entries: Sequence[Entry]) -> dict[str, list[str]]:
 
 
 def show(content: Mapping[str, Any]) -> None:
-    """Print how every method does within and across domains, by the first metric, as stored and re-encoded alike."""
-    metric = content["metrics"][0]
-    label = about(metric).label
-    for variant in (one for one in (STORED, ALIKE) if one in content["variants"]):
-        title = f"{label}, images {'as stored' if variant == STORED else 're-encoded alike'}"
-        shown = terminal_table("method", "within", "across", "95 %", "lowest", "in", "gap", title=title)
-        for row in content["summaries"]:
-            if (row["variant"], row["metric"]) == (variant, metric):
-                ends = "" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
-                numbers = [_number(row[name]) for name in ("within", "cross", "minimum", "gap")]
-                shown.add_row(row["method"], *numbers[:2], ends, numbers[2], row["worst"], numbers[3])
-        console(160).print(shown)
+    """Print the summary and method x domain of the first metric."""
+    for title, head, rows in tables(Lookup(content))[:2]:
+        shown = terminal_table(*head, title=title)
+        for row in rows:
+            shown.add_row(*row)
+        console(200).print(shown)
     for domain in content["domains"]:
         for flag in domain["flags"]:
             print(visible(f"{domain['name']}: {flag}"))
-
-
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _costs(spec: Spec) -> Mapping[str, Mapping[str, Any]]:

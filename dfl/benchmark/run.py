@@ -15,11 +15,13 @@ import yaml
 
 from dfl.benchmark import store, training
 from dfl.benchmark.collect import Collect, transform_hash
+from dfl.benchmark.compare import MEASURED
 from dfl.benchmark.spec import Run, Source, Spec, Variant
 from dfl.cli import app, checkpoints
 from dfl.data.rows import Rows
 from dfl.data.sources.written import built
 from dfl.data.transforms import Transform
+from dfl.errors import UserError, near
 from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.find import stage
 from dfl.runs.weights_hash import WeightsHash
@@ -112,14 +114,28 @@ class Detector:
         }
 
 
-def prepare(spec: Spec) -> None:
-    """Let all sources make what they need on disk, before several processes ask for it at once."""
-    wanted = [*spec.domains.values(), *spec.reals.values()]
+def prepare(spec: Spec, hashes: DataHashes) -> None:
+    """Check what does not depend on a training before the first one starts, in one process: metrics and sources.
+
+    Sources make what they need on disk before several processes ask for it at once.
+
+    Raises:
+        UserError: For a metric that is none, and for a source that cannot be read.
+    """
+    for name in spec.metrics:
+        if name not in MEASURED:
+            raise UserError(f"{spec.file}: no metric {name!r}{near(name, [*MEASURED])}")
+    wanted: list[tuple[Source, str]] = []
     for run in spec.runs:
-        wanted += run.train if isinstance(run.train, list) else [run.train] * (run.train is not None)
-        wanted += (run.val or {}).values()
-    for source in {json.dumps(one, sort_keys=True, default=str): one for one in wanted}.values():
-        built(source, str(spec.file)).prepare()
+        if run.name and not any(note(spec, run).parent.glob("*.ckpt")):  # what has begun may do without
+            parts = run.train if isinstance(run.train, list) else [run.train] * (run.train is not None)
+            wanted += [(one, "train") for one in parts] + [(one, "val") for one in (run.val or {}).values()]
+    for source, split in {json.dumps(one, sort_keys=True, default=str): one for one in wanted}.values():
+        one = built(source, str(spec.file))
+        one.prepare()
+        one.load(split)
+    for name, source in (spec.domains | spec.reals).items():
+        hashes(source, name)
 
 
 def fit_words(spec: Spec, run: Run) -> list[str]:
@@ -141,9 +157,26 @@ def is_trained(spec: Spec, run: Run) -> bool:
     """
     if not run.name:
         return True
-    folder = spec.root / "checkpoints" / run.name
-    trained = training.digest(training.learned(fit_words(spec, run)), run.train, run.val)
-    return bool(training.state_of(folder / "benchmark.json", folder, trained).get("complete"))
+    return bool(training.state_of(note(spec, run), trained(spec, run)).get("complete"))
+
+
+def note(spec: Spec, run: Run) -> Path:
+    """Return where it is noted, beside its checkpoints, how far a run is."""
+    return spec.root / "checkpoints" / run.name / "benchmark.json"
+
+
+def trained(spec: Spec, run: Run) -> str:
+    """Return the hash of what a run learns from."""
+    return training.digest(training.learned(fit_words(spec, run)), run.train, run.val)
+
+
+def monitored(spec: Spec) -> list[str]:
+    """Return what chose the best checkpoints, and what stands in for it where a test does not measure that."""
+    for file in (note(spec, run) for run in spec.runs if run.name):
+        if file.is_file():
+            name = json.loads(file.read_text(encoding="utf-8")).get("monitor", "").rpartition("/")[2]
+            return ["mask_iou", "auroc"] if name == "loss" else [name, "auroc"]
+    return ["auroc"]
 
 
 def tests(spec: Spec, run: Run, detector: Detector, hashes: DataHashes) -> Iterator[Test]:
@@ -178,9 +211,7 @@ def complete(spec: Spec, run: Run, hashes: DataHashes, title: str) -> None:
     """
     if not is_trained(spec, run):
         training.say(f"{title}: training")
-        words = fit_words(spec, run)
-        trained = training.digest(training.learned(words), run.train, run.val)
-        training.train(words, spec.root / "checkpoints" / run.name / "benchmark.json", trained)
+        training.train(fit_words(spec, run), note(spec, run), trained(spec, run))
     detector = Detector(spec, run)
     wanted = [one for one in tests(spec, run, detector, hashes) if not store.find(one.file, one.facts)]
     for domain, view in dict.fromkeys((one.domain, one.variant.view) for one in wanted):

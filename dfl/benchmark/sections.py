@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from dfl.benchmark.lookup import STORED, TITLES, Lookup, defined, number
+from dfl.benchmark import figures
+from dfl.benchmark.lookup import ALL_FAKE, BY_METHOD, STORED, TITLES, Lookup, defined, number
 from dfl.evaluation import html
 from dfl.metrics.names import FAIRNESS, about
 
-#: Beginning of metrics of maps, which have a section of their own.
-MASKS = "mask_"
 #: Domains beside each other; with more a table goes on below, or paper would cut it off.
 ACROSS = 8
 Row = Mapping[str, Any]
@@ -40,7 +39,8 @@ def summary(look: Lookup) -> str:
     head = [html.Cell(name, title=title, kind="first" * (name == "within")) for name, title in columns.items()]
     over = [("", 1), *((TITLES[v], len(columns)) for v in look.variants)]
     label = html.text(about(look.metric).label)
-    words = f"<p class=soft>{label}, {html.text(about(look.metric).help)}. Best mean over the other domains first.</p>"
+    order = "" if look.mixed else " Best mean over the other domains first."
+    words = f"<p class=soft>{label}, {html.text(about(look.metric).help)}.{order}</p>"
     return words + html.table(["method", *head * len(look.variants)], lines, over=over)
 
 
@@ -49,7 +49,7 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
 
     Args:
         look: The content.
-        name: Of the metric. AUROC has rows of what file facts alone give.
+        name: Of the metric. Below AUROC stands what file facts alone give, below those of maps what all fake pixels do.
         intervals: Whether they stand in the cells; they show under the pointer in any case.
     """
     domains = look.domains(name)
@@ -62,17 +62,21 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
         words = [f"95 % interval {interval(one)}"] if interval(one) else []
         words += [f"spread over {len(one['seeds'])} seeds {number(one['spread'])}"] if one.get("spread") else []
         words += [one["note"]] if one.get("note") else []
+        words += ["part of the training"] * look.is_within(method, domain)
         kind = "two" + " first" * (variant == look.variants[0])
         text = number(one["value"]) if one else ""
         return html.Cell(text, interval(one) if intervals else "", "; ".join(words), kind)
 
-    roles = {one["name"]: one["role"] for one in look.rows("domains")}
+    roles = {one["name"]: "" if one["role"] in ("cross", BY_METHOD) else one["role"] for one in look.rows("domains")}
     head = [html.Cell(v, kind="first" * (v == look.variants[0])) for v in look.variants]
 
     def table(shown: Sequence[str]) -> str:
         lines = [[m, *(cell(m, d, v) for d in shown for v in look.variants)] for m in methods]
-        over = [("", 1), *((d if roles[d] == "cross" else f"{d} ({roles[d]})", len(look.variants)) for d in shown)]
-        foot = _leaks(look, shown) if name == "auroc" else []
+        over = [
+            ("", 1),
+            *((f"{d} ({roles[d]})" if roles[d] else d, len(look.variants)) for d in shown),
+        ]
+        foot = _leaks(look, shown) if name == "auroc" else _all_fake(look, shown, name)
         return html.table(["method", *head * len(shown)], lines, over=over, foot=foot)
 
     return "".join(table(domains[i : i + ACROSS]) for i in range(0, len(domains), ACROSS))
@@ -94,9 +98,18 @@ def _leaks(look: Lookup, domains: Sequence[str]) -> list[list[Any]]:
     return rows
 
 
+def _all_fake(look: Lookup, domains: Sequence[str], name: str) -> list[list[Any]]:
+    """Return the row of what a map that calls every pixel fake would get, for metrics that have one."""
+    values = [look.all_fake(d, v, name) for d in domains for v in look.variants]
+    known = [value == value for value in values]
+    first = html.Cell(ALL_FAKE, title=about(f"{name}_all_fake").meaning, kind="soft")
+    cells = [html.Cell(number(value) if value == value else "", kind="soft two") for value in values]
+    return [[first, *cells]] if any(known) else []
+
+
 def metrics(look: Lookup, masks: bool) -> str:
     """Return the tables of all metrics but the first, of scores or of maps, each folded."""
-    names = [n for n in look.rows("metrics") if n != look.metric and n.startswith(MASKS) == masks]
+    names = [n for n in look.rows("metrics") if n != look.metric and n.startswith(figures.MASKS) == masks]
     found = {name: metric(look, name) for name in names}
     return "".join(
         f"<details><summary>{html.text(about(name).label)}</summary>"

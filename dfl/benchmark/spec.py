@@ -104,6 +104,7 @@ class Spec:
     views: list[str]
     groups: list[str]
     unit: str
+    #: Those of the headline; none for what chose the best checkpoints.
     metrics: list[str]
     years: dict[str, int]
     reference: list[dict[str, Any]]
@@ -128,7 +129,9 @@ class Spec:
         return "cross" if domain in run.cross or not run.cross else "other"
 
 
-def read(spec: str, output: str | None = None, root: str = ".", name: str | None = None) -> Spec:
+def read(
+    spec: str, output: str | None = None, root: str = ".", name: str | None = None, views: str | None = None
+) -> Spec:
     """Read a spec file.
 
     Args:
@@ -136,15 +139,34 @@ def read(spec: str, output: str | None = None, root: str = ".", name: str | None
         output: Folder of tables, page and predictions; by default ``lightning_logs/NAME`` under the root.
         root: Folder that holds ``checkpoints/`` and ``lightning_logs/``.
         name: Beginning of the names of the runs; by default that of the spec.
+        views: In place of those of the spec, with commas between them.
 
     Raises:
         UserError: For a spec that makes no sense.
     """
     file = Path(_found(spec))
     content = configs.read(str(file))
-    _check(content, KEYS, str(file), ("runs", "domains"))
-    called, folder = str(name or content.get("name") or file.stem), Path(root).expanduser()
-    if called.translate(_APART) != called:
+    check(content, KEYS, str(file), ("runs", "domains"), "benchmark")
+    if views:
+        content = content | {"views": views.split(",")}
+    return of_content(content, file, output, root, str(name or content.get("name") or file.stem))
+
+
+def of_content(content: dict[str, Any], file: Path, output: str | None, root: str, called: str) -> Spec:
+    """Return what the content of a spec file asks for; keys and types are checked.
+
+    Args:
+        content: Of the file.
+        file: Where it was written; configs are looked up beside it.
+        output: See `read`.
+        root: See `read`.
+        called: Beginning of the names of the runs.
+
+    Raises:
+        UserError: For a spec that makes no sense.
+    """
+    folder = Path(root).expanduser()
+    if safe(called) != called:
         raise UserError(f"--name {called} must be the name of one folder; where it lies is set with --root")
     place = Path(output).expanduser() if output else folder / "lightning_logs" / called
     domains, reals = (_named(content.get(key) or {}, file) for key in ("domains", "reals"))
@@ -165,7 +187,7 @@ def read(spec: str, output: str | None = None, root: str = ".", name: str | None
         views=[_one_of(view, VIEWS, f"{file}: views") for view in views],
         groups=[str(one) for one in content.get("groups") or []],
         unit=_one_of(str(content.get("unit", "image")), UNITS, f"{file}: unit"),
-        metrics=_words(content, "metrics") or ["auroc"],
+        metrics=_words({"metrics": "auroc"} | content, "metrics"),
         years={str(key): int(value) for key, value in (content.get("years") or {}).items()},
         reference=_reference(content, file),
         root=folder,
@@ -187,10 +209,17 @@ def _found(name: str) -> str:
     return configs.find(packaged[word])
 
 
-def _check(content: Any, keys: dict[str, tuple[type, ...]], where: str, needed: tuple[str, ...] = ()) -> None:
+def safe(name: Any) -> str:
+    """Return a name without what separates names in files, logs and flags."""
+    return str(name).translate(_APART)
+
+
+def check(
+    content: Any, keys: dict[str, tuple[type, ...]], where: str, needed: tuple[str, ...] = (), verb: str = "benchmark"
+) -> None:
     """Raise for a mapping that lacks keys, or has others or values of other types."""
     if not isinstance(content, dict) or any(not content.get(key) for key in needed):
-        raise UserError(f"{where} is no benchmark: it needs {' and '.join(needed)}; dfl benchmark --help")
+        raise UserError(f"{where} is no {verb}: it needs {' and '.join(needed)}; dfl {verb} --help")
     for key, value in content.items():
         if key not in keys:
             raise UserError(f"{where} has an unknown key {str(key)!r}" + near(str(key), list(keys)))
@@ -203,11 +232,11 @@ def _runs(content: dict[str, Any], called: str, file: Path, domains: list[str]) 
     names: dict[str, str] = {}
     for key, one in content["runs"].items():
         method, where, one = str(key), f"{file}: run {key}", one or {}
-        _check(one, RUN_KEYS, where)
+        check(one, RUN_KEYS, where)
         ways = [way for way in WAYS if one.get(way)]
         if len(ways) != 1:
             raise UserError(f"{where} needs one of {', '.join(WAYS)}; it has {' and '.join(ways) or 'none'}")
-        if (same := names.setdefault(method.translate(_APART), method)) != method:
+        if (same := names.setdefault(safe(method), method)) != method:
             raise UserError(f"{file}: the runs {same!r} and {method!r} would have files of one name; rename one")
         within = _among(one, "within", domains, where) or _among(content, "within", domains, file)
         trained, options = one.get("trained_on") or within, (content.get("options") or {}) | (one.get("options") or {})
@@ -226,7 +255,7 @@ def _runs(content: dict[str, Any], called: str, file: Path, domains: list[str]) 
             common |= {side: one.get(side, content.get(side)) for side in ("train", "val")}
             common["configs"] = tuple(_beside(file, str(value)) for value in values)
             for seed in _seeds(one.get("seeds") or content.get("seeds") or [0], where):
-                yield Run(**common, seed=seed, name=f"{called}-{method.translate(_APART)}-s{seed}")
+                yield Run(**common, seed=seed, name=f"{called}-{safe(method)}-s{seed}")
         else:
             for seed, value in enumerate(values):
                 yield Run(**common | {"seed": seed, ways[0]: str(value)})
@@ -256,7 +285,7 @@ def _named(sources: dict[str, Any], file: Path) -> dict[str, Source]:
     for key, source in sources.items():
         if not isinstance(source, dict) or "class_path" not in source:
             raise UserError(f"{file}: domain {key}: a source is written as class_path and init_args, not {source!r}")
-        name = str(key).translate(_APART)
+        name = safe(key)
         if name in named:
             raise UserError(f"{file}: two domains are called {name!r}; '.', '/' and '@' become '_'")
         named[name] = source
@@ -265,7 +294,7 @@ def _named(sources: dict[str, Any], file: Path) -> dict[str, Source]:
 
 def _among(content: dict[str, Any], key: str, names: list[str], where: Any) -> list[str]:
     """Return a list of domains, each of which is there."""
-    return [_one_of(str(one).translate(_APART), names, f"{where}: {key}") for one in content.get(key) or []]
+    return [_one_of(safe(one), names, f"{where}: {key}") for one in content.get(key) or []]
 
 
 def _one_of(word: Any, words: Any, where: str) -> str:

@@ -34,7 +34,7 @@ COLUMNS = pa.schema(
         ("source", pa.string()),  # original that it was made from
     ]
 )
-MAP_COLUMNS = ("iou", "pbca", "f1", "fpa")
+MAP_COLUMNS = ("iou", "pbca", "f1", "pixel_ap", "fpa", "area")  # area: share of a fake that is manipulated
 #: Key of the file's metadata that holds the facts, as JSON.
 FACTS = b"dfl"
 #: Columns of a source's rows that decide what is measured.

@@ -4,12 +4,13 @@ What a machine's speed decides (images per second, memory) and the date stand in
 files of one set of predictions have the same bytes each time.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dfl.benchmark.lookup import STORED, TITLES, Lookup, number
+from dfl.benchmark.lookup import ALL_FAKE, STORED, TITLES, Lookup, number
 from dfl.data import csv_files
 from dfl.evaluation.results import to_json
 from dfl.metrics.names import about
@@ -17,7 +18,7 @@ from dfl.runs.files import write
 
 #: Columns of `cost.csv` after the method; the last three change from machine to machine.
 COST = ("parameters", "macs", "images_per_s", "memory_mb", "device")
-CELLS = ("method", "domain", "variant", "metric", "value", "low", "high", "spread", "seeds", "note")
+CELLS = ("method", "domain", "role", "variant", "metric", "value", "low", "high", "spread", "seeds", "note")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -81,7 +82,7 @@ def _summary(look: Lookup) -> Table:
 
 
 def _metric(look: Lookup, name: str) -> Table:
-    """Return method x domain, two lines a method; below AUROC what metadata alone give."""
+    """Return method x domain, two lines a method; below it what metadata alone, or a map of fake pixels alone, give."""
     domains, rows = look.domains(name), []
     for method in look.methods:
         for variant in look.variants:
@@ -92,6 +93,10 @@ def _metric(look: Lookup, name: str) -> Table:
     if name == "auroc" and rows and any(leaks.get(d) for d in domains):
         found = [leaks.get(d) for d in domains]
         rows.append(["metadata alone", TITLES[STORED], *(number(one["value"]) if one else "" for one in found)])
+    for variant in look.variants if rows else ():
+        fake = [look.all_fake(d, variant, name) for d in domains]
+        if not all(map(math.isnan, fake)):
+            rows.append([ALL_FAKE, TITLES[variant], *map(number, fake)])
     return about(name).label, ["method", "images", *domains], rows if domains else []
 
 

@@ -1,4 +1,4 @@
-"""Trainings that a sweep or a benchmark needs: each is done once, goes on where it stopped, and is never mixed up.
+"""Trainings that a benchmark needs: each is done once, goes on where it stopped, and is never mixed up.
 
 What a run learns from is hashed and noted beside its checkpoints. A run of the same name with other settings is an
 error, not a result.
@@ -53,21 +53,20 @@ def learned(words: Sequence[str]) -> list[Any]:
     return settings
 
 
-def state_of(file: Path, folder: Path, trained: str) -> dict[str, Any]:
+def state_of(file: Path, trained: str) -> dict[str, Any]:
     """Return what is noted of a run, empty if it has not begun.
 
     Args:
         file: The note, beside its checkpoints.
-        folder: Of its checkpoints.
         trained: Hash of what it is to learn from.
 
     Raises:
         UserError: If another run lies there.
     """
     state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if state.get("trained", trained) != trained or (not state and any(folder.glob("*.ckpt"))):
+    if state.get("trained", trained) != trained or (not state and any(file.parent.glob("*.ckpt"))):
         raise UserError(
-            f"{folder} holds a run with other settings than this sweep has; remove it, or give the sweep another --name"
+            f"{file.parent} holds a run with other settings than this has; remove it, or give another --name"
         )
     return state
 

@@ -40,7 +40,7 @@ def run(
         slurm: Settings of a cluster's jobs, ``key=value`` with commas between them.
         only: A run, ``METHOD/SEED``.
         seed: Of the resamples.
-        typed: All words of the command, for others to repeat it.
+        typed: The verb and all words after it, for others to repeat it.
 
     Raises:
         UserError: If a run failed, after the others are done and the tables of what there is are written.
@@ -54,7 +54,7 @@ def run(
         one = _named(spec, only)
         runs.complete(spec, one, hashes, _title(one))
         return None
-    runs.prepare(spec)
+    runs.prepare(spec, hashes)
     for one in spec.runs:  # before any starts: other processes read what is written here
         if one.name:
             runs.fit_words(spec, one)
@@ -95,7 +95,7 @@ def _tables(spec: Spec, seed: int, typed: Sequence[str]) -> Any:
     from dfl.benchmark.report import of_spec  # needs scikit-learn and matplotlib
 
     with claimed(spec.output, inside=True):
-        return of_spec(spec, seed, "dfl benchmark " + " ".join(_of_results(typed)))
+        return of_spec(spec, seed, "dfl " + " ".join(_of_results(typed)))
 
 
 def _in_turn(spec: Spec, hashes: runs.DataHashes) -> dict[str, str]:
@@ -118,7 +118,7 @@ def _todo(spec: Spec, hashes: runs.DataHashes) -> list[Run]:
 
 def _command(one: Run, typed: Sequence[str]) -> list[str]:
     """Return the command that does one run."""
-    return [sys.executable, "-m", "dfl", "benchmark", *_of_results(typed), f"--only={_title(one)}"]
+    return [sys.executable, "-m", "dfl", *_of_results(typed), f"--only={_title(one)}"]
 
 
 def _of_results(typed: Sequence[str]) -> list[str]:

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Width of a column of a heat map in inches.
+CELL = 0.5
+
+
 def heat_map(
     panels: Mapping[str, Mapping[str, Sequence[float]]],
     columns: Sequence[str],
     groups: Sequence[Sequence[str]],
     label: str,
     framed: Collection[tuple[str, str]] = (),
-    axes: tuple[str, str] = ("tested on", "trained on"),
-    cell: float = 0.8,
 ) -> "Figure":
     """Draw matrices of one scale, side by side up to 12 columns each and else one below the other, with all numbers.
 
@@ -30,20 +32,18 @@ def heat_map(
         groups: Names of the rows, from above, with a gap between two groups.
         label: What the values are. Colours go from the tenth below to the tenth above all of them.
         framed: (row, column) of the cells with a frame.
-        axes: What the columns and the rows are.
-        cell: Width of a column in inches.
     """
     across = len(panels) if len(columns) <= 12 else 1
     lines = math.ceil(len(panels) / across)
-    turned = max(map(len, columns), default=0) > 13 * cell
+    turned = max(map(len, columns), default=0) > 13 * CELL
     height = 0.8 + 0.42 * sum(map(len, groups)) + (0.04 * max(map(len, columns)) if turned else 0)
-    drawn = plots.figure(1.8 + across * cell * max(2, len(columns)), 0.7 + lines * height)
+    drawn = plots.figure(1.8 + across * CELL * max(2, len(columns)), 0.7 + lines * height)
     grid = drawn.subplots(lines, across, squeeze=False, sharey=True)
     limits = plots.tenths(v for values in panels.values() for row in values.values() for v in row)
     for place, (title, values) in enumerate(panels.items()):
         own = grid.flatten()[place]
         mesh = _matrix(own, values, columns, groups, limits, framed)
-        plots.style(own, title, axes[0] if place < across else "", axes[1] if place % across == 0 else "")
+        plots.style(own, title, "tested on" if place < across else "", "method" if place % across == 0 else "")
         own.grid(False)
         words: dict[str, Any] = {"rotation": 35, "ha": "left"} if turned else {}
         own.set_xticks(range(len(columns)), [plots.plain(name) for name in columns], **words)

@@ -248,16 +248,6 @@ def to_png(drawn: "Figure") -> bytes:
     return small.getvalue()
 
 
-def to_svg(drawn: "Figure") -> str:
-    """Return a figure as an SVG file, the same bytes each time, with its words as text."""
-    from matplotlib import rc_context
-
-    file = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "dfl"}):
-        drawn.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
-
-
 def to_array(drawn: "Figure") -> np.ndarray:
     """Return a figure as pixels, uint8 (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -51,6 +51,11 @@ def content(methods: int = 3, domains: int = 3, images: int = 60, seed: int = 0)
         "variants": ["stored", "alike", *(f"{f}_{s}" for f, strengths in FAMILIES.items() for s in strengths)],
         "metrics": list(METRICS),
         "cells": cells,
+        "all_fake": [
+            {"domain": d, "variant": v, "metric": "mask_iou_all_fake", "value": 0.25}
+            for d in places
+            for v in ("stored", "alike")
+        ],
         "summaries": [_summary(m, v, places, area) for m in names for v in ("stored", "alike")],
         "differences": _differences(names, ["", *places], places, area),
         "ranks": _ranks(names, places, area),
@@ -99,8 +104,10 @@ def _scores(rng: np.random.Generator, distance: float, n: int) -> Scores:
 
 
 def _cell(method: str, domain: str, variant: str, metric: str, value: float) -> dict[str, Any]:
+    role = "reals" if domain == "coco" else "within" if domain == PLACES[0] else "cross"
     ends = {"low": max(0.0, value - 0.03), "high": min(1.0, value + 0.03), "spread": 0.01, "seeds": [0, 1], "note": ""}
-    return {"method": method, "domain": domain, "variant": variant, "metric": metric, "value": float(value), **ends}
+    names = {"method": method, "domain": domain, "role": role, "variant": variant, "metric": metric}
+    return names | {"value": float(value)} | ends
 
 
 def _cells(method: str, domain: str, variant: str, scores: Scores) -> list[dict[str, Any]]:
@@ -151,7 +158,7 @@ def _summary(method: str, variant: str, places: list[str], area: dict[tuple[str,
     within = area[method, places[0], variant]
     return {
         **{"method": method, "variant": variant, "metric": "auroc", "within": within, "cross": mean},
-        **{"low": mean - 0.02, "high": mean + 0.02, "minimum": cross[worst], "worst": worst},
+        **{"domains": len(cross), "low": mean - 0.02, "high": mean + 0.02, "minimum": cross[worst], "worst": worst},
         **{"gap": within - mean, "spread": 0.008},
     }
 

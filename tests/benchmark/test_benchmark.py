@@ -141,8 +141,12 @@ def test_the_numbers_are_those_of_test(table: Path, tmp_path: Path, monkeypatch:
     flags = ["--ckpt_path=best", "--name=mini-patches-s0", "--data=data.yaml", "--trainer.accelerator=cpu"]
     measured = app.main(["test", *flags, "--data.num_workers=0"]).model.results["test"]
     for domain in ("lama", "ldm"):
-        for metric in ("auroc", "ap", "eer", "bacc_val", "tpr_at_1fpr", "mask_iou", "mask_pbca", "mask_f1", "mask_fpa"):
+        for metric in ("auroc", "ap", "eer", "bacc_val", "tpr_at_1fpr", "mask_iou", "mask_f1", "mask_ap", "mask_fpa"):
             assert cells[domain, metric] == pytest.approx(measured[domain][metric], abs=1e-12), (domain, metric)
+    for one in content["all_fake"]:
+        assert one["value"] == pytest.approx(measured[one["domain"]][one["metric"]], abs=1e-12), one
+    names = {f"mask_{name}_all_fake" for name in ("iou", "pbca", "f1", "ap")}
+    assert {one["metric"] for one in content["all_fake"]} == names
     entry = next(e for e in map(of_store, Path("lightning_logs/mini/predictions").glob("*--ldm--*")))
     assert entry.scored.facts["listed"] == 12
     assert entry.scored.column("generator").to_pylist().count("ldm") == 6

@@ -119,6 +119,27 @@ def test_unresolved_rates_and_generators_that_may_be_known_are_shown_as_such(mad
     assert page.page(changed).count("<small>†</small>") == 1
 
 
+def test_metrics_of_maps_have_what_all_fake_pixels_give(made: dict[str, Any], whole: str) -> None:
+    table = whole.split("<summary>IoU</summary>")[1].split("</table>")[0]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", table.split("<tfoot>")[1]) == ["all fake", *["0.250"] * 6]
+    (drawn,) = figures.heat(Lookup(made), "mask_iou").values()
+    assert drawn.axes[0].get_yticklabels()[-1].get_text() == "all fake"
+    for axes in drawn.axes[:2]:
+        assert [patch.get_x() < 0 for patch in axes.patches] == [True] * 3  # all know the first domain
+
+
+def test_methods_whose_means_are_over_different_domains_are_not_ordered(made: dict[str, Any]) -> None:
+    changed = copy.deepcopy(made)
+    for cell in changed["cells"]:
+        cell["role"] = "within" if (cell["method"], cell["domain"]) == ("vit_lora", "stylegan") else cell["role"]
+    for one in changed["summaries"]:
+        one["cross"] = {"vit_scl": 0.1, "vit_lora": 0.5, "linear_probe": 0.9}[one["method"]]
+    look = Lookup(changed)
+    assert look.methods == [one["name"] for one in made["methods"]]
+    assert page.findings(look)[-1][1].endswith("so none is called best: compare them on one domain.")
+    assert "Differences to the best method" not in titles(page.page(changed))
+
+
 def test_published_numbers_are_apart(whole: str, made: dict[str, Any]) -> None:
     assert whole.count("CNNDetection") == 1
     part = whole.split("<h2>Published numbers</h2>")[1].split("</table>")[0]
@@ -183,7 +204,7 @@ def test_tensorboard_has_every_figure_once(
     tensorboard.log(made, tmp_path, {"real": flat})
     events = EventAccumulator(str(tmp_path)).Reload()
     tags = events.Tags()["images"]
-    assert len(tags) == 1 + 1 + 3 + 3 + 1 + 2 + 6 + 2
+    assert len(tags) == 1 + 1 + 1 + 3 + 3 + 1 + 2 + 6 + 2
     assert all(len(events.Images(tag)) == 1 for tag in tags)
 
 

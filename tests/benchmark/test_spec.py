@@ -74,6 +74,10 @@ def test_variants_of_a_domain(tmp_path: Path) -> None:
     assert [variant.name for variant in spec.variants("style_gan")] == ["stored", "alike", "stored@five"]
     assert spec.variants("coco") == [Variant("")]
     assert spec.role("coco", spec.runs[0]) == "reals"
+    typed = read(str(tmp_path / "spec.yaml"), views="centre,tiles")
+    assert [variant.name for variant in typed.variants("same")][-1] == "stored@tiles"
+    with pytest.raises(UserError, match="views names 'six'"):
+        read(str(tmp_path / "spec.yaml"), views="six")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dfl.benchmark.sweep_config import read as read_sweep
+from dfl.benchmark.sweeps import read as read_sweep
 from dfl.cli import arguments, configs
 from dfl.errors import UserError
 from dfl.tools.sources import open_sources
