@@ -88,7 +88,7 @@ def of_store(file: Path) -> Entry:
 
 def of_others(
     file: Path,
-    method: str,
+    method: str | None = None,
     seed: int = 0,
     role: Callable[[str], str] = lambda domain: "cross",
     trained_on: Sequence[str] = (),
@@ -98,7 +98,7 @@ def of_others(
 
     Args:
         file: ``.csv``, ``.jsonl`` or ``.parquet`` with a score (or a logit) and a label for each image.
-        method: Whose they are, unless a column ``detector`` names several.
+        method: Whose they are, unless a column ``detector`` names several; by default what that says, or the file.
         seed: Of the training.
         role: Returns what a domain is to them: ``within``, ``cross``, ``reals`` or ``other``.
         trained_on: What they were trained on, in words.
@@ -107,9 +107,11 @@ def of_others(
     table = scores.read(file, need_group=False, **options)
     for why, count in table.left_out.items():
         print(f"{file}: {count} rows are left out: {why}")
-    names = table.text["detector"] if any(table.text["detector"]) else np.full(len(table.score), method, object)
+    names = table.text["detector"]
+    if method is not None and len(set(names.tolist())) < 2 or not any(names):
+        names = np.full(len(table.score), method or file.stem, object)
     domains = np.array([safe(one) for one in table.domain.tolist()], object)
-    several, entries = len(set(names.tolist())) > 1, []
+    entries = []
     for who, domain in dict.fromkeys(zip(names.tolist(), domains.tolist(), strict=True)):
         rows = np.flatnonzero((names == who) & (domains == domain))
         columns = {name: pa.array(getattr(table, name)[rows]) for name in ("label", "score", "video", "group")}
@@ -118,8 +120,8 @@ def of_others(
             columns["path"] = pa.array([f"row {i + 1}" for i in range(len(rows))])
         own = np.unique(table.thresholds[rows])
         facts = {"domain": domain, "threshold": float(own[0]) if len(own) == 1 else math.nan, "external": str(file)}
-        facts |= {"method": who if several else method, "trained_on": list(trained_on)}
-        entries.append(Entry(facts["method"], seed, domain, STORED, role(domain), Columns(facts, columns)))
+        facts |= {"method": who, "trained_on": list(trained_on)}
+        entries.append(Entry(who, seed, domain, STORED, role(domain), Columns(facts, columns)))
     return entries
 
 
