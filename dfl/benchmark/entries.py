@@ -108,7 +108,7 @@ def of_others(
     for why, count in table.left_out.items():
         print(f"{file}: {count} rows are left out: {why}")
     names = table.text["detector"]
-    if method is not None and len(set(names.tolist())) < 2 or not any(names):
+    if (method is not None and len(set(names.tolist())) < 2) or not any(names):
         names = np.full(len(table.score), method or file.stem, object)
     domains = np.array([safe(one) for one in table.domain.tolist()], object)
     entries = []
