@@ -157,8 +157,13 @@ def test_a_run_that_fails_is_named_and_the_others_are_compared(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     runs = {"patches": {"config": "patches.yaml"}, "gone": {"checkpoint": "gone.ckpt"}}
+    words = ["benchmark", spec(table, tmp_path, runs=runs, alike=False, robustness=[])]
     with pytest.raises(SystemExit):
-        main(["benchmark", spec(table, tmp_path, runs=runs, alike=False, robustness=[])])
+        main([*words, "--trainer.limit_test_batches=1"])
+    assert "val: 4 of 6 images were scored; leave trainer.limit_test_batches" in capsys.readouterr().out
+    assert not list(Path("lightning_logs/mini").glob("predictions/*"))
+    with pytest.raises(SystemExit):
+        main(words)
     assert "dfl: 1 of 2 runs failed: gone/0: checkpoint gone.ckpt: no such file" in capsys.readouterr().err
     content = json.loads(Path("lightning_logs/mini/benchmark.json").read_text())
     assert [one["name"] for one in content["methods"]] == ["patches"]

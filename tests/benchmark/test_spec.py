@@ -98,6 +98,12 @@ def test_variants_of_a_domain(tmp_path: Path) -> None:
         ({"robustness": ["jpg"]}, "jpeg"),
         ({"views": ["six"]}, "views names 'six'"),
         ({"unit": "frame"}, "unit names 'frame'"),
+        ({"runs": {"a": 5}}, "is written as keys with values, not 5"),
+        ({"runs": {"A": {"config": "vit_scl.yaml"}, "a": {"config": "vit_scl.yaml"}}}, "'A' and 'a'"),
+        ({"runs": {"a": {"checkpoint": "b", "seeds": [3]}}}, "seeds are of a config"),
+        ({"domains": {"val": SAME}}, "no domain can be called 'val'"),
+        ({"years": {"progan": "x"}}, "that of progan is a whole number, not 'x'"),
+        ({"resamples": 10}, "at least 100"),
         ({"reference": [{"method": "a", "domain": "same", "metric": "ap", "value": 1.0}]}, "lacks source"),
     ],
 )

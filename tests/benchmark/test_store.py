@@ -11,6 +11,7 @@ from dfl.benchmark import store
 from dfl.benchmark.entries import Entry, Images, of_others, of_store
 from dfl.data import Table
 from dfl.data.rows import Rows
+from dfl.data.sources import Degraded
 from dfl.errors import UserError
 
 FACTS = {"method": "m", "seed": 0, "domain": "d", "variant": "stored", "role": "cross", "threshold": 0.5}
@@ -61,6 +62,35 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
         store.Predictions(file)
 
 
+def test_a_damaged_body_is_computed_again(tmp_path: Path) -> None:
+    file = store.place(tmp_path, "m", 0, "d", "stored", "0123456789abcdef")
+    rng = np.random.default_rng(0)
+    store.write(file, table(2000, score=rng.random(2000).tolist()), FACTS)
+    content = bytearray(file.read_bytes())
+    at = content.find(b"PAR1", 4)
+    content[at // 2 - 400 : at // 2] = bytes(400)
+    file.write_bytes(content)
+    assert store.Predictions(file).facts == FACTS  # the foot is whole
+    assert not store.find(file, FACTS)
+
+
+def test_a_degradation_or_another_mask_is_other_data(tmp_path: Path) -> None:
+    for folder, size in (("masks", 4), ("other", 8)):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (size, size), 255).save(tmp_path / folder / "1.png")
+    for i in range(2):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+
+    def rows(folder: str = "masks") -> Table:
+        lines = ["0.png,0,test,", f"1.png,1,test,{folder}/1.png"]
+        (tmp_path / f"{folder}.csv").write_text("\n".join(["path,label,split,mask", *lines]))
+        return Table(str(tmp_path / f"{folder}.csv"))
+
+    tables = [source.load("test") for source in (rows(), rows("other"), Degraded(rows(), "jpeg_30"))]
+    tables.append(Degraded(rows(), "jpeg_50").load("test"))
+    assert len({store.data_hash(one, Rows.of(one).sha256()) for one in tables}) == 4
+
+
 def test_a_changed_image_or_label_is_other_data(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(4):
@@ -99,3 +129,23 @@ def test_scores_of_others_stand_beside_them(tmp_path: Path) -> None:
     assert (theirs.method, theirs.domain, theirs.role) == ("theirs", "d", "cross")
     images = Images([entry(tmp_path, "ours", table()), theirs])
     assert images.score(theirs).tolist() == [0, 0.25, 0.5, 0.75]
+
+
+def test_what_others_know_less_of_is_taken_from_ours(tmp_path: Path) -> None:
+    ours = entry(tmp_path, "ours", table(video=["a", "b", "a", "b"], generator=["", "gan", "", "gan"]))
+    ours.scored.facts["data"] = "0" * 32
+    theirs = entry(tmp_path, "theirs", table().take(pa.array([2, 3, 0, 1])))
+    for entries in ([ours, theirs], [theirs, ours]):
+        images = Images(entries)
+        assert images.unit.to_pylist() == ["a", "b", "a", "b"]
+        assert images.text("generator").tolist() == ["", "gan", "", "gan"]
+        assert images.score(theirs).tolist() == images.score(ours).tolist()
+
+
+def test_rows_that_are_left_out_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["label,score,threshold,detector", "0,0.1,0.4,a", "1,,0.4,a", "1,0.9,0.4,a", "0,0.2,0.6,b", "1,0.8,0.6,b"]
+    (tmp_path / "both.csv").write_text("\n".join(lines))
+    a, b = of_others(tmp_path / "both.csv")
+    assert "1 rows are left out: no score" in capsys.readouterr().out
+    assert [(one.method, one.threshold) for one in (a, b)] == [("a", 0.4), ("b", 0.6)]
+    assert Images([a, b]).path.to_pylist() == ["row 1", "row 2"]

@@ -1,0 +1,111 @@
+"""Means within and across domains, differences, seeds, and what several domains share, against plain NumPy."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from dfl.benchmark.compare import Comparison
+from dfl.benchmark.content import Settings, build
+from dfl.benchmark.details import Pooled
+from dfl.benchmark.entries import Columns, Entry, Images
+
+N = 60
+LABEL = np.arange(N) % 2
+
+
+def scored(method: str, domain: str, role: str, seed: int = 0, variant: str = "stored", **columns: Any) -> Entry:
+    """Scores of a method that differ by all of its arguments; the images of a domain are the same for all."""
+    rng = np.random.default_rng([seed, *map(ord, method + domain + variant)])
+    score = 1 / (1 + np.exp(-rng.normal(1.2 * LABEL - 0.6, 1.0)))
+    names = {name: pa.array([""] * N) for name in ("video", "group", "generator", "source")}
+    plain = {
+        "path": pa.array([f"{domain}/{i}.png" for i in range(N)]),
+        "label": pa.array(LABEL),
+        "score": pa.array(score),
+    }
+    facts = {"method": method, "domain": domain, "threshold": 0.5}
+    return Entry(method, seed, domain, variant, role, Columns(facts, {**plain, **names, **columns}))
+
+
+def area(entry: Entry) -> float:
+    return float(roc_auc_score(LABEL, entry.scored.column("score").to_numpy()))
+
+
+def compared(*entries: Entry) -> Comparison:
+    comparison = Comparison(200)
+    for domain in dict.fromkeys(one.domain for one in entries):
+        comparison.add(domain, "stored", Images([one for one in entries if one.domain == domain]))
+    comparison.finish()
+    return comparison
+
+
+def test_means_are_of_domains_and_of_seeds() -> None:
+    roles = {"w": "within", "a": "cross", "b": "cross", "later": "other"}
+    entries = [scored("m", domain, role, seed) for domain, role in roles.items() for seed in (0, 1, 2)]
+    comparison = compared(*entries)
+    areas = {d: [area(one) for one in entries if one.domain == d] for d in roles}
+    (row,) = (one for one in comparison.summaries() if one["metric"] == "auroc")
+    assert row["within"] == pytest.approx(np.mean(areas["w"]))
+    assert row["cross"] == pytest.approx(np.mean([np.mean(areas["a"]), np.mean(areas["b"])]))
+    assert row["minimum"] == pytest.approx(min(np.mean(areas["a"]), np.mean(areas["b"])))
+    assert row["gap"] == pytest.approx(row["within"] - row["cross"])
+    assert row["spread"] == pytest.approx(np.std(np.mean([areas["a"], areas["b"]], 0), ddof=1))
+    assert row["low"] < row["cross"] < row["high"]
+    (cell,) = (one for one in comparison.cells if (one["domain"], one["metric"]) == ("later", "auroc"))
+    assert cell["seeds"] == pytest.approx(areas["later"])
+    assert cell["spread"] == pytest.approx(np.std(areas["later"], ddof=1))
+
+
+def test_methods_with_other_domains_are_not_compared_by_their_means() -> None:
+    both = [scored(m, d, "cross") for m in ("a", "b") for d in ("x", "y")]
+    assert [one["domain"] for one in compared(*both).differences] == ["x", "y", ""]
+    less = [one for one in both if (one.method, one.domain) != ("b", "y")]
+    assert [one["domain"] for one in compared(*less).differences] == ["x"]
+
+
+def test_a_difference_is_that_of_the_areas() -> None:
+    entries = [scored(m, d, "cross") for m in ("a", "b") for d in ("x", "y")]
+    by_domain = {one["domain"]: one for one in compared(*entries).differences}
+    own = {(one.method, one.domain): area(one) for one in entries}
+    for domain in ("x", "y"):
+        assert by_domain[domain]["value"] == pytest.approx(own["a", domain] - own["b", domain])
+    assert by_domain[""]["value"] == pytest.approx(np.mean([by_domain["x"]["value"], by_domain["y"]["value"]]))
+    assert all(one["p_holm"] >= one["p"] for one in by_domain.values())
+
+
+def test_reals_alone_have_their_rate_of_false_alarms() -> None:
+    entry = scored("m", "coco", "reals", label=pa.array(np.zeros(N, int)))
+    cells = {one["metric"]: one["value"] for one in compared(entry).cells}
+    score = entry.scored.column("score").to_numpy()
+    assert cells == pytest.approx({"fpr": (score >= 0.5).mean(), "acc_real": (score < 0.5).mean()})
+
+
+def test_a_real_that_domains_share_counts_once() -> None:
+    paths = [f"real/{i}.png" if y == 0 else f"fake/{i}.png" for i, y in enumerate(LABEL)]
+    other = [f"real/{i}.png" if y == 0 else f"other/{i}.png" for i, y in enumerate(LABEL)]
+    pooled = Pooled()
+    for domain, path in (("x", paths), ("y", other)):
+        pooled.add(Images([scored("m", domain, "cross", path=pa.array(path))]))
+    _, label = pooled.of("m")
+    assert (int((label == 0).sum()), int((label == 1).sum())) == (N // 2, N)
+
+
+def test_robustness_is_of_the_degraded_domains() -> None:
+    entries = [scored("m", d, "cross", variant=v) for d in ("x", "y") for v in ("stored", "alike", "jpeg_50")]
+    entries.append(scored("m", "z", "cross"))  # which is not degraded
+    content = build(entries, Settings("made up", resamples=200))
+    (row,) = content["robustness"]
+    own = {(one.domain, one.variant): one for one in entries}
+    assert row["value"] == pytest.approx(np.mean([area(own[d, "jpeg_50"]) for d in ("x", "y")]))
+    assert row["stored"] == pytest.approx(np.mean([area(own[d, "stored"]) for d in ("x", "y")]))
+    assert content["robustness_area"] == {"jpeg": {"m": pytest.approx((row["value"] + row["stored"]) / 2)}}
+    verdicts = [[own[d, v].scored.column("score").to_numpy() >= 0.5 for v in ("stored", "jpeg_50")] for d in ("x", "y")]
+    assert row["flips"] == pytest.approx(np.mean([(a != b).mean() for a, b in verdicts]))
+    means = {(one["domain"]): one for one in content["shifts"]}
+    moved = [own["x", v].scored.column("score").to_numpy()[LABEL == 1].mean() for v in ("stored", "alike")]
+    assert means["x"]["fake"] == pytest.approx(moved[1] - moved[0])
+    assert math.isnan(content["calibration"]["m"]["temperature"])  # without validation
