@@ -60,7 +60,12 @@ class Collect(Report):
         sets = trainer.datamodule.sets["test"]  # type: ignore[attr-defined]
         metrics: Measurements = pl_module.metrics["test"]
         for domain, one in self.plan["domains"].items():
-            bad = sorted(sets[domain].bad)
+            bad, scored = sorted(sets[domain].bad), len(metrics.rows(domain)["index"])
+            if scored + len(bad) != len(sets[domain]):
+                raise UserError(
+                    f"{domain}: {scored} of {len(sets[domain])} images were scored; leave trainer.limit_test_batches "
+                    "and fast_dev_run out, and cut a domain with its source's limit"
+                )
             facts = one["facts"] | {
                 "detector": type(pl_module).__name__,
                 "threshold": float(pl_module.threshold),

@@ -45,12 +45,11 @@ class Comparison:
     """Numbers of all methods on all domains.
 
     Args:
-        parts: Images by domain and variant, with the entries of all methods.
         resamples: Of the intervals.
         seed: Of the resamples.
     """
 
-    def __init__(self, parts: Mapping[tuple[str, str], Images], resamples: int = 1000, seed: int = 0) -> None:
+    def __init__(self, resamples: int = 1000, seed: int = 0) -> None:
         self.resamples, self.seed = resamples, seed
         self.cells: list[Cell] = []
         self.differences: list[Cell] = []
@@ -61,15 +60,9 @@ class Comparison:
         self._sums: dict[tuple[str, str, str], tuple[np.ndarray, int]] = {}
         #: By method and variant: the same of COMPARED over the domains that are degraded.
         self._degraded: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
-        for (domain, variant), images in parts.items():
-            self._domain(domain, variant, images)
-        self._compare_means()
-        corrected = holm({str(i): d["p"] for i, d in enumerate(self.differences) if not math.isnan(d["p"])})
-        for i, one in enumerate(self.differences):
-            one["p_holm"] = corrected.get(str(i), math.nan)
 
-    def _domain(self, domain: str, variant: str, images: Images) -> None:
-        """Measure one variant of a domain."""
+    def add(self, domain: str, variant: str, images: Images) -> None:
+        """Measure one variant of a domain; of it numbers alone are kept."""
         draws = Resamples(images.label, images.unit, self.resamples, self.seed)
         videos, methods = _Videos(images, self.resamples, self.seed), dict[str, list[Entry]]()
         for entry in images.entries:
@@ -148,8 +141,8 @@ class Comparison:
             for j in range(i + 1, len(names)):
                 self.differences.append({"domain": domain, "a": a, "b": names[j], **together.difference(i, j)})
 
-    def _compare_means(self) -> None:
-        """Compare the means over cross-domains of all pairs of methods, by what resamples give."""
+    def finish(self) -> None:
+        """Compare the means over cross-domains of all pairs of methods, by what resamples give, and correct all p."""
         means = {method: (t, n) for (method, v, m), (t, n) in self._sums.items() if (v, m) == (STORED, COMPARED)}
         names = list(means)
         for i, a in enumerate(names):
@@ -159,6 +152,9 @@ class Comparison:
                 value = self.mean(a, STORED, COMPARED, "cross") - self.mean(b, STORED, COMPARED, "cross")
                 drawn = (means[a][0] - means[b][0]) / means[a][1]
                 self.differences.append({"domain": "", "a": a, "b": b, **difference(value, drawn)})
+        corrected = holm({str(i): d["p"] for i, d in enumerate(self.differences) if not math.isnan(d["p"])})
+        for i, one in enumerate(self.differences):
+            one["p_holm"] = corrected.get(str(i), math.nan)
 
     def _cross(self, method: str) -> list[str]:
         return [domain for domain in self._values[method, STORED, COMPARED] if self._roles[method, domain] == "cross"]
@@ -275,15 +271,17 @@ def measures(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str
     }
 
 
-def all_fake(images: Images) -> dict[str, float]:
-    """Return what a map that calls every pixel fake would get, mean over fakes, as ``mask_iou_all_fake`` and so on.
+def all_fake(images: Images) -> list[Cell]:
+    """Return what a map that calls every pixel fake would get, mean over fakes: ``metric`` and ``value``.
 
     Published numbers lie under it. It is taken of the images as the first method with maps sees them; none without.
     """
     for entry in images.entries:
         if "area" in entry.scored.names and not np.isnan(area := images.of(entry, "area")).all():
-            return {f"{name}_all_fake": float(np.nanmean(of(area))) for name, of in ALL_FAKE.items()}
-    return {}
+            return [
+                {"metric": f"{name}_all_fake", "value": float(np.nanmean(of(area)))} for name, of in ALL_FAKE.items()
+            ]
+    return []
 
 
 def spread(values: Sequence[float]) -> float:

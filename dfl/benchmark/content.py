@@ -1,5 +1,6 @@
 """All numbers of a benchmark as plain values: what benchmark.json holds, and tables and page show."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,35 +57,46 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
         UserError: If methods were measured on different images of one domain.
     """
     tested = [one for one in entries if one.role != "val"]
-    parts = {key: Images(some) for key, some in by_domain(tested).items()}
-    comparison = Comparison(parts, settings.resamples, settings.seed)
-    stored = {domain: images for (domain, variant), images in parts.items() if variant == STORED}
-    methods = list(dict.fromkeys(one.method for one in tested))
     chains = {f"{name}_{s}": (name, s) for name, family in FAMILIES.items() for s in family.strengths}
-    robustness = comparison.robustness(chains)
-    for row in robustness:
-        row["flips"] = _flips(row, stored, parts)
+    comparison, pooled = Comparison(settings.resamples, settings.seed), details.Pooled()
+    parts = by_domain(tested)
     content: dict[str, Any] = {
         **{"name": settings.name, "version": dfl.__version__, "command": settings.command, "spec": settings.spec},
         "spec_sha256": digest(settings.spec) if settings.spec else None,
-        "methods": [_method(name, tested, settings) for name in methods],
-        "domains": [_domain(domain, images, settings) for domain, images in stored.items()],
-        "variants": list(dict.fromkeys(variant for _, variant in parts)),
-        "metrics": _metrics(comparison, settings.metrics),
-        "all_fake": [
-            {"domain": domain, "variant": variant, "metric": metric, "value": value}
-            for (domain, variant), images in parts.items()
-            for metric, value in all_fake(images).items()
-        ],
-        **{"cells": comparison.cells, "summaries": comparison.summaries(), "differences": comparison.differences},
-        **{"ranks": _ranks(comparison), "curves": {}, "histograms": {}, "shifts": [], "wrong": {}},
-        **{"robustness": robustness, "robustness_area": _areas(robustness)},
-        **{"generators": [], "fairness": [], "reference": [dict(one) for one in settings.reference]},
+        "methods": [_method(name, tested, settings) for name in dict.fromkeys(one.method for one in tested)],
+        **{"domains": [], "variants": list(dict.fromkeys(variant for _, variant in parts)), "all_fake": []},
+        **{"curves": {}, "histograms": {}, "shifts": [], "wrong": {}, "generators": [], "fairness": []},
+        "reference": [dict(one) for one in settings.reference],
     }
-    for domain, images in stored.items():
-        _explain(content, domain, images, parts.get((domain, ALIKE)), settings)
-    content |= _calibration(methods, entries, stored)
-    return content
+    flips: dict[tuple[str, str], list[float]] = {}
+    for domain in dict.fromkeys(domain for domain, _ in parts):  # one at a time: memory is for one
+        stored: Images | None = None
+        alike: Images | None = None
+        for variant in sorted((v for d, v in parts if d == domain), key=lambda v: v != STORED):
+            images = Images(parts[domain, variant])
+            comparison.add(domain, variant, images)
+            content["all_fake"] += [{"domain": domain, "variant": variant, **one} for one in all_fake(images)]
+            stored, alike = images if variant == STORED else stored, images if variant == ALIKE else alike
+            if stored is not None and variant in chains:
+                for method, share in details.flips(stored, images).items():
+                    flips.setdefault((method, variant), []).append(share)
+        if stored is not None:
+            content["domains"].append(_domain(domain, stored, settings))
+            _explain(content, domain, stored, alike, settings)
+            if stored.one_class(1):
+                pooled.add(stored)
+    comparison.finish()
+    robustness = comparison.robustness(chains)
+    for row in robustness:
+        shares = flips.get((row["method"], row["variant"]), [])
+        row["flips"] = sum(shares) / len(shares) if shares else math.nan
+    return (
+        content
+        | {"metrics": _metrics(comparison, settings.metrics), "cells": comparison.cells}
+        | {"summaries": comparison.summaries(), "differences": comparison.differences, "ranks": _ranks(comparison)}
+        | {"robustness": robustness, "robustness_area": _areas(robustness)}
+        | _calibration(content["methods"], entries, pooled)
+    )
 
 
 def _ranks(comparison: Comparison) -> dict[str, Any]:
@@ -169,36 +181,17 @@ def _explain(content: dict[str, Any], domain: str, images: Images, alike: Images
             content["fairness"] += [{"method": method, "domain": domain, **row} for row in rows]
 
 
-def _calibration(methods: Sequence[str], entries: Sequence[Entry], stored: Mapping[str, Images]) -> dict[str, Any]:
+def _calibration(
+    methods: Sequence[Mapping[str, Any]], entries: Sequence[Entry], tested: details.Pooled
+) -> dict[str, Any]:
     """Return calibration and thresholds of the first seed of each method."""
-    found: dict[str, Any] = {"calibration": {}, "thresholds": []}
-    checks: dict[tuple[str, int], list[tuple[Images, Entry]]] = {}
+    validation, firsts = details.Pooled(), {one["name"]: one["seeds"][0] for one in methods}
     for one in entries:
-        if one.role == "val":
-            checks.setdefault((one.method, one.seed), []).append((Images([one]), one))
-    for method in methods:
-        own = [
-            (images, details.first_of_methods(images.entries)[method])
-            for images in stored.values()
-            if images.one_class(1) and method in details.first_of_methods(images.entries)
-        ]
-        if not own:
-            continue
-        validation = checks.get((method, own[0][1].seed), [])
-        found["calibration"][method] = details.calibrated(validation, own)
-        if validation:
-            found["thresholds"] += [{"method": method, **row} for row in details.thresholds(validation)]
-    return found
-
-
-def _flips(row: Mapping[str, Any], stored: Mapping[str, Images], parts: Mapping[tuple[str, str], Images]) -> float:
-    """Return the share of verdicts that a degradation changes, mean over domains."""
-    shares = []
-    for domain in row["domains"]:
-        before, after = stored[domain], parts[domain, row["variant"]]
-        one, other = (details.first_of_methods(images.entries)[row["method"]] for images in (before, after))
-        shares.append(details.flips(before, one, after, other))
-    return sum(shares) / len(shares) if shares else float("nan")
+        if one.role == "val" and one.seed == firsts.get(one.method):
+            validation.add(Images([one]))
+    known = [name for name in firsts if name in tested]
+    rows = [{"method": m, **row} for m in known if m in validation for row in details.thresholds(validation, m)]
+    return {"calibration": {m: details.calibrated(validation, tested, m) for m in known}, "thresholds": rows}
 
 
 def _areas(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

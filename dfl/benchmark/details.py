@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from dfl.benchmark.entries import Entry, Images
@@ -73,12 +75,18 @@ def shift(stored: Images, entries: Sequence[Entry], alike: Images, others: Seque
     return {"real": after[0] - before[0], "fake": after[1] - before[1]}
 
 
-def flips(stored: Images, entry: Entry, other_images: Images, other: Entry) -> float:
-    """Return the share of images whose verdict changes; NaN without a threshold or where images are not the same."""
-    if math.isnan(entry.threshold) or len(stored) != len(other_images) or not stored.path.equals(other_images.path):
-        return math.nan
-    before, after = (i.score(e) >= entry.threshold for i, e in ((stored, entry), (other_images, other)))
-    return float((before != after).mean())
+def flips(stored: Images, other: Images) -> dict[str, float]:
+    """Return the share of images whose verdict changes, by method, of the first seeds.
+
+    None of a method without a threshold, or where images of one of the two could not be read.
+    """
+    after, shares = first_of_methods(other.entries), {}
+    same = stored.path.equals(other.path)
+    for method, entry in first_of_methods(stored.entries).items():
+        if method in after and same and not math.isnan(entry.threshold):
+            verdicts = (i.score(e) >= entry.threshold for i, e in ((stored, entry), (other, after[method])))
+            shares[method] = float(np.not_equal(*verdicts).mean())
+    return shares
 
 
 def generators(images: Images, entries: Sequence[Entry], years: Mapping[str, int], until: int) -> Rows:
@@ -91,6 +99,8 @@ def generators(images: Images, entries: Sequence[Entry], years: Mapping[str, int
         until: Last year of the data of the method's backbone; 0 if unknown.
     """
     names, real, rows = images.text("generator"), images.label == 0, []
+    if not names[~real].any():  # a set that names none holds one, by the name of the domain
+        names = np.full(len(names), entries[0].domain, object)
     for name in sorted(set(names[images.label == 1].tolist()) - {""}):
         chosen = real | (names == name)
         label = torch.from_numpy(images.label[chosen])
@@ -105,54 +115,71 @@ def generators(images: Images, entries: Sequence[Entry], years: Mapping[str, int
     return rows
 
 
-def calibrated(validation: Sequence[tuple[Images, Entry]], tested: Sequence[tuple[Images, Entry]]) -> dict[str, Any]:
+class Pooled:
+    """Scores of the first seed of each method over several domains, a real image that they share once."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._seen: list[pa.Array] = []
+        #: Of each method, chosen on validation data.
+        self.threshold: dict[str, float] = {}
+
+    def add(self, images: Images) -> None:
+        """Add the images of a domain."""
+        new = np.ones(len(images), bool)
+        if self._seen:
+            seen = pc.is_in(images.path.cast(pa.large_string()), pa.concat_arrays(self._seen)).to_numpy(
+                zero_copy_only=False
+            )
+            new = ~seen | (images.label == 1)
+        self._seen.append(images.path.filter(pa.array(new & (images.label == 0))).cast(pa.large_string()))
+        for method, entry in first_of_methods(images.entries).items():
+            self.threshold[method] = entry.threshold
+            score = images.of(entry, "score")
+            self._parts.setdefault(method, []).append((score[new], images.label[new].astype(np.int8)))
+
+    def __contains__(self, method: str) -> bool:
+        return method in self._parts
+
+    def of(self, method: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return score, float64 (n,), and label, int64 (n,)."""
+        score, label = (np.concatenate(part) for part in zip(*self._parts[method], strict=True))
+        return score.astype(np.float64), label.astype(np.int64)
+
+
+def calibrated(validation: Pooled, tested: Pooled, method: str) -> dict[str, Any]:
     """Return temperature (of validation), and of the tested images ECE before and after it, reliability, abstention.
 
     Args:
-        validation: Of one method and seed; none leaves the temperature undefined.
-        tested: Its domains that hold both classes.
+        validation: Without the method the temperature is undefined.
+        tested: Domains that hold both classes.
+        method: Its name.
     """
-    score, label = _pooled(tested)
+    score, label = tested.of(method)
     temperature = math.nan
-    if validation:
-        own, known = _pooled(validation)
+    if method in validation:
+        own, known = validation.of(method)
         temperature = calibration.temperature(calibration.logit(own), known)
-    scaled = score if math.isnan(temperature) else 1 / (1 + np.exp(-calibration.logit(score) / temperature))
-    bins = calibration.reliability(score, label)
-    coverage, risk = calibration.coverage_risk(score, label, tested[0][1].threshold)
+    coverage, risk = calibration.coverage_risk(score, label, tested.threshold[method])
     kept = _spread(coverage, risk)
+    scaled = 1 / (1 + np.exp(-calibration.logit(score) / temperature))
     return {
         "temperature": temperature,
         "ece": float(binary.ece(torch.from_numpy(score), torch.from_numpy(label))),
-        "ece_scaled": math.nan
-        if math.isnan(temperature)
-        else float(binary.ece(torch.from_numpy(scaled), torch.from_numpy(label))),
-        "reliability": {name: part.tolist() for name, part in bins.items()},
+        "ece_scaled": float(binary.ece(torch.from_numpy(scaled), torch.from_numpy(label))),
+        "reliability": {name: part.tolist() for name, part in calibration.reliability(score, label).items()},
         "coverage": np.round(coverage[kept], 5).tolist(),
         "risk": np.round(risk[kept], 5).tolist(),
         "aurc": calibration.risk_area(coverage, risk),
     }
 
 
-def thresholds(validation: Sequence[tuple[Images, Entry]]) -> Rows:
+def thresholds(validation: Pooled, method: str) -> Rows:
     """Return thresholds for wanted FPRs from the reals of validation, with the interval of the true FPR."""
-    score, label = _pooled(validation)
+    score, label = validation.of(method)
     real = score[label == 0]
     found = [(fpr, calibration.threshold_at_fpr(real, fpr)._asdict()) for fpr in FPRS if len(real)]
     return [one | {"fpr": fpr, "reached": one["fpr"]} for fpr, one in found]
-
-
-def _pooled(parts: Sequence[tuple[Images, Entry]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores and labels of several domains, an image that several of them share once."""
-    seen: set[str] = set()
-    scores, labels = [], []
-    for images, entry in parts:
-        paths = images.path.to_pylist()
-        new = np.array([path not in seen for path in paths], bool)
-        seen.update(paths)
-        scores.append(images.score(entry)[new])
-        labels.append(images.label[new])
-    return np.concatenate(scores), np.concatenate(labels)
 
 
 def groups(images: Images, entry: Entry, wanted: Sequence[str]) -> Rows:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.benchmark.spec import STORED
+from dfl.benchmark.spec import STORED, safe
 from dfl.benchmark.statistics import unit_names
 from dfl.benchmark.store import Predictions
 from dfl.errors import UserError
@@ -88,7 +88,7 @@ def of_store(file: Path) -> Entry:
 
 def of_others(
     file: Path,
-    method: str,
+    method: str | None = None,
     seed: int = 0,
     role: Callable[[str], str] = lambda domain: "cross",
     trained_on: Sequence[str] = (),
@@ -98,24 +98,30 @@ def of_others(
 
     Args:
         file: ``.csv``, ``.jsonl`` or ``.parquet`` with a score (or a logit) and a label for each image.
-        method: Whose they are, where the file has no column ``detector``.
+        method: Whose they are, unless a column ``detector`` names several; by default what that says, or the file.
         seed: Of the training.
         role: Returns what a domain is to them: ``within``, ``cross``, ``reals`` or ``other``.
         trained_on: What they were trained on, in words.
         options: Of `dfl.evaluation.scores.read`.
     """
     table = scores.read(file, need_group=False, **options)
-    names = table.text["detector"] if any(table.text["detector"]) else np.full(len(table.score), method, object)
+    for why, count in table.left_out.items():
+        print(f"{file}: {count} rows are left out: {why}")
+    names = table.text["detector"]
+    if method is not None and len(set(names.tolist())) < 2 or not any(names):
+        names = np.full(len(table.score), method or file.stem, object)
+    domains = np.array([safe(one) for one in table.domain.tolist()], object)
     entries = []
-    for who, domain in dict.fromkeys(zip(names.tolist(), table.domain.tolist(), strict=True)):
-        rows = (names == who) & (table.domain == domain)
+    for who, domain in dict.fromkeys(zip(names.tolist(), domains.tolist(), strict=True)):
+        rows = np.flatnonzero((names == who) & (domains == domain))
         columns = {name: pa.array(getattr(table, name)[rows]) for name in ("label", "score", "video", "group")}
         columns |= {name: pa.array(table.text[name][rows], pa.string()) for name in ("path", "generator", "source")}
         if not any(table.text["path"][rows]):
-            columns["path"] = pa.array([f"row {i + 1}" for i in np.flatnonzero(rows)])
-        facts = {"method": who, "domain": domain, "threshold": table.threshold, "external": str(file)}
-        facts["trained_on"] = list(trained_on)
-        entries.append(Entry(who or method, seed, domain, STORED, role(domain), Columns(facts, columns)))
+            columns["path"] = pa.array([f"row {i + 1}" for i in range(len(rows))])
+        own = np.unique(table.thresholds[rows])
+        facts = {"domain": domain, "threshold": float(own[0]) if len(own) == 1 else math.nan, "external": str(file)}
+        facts |= {"method": who, "trained_on": list(trained_on)}
+        entries.append(Entry(who, seed, domain, STORED, role(domain), Columns(facts, columns)))
     return entries
 
 
@@ -131,10 +137,11 @@ class Images:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = list(entries)
-        first = self.entries[0].scored
-        self._first = first
-        self.path: pa.Array = first.column("path")
-        self.label = first.column("label").to_numpy().astype(np.int64)
+        #: Our own first: other people's files may know less of an image.
+        self._known = sorted(self.entries, key=lambda entry: entry.scored.facts.get("data") is None)
+        self.facts: dict[str, Any] = self._known[0].scored.facts
+        self.path: pa.Array = self._known[0].scored.column("path")
+        self.label = self._known[0].scored.column("label").to_numpy().astype(np.int64)
         self._orders = {id(entry): self._order(entry) for entry in self.entries}
 
     def __len__(self) -> int:
@@ -149,9 +156,10 @@ class Images:
         own = self.path.to_pylist()
         lacks = [path for path in own if path not in place]
         if lacks or len(place) != len(own) or len(other) != len(own):
-            what = f"it has no score of {lacks[0]}" if lacks else "others do not have all of its images"
+            again = "paths stand in it more than once, in another order" if len(place) < len(other) else ""
+            what = f"it has no score of {lacks[0]}" if lacks else again or "others do not have all of its images"
             raise UserError(
-                f"{entry.title} has {len(other):,} images, and {self.entries[0].title} has {len(own):,}: {what}; "
+                f"{entry.title} has {len(other):,} images, and {self._known[0].title} has {len(own):,}: {what}; "
                 "numbers of different images cannot be compared"
             )
         return self._with_labels(entry, label, np.array([place[path] for path in own]))
@@ -159,7 +167,7 @@ class Images:
     def _data_of(self, entry: Entry) -> bool:
         """Return whether an entry scored the same data, by their hash; they may lie in another folder now."""
         data = entry.scored.facts.get("data")
-        return data is not None and data == self._first.facts.get("data")
+        return data is not None and data == self.facts.get("data")
 
     def _with_labels(self, entry: Entry, label: np.ndarray, order: np.ndarray | None) -> np.ndarray | None:
         """Return the order, if the labels are the same in it."""
@@ -168,7 +176,7 @@ class Images:
             at = int(np.flatnonzero(label != self.label)[0])
             raise UserError(
                 f"{entry.title}: {self.path[at]} has label {label[at]}, and {self.label[at]} for "
-                f"{self.entries[0].title}; the numbers could not be compared"
+                f"{self._known[0].title}; the numbers could not be compared"
             )
         return order
 
@@ -181,18 +189,23 @@ class Images:
         """Return the probabilities of fake, float64 (n,)."""
         return self.of(entry, "score").astype(np.float64)
 
+    def names(self, name: str) -> pa.Array:
+        """Return a column of names (n,), of the first entry that has any; nulls of none."""
+        for entry in self._known:
+            if name in entry.scored.names:
+                column, order = entry.scored.column(name), self._orders[id(entry)]
+                if pc.any(pc.not_equal(column, "")).as_py():
+                    return column if order is None else column.take(pa.array(order))
+        return pa.nulls(len(self), pa.string())
+
     def text(self, name: str) -> np.ndarray:
         """Return a column of names, objects (n,); '' where it lacks."""
-        if name not in self._first.names:
-            return np.full(len(self), "", object)
-        return np.array([one or "" for one in self._first.column(name).to_pylist()], object)
+        return np.asarray(self.names(name).fill_null("").to_numpy(zero_copy_only=False))
 
     @cached_property
     def unit(self) -> pa.Array:
         """What is drawn together: the video, else the source image, else the image."""
-        empty = pa.nulls(len(self), pa.string())
-        video, source = (self._first.column(n) if n in self._first.names else empty for n in ("video", "source"))
-        return unit_names(video, source, self.path)
+        return unit_names(self.names("video"), self.names("source"), self.path)
 
     @cached_property
     def video(self) -> np.ndarray:

@@ -25,7 +25,7 @@ def leaks(images: Images, folder: Path, seed: int = 0) -> dict[str, dict[str, fl
         folder: Where results are kept, by the hash of the data; the files are read once.
         seed: Of the draw of images, and of the forest.
     """
-    data = images.entries[0].scored.facts.get("data")
+    data = images.facts.get("data")
     kept = folder / f"{data}-{seed}.json" if data else None
     if kept and kept.is_file():
         return dict(json.loads(kept.read_text(encoding="utf-8")))

@@ -10,7 +10,6 @@ video, group, generator, source, threshold and detector, as for ``dfl audit``. S
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def report(
             entries += _each_once([of_store(file) for file in there], path)
         else:
             role = _role(within or ())
-            entries += of_others(path, path.stem, role=role, label_of_fake=label_of_fake)
+            entries += of_others(path, role=role, label_of_fake=label_of_fake)
     folder = Path(output).expanduser()
     command = " ".join(["dfl report", *predictions])
     settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks")
@@ -106,15 +105,12 @@ def _role(within: Sequence[str]) -> Callable[[str], str]:
     return lambda domain: "within" if domain in within else "cross"
 
 
-def of_spec(spec: Spec, seed: int, command: str) -> dict[str, Any]:
+def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dict[str, Any]:
     """Write tables and page of what a benchmark has so far; return the content of ``benchmark.json``."""
-    hashes = runs.DataHashes()
     entries: list[Entry] = []
     for one in spec.runs:
-        if one.predictions:
-            file, role = Path(one.predictions).expanduser(), partial(spec.role, run=one)
-            entries += of_others(file, one.method, one.seed, role, one.trained_on)
-        elif runs.is_trained(spec, one):
+        entries += runs.scores_of(spec, one)
+        if not one.predictions and runs.is_trained(spec, one):
             found = runs.tests(spec, one, runs.Detector(spec, one), hashes)
             entries += [of_store(test.file) for test in found if store.find(test.file, test.facts)]
     settings = Settings(

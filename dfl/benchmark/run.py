@@ -7,7 +7,7 @@ that lacks a variant. Nothing here depends on which process did what before.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import yaml
 from dfl.benchmark import store, training
 from dfl.benchmark.collect import Collect, transform_hash
 from dfl.benchmark.compare import MEASURED
-from dfl.benchmark.spec import Run, Source, Spec, Variant
+from dfl.benchmark.entries import Entry, of_others
+from dfl.benchmark.spec import Run, Source, Spec, Variant, safe
 from dfl.cli import app, checkpoints
+from dfl.data.chains import chain
 from dfl.data.rows import Rows
 from dfl.data.sources.written import built
 from dfl.data.transforms import Transform
@@ -28,6 +30,8 @@ from dfl.runs.weights_hash import WeightsHash
 
 #: What a domain is to a run, where the spec does not say it: the data that its threshold was chosen on.
 VALIDATION = "val"
+#: Options that decide which images are scored, and how exactly.
+SCORING = ("--trainer.precision", "--data.on_bad", "--data.max_pixels")
 
 
 @dataclass(frozen=True)
@@ -101,17 +105,26 @@ class Detector:
         """The transform in plain words, as far as it matters in evaluation."""
         return {key: value for key, value in self.transform.spec().items() if key not in Transform.TRAINING}
 
-    def validation(self) -> dict[str, Source]:
+    def validation(self, hashes: DataHashes) -> dict[str, Source]:
         """Return the sources of its validation images; none if they are not known."""
         data = (self._trained.run.get("data") or {}).get("init_args") or {}
         train = self.run.train or data.get("train") or []
         parts = train if isinstance(train, list) else [train]
         by_name = self.run.val or data.get("val") or {str(i): one for i, one in enumerate(parts)}
         name = VALIDATION if len(by_name) == 1 else VALIDATION + "_{}"
-        return {
-            name.format(key): {"class_path": "Only", "init_args": {"source": one, "split": "val"}}
+        found = {
+            name.format(safe(key)): {"class_path": "Only", "init_args": {"source": one, "split": "val"}}
             for key, one in by_name.items()
         }
+        if self.run.train or self.run.val:
+            return found
+        try:  # of an earlier training: its data may not be here, and its threshold is in the checkpoint
+            for key, one in found.items():
+                hashes(one, key)
+        except UserError as error:
+            training.say(f"{self.run.method}: no calibration, since its validation images are not here: {error}")
+            return {}
+        return found
 
 
 def prepare(spec: Spec, hashes: DataHashes) -> None:
@@ -122,6 +135,14 @@ def prepare(spec: Spec, hashes: DataHashes) -> None:
     Raises:
         UserError: For a metric that is none, and for a source that cannot be read.
     """
+    for run in spec.runs:
+        try:
+            Transform(**(run.transform or {}))
+        except TypeError as error:
+            raise UserError(f"{spec.file}: transform: {error}") from error
+        for one in scores_of(spec, run):
+            if one.domain not in spec.domains | spec.reals:
+                raise UserError(f"{run.predictions} has the domain {one.domain!r}{near(one.domain, [*spec.domains])}")
     for name in spec.metrics:
         if name not in MEASURED:
             raise UserError(f"{spec.file}: no metric {name!r}{near(name, [*MEASURED])}")
@@ -131,11 +152,19 @@ def prepare(spec: Spec, hashes: DataHashes) -> None:
             parts = run.train if isinstance(run.train, list) else [run.train] * (run.train is not None)
             wanted += [(one, "train") for one in parts] + [(one, "val") for one in (run.val or {}).values()]
     for source, split in {json.dumps(one, sort_keys=True, default=str): one for one in wanted}.values():
-        one = built(source, str(spec.file))
-        one.prepare()
-        one.load(split)
+        asked = built(source, str(spec.file))
+        asked.prepare()
+        asked.load(split)
     for name, source in (spec.domains | spec.reals).items():
         hashes(source, name)
+
+
+def scores_of(spec: Spec, run: Run) -> list[Entry]:
+    """Return the entries of a run that is a file of scores; none of another one."""
+    if not run.predictions:
+        return []
+    file, role = Path(run.predictions).expanduser(), partial(spec.role, run=run)
+    return of_others(file, run.method, run.seed, role, run.trained_on)
 
 
 def fit_words(spec: Spec, run: Run) -> list[str]:
@@ -181,7 +210,7 @@ def monitored(spec: Spec) -> list[str]:
 
 def tests(spec: Spec, run: Run, detector: Detector, hashes: DataHashes) -> Iterator[Test]:
     """Yield all files that a run gives, validation first."""
-    for domain, source in detector.validation().items():
+    for domain, source in detector.validation(hashes).items():
         yield _test(spec, detector, domain, Variant(""), VALIDATION, source, hashes)
     for domain, source in (spec.domains | spec.reals).items():
         for variant in spec.variants(domain):
@@ -232,7 +261,8 @@ def _test(
 ) -> Test:
     run, data = detector.run, hashes(source, domain)
     transform = detector.transform_hash(variant.view)
-    key = store.digest(detector.weights, transform, data, variant.chain)[:16]
+    steps = chain(variant.chain) if variant.chain else []  # the name alone would outlive a change of what it stands for
+    key = store.digest(detector.weights, transform, data, steps, _scoring(run))[:16]
     facts = {
         **{"method": run.method, "seed": run.seed, "domain": domain, "variant": variant.name, "role": role},
         **{"weights": detector.weights, "transform": transform, "data": data, "trained_on": list(run.trained_on)},
@@ -244,20 +274,24 @@ def _test(
     return Test(domain, variant, role, source, file, facts)
 
 
+def _scoring(run: Run) -> list[str]:
+    """Return the options of a test that scores depend on."""
+    return sorted(word for word in run.options if word.partition("=")[0] in SCORING)
+
+
 def _test_words(spec: Spec, run: Run, detector: Detector, part: list[Test], view: str) -> list[str]:
     """Return the words of a test; the files of its data and of what is to be collected are written."""
-    name = f"{run.name or run.method}-{part[0].domain}-{view}".replace("/", "_")
-    plan = {
+    plan: dict[str, Any] = {
         "transform": detector.transform_hash(view),
         "cost": str(cost_file(spec, run)),
         "domains": {one.loader: {"file": str(one.file), "facts": one.facts} for one in part},
     }
-    training.write(spec.output / "runs" / f"{name}.json", json.dumps(plan, indent=1))
+    # what is in them is in their names: another process may have another part of this domain to do
+    name = f"{run.name or run.method}-{part[0].domain}-{view}-{store.digest(plan)[:8]}".replace("/", "_")
+    file = spec.output / "runs" / f"{name}.json"
+    training.write(file, json.dumps(plan, indent=1))
     data = _written(spec, f"{name}.yaml", {"test": {one.loader: one.source for one in part}, "views": view})
-    collect = {
-        "class_path": f"{Collect.__module__}.Collect",
-        "init_args": {"plan": str(spec.output / "runs" / f"{name}.json")},
-    }
+    collect = {"class_path": f"{Collect.__module__}.Collect", "init_args": {"plan": str(file)}}
     words = ["test", f"--ckpt_path={detector.file}", f"--root={spec.root}", f"--data={data}"]
     words += [f"--data.transform={json.dumps(detector.transform.spec())}", "--trainer.logger=false"]
     words.append(f"--trainer.callbacks={json.dumps([collect])}")

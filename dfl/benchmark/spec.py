@@ -118,7 +118,7 @@ class Spec:
     def variants(self, domain: str) -> list[Variant]:
         """Return the ways in which a domain is tested."""
         if domain in self.reals:
-            return [Variant("")]
+            return [Variant(one) for one in ("", *([ALIKE] * self.alike))]
         chains = ["", *([ALIKE] * self.alike), *(self.robustness if domain in self.robustness_domains else [])]
         return [Variant(one) for one in chains] + [Variant("", view) for view in self.views if view != "centre"]
 
@@ -149,7 +149,7 @@ def read(
     check(content, KEYS, str(file), ("runs", "domains"), "benchmark")
     if views:
         content = content | {"views": views.split(",")}
-    return of_content(content, file, output, root, str(name or content.get("name") or file.stem))
+    return of_content(content, file, output, root, str(name or content.get("name") or safe(file.stem)))
 
 
 def of_content(content: dict[str, Any], file: Path, output: str | None, root: str, called: str) -> Spec:
@@ -188,12 +188,12 @@ def of_content(content: dict[str, Any], file: Path, output: str | None, root: st
         groups=[str(one) for one in content.get("groups") or []],
         unit=_one_of(str(content.get("unit", "image")), UNITS, f"{file}: unit"),
         metrics=_words({"metrics": "auroc"} | content, "metrics"),
-        years={str(key): int(value) for key, value in (content.get("years") or {}).items()},
+        years=_years(content.get("years") or {}, file),
         reference=_reference(content, file),
         root=folder,
         output=place,
         store=Path(content["store"]).expanduser() if content.get("store") else place / "predictions",
-        resamples=int(content.get("resamples", 1000)),
+        resamples=_resamples(content.get("resamples", 1000), file),
         pictures=bool(content.get("pictures", True)),
     )
 
@@ -218,6 +218,8 @@ def check(
     content: Any, keys: dict[str, tuple[type, ...]], where: str, needed: tuple[str, ...] = (), verb: str = "benchmark"
 ) -> None:
     """Raise for a mapping that lacks keys, or has others or values of other types."""
+    if not isinstance(content, dict) and not needed:
+        raise UserError(f"{where} is written as keys with values, not {content!r}")
     if not isinstance(content, dict) or any(not content.get(key) for key in needed):
         raise UserError(f"{where} is no {verb}: it needs {' and '.join(needed)}; dfl {verb} --help")
     for key, value in content.items():
@@ -236,7 +238,8 @@ def _runs(content: dict[str, Any], called: str, file: Path, domains: list[str]) 
         ways = [way for way in WAYS if one.get(way)]
         if len(ways) != 1:
             raise UserError(f"{where} needs one of {', '.join(WAYS)}; it has {' and '.join(ways) or 'none'}")
-        if (same := names.setdefault(safe(method), method)) != method:
+        name = safe(method)
+        if (same := names.setdefault(name.replace(" ", "_").casefold(), method)) != method or not name:
             raise UserError(f"{file}: the runs {same!r} and {method!r} would have files of one name; rename one")
         within = _among(one, "within", domains, where) or _among(content, "within", domains, file)
         trained, options = one.get("trained_on") or within, (content.get("options") or {}) | (one.get("options") or {})
@@ -255,8 +258,10 @@ def _runs(content: dict[str, Any], called: str, file: Path, domains: list[str]) 
             common |= {side: one.get(side, content.get(side)) for side in ("train", "val")}
             common["configs"] = tuple(_beside(file, str(value)) for value in values)
             for seed in _seeds(one.get("seeds") or content.get("seeds") or [0], where):
-                yield Run(**common, seed=seed, name=f"{called}-{safe(method)}-s{seed}")
+                yield Run(**common, seed=seed, name=f"{called}-{name}-s{seed}")
         else:
+            if one.get("seeds"):
+                raise UserError(f"{where}: seeds are of a config; a list of {ways[0]} has one for each seed")
             for seed, value in enumerate(values):
                 yield Run(**common | {"seed": seed, ways[0]: str(value)})
 
@@ -286,6 +291,8 @@ def _named(sources: dict[str, Any], file: Path) -> dict[str, Source]:
         if not isinstance(source, dict) or "class_path" not in source:
             raise UserError(f"{file}: domain {key}: a source is written as class_path and init_args, not {source!r}")
         name = safe(key)
+        if not name or name == "val" or name.startswith("val_"):
+            raise UserError(f"{file}: no domain can be called {str(key)!r}: val is what a threshold is chosen on")
         if name in named:
             raise UserError(f"{file}: two domains are called {name!r}; '.', '/' and '@' become '_'")
         named[name] = source
@@ -305,7 +312,7 @@ def _one_of(word: Any, words: Any, where: str) -> str:
 
 def _words(content: dict[str, Any], key: str) -> list[str]:
     value = content.get(key) or []
-    return [value] if isinstance(value, str) else [str(one) for one in value]
+    return [value] if isinstance(value, str) else list(dict.fromkeys(map(str, value)))
 
 
 def _robustness(content: dict[str, Any]) -> list[str]:
@@ -314,10 +321,25 @@ def _robustness(content: dict[str, Any]) -> list[str]:
     return list(variants([*FAMILIES] if names == ["all"] else names)) if names else []
 
 
+def _years(years: dict[Any, Any], file: Path) -> dict[str, int]:
+    for name, year in years.items():
+        if type(year) is not int:
+            raise UserError(f"{file}: years: that of {name} is a whole number, not {year!r}")
+    return {str(name): year for name, year in years.items()}
+
+
+def _resamples(number: Any, file: Path) -> int:
+    if type(number) is not int or number < 100:
+        raise UserError(f"{file}: resamples is {number!r}: an interval needs at least 100")
+    return number
+
+
 def _reference(content: dict[str, Any], file: Path) -> list[dict[str, Any]]:
     """Return published numbers; each must say whose they are."""
     for one in (rows := content.get("reference") or []):
         lacks = [key for key in ("method", "domain", "metric", "value", "source") if key not in (one or {})]
         if lacks:
             raise UserError(f"{file}: a reference number lacks {', '.join(lacks)}: {one!r}")
-    return list(rows)
+        if type(one["value"]) not in (int, float):
+            raise UserError(f"{file}: the value of a reference is a number, not {one['value']!r}")
+    return [{"protocol": "", **one} for one in rows]

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfl.data.locators import split as split_locator
+from dfl.data.sources.base import DEGRADATION
 from dfl.errors import UserError, first_line
 from dfl.runs.files import whole
 
@@ -38,7 +39,7 @@ MAP_COLUMNS = ("iou", "pbca", "f1", "pixel_ap", "fpa", "area")  # area: share of
 #: Key of the file's metadata that holds the facts, as JSON.
 FACTS = b"dfl"
 #: Columns of a source's rows that decide what is measured.
-_OF_ROWS = ("label", "class_label", "mask", "mask_rule", "generator", "group", "video", "source")
+_OF_ROWS = ("label", "class_label", "mask_rule", "generator", "group", "video", "source", "bits", DEGRADATION.name)
 
 
 def digest(*parts: Any) -> str:
@@ -56,13 +57,13 @@ def data_hash(table: pa.Table, rows_sha256: str) -> str:
         rows_sha256: Hash of its paths and labels, `dfl.data.rows.Rows.sha256`.
     """
     total = hashlib.sha256(rows_sha256.encode())
-    for name in _OF_ROWS:
-        column = table[name].cast(pa.string()).to_pylist()
-        total.update(
-            "\x1f".join(os.path.basename(c) if name == "mask" else c for c in column).encode("utf-8", "replace")
-        )
-        total.update(b"\x1e")
-    files = dict.fromkeys(split_locator(str(path))[0] for path in table["path"].to_pylist())
+    for name in (one for one in _OF_ROWS if one in table.column_names):
+        total.update("\x1f".join(map(str, table[name].to_pylist())).encode("utf-8", "replace") + b"\x1e")
+    masks = [str(mask) for mask in table["mask"].to_pylist()]
+    common = os.path.commonprefix([mask for mask in masks if mask])  # noqa: RUF071  (it is cut at a slash)
+    below = [mask[common.rfind("/") + 1 :] if mask else "" for mask in masks]
+    total.update("\x1f".join(below).encode("utf-8", "replace") + b"\x1e")
+    files = dict.fromkeys(split_locator(str(path))[0] for path in (*table["path"].to_pylist(), *masks))
     total.update(np.array([_size(file) for file in files], np.int64).tobytes())
     return total.hexdigest()[:32]
 
@@ -70,7 +71,7 @@ def data_hash(table: pa.Table, rows_sha256: str) -> str:
 def _size(file: str) -> int:
     try:
         return os.stat(file).st_size
-    except OSError:
+    except (OSError, ValueError):  # polygons are no file
         return -1
 
 
@@ -97,8 +98,15 @@ class Predictions:
         self.names: list[str] = schema.names
 
     def column(self, name: str) -> pa.Array:
-        """Return a column (n,)."""
-        return pq.read_table(self.file, columns=[name])[name].combine_chunks()
+        """Return a column (n,).
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        try:
+            return pq.read_table(self.file, columns=[name])[name].combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"cannot read the predictions {self.file}: {first_line(error)}; remove it") from error
 
 
 def place(folder: Path, method: str, seed: int, domain: str, variant: str, key: str) -> Path:
@@ -119,11 +127,11 @@ def find(file: Path, facts: Mapping[str, Any]) -> bool:
     for there in [file] if file.is_file() else sorted(file.parent.glob(f"*--{key}.parquet")):
         try:
             old = Predictions(there)
-        except UserError:  # damaged since: computed again
+            table = pq.read_table(there, page_checksum_verification=True)
+        except (UserError, OSError, pa.ArrowException):  # damaged since: computed again
             continue
-        if there == file and all(old.facts.get(name) == value for name, value in facts.items()):
-            return True
-        write(file, pq.read_table(there), {**old.facts, **facts})
+        if there != file or any(old.facts.get(name) != value for name, value in facts.items()):
+            write(file, table, {**old.facts, **facts})
         return True
     return False
 
@@ -134,4 +142,5 @@ def write(file: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
     columns |= {name: table[name].cast(pa.float64()) for name in MAP_COLUMNS if name in table.column_names}
     text = json.dumps(dict(facts), sort_keys=True, ensure_ascii=False)
     with whole(file) as partial:
-        pq.write_table(pa.table(columns).replace_schema_metadata({FACTS: text.encode()}), partial, compression="zstd")
+        whole_table = pa.table(columns).replace_schema_metadata({FACTS: text.encode()})
+        pq.write_table(whole_table, partial, compression="zstd", write_page_checksum=True)

@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,13 @@ from dfl.benchmark.training import say
 from dfl.cli import configs
 from dfl.errors import UserError, near
 from dfl.orphans import end_with
+from dfl.runs.claim import Held
 from dfl.runs.files import claimed
 
 #: In the environment of a run's process: who started it, and ends it by its own end.
 PARENT = "DFL_BENCHMARK"
+#: Seconds between two looks at a run that another process does.
+POLL = 5.0
 
 
 def run(
@@ -65,7 +70,7 @@ def run(
     else:
         failed = _in_turn(spec, hashes)
     spec.runs, every = [one for one in spec.runs if _title(one) not in failed], len(spec.runs)
-    content = _tables(spec, seed, typed) if spec.runs else None
+    content = _tables(spec, seed, typed, hashes) if spec.runs else None
     if failed:
         first, why = next(iter(failed.items()))
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
@@ -91,29 +96,51 @@ def _named(spec: Spec, only: str) -> Run:
 
 
 @rank_zero_only
-def _tables(spec: Spec, seed: int, typed: Sequence[str]) -> Any:
+def _tables(spec: Spec, seed: int, typed: Sequence[str], hashes: runs.DataHashes) -> Any:
     from dfl.benchmark.report import of_spec  # needs scikit-learn and matplotlib
 
-    with claimed(spec.output, inside=True):
-        return of_spec(spec, seed, "dfl " + " ".join(_of_results(typed)))
+    with claimed(spec.output, inside=True, wait=True):
+        return of_spec(spec, seed, "dfl " + " ".join(_of_results(typed)), hashes)
 
 
 def _in_turn(spec: Spec, hashes: runs.DataHashes) -> dict[str, str]:
     """Do all runs in this process; return why the failed ones did."""
     failed: dict[str, str] = {}
-    for place, one in enumerate(spec.runs):
+    waiting = [(f"run {i + 1} of {len(spec.runs)}, {_title(one)}", one) for i, one in enumerate(spec.runs)]
+    elsewhere = 0  # how many in a row are being done by another process
+    while waiting:
+        title, one = waiting.pop(0)
         if one.predictions:
             continue
         try:
-            runs.complete(spec, one, hashes, f"run {place + 1} of {len(spec.runs)}, {_title(one)}")
-        except UserError as error:
-            failed[_title(one)] = str(error)
-            say(f"{_title(one)} failed: {error}")
+            runs.complete(spec, one, hashes, title)
+            elsewhere = 0
+        except Held as error:
+            if not elsewhere:
+                say(f"{title}: later: {error}")
+            waiting.append((title, one))
+            elsewhere += 1
+            if elsewhere >= len(waiting):
+                time.sleep(POLL)
+        except Exception as error:  # one run that breaks must not cost the others
+            failed[_title(one)] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            say(f"{_title(one)} failed: {failed[_title(one)]}")
+            if not isinstance(error, UserError):
+                traceback.print_exc()
     return failed
 
 
-def _todo(spec: Spec, hashes: runs.DataHashes) -> list[Run]:
-    return [one for one in spec.runs if runs.missing(spec, one, hashes)]
+def _todo(spec: Spec, hashes: runs.DataHashes) -> tuple[list[Run], dict[str, str]]:
+    """Return the runs that have something to do, and why others cannot be done."""
+    todo, failed = [], {}
+    for one in spec.runs:
+        try:
+            if runs.missing(spec, one, hashes):
+                todo.append(one)
+        except UserError as error:
+            failed[_title(one)] = str(error)
+            say(f"{_title(one)} failed: {error}")
+    return todo, failed
 
 
 def _command(one: Run, typed: Sequence[str]) -> list[str]:
@@ -132,8 +159,8 @@ def _of_results(typed: Sequence[str]) -> list[str]:
 
 def _at_once(spec: Spec, jobs: int, hashes: runs.DataHashes, typed: Sequence[str]) -> dict[str, str]:
     """Do several runs at once, each in a process of its own; return why the failed ones did."""
-    waiting, running = _todo(spec, hashes), dict[int, tuple[Run, subprocess.Popen[bytes]]]()
-    gpus, failed = torch.cuda.device_count(), dict[str, str]()
+    (waiting, failed), running = _todo(spec, hashes), dict[int, tuple[Run, subprocess.Popen[bytes]]]()
+    gpus, before = torch.cuda.device_count(), signal.signal(signal.SIGTERM, _stop)
     try:
         while waiting or running:
             for place in sorted(set(range(jobs)) - running.keys())[: len(waiting)]:
@@ -154,7 +181,13 @@ def _at_once(spec: Spec, jobs: int, hashes: runs.DataHashes, typed: Sequence[str
             process.terminate()
         for _, process in running.values():
             process.wait()
+        signal.signal(signal.SIGTERM, before)
     return failed
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Turn SIGTERM into an end that lets the runs go first."""
+    raise SystemExit(128 + number)
 
 
 def _started(spec: Spec, one: Run, typed: Sequence[str], gpu: int | None) -> "subprocess.Popen[bytes]":
@@ -194,12 +227,11 @@ def _on_cluster(spec: Spec, slurm: str, hashes: runs.DataHashes, typed: Sequence
     renamed = {"time": "timeout_min"}
     named = {renamed.get(key, key): value for key, value in settings.items()}
     executor.update_parameters(**{key if key in plain else f"slurm_{key}": value for key, value in named.items()})
-    todo = _todo(spec, hashes)
+    todo, failed = _todo(spec, hashes)
     with executor.batch():
         started = [executor.submit(submitit.helpers.CommandFunction(_command(one, typed))) for one in todo]
     for one, job in zip(todo, started, strict=True):
         say(f"{_title(one)}: job {job.job_id}, {job.paths.stdout}")
-    failed: dict[str, str] = {}
     for one, job in zip(todo, started, strict=True):
         if (error := job.exception()) is not None:
             failed[_title(one)] = f"{str(error).strip().splitlines()[-1]} ({job.paths.stderr})"

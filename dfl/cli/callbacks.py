@@ -67,7 +67,8 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
     return [
         one
         for one in wanted
-        if not any(isinstance(other, type(one)) for other in own) and not isinstance(one, replaced)
+        if type(one) is LambdaCallback
+        or not (any(isinstance(other, type(one)) for other in own) or isinstance(one, replaced))
     ]
 
 

@@ -45,6 +45,8 @@ class Scores:
     left_out: dict[str, int] = field(default_factory=dict)
     #: Paths that stand in more than one row of a domain.
     repeated: int = 0
+    #: The threshold in the row of each image, float64 (n,); NaN for none.
+    thresholds: np.ndarray = field(default_factory=lambda: np.empty(0))
     #: ``path``, ``generator``, ``source`` and ``detector`` of each image, str (n,) each, '' for none.
     text: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -94,7 +96,8 @@ def read(
     names = ("group", "video", "domain", "path", "generator", "source", "detector")
     text = {ours: np.array(cells.get(ours, [""] * n), object)[used] for ours in names}
     paths = Counter(zip(text["domain"], text["path"], strict=True))
-    thresholds = _numbers(file, sorted({cell for cell in cells.get("threshold", []) if cell}), "threshold")
+    of_rows = _numbers(file, cells.get("threshold", [""] * n), "threshold")
+    thresholds = np.unique(of_rows[~np.isnan(of_rows)])
     return Scores(
         score[used],
         label,
@@ -104,6 +107,7 @@ def read(
         float(thresholds[0]) if len(thresholds) == 1 else math.nan,  # several are of several detectors
         left_out,
         sum(1 for (_, path), count in paths.items() if path and count > 1),
+        of_rows[used],
         {name: text[name] for name in ("path", "generator", "source", "detector")},
     )
 

@@ -23,6 +23,10 @@ from dfl.runs import files
 LOCK = ".lock"
 
 
+class Held(UserError):
+    """Another process writes to the run's folder."""
+
+
 @contextmanager
 def claim(folder: Path, goes_on: bool, overwrite: bool) -> Iterator[str | None]:
     """Hold a run's folder, made if it is not there; give a line to say, if there is one.
@@ -74,10 +78,10 @@ def _refuse_another(folder: Path) -> None:
     )
 
 
-def _held(lock: Path) -> UserError:
+def _held(lock: Path) -> Held:
     owner = _owner(lock)
     who = f"process {owner['pid']} on {owner['host']}, since {owner['since']}" if owner else "another process"
-    return UserError(
+    return Held(
         f"{lock.parent} is being written by {who}: wait for it or stop it, or give this run another --name; if there "
         f"is no such process, remove {lock}"
     )

@@ -103,12 +103,13 @@ def write(path: Path, content: str | bytes, sync: bool = True) -> None:
 
 
 @contextmanager
-def claimed(place: Path, inside: bool = False) -> Iterator[None]:
+def claimed(place: Path, inside: bool = False, wait: bool = False) -> Iterator[None]:
     """Hold a file or folder that is being made; errors of the file system inside it are one line.
 
     Args:
         place: What appears under its name when it is whole; folders above it are made.
         inside: It is a folder that files are written into, such as the working directory; it is made.
+        wait: Wait for another process that holds it.
 
     Raises:
         UserError: If another process holds it, or the file system refuses something.
@@ -118,7 +119,7 @@ def claimed(place: Path, inside: bool = False) -> Iterator[None]:
     with errors_in_one_line(place), ExitStack() as at_end:
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            at_end.enter_context(locked(lock, wait=False))
+            at_end.enter_context(locked(lock, wait=wait))
         except BlockingIOError as error:
             raise UserError(
                 f"another process is writing {place}: wait until it is done, or give another name"

@@ -72,7 +72,7 @@ def test_variants_of_a_domain(tmp_path: Path) -> None:
     assert names[:3] == ["stored", "alike", "jpeg_95"]
     assert names[-1] == "stored@five"
     assert [variant.name for variant in spec.variants("style_gan")] == ["stored", "alike", "stored@five"]
-    assert spec.variants("coco") == [Variant("")]
+    assert spec.variants("coco") == [Variant(""), Variant("alike")]
     assert spec.role("coco", spec.runs[0]) == "reals"
     typed = read(str(tmp_path / "spec.yaml"), views="centre,tiles")
     assert [variant.name for variant in typed.variants("same")][-1] == "stored@tiles"

@@ -95,7 +95,7 @@ def test_methods_must_have_the_same_images(tmp_path: Path) -> None:
 def test_scores_of_others_stand_beside_them(tmp_path: Path) -> None:
     lines = ["path,label,score,dataset,detector", *(f"{i}.png,{i % 2},{i / 4},d,theirs" for i in range(4))]
     (tmp_path / "theirs.csv").write_text("\n".join(lines))
-    (theirs,) = of_others(tmp_path / "theirs.csv", "file")
+    (theirs,) = of_others(tmp_path / "theirs.csv")
     assert (theirs.method, theirs.domain, theirs.role) == ("theirs", "d", "cross")
     images = Images([entry(tmp_path, "ours", table()), theirs])
     assert images.score(theirs).tolist() == [0, 0.25, 0.5, 0.75]
