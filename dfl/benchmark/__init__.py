@@ -1,4 +1,4 @@
-"""The benchmark: one detector trained on each domain and tested on all, as a table and a heat map.
+"""The benchmark: detectors trained on what is written in a spec and tested on many domains, from files of predictions.
 
-`sweep` trains and tests (``dfl matrix``) what `sweep_config` reads, `matrix` writes the tables and the page.
+`spec` is read, `work` does the `run`s, `report` makes tables and page; `sweeps` is another way to write a spec.
 """

@@ -20,6 +20,7 @@ Tables and page are those of ``dfl benchmark``. See docs/domain_matrix.md.
 import dataclasses
 from typing import Any
 
+from dfl.benchmark import work
 from dfl.benchmark.sweeps import adopt, read
 from dfl.benchmark.verb import split
 from dfl.cli.verbs import call
@@ -68,8 +69,6 @@ def main(words: list[str]) -> Any:
             only: One run, such as ``ldm/0``, and no tables.
             seed: Seed of the resamples.
         """
-        from dfl.benchmark import work  # here and below: the help needs no torch
-
         spec = read(sweep, output, root, name, metric, leave_one_out, seed_everything)
         spec.runs = [dataclasses.replace(one, options=tuple(others)) for one in spec.runs]
         adopt(spec)

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dfl.benchmark import run as runs
+from dfl.benchmark import training
 from dfl.benchmark.spec import Source, Spec, check, of_content, safe
 from dfl.cli import configs
 from dfl.data.sources.written import built
@@ -155,9 +157,6 @@ def merged(sources: list[Source]) -> list[Source]:
 
 def adopt(spec: Spec) -> None:
     """Let what ``dfl matrix`` trained when it kept notes of its own, ``matrix.json``, count as trained."""
-    from dfl.benchmark import run as runs  # the help needs no torch
-    from dfl.benchmark import training
-
     for one in spec.runs:
         note = runs.note(spec, one)
         old = note.with_name("matrix.json")

@@ -13,6 +13,7 @@ A spec names runs (configs to train, checkpoints, or files of scores) and domain
 from collections.abc import Sequence
 from typing import Any
 
+from dfl.benchmark import work
 from dfl.benchmark.spec import read
 from dfl.cli import arguments
 from dfl.cli.verbs import call
@@ -84,8 +85,6 @@ def main(words: list[str]) -> Any:
             only: One run, ``METHOD/SEED``, and no tables.
             seed: Seed of the resamples.
         """
-        from dfl.benchmark import work  # here and below: the help needs no torch
-
         return work.run(read(spec, output, root, name, views), others, jobs, slurm, only, seed, ["benchmark", *words])
 
     first = ("spec", "1", "The spec, with or without --config before it.")
