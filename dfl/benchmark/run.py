@@ -30,8 +30,10 @@ from dfl.runs.weights_hash import WeightsHash
 
 #: What a domain is to a run, where the spec does not say it: the data that its threshold was chosen on.
 VALIDATION = "val"
-#: Options that decide which images are scored, and how exactly.
-SCORING = ("--trainer.precision", "--data.on_bad", "--data.max_pixels")
+#: Settings of the data that a test takes over from its run.
+KEPT = ("batch_size", "eval_batch_size", "num_workers", "on_bad", "max_bad", "max_pixels")
+#: Settings that decide which images are scored, and how exactly.
+SCORING = ("trainer.precision", "data.on_bad", "data.max_pixels")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,12 @@ class Detector:
     def resize(self) -> dict[str, Any]:
         """The transform in plain words, as far as it matters in evaluation."""
         return {key: value for key, value in self.transform.spec().items() if key not in Transform.TRAINING}
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """Settings of the data that its run had and its tests have too."""
+        data = (self._trained.run.get("data") or {}).get("init_args") or {}
+        return {key: data[key] for key in KEPT if data.get(key) is not None}
 
     def validation(self, hashes: DataHashes) -> dict[str, Source]:
         """Return the sources of its validation images; none if they are not known."""
@@ -262,7 +270,7 @@ def _test(
     run, data = detector.run, hashes(source, domain)
     transform = detector.transform_hash(variant.view)
     steps = chain(variant.chain) if variant.chain else []  # the name alone would outlive a change of what it stands for
-    key = store.digest(detector.weights, transform, data, steps, _scoring(run))[:16]
+    key = store.digest(detector.weights, transform, data, steps, _scoring(detector))[:16]
     facts = {
         **{"method": run.method, "seed": run.seed, "domain": domain, "variant": variant.name, "role": role},
         **{"weights": detector.weights, "transform": transform, "data": data, "trained_on": list(run.trained_on)},
@@ -274,9 +282,13 @@ def _test(
     return Test(domain, variant, role, source, file, facts)
 
 
-def _scoring(run: Run) -> list[str]:
-    """Return the options of a test that scores depend on."""
-    return sorted(word for word in run.options if word.partition("=")[0] in SCORING)
+def _scoring(detector: Detector) -> dict[str, str]:
+    """Return the settings of a test that scores depend on: of its run, and what is typed."""
+    typed = (word.removeprefix("--").partition("=") for word in detector.run.options)
+    values = {f"data.{key}": str(value) for key, value in detector.kept.items()} | {
+        key: value for key, _, value in typed
+    }
+    return {key: values[key] for key in SCORING if key in values}
 
 
 def _test_words(spec: Spec, run: Run, detector: Detector, part: list[Test], view: str) -> list[str]:
@@ -290,7 +302,9 @@ def _test_words(spec: Spec, run: Run, detector: Detector, part: list[Test], view
     name = f"{run.name or run.method}-{part[0].domain}-{view}-{store.digest(plan)[:8]}".replace("/", "_")
     file = spec.output / "runs" / f"{name}.json"
     training.write(file, json.dumps(plan, indent=1))
-    data = _written(spec, f"{name}.yaml", {"test": {one.loader: one.source for one in part}, "views": view})
+    data = _written(
+        spec, f"{name}.yaml", {**detector.kept, "test": {one.loader: one.source for one in part}, "views": view}
+    )
     collect = {"class_path": f"{Collect.__module__}.Collect", "init_args": {"plan": str(file)}}
     words = ["test", f"--ckpt_path={detector.file}", f"--root={spec.root}", f"--data={data}"]
     words += [f"--data.transform={json.dumps(detector.transform.spec())}", "--trainer.logger=false"]
