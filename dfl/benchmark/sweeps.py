@@ -64,21 +64,8 @@ def read(
     each = bool(content.get("leave_one_out")) if leave_one_out is None else leave_one_out
     if each and len(domains) < 3:
         raise UserError("leave_one_out needs three domains: of two, all but one is the other one")
-    trained = {one: [one] for one in domains}
-    trained |= {ALL_BUT + one: [other for other in domains if other != one] for one in domains if each}
-    reals = bool(content.get("reals", True))
     whole = {
-        "runs": {
-            method: {
-                **{
-                    "config": content["config"],
-                    "within": own,
-                    "train": _train([domains[d]["train"] for d in own], reals),
-                },
-                "val": {d: domains[d]["val"] for d in own},
-            }
-            for method, own in trained.items()
-        },
+        "runs": _runs(content, domains, each),
         "domains": {d: by["test"] for d, by in domains.items()} | tested,
         "metrics": metric.split(",") if metric else content.get("metric"),
     }
@@ -92,6 +79,22 @@ def read(
         for one in spec.runs
     ]
     return spec
+
+
+def _runs(content: dict[str, Any], domains: dict[str, dict[str, Source]], each: bool) -> dict[str, Any]:
+    """Return the runs of a spec: a training on each domain, and where ``each`` one on all but it."""
+    trained = {one: [one] for one in domains}
+    trained |= {ALL_BUT + one: [other for other in domains if other != one] for one in domains if each}
+    reals = bool(content.get("reals", True))
+    return {
+        method: {
+            "config": content["config"],
+            "within": own,
+            "train": _train([domains[d]["train"] for d in own], reals),
+            "val": {d: domains[d]["val"] for d in own},
+        }
+        for method, own in trained.items()
+    }
 
 
 def _seed(names: tuple[str, ...]) -> int:
