@@ -17,9 +17,9 @@ from dfl.benchmark import store, training
 from dfl.benchmark.collect import Collect, transform_hash
 from dfl.benchmark.compare import MEASURED
 from dfl.benchmark.entries import Entry, of_others
-from dfl.benchmark.spec import Run, Source, Spec, Variant, safe
+from dfl.benchmark.spec import ALIKE, Run, Source, Spec, Variant, safe
 from dfl.cli import app, checkpoints
-from dfl.data.chains import chain
+from dfl.data.chains import alike, chain
 from dfl.data.rows import Rows
 from dfl.data.sources.written import built
 from dfl.data.transforms import Transform
@@ -269,7 +269,8 @@ def _test(
 ) -> Test:
     run, data = detector.run, hashes(source, domain)
     transform = detector.transform_hash(variant.view)
-    steps = chain(variant.chain) if variant.chain else []  # the name alone would outlive a change of what it stands for
+    # the name alone would outlive a change of what it stands for
+    steps = [] if not variant.chain else alike(spec.alike) if variant.chain == ALIKE else chain(variant.chain)
     key = store.digest(detector.weights, transform, data, steps, _scoring(detector))[:16]
     facts = {
         **{"method": run.method, "seed": run.seed, "domain": domain, "variant": variant.name, "role": role},
@@ -278,7 +279,7 @@ def _test(
     }
     file = store.place(spec.store, run.method, run.seed, domain, variant.name, key)
     if variant.chain:
-        source = {"class_path": "Degraded", "init_args": {"source": source, "chain": variant.chain}}
+        source = {"class_path": "Degraded", "init_args": {"source": source, "chain": steps}}
     return Test(domain, variant, role, source, file, facts)
 
 

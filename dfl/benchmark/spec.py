@@ -26,7 +26,7 @@ from dfl.errors import UserError, near
 KEYS: dict[str, tuple[type, ...]] = {
     **{"name": (str, int), "runs": (dict,), "seeds": (list,), "options": (dict,), "store": (str,)},
     **{"train": (dict, list), "val": (dict,), "transform": (dict,), "within": (list,), "domains": (dict,)},
-    **{"reals": (dict,), "alike": (bool,), "robustness": (list, str), "robustness_domains": (list,)},
+    **{"reals": (dict,), "alike": (bool, int), "robustness": (list, str), "robustness_domains": (list,)},
     **{"views": (str, list), "groups": (list,), "unit": (str,), "metrics": (list, str), "years": (dict,)},
     **{"reference": (list,), "resamples": (int,), "pictures": (bool,)},
 }
@@ -41,7 +41,6 @@ WAYS = ("config", "checkpoint", "predictions")
 VIEWS = ("centre", "five", "tiles")
 UNITS = ("image", "video")
 STORED, ALIKE = "stored", "alike"
-#: Names of the parts of a file name or a loader: what would separate them is not in them.
 _APART = str.maketrans({"/": "_", "\\": "_", ".": "_", "@": "_"})
 
 #: A source as a config writes it.
@@ -98,7 +97,8 @@ class Spec:
     domains: dict[str, Source]
     reals: dict[str, Source]
     within: tuple[str, ...]
-    alike: bool
+    #: Shorter side in pixels of all images re-encoded alike; 0 for no such variant.
+    alike: int
     robustness: list[str]
     robustness_domains: list[str]
     views: list[str]
@@ -118,8 +118,8 @@ class Spec:
     def variants(self, domain: str) -> list[Variant]:
         """Return the ways in which a domain is tested."""
         if domain in self.reals:
-            return [Variant(one) for one in ("", *([ALIKE] * self.alike))]
-        chains = ["", *([ALIKE] * self.alike), *(self.robustness if domain in self.robustness_domains else [])]
+            return [Variant(one) for one in ("", *([ALIKE] * (self.alike > 0)))]
+        chains = ["", *([ALIKE] * (self.alike > 0)), *(self.robustness if domain in self.robustness_domains else [])]
         return [Variant(one) for one in chains] + [Variant("", view) for view in self.views if view != "centre"]
 
     def role(self, domain: str, run: Run) -> str:
@@ -181,7 +181,7 @@ def of_content(content: dict[str, Any], file: Path, output: str | None, root: st
         domains=domains,
         reals=reals,
         within=tuple(_among(content, "within", [*domains], file)),
-        alike=bool(content.get("alike", True)),
+        alike=_side(content.get("alike", True), file),
         robustness=_robustness(content),
         robustness_domains=_among(content, "robustness_domains", [*domains], file) or [*domains],
         views=[_one_of(view, VIEWS, f"{file}: views") for view in views],
@@ -321,10 +321,15 @@ def _robustness(content: dict[str, Any]) -> list[str]:
     return list(variants([*FAMILIES] if names == ["all"] else names)) if names else []
 
 
+def _side(alike: Any, file: Path) -> int:
+    if type(alike) is int and alike < 8:
+        raise UserError(f"{file}: alike is {alike}: true, false, or the shorter side of the images in pixels")
+    return 256 * alike if isinstance(alike, bool) else int(alike)
+
+
 def _years(years: dict[Any, Any], file: Path) -> dict[str, int]:
-    for name, year in years.items():
-        if type(year) is not int:
-            raise UserError(f"{file}: years: that of {name} is a whole number, not {year!r}")
+    if odd := [name for name, year in years.items() if type(year) is not int]:
+        raise UserError(f"{file}: years: that of {odd[0]} is a whole number, not {years[odd[0]]!r}")
     return {str(name): year for name, year in years.items()}
 
 

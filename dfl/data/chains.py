@@ -102,8 +102,14 @@ FAMILIES: dict[str, Family] = {
 }
 """The families that have a name."""
 
-#: One resampling and one JPEG for all: what size, format and quality give away of a class is gone or alike after it.
-ALIKE: Steps = [_step("Resample", shortest=256), *_jpeg(90)]
+
+def alike(side: int = 256) -> Steps:
+    """Return one resampling and one JPEG for all: what size, format and quality give away of a class is gone after it.
+
+    Args:
+        side: Shorter side of all images, in pixels; take less than what they have, so that none stays as it is.
+    """
+    return [_step("Resample", shortest=side), *_jpeg(90)]
 
 
 def chain(name: str) -> Steps:
@@ -113,7 +119,7 @@ def chain(name: str) -> Steps:
         UserError: If there is none of this name.
     """
     if name == "alike":
-        return ALIKE
+        return alike()
     for family, one in FAMILIES.items():
         for strength in one.strengths:
             if name == f"{family}_{strength}":

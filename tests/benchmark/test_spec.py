@@ -85,7 +85,7 @@ def test_variants_of_a_domain(tmp_path: Path) -> None:
     [
         ({"runs": None}, "needs runs and domains"),
         ({"domians": {}}, "unknown key 'domians'.*domains"),
-        ({"alike": "no"}, "alike takes a true or false, not 'no'"),
+        ({"alike": "no"}, "alike takes a true or false or a number, not 'no'"),
         ({"runs": {"a": {"config": "vit_scl.yaml", "checkpoint": "b"}}}, "needs one of .* has config and checkpoint"),
         ({"runs": {"a": {}}}, "needs one of .* it has none"),
         ({"runs": {"a": {"config": "vit_slc.yaml"}}}, "vit_scl"),
@@ -104,6 +104,7 @@ def test_variants_of_a_domain(tmp_path: Path) -> None:
         ({"domains": {"val": SAME}}, "no domain can be called 'val'"),
         ({"years": {"progan": "x"}}, "that of progan is a whole number, not 'x'"),
         ({"resamples": 10}, "at least 100"),
+        ({"alike": 0}, "the shorter side of the images in pixels"),
         ({"reference": [{"method": "a", "domain": "same", "metric": "ap", "value": 1.0}]}, "lacks source"),
     ],
 )
