@@ -20,8 +20,8 @@ demo: $(READY) ## toy data, training, test on every domain, report: about 8 minu
 	@$(RUN) -m dfl fit --config demo/vit_scl.yaml --name demo --overwrite
 	@$(RUN) -m dfl test --name demo --ckpt_path best
 
-demo-benchmark: $(READY) ## six detectors on toy domains, tables and report: an estimated 15 minutes on 2 cores
-	@$(RUN) -m dfl benchmark toy
+demo-benchmark: $(READY) ## six detectors on toy domains, tables and report: about 10 minutes on 2 cores
+	@OMP_NUM_THREADS=1 $(RUN) -m dfl benchmark toy --jobs 2
 
 test: $(READY) ## the whole test suite
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile

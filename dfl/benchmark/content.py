@@ -185,13 +185,13 @@ def _calibration(
     methods: Sequence[Mapping[str, Any]], entries: Sequence[Entry], tested: details.Pooled
 ) -> dict[str, Any]:
     """Return calibration and thresholds of the first seed of each method."""
-    validation, firsts = details.Pooled(), {one["name"]: one["seeds"][0] for one in methods}
+    firsts = {one["name"]: one["seeds"][0] for one in methods}
+    validation = {name: details.Pooled() for name in firsts if name in tested}
     for one in entries:
-        if one.role == "val" and one.seed == firsts.get(one.method):
-            validation.add(Images([one]))
-    known = [name for name in firsts if name in tested]
-    rows = [{"method": m, **row} for m in known if m in validation for row in details.thresholds(validation, m)]
-    return {"calibration": {m: details.calibrated(validation, tested, m) for m in known}, "thresholds": rows}
+        if one.role == "val" and one.seed == firsts.get(one.method) and one.method in validation:
+            validation[one.method].add(Images([one]))
+    rows = [{"method": m, **row} for m, own in validation.items() if m in own for row in details.thresholds(own, m)]
+    return {"calibration": {m: details.calibrated(own, tested, m) for m, own in validation.items()}, "thresholds": rows}
 
 
 def _areas(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -41,7 +41,7 @@ WAYS = ("config", "checkpoint", "predictions")
 VIEWS = ("centre", "five", "tiles")
 UNITS = ("image", "video")
 STORED, ALIKE = "stored", "alike"
-_APART = str.maketrans({"/": "_", "\\": "_", ".": "_", "@": "_"})
+_APART = str.maketrans({"/": "_", "\\": "_", ".": "_", "@": "_"})  # what separates names in files and loaders
 
 #: A source as a config writes it.
 Source = dict[str, Any]

@@ -109,3 +109,12 @@ def test_robustness_is_of_the_degraded_domains() -> None:
     moved = [own["x", v].scored.column("score").to_numpy()[LABEL == 1].mean() for v in ("stored", "alike")]
     assert means["x"]["fake"] == pytest.approx(moved[1] - moved[0])
     assert math.isnan(content["calibration"]["m"]["temperature"])  # without validation
+
+
+def test_every_method_has_a_temperature_and_thresholds_of_its_own() -> None:
+    tested = [scored(m, "x", "cross") for m in ("a", "b")]
+    content = build([*tested, *(scored(m, "val", "val") for m in ("a", "b"))], Settings("made up", resamples=200))
+    assert content["calibration"]["a"]["temperature"] != content["calibration"]["b"]["temperature"]
+    assert all(0 < one["temperature"] < 100 for one in content["calibration"].values())
+    reals = {(one["method"], one["fpr"]): one["reals"] for one in content["thresholds"]}
+    assert reals == {(m, fpr): N // 2 for m in ("a", "b") for fpr in (0.05, 0.01, 0.001)}
