@@ -3,7 +3,7 @@
     dfl benchmark toy                                 a packaged spec; what is done already is not repeated
     dfl benchmark my.yaml --jobs 4                    four runs at once, each with a GPU of its own where there are any
     dfl benchmark my.yaml --slurm partition=gpu,time=600      runs as jobs of a cluster; the same command collects
-    dfl benchmark my.yaml --views centre,five         crop and flips, beside what the spec has
+    dfl benchmark my.yaml --views centre,five         corners of the image too, in place of the views of the spec
     dfl benchmark my.yaml --trainer.precision bf16-mixed      other options are those of fit and test
 
 A spec names runs (configs to train, checkpoints, or files of scores) and domains (sources). Predictions go to
