@@ -253,7 +253,7 @@ def complete(spec: Spec, run: Run, hashes: DataHashes, title: str) -> None:
     wanted = [one for one in tests(spec, run, detector, hashes) if not store.find(one.file, one.facts)]
     for domain, view in dict.fromkeys((one.domain, one.variant.view) for one in wanted):
         part = [one for one in wanted if (one.domain, one.variant.view) == (domain, view)]
-        training.say(f"{title}: testing on {', '.join(one.loader for one in part)}")
+        training.say(f"{title}: testing on {domain}" + f" in {len(part)} variants" * (len(part) > 1))
         app.main(_test_words(spec, run, detector, part, view))
     if not wanted:
         training.say(f"{title}: complete")
