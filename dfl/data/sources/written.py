@@ -1,6 +1,7 @@
 """A source as a config writes it, ``class_path`` and ``init_args``, made into the object."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -23,8 +24,8 @@ def built(spec: Any, where: str) -> Source:
         raise UserError(f"{where}: no source {name!r}" + near(name, names))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Source, "source", required=True)
-    try:
-        source: Source = parser.instantiate_classes(parser.parse_object({"source": dict(spec)})).source
+    try:  # of a copy: the parser writes its own objects into lists of sources
+        source: Source = parser.instantiate_classes(parser.parse_object({"source": deepcopy(dict(spec))})).source
     except UserError:
         raise
     except Exception as error:  # the parser wraps whatever it meets

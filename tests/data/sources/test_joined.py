@@ -1,5 +1,6 @@
 """Sources as one: each image once, and labels that contradict each other are an error."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from dfl.data import Table
 from dfl.data.sources import Joined, Only
+from dfl.data.sources.written import built
 from dfl.errors import UserError
 
 
@@ -24,6 +26,15 @@ def test_fakes_of_one_beside_reals_of_another(tmp_path: Path) -> None:
     table = Joined([Only(one, generators=[]), other]).load("test")
     assert [Path(path).name for path in table["path"].to_pylist()] == ["a.png", "b.png", "d.png"]
     assert table["label"].to_pylist() == [0, 0, 1]
+
+
+def test_a_spec_that_is_built_stays_as_it_was_written(tmp_path: Path) -> None:
+    listed(tmp_path, "one.csv", {"a.png": 0})
+    one = {"class_path": "Table", "init_args": {"file": str(tmp_path / "one.csv")}}
+    spec = {"class_path": "Joined", "init_args": {"sources": [{"class_path": "Only", "init_args": {"source": one}}]}}
+    before = json.dumps(spec)
+    assert built(spec, "a test").load("test")["label"].to_pylist() == [0]
+    assert json.dumps(spec) == before
 
 
 def test_an_image_is_real_or_fake(tmp_path: Path) -> None:
