@@ -142,6 +142,7 @@ class Images:
         self.facts: dict[str, Any] = self._known[0].scored.facts
         self.path: pa.Array = self._known[0].scored.column("path")
         self.label = self._known[0].scored.column("label").to_numpy().astype(np.int64)
+        self._names: dict[str, pa.Array] = {}
         self._orders = {id(entry): self._order(entry) for entry in self.entries}
 
     def __len__(self) -> int:
@@ -190,7 +191,12 @@ class Images:
         return self.of(entry, "score").astype(np.float64)
 
     def names(self, name: str) -> pa.Array:
-        """Return a column of names (n,), of the first entry that has any; nulls of none."""
+        """Return a column of names (n,), of the first entry that has any; nulls of none. It is read once."""
+        if name not in self._names:
+            self._names[name] = self._first_names(name)
+        return self._names[name]
+
+    def _first_names(self, name: str) -> pa.Array:
         for entry in self._known:
             if name in entry.scored.names:
                 column, order = entry.scored.column(name), self._orders[id(entry)]
@@ -200,6 +206,8 @@ class Images:
 
     def text(self, name: str) -> np.ndarray:
         """Return a column of names, objects (n,); '' where it lacks."""
+        if self.names(name).null_count == len(self):
+            return np.full(len(self), "", object)
         return np.asarray(self.names(name).fill_null("").to_numpy(zero_copy_only=False))
 
     @cached_property
