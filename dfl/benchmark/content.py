@@ -129,7 +129,7 @@ def _method(name: str, tested: Sequence[Entry], settings: Settings) -> dict[str,
 def _domain(domain: str, images: Images, settings: Settings) -> dict[str, Any]:
     """Return what a domain is, and what is wrong with it."""
     names = images.text("generator")[images.label == 1].tolist()
-    facts = images.entries[0].scored.facts
+    facts = images.facts
     leak = leaks(images, settings.leaks, settings.seed) if images.one_class(0) and images.one_class(1) else {}
     flags, roles = [], {one.role for one in images.entries}
     if (worst := leak.get("metadata")) and worst["value"] >= LEAKS:

@@ -4,7 +4,6 @@ Predictions of other people's detectors (`dfl.evaluation.scores`) stand beside t
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from dfl.benchmark.spec import STORED, safe
 from dfl.benchmark.statistics import unit_names
 from dfl.benchmark.store import Predictions
+from dfl.data.rows import common_folder
 from dfl.errors import UserError
 from dfl.evaluation import scores
 
@@ -137,8 +137,7 @@ class Images:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = list(entries)
-        #: Our own first: other people's files may know less of an image.
-        self._known = sorted(self.entries, key=lambda entry: entry.scored.facts.get("data") is None)
+        self._known = own_first(self.entries)
         self.facts: dict[str, Any] = self._known[0].scored.facts
         self.path: pa.Array = self._known[0].scored.column("path")
         self.label = self._known[0].scored.column("label").to_numpy().astype(np.int64)
@@ -151,7 +150,7 @@ class Images:
     def _order(self, entry: Entry) -> np.ndarray | None:
         """Return where each image is among an entry's; None where they are in the same order."""
         other, label = entry.scored.column("path"), entry.scored.column("label").to_numpy()
-        if other.equals(self.path) or (self._data_of(entry) and _below(other).equals(_below(self.path))):
+        if other.equals(self.path) or (self._same_data(entry) and _below(other).equals(_below(self.path))):
             return self._with_labels(entry, label, None)
         place = {path: i for i, path in enumerate(other.to_pylist())}
         own = self.path.to_pylist()
@@ -165,7 +164,7 @@ class Images:
             )
         return self._with_labels(entry, label, np.array([place[path] for path in own]))
 
-    def _data_of(self, entry: Entry) -> bool:
+    def _same_data(self, entry: Entry) -> bool:
         """Return whether an entry scored the same data, by their hash; they may lie in another folder now."""
         data = entry.scored.facts.get("data")
         return data is not None and data == self.facts.get("data")
@@ -226,11 +225,14 @@ class Images:
         return int((self.label == label).sum())
 
 
+def own_first(entries: Sequence[Entry]) -> list[Entry]:
+    """Return entries, those of our own store first: other people's files may know less of an image."""
+    return sorted(entries, key=lambda entry: entry.scored.facts.get("data") is None)
+
+
 def _below(paths: pa.Array) -> pa.Array:
     """Return paths below the folder that all of them are in."""
-    ends = pc.min_max(paths).as_py()  # what the first and the last in the alphabet begin with, all begin with
-    common = os.path.commonprefix([str(ends["min"]), str(ends["max"])])  # noqa: RUF071  (it is cut at a slash)
-    return pc.utf8_slice_codeunits(paths, start=common.rfind("/") + 1)
+    return pc.utf8_slice_codeunits(paths, start=len(common_folder(paths)))
 
 
 def by_domain(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Entry]]:

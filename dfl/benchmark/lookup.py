@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dfl.benchmark.spec import ALIKE, STORED
 from dfl.metrics.names import direction
 
-STORED, ALIKE = "stored", "alike"
 #: What the two are called beside each other.
 TITLES = {STORED: "as stored", ALIKE: "re-encoded alike"}
 #: The role of a domain that some methods were trained on and others not; each cell says what it is to its method.

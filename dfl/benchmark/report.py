@@ -16,7 +16,7 @@ from typing import Any
 from dfl.benchmark import run as runs
 from dfl.benchmark import store, tensorboard
 from dfl.benchmark.content import Settings, build
-from dfl.benchmark.entries import Entry, by_domain, of_others, of_store
+from dfl.benchmark.entries import Entry, by_domain, of_others, of_store, own_first
 from dfl.benchmark.lookup import Lookup
 from dfl.benchmark.page import page
 from dfl.benchmark.spec import STORED, Spec
@@ -147,7 +147,7 @@ def _by_generator(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """Return the paths of the stored images of each generator, and of real ones."""
     paths: dict[str, dict[str, None]] = {}
     for (_, variant), some in by_domain(one for one in entries if one.role != "val").items():
-        scored = some[0].scored
+        scored = own_first(some)[0].scored
         if variant != STORED or "generator" not in scored.names:
             continue
         columns = (scored.column(name).to_pylist() for name in ("path", "label", "generator"))

@@ -7,7 +7,7 @@ that lacks a variant. Nothing here depends on which process did what before.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from dfl.benchmark import store, training
 from dfl.benchmark.collect import Collect, transform_hash
 from dfl.benchmark.compare import MEASURED
 from dfl.benchmark.entries import Entry, of_others
-from dfl.benchmark.spec import ALIKE, Run, Source, Spec, Variant, safe
+from dfl.benchmark.spec import ALIKE, STORED, Run, Source, Spec, Variant, safe
 from dfl.cli import app, checkpoints
+from dfl.cli.checkpoints import Trained
 from dfl.data.chains import alike, chain
 from dfl.data.rows import Rows
 from dfl.data.sources.written import built
@@ -50,7 +51,7 @@ class Test:
     @property
     def loader(self) -> str:
         """The name of its domain in a test of several."""
-        return self.domain if self.variant.name == "stored" else f"{self.domain}@{self.variant.name}"
+        return self.domain if self.variant.name == STORED else f"{self.domain}@{self.variant.name}"
 
 
 class DataHashes:
@@ -77,16 +78,9 @@ class Detector:
         self.run = run
         #: The checkpoint that is tested.
         self.file = _checkpoint(spec, run)
-        self._trained = checkpoints.read(self.file, spec.root)
-        self._content = read_checkpoint(self.file)
-
-    @cached_property
-    def weights(self) -> str:
-        """Hash of all that decides its scores but the images."""
-        head = self._content.get("dfl", {})
-        said = {**self._trained.init_args, "class_path": self._trained.class_path, "input": head.get("input")}
-        frozen = head.get("backbone", {}).get("sha256")
-        return store.digest(WeightsHash()(self._content["state_dict"]), json.dumps(said, default=str), frozen)
+        #: Hash of all that decides its scores but the images, and the side of what the network sees, in pixels.
+        changed = self.file.stat().st_mtime_ns if self.file.is_file() else 0  # reading it says that it is not there
+        self._trained, self.weights, self.size = _opened(self.file, changed, spec.root)
 
     @property
     def transform(self) -> Transform:
@@ -98,11 +92,6 @@ class Detector:
         return transform_hash(self.transform.spec(), self.size, view)
 
     @property
-    def size(self) -> int:
-        """Side of what the network sees, in pixels."""
-        return int(self._content["dfl"]["input"]["size"])
-
-    @property
     def resize(self) -> dict[str, Any]:
         """The transform in plain words, as far as it matters in evaluation."""
         return {key: value for key, value in self.transform.spec().items() if key not in Transform.TRAINING}
@@ -110,15 +99,18 @@ class Detector:
     @property
     def kept(self) -> dict[str, Any]:
         """Settings of the data that its run had and its tests have too."""
-        data = (self._trained.run.get("data") or {}).get("init_args") or {}
-        return {key: data[key] for key in KEPT if data.get(key) is not None}
+        return {key: self._data[key] for key in KEPT if self._data.get(key) is not None}
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        """Settings of the data of its run; empty if they are not this user's own."""
+        return (self._trained.run.get("data") or {}).get("init_args") or {}
 
     def validation(self, hashes: DataHashes) -> dict[str, Source]:
         """Return the sources of its validation images; none if they are not known."""
-        data = (self._trained.run.get("data") or {}).get("init_args") or {}
-        train = self.run.train or data.get("train") or []
+        train = self.run.train or self._data.get("train") or []
         parts = train if isinstance(train, list) else [train]
-        by_name = self.run.val or data.get("val") or {str(i): one for i, one in enumerate(parts)}
+        by_name = self.run.val or self._data.get("val") or {str(i): one for i, one in enumerate(parts)}
         name = VALIDATION if len(by_name) == 1 else VALIDATION + "_{}"
         found = {
             name.format(safe(key)): {"class_path": "Only", "init_args": {"source": one, "split": "val"}}
@@ -133,6 +125,23 @@ class Detector:
             training.say(f"{self.run.method}: no calibration, since its validation images are not here: {error}")
             return {}
         return found
+
+
+@cache
+def _opened(file: Path, changed: int, root: Path) -> tuple[Trained, str, int]:
+    """Return what a checkpoint says, the hash of its detector, and the side of its images; it is read once.
+
+    Args:
+        file: The checkpoint.
+        changed: Its time.
+        root: Folder that holds ``checkpoints``.
+    """
+    trained, content = checkpoints.read(file, root), read_checkpoint(file)
+    head = content.get("dfl", {})
+    said = {**trained.init_args, "class_path": trained.class_path, "input": head.get("input")}
+    frozen = head.get("backbone", {}).get("sha256")
+    weights = store.digest(WeightsHash()(content["state_dict"]), json.dumps(said, default=str), frozen)
+    return trained, weights, int(head["input"]["size"])
 
 
 def prepare(spec: Spec, hashes: DataHashes) -> None:
@@ -261,7 +270,7 @@ def complete(spec: Spec, run: Run, hashes: DataHashes, title: str) -> None:
 
 def cost_file(spec: Spec, run: Run) -> Path:
     """Return where it is noted what testing a run costs."""
-    return spec.output / "cost" / f"{run.method}-s{run.seed}.json".replace("/", "_")
+    return spec.output / "cost" / f"{safe(run.method)}-s{run.seed}.json"
 
 
 def _test(
@@ -300,7 +309,7 @@ def _test_words(spec: Spec, run: Run, detector: Detector, part: list[Test], view
         "domains": {one.loader: {"file": str(one.file), "facts": one.facts} for one in part},
     }
     # what is in them is in their names: another process may have another part of this domain to do
-    name = f"{run.name or run.method}-{part[0].domain}-{view}-{store.digest(plan)[:8]}".replace("/", "_")
+    name = f"{run.name or safe(run.method)}-{part[0].domain}-{view}-{store.digest(plan)[:8]}"
     file = spec.output / "runs" / f"{name}.json"
     training.write(file, json.dumps(plan, indent=1))
     data = _written(

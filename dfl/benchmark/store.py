@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfl.data.locators import split as split_locator
+from dfl.data.rows import common_folder
 from dfl.data.sources.base import DEGRADATION
 from dfl.errors import UserError, first_line
 from dfl.runs.files import whole
@@ -60,8 +61,8 @@ def data_hash(table: pa.Table, rows_sha256: str) -> str:
     for name in (one for one in _OF_ROWS if one in table.column_names):
         total.update("\x1f".join(map(str, table[name].to_pylist())).encode("utf-8", "replace") + b"\x1e")
     masks = [str(mask) for mask in table["mask"].to_pylist()]
-    common = os.path.commonprefix([mask for mask in masks if mask])  # noqa: RUF071  (it is cut at a slash)
-    below = [mask[common.rfind("/") + 1 :] if mask else "" for mask in masks]
+    start = len(common_folder(pa.array(filter(None, masks), pa.string())))
+    below = [mask[start:] for mask in masks]
     total.update("\x1f".join(below).encode("utf-8", "replace") + b"\x1e")
     files = dict.fromkeys(split_locator(str(path))[0] for path in (*table["path"].to_pylist(), *masks))
     total.update(np.array([_size(file) for file in files], np.int64).tobytes())

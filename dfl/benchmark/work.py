@@ -19,7 +19,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dfl.benchmark import run as runs
-from dfl.benchmark.spec import Run, Spec
+from dfl.benchmark.spec import Run, Spec, safe
 from dfl.benchmark.training import say
 from dfl.cli import configs
 from dfl.errors import UserError, near
@@ -204,7 +204,7 @@ def _started(spec: Spec, one: Run, typed: Sequence[str], gpu: int | None) -> "su
 
 
 def _log(spec: Spec, one: Run) -> Path:
-    return spec.output / "logs" / f"{_title(one).replace('/', '-s')}.txt"
+    return spec.output / "logs" / f"{safe(one.method)}-s{one.seed}.txt"
 
 
 def _last_line(log: Path) -> str:

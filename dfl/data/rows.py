@@ -120,9 +120,7 @@ class Rows:
     def sha256(self) -> str:
         """Hash of the list: paths below their common folder, and labels; not of contents, nor of ``degradations``."""
         paths = _absolute(self._columns["path"].cast(pa.large_string()))
-        ends = pc.min_max(paths).as_py()  # what the first and the last in the alphabet begin with, all begin with
-        common = os.path.commonprefix([str(ends["min"]), str(ends["max"])])  # noqa: RUF071  (it is cut at a slash)
-        start = len(common[: common.rfind("/") + 1].encode())
+        start = len(common_folder(paths).encode())
         below = pc.binary_replace_slice(paths.cast(pa.large_binary()), 0, start, b"")
         edges = np.frombuffer(below.buffers()[1], np.int64)[: len(below) + 1]
         text = hashlib.sha256(memoryview(below.buffers()[2])[: edges[-1]]) if edges[-1] else hashlib.sha256()
@@ -133,6 +131,13 @@ class Rows:
         """Paths that stand in more than one row."""
         counts = self.table["path"].value_counts()
         return list(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
+
+
+def common_folder(paths: pa.Array) -> str:
+    """Return the folder that all paths are in, with a slash at its end; '' of none."""
+    ends = pc.min_max(paths).as_py()  # what the first and the last in the alphabet begin with, all begin with
+    common = os.path.commonprefix([str(ends["min"]), str(ends["max"])])  # noqa: RUF071  (it is cut at a slash)
+    return common[: common.rfind("/") + 1]
 
 
 def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:

@@ -1,14 +1,12 @@
 """``dfl benchmark`` end to end on small noise images: what is done is not repeated, and a cut changes no byte."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import painted
 import pytest
 import yaml
-from PIL import Image
 
 from dfl.__main__ import main
 from dfl.benchmark import store
@@ -26,23 +24,8 @@ checkpoint: {monitor: val/mean/mask_iou}
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise in which two generators paint a square of their own brightness, with masks."""
     root = tmp_path_factory.mktemp("painted")
-    rng, rows = np.random.default_rng(0), []
-    for split, number in (("train", 4), ("val", 3), ("test", 6)):
-        for at, generator in enumerate(("", "lama", "ldm")):
-            for i in range(number):
-                pixels, mask = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), np.zeros((16, 16), np.uint8)
-                name = f"{split}_{at}_{i}.png"
-                if generator:
-                    mask[4:12, 4 : 8 + at] = 255
-                    pixels[mask > 0] = 90 * at
-                    Image.fromarray(mask).save(root / f"mask_{name}")
-                Image.fromarray(pixels).save(root / name)
-                rows.append([name, int(at > 0), split, f"mask_{name}" if generator else "", generator])
-    with (root / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["path", "label", "split", "mask", "generator"], *rows])
-    return root / "table.csv"
+    return painted.table(root, ("lama", "ldm"), {"train": 4, "val": 3, "test": 6}, 90)
 
 
 def only(table: Path, generator: str) -> dict[str, Any]:

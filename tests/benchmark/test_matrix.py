@@ -1,15 +1,13 @@
 """The domain matrix: which trainings a sweep asks for, on what, and what of it counts as done."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import painted
 import pytest
 import yaml
-from PIL import Image
 
 from dfl.__main__ import main
 from dfl.benchmark import training
@@ -38,23 +36,8 @@ seed_everything: 3
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise in which each generator paints a square of its own brightness, with masks."""
     root = tmp_path_factory.mktemp("painted")
-    rng, rows = np.random.default_rng(0), []
-    for split, number in (("train", 4), ("val", 2), ("test", 3)):
-        for at, generator in enumerate(("", *GENERATORS)):
-            for i in range(number):
-                pixels, mask = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), np.zeros((16, 16), np.uint8)
-                name = f"{split}_{at}_{i}.png"
-                if generator:
-                    mask[4:12, 4 : 8 + at] = 255
-                    pixels[mask > 0] = 60 * at
-                    Image.fromarray(mask).save(root / f"mask_{name}")
-                Image.fromarray(pixels).save(root / name)
-                rows.append([name, int(at > 0), split, f"mask_{name}" if generator else "", generator])
-    with (root / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["path", "label", "split", "mask", "generator"], *rows])
-    return root / "table.csv"
+    return painted.table(root, GENERATORS, {"train": 4, "val": 2, "test": 3}, 60)
 
 
 @pytest.fixture
