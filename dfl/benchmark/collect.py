@@ -108,7 +108,7 @@ def predictions(metrics: Measurements, domain: str, table: pa.Table) -> pa.Table
     rows = metrics.rows(domain)
     facts = table.select(list(_FACTS)).take(pa.array(rows["index"].numpy()))
     columns: dict[str, Any] = {name: facts[name].cast(pa.string()) for name in _FACTS}
-    columns |= {name: rows[name].numpy() for name in ("label", "score")}
+    columns |= {name: rows[name].numpy() for name in ("label", "score", "logit")}
     localization = metrics[domain].get("mask")
     if localization is not None and len(localization.gathered()[0]):
         maps: Any = localization

@@ -72,9 +72,9 @@ class Comparison:
             values: dict[str, list[float]] = {}
             resampled: dict[str, list[np.ndarray]] = {}
             for entry in entries:
-                score = images.score(entry)
-                measured = measures(score, images.label, entry.threshold) | videos.measures(score)
-                drawn = draws.metrics(score, entry.threshold) | videos.metrics(score)
+                score, (rank, lowest) = images.score(entry), images.ranking(entry)
+                measured = measures(score, rank, images.label, entry.threshold) | videos.measures(score)
+                drawn = draws.metrics(rank, lowest) | videos.metrics(score)
                 for name, column in MAPS.items():
                     if column in entry.scored.names and not np.isnan(own := images.of(entry, column)).all():
                         measured[name], drawn[name] = float(np.nanmean(own)), draws.means(own)
@@ -126,7 +126,7 @@ class Comparison:
             return
         unit = images.unit.dictionary_encode().indices.to_numpy()
         areas = [
-            _mean([delong(images.score(entry)[None], images.label, unit) for entry in entries])
+            _mean([delong(images.ranking(entry)[0][None], images.label, unit) for entry in entries])
             for entries in methods.values()
         ]
         together = Areas(
@@ -240,33 +240,34 @@ class _Videos:
         return {"video_auroc": self._draws.metrics(self._scores(score)[0].numpy())["auroc"]}
 
 
-def measures(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
+def measures(score: np.ndarray, rank: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
     """Return the metrics of a domain's scores; of reals alone, their FPR.
 
     Args:
         score: float64 (n,) probability of fake.
+        rank: float64 (n,) what images are ranked by, see `Images.ranking`.
         label: int64 (n,) 0 real, 1 fake.
         threshold: Chosen on validation data; NaN for none.
     """
-    values, labels = torch.from_numpy(score), torch.from_numpy(label)
+    values, ranked, labels = (torch.from_numpy(column) for column in (score, rank, label))
     known = not math.isnan(threshold)
     shares = {
         y: float((score[label == y] >= threshold).mean()) if (label == y).any() and known else math.nan for y in (0, 1)
     }
     if not label.any():
         return {"fpr": shares[0], "acc_real": 1 - shares[0]}
-    oracle = float(binary.choose_threshold(values, labels))
+    oracle = float(binary.choose_threshold(ranked, labels))
     return {
-        "auroc": float(binary.auroc(values, labels)),
-        "ap": float(binary.average_precision(values, labels)),
-        "eer": float(binary.eer(values, labels)),
+        "auroc": float(binary.auroc(ranked, labels)),
+        "ap": float(binary.average_precision(ranked, labels)),
+        "eer": float(binary.eer(ranked, labels)),
         "bacc_val": float(binary.balanced_accuracy(values, labels, threshold)),
         "acc_real": 1 - shares[0],
         "acc_fake": shares[1],
         "bacc": float(binary.balanced_accuracy(values, labels)),
         "acc": float(binary.accuracy(values, labels)),
-        "tpr_at_1fpr": float(binary.tpr_at_fpr(values, labels)),
-        "bacc_oracle": float(binary.balanced_accuracy(values, labels, oracle)),
+        "tpr_at_1fpr": float(binary.tpr_at_fpr(ranked, labels)),
+        "bacc_oracle": float(binary.balanced_accuracy(ranked, labels, oracle)),
         "ece": float(binary.ece(values, labels)),
     }
 

@@ -114,7 +114,8 @@ def of_others(
     entries = []
     for who, domain in dict.fromkeys(zip(names.tolist(), domains.tolist(), strict=True)):
         rows = np.flatnonzero((names == who) & (domains == domain))
-        columns = {name: pa.array(getattr(table, name)[rows]) for name in ("label", "score", "video", "group")}
+        names_of = ("label", "score", "logit", "video", "group")
+        columns = {name: pa.array(getattr(table, name)[rows]) for name in names_of}
         columns |= {name: pa.array(table.text[name][rows], pa.string()) for name in ("path", "generator", "source")}
         if not any(table.text["path"][rows]):
             columns["path"] = pa.array([f"row {i + 1}" for i in range(len(rows))])
@@ -188,6 +189,18 @@ class Images:
     def score(self, entry: Entry) -> np.ndarray:
         """Return the probabilities of fake, float64 (n,)."""
         return self.of(entry, "score").astype(np.float64)
+
+    def ranking(self, entry: Entry) -> tuple[np.ndarray, float]:
+        """Return what images are ranked by, float64 (n,), and the lowest value of those that are called fake.
+
+        That is log-odds where they are known, which do not tie where probabilities round to 1, and else the score.
+        """
+        score = self.score(entry)
+        if "logit" not in entry.scored.names:
+            return score, entry.threshold
+        logit = self.of(entry, "logit").astype(np.float64)
+        called = logit[score >= entry.threshold]
+        return logit, math.nan if math.isnan(entry.threshold) else float(called.min(initial=math.inf))
 
     def names(self, name: str) -> pa.Array:
         """Return a column of names (n,), of the first entry that has any; nulls of none. It is read once."""

@@ -30,6 +30,7 @@ COLUMNS = pa.schema(
         ("path", pa.string()),
         ("label", pa.int8()),  # 0 real, 1 fake
         ("score", pa.float32()),  # probability of fake
+        ("logit", pa.float32()),  # its log-odds, which still rank what rounds to a score of 1
         ("video", pa.string()),
         ("group", pa.string()),
         ("generator", pa.string()),
@@ -130,6 +131,8 @@ def find(file: Path, facts: Mapping[str, Any]) -> bool:
             old = Predictions(there)
             table = pq.read_table(there, page_checksum_verification=True)
         except (UserError, OSError, pa.ArrowException):  # damaged since: computed again
+            continue
+        if not set(COLUMNS.names) <= set(old.names):  # by a version that wrote less
             continue
         if there != file or any(old.facts.get(name) != value for name, value in facts.items()):
             write(file, table, {**old.facts, **facts})

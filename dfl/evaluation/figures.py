@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Mapping[str, Tensor]
-#: Of score (N,) and label (N,).
+#: Of log-odds (N,) and label (N,).
 Area = Callable[[Tensor, Tensor], Tensor]
 Curve = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -24,8 +24,8 @@ def areas(domains: Mapping[str, Rows]) -> "Figure":
     """Draw AUROC of every domain with its 95 % interval."""
     shown = {}
     for domain, rows in domains.items():
-        low, high = auroc_interval(rows["score"], rows["label"], rows["video"])
-        shown[domain] = (float(auroc(rows["score"], rows["label"])), low, high)
+        low, high = auroc_interval(rows["logit"], rows["label"], rows["video"])
+        shown[domain] = (float(auroc(rows["logit"], rows["label"])), low, high)
     return plots.intervals(shown, "AUROC, with its 95 % interval", title="AUROC by domain")
 
 
@@ -43,8 +43,8 @@ def _curves(domains: Mapping[str, Rows], area_of: Area, curve_of: Curve) -> dict
     """Return x and y by domain and area; a domain of one class has an empty curve and says so."""
     curves = {}
     for domain, rows in domains.items():
-        area = float(area_of(rows["score"], rows["label"]))
-        x, y = curve_of(rows["score"], rows["label"])
+        area = float(area_of(rows["logit"], rows["label"]))
+        x, y = curve_of(rows["logit"], rows["label"])
         curves[f"{domain}  {'one class only' if math.isnan(area) else f'{area:.3f}'}"] = (x.numpy(), y.numpy())
     return curves
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from scipy import special
 
 from dfl.data import csv_files
 from dfl.data.sources import table as tables
@@ -49,6 +50,8 @@ class Scores:
     thresholds: np.ndarray = field(default_factory=lambda: np.empty(0))
     #: ``path``, ``generator``, ``source`` and ``detector`` of each image, str (n,) each, '' for none.
     text: dict[str, np.ndarray] = field(default_factory=dict)
+    #: Log-odds of the score, float64 (n,), which still rank what rounds to a score of 1.
+    logit: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def read(
@@ -80,7 +83,8 @@ def read(
         raise UserError(
             _lacks(file, "group", table.column_names) + "; or name the columns that make one: --attributes gender,race"
         )
-    score, n = _probabilities(file, cells), len(table)
+    score, logit = _probabilities(file, cells)
+    n = len(table)
     has_label = np.array([cell != "" for cell in cells["label"]], bool)
     has_group = np.array([cell != "" for cell in cells["group"]], bool) if need_group else np.ones(n, bool)
     has_score = ~np.isnan(score)
@@ -109,21 +113,26 @@ def read(
         sum(1 for (_, path), count in paths.items() if path and count > 1),
         of_rows[used],
         {name: text[name] for name in ("path", "generator", "source", "detector")},
+        logit[used],
     )
 
 
-def _probabilities(file: Path, cells: dict[str, list[str]]) -> np.ndarray:
-    """Return the scores, float64 (n,), of their column or of the logits; NaN where there is none."""
-    score = _numbers(file, cells.get("score") or cells["logit"], "score")
-    if "score" not in cells:
-        score = 1 / (1 + np.exp(-np.clip(score, -700, 700)))
+def _probabilities(file: Path, cells: dict[str, list[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores and their log-odds, float64 (n,) each, NaN where there are none.
+
+    Of a file that has both, a column of logits that are not those of the scores is left alone.
+    """
+    logit = _numbers(file, cells["logit"], "logit") if "logit" in cells else None
+    score = _numbers(file, cells["score"], "score") if logit is None or "score" in cells else special.expit(logit)
     outside = score[(score < 0) | (score > 1)]
     if len(outside):
         raise UserError(
             f"{file}: scores must be probabilities of fake in [0, 1], found {outside[0]:g}; call the column logit if "
             "they are log-odds"
         )
-    return score
+    if logit is None or not np.allclose(special.expit(logit), score, 0, 1e-3, equal_nan=True):
+        logit = special.logit(score)
+    return score, logit
 
 
 def _labels(

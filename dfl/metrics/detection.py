@@ -24,20 +24,28 @@ class Detection(Gathered):
     `compute()` returns 0-dimensional float64 tensors on the CPU: ``auroc``, ``ap``, ``eer``, ``acc`` and ``bacc`` (at
     0.5), ``acc_val`` and ``bacc_val`` (at ``threshold``), ``tpr_at_1fpr``, ``log_loss``, ``ece``, and ``video_auroc``
     (of the mean scores of videos) where an image has a video id. With one class only, what compares classes is NaN.
+
+    Images are ranked by log-odds, as a float32 probability is 1 from log-odds of 17 on and ranks nothing there.
     """
 
     def __init__(self, threshold: float = 0.5, name: str = "", **kwargs: Any) -> None:
         # the threshold may change after a computation, so no result is cached
-        super().__init__(("score", "label", "video", "group"), name, **{"compute_with_cache": False} | kwargs)
+        super().__init__(("score", "logit", "label", "video", "group"), name, **{"compute_with_cache": False} | kwargs)
         self.threshold = float(threshold)
 
     def take(self, output: Tensor, batch: Mapping[str, Any]) -> None:
         """Add the log-odds of fake (N,) of a batch."""
-        score = output.float().sigmoid()  # bf16 scores tie, and AUROC falls
-        self.update(score, batch["label"], batch["index"], batch["video"], batch.get("group"))
+        logit = output.float()  # bf16 scores tie, and AUROC falls
+        self.update(logit.sigmoid(), batch["label"], batch["index"], batch["video"], batch.get("group"), logit)
 
     def update(
-        self, score: Tensor, label: Tensor, index: Tensor, video: Tensor | None = None, group: Tensor | None = None
+        self,
+        score: Tensor,
+        label: Tensor,
+        index: Tensor,
+        video: Tensor | None = None,
+        group: Tensor | None = None,
+        logit: Tensor | None = None,
     ) -> None:
         """Add a batch; nothing here waits for the device.
 
@@ -47,6 +55,7 @@ class Detection(Gathered):
             index: (N,) row in the data set; rows with an index < 0 are padding and are ignored.
             video: (N,) video id, -1 for none.
             group: (N,) group of people, -1 for none; for `dfl.metrics.fairness`.
+            logit: (N,) log-odds of the score; by default computed from it.
 
         Raises:
             TypeError: for a score of lower precision.
@@ -54,38 +63,41 @@ class Detection(Gathered):
         """
         binary.check_precision(score)
         video, group = (torch.full_like(index, -1) if column is None else column for column in (video, group))
-        columns = {"score": score.float(), "label": label, "index": index, "video": video, "group": group}
+        logit = score.float().double().logit() if logit is None else logit
+        columns = {"score": score.float(), "logit": logit, "label": label, "index": index}
+        columns |= {"video": video, "group": group}
         lengths = {name: tuple(column.shape) for name, column in columns.items()}
         if len(set(lengths.values())) != 1 or score.ndim != 1:
             raise ValueError(f"columns must be (N,) with one N, got {lengths}")
         self.add_rows(columns.pop("index"), *columns.values())
 
     def rows(self) -> dict[str, Tensor]:
-        """Return ``score`` float32, ``label``, ``video``, ``group``, ``index`` int64, (N,) each, on the CPU.
+        """Return ``score`` float32, ``logit`` float64, and ``label``, ``video``, ``group``, ``index`` int64, (N,) each.
 
-        They are those of all ranks: padding is gone, indices rise, each comes once. All ranks must call it together,
-        except after `compute()`.
+        They are those of all ranks, on the CPU: padding is gone, indices rise, each comes once. All ranks must call it
+        together, except after `compute()`.
         """
         index, numbers = self.gathered()
-        label, video, group = numbers[:, 1:].T.long()
-        return {"score": numbers[:, 0].float(), "label": label, "video": video, "group": group, "index": index}
+        label, video, group = numbers[:, 2:].T.long()
+        scores = {"score": numbers[:, 0].float(), "logit": numbers[:, 1]}
+        return scores | {"label": label, "video": video, "group": group, "index": index}
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics of all rows so far; see the class."""
         rows = self.rows()
-        score, label, video = rows["score"], rows["label"], rows["video"]
+        score, logit, label, video = (rows[name] for name in ("score", "logit", "label", "video"))
         self._warn_undefined(score, label)
         if bool(((score < 0) | (score > 1)).any()):
             raise ValueError(f"scores must be probabilities in [0, 1], found {score.min():g} to {score.max():g}")
         result = {
-            "auroc": binary.auroc(score, label),
-            "ap": binary.average_precision(score, label),
-            "eer": binary.eer(score, label),
+            "auroc": binary.auroc(logit, label),
+            "ap": binary.average_precision(logit, label),
+            "eer": binary.eer(logit, label),
             "acc": binary.accuracy(score, label),
             "bacc": binary.balanced_accuracy(score, label),
             "acc_val": binary.accuracy(score, label, self.threshold),
             "bacc_val": binary.balanced_accuracy(score, label, self.threshold),
-            "tpr_at_1fpr": binary.tpr_at_fpr(score, label, 0.01),
+            "tpr_at_1fpr": binary.tpr_at_fpr(logit, label, 0.01),
             "log_loss": binary.log_loss(score, label),
             "ece": binary.ece(score, label),
         }

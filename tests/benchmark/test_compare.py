@@ -60,6 +60,16 @@ def test_means_are_of_domains_and_of_seeds() -> None:
     assert cell["spread"] == pytest.approx(np.std(areas["later"], ddof=1))
 
 
+def test_log_odds_rank_where_probabilities_round_to_one() -> None:
+    logit = np.where(LABEL == 1, 70.0, 40.0) + np.random.default_rng(0).normal(0, 9, N)
+    own = scored("m", "x", "cross", score=pa.array(np.ones(N)), logit=pa.array(logit))
+    values = {one["metric"]: one for one in compared(own, scored("n", "x", "cross")).cells if one["method"] == "m"}
+    assert values["auroc"]["value"] == pytest.approx(roc_auc_score(LABEL, logit))
+    assert values["auroc"]["low"] > 0.8
+    assert values["tpr_at_1fpr"]["value"] > 0.5
+    assert (values["acc_real"]["value"], values["acc_fake"]["value"]) == (0, 1)  # the verdict is of probabilities
+
+
 def test_methods_with_other_domains_are_not_compared_by_their_means() -> None:
     both = [scored(m, d, "cross") for m in ("a", "b") for d in ("x", "y")]
     assert [one["domain"] for one in compared(*both).differences] == ["x", "y", ""]

@@ -1,9 +1,11 @@
 """Files of predictions: whole, the same bytes each time, found by their key and never mistaken for another one."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -23,6 +25,7 @@ def table(n: int = 4, **columns: list[object]) -> pa.Table:
         "path": [f"{i}.png" for i in range(n)],
         "label": [i % 2 for i in range(n)],
         "score": [i / n for i in range(n)],
+        "logit": [math.log(i / (n - i)) if i else -math.inf for i in range(n)],
     }
     return pa.table({**plain, **names, **columns})
 
@@ -51,6 +54,17 @@ def test_scores_of_the_same_key_are_found_under_another_name(tmp_path: Path) -> 
     assert store.Predictions(new).facts == FACTS | {"method": "new", "listed": 4}
     other = store.place(tmp_path, "new", 0, "d", "stored", "fedcba9876543210")
     assert not store.find(other, FACTS)
+
+
+def test_a_file_of_a_version_that_wrote_less_is_computed_again(tmp_path: Path) -> None:
+    file = store.place(tmp_path, "m", 0, "d", "stored", "0123456789abcdef")
+    store.write(file, table(), FACTS)
+    assert store.find(file, FACTS)
+    old = pq.read_table(file)
+    pq.write_table(old.drop_columns(["logit"]).replace_schema_metadata(old.schema.metadata), file)
+    assert not store.find(file, FACTS)
+    one = of_store(file)  # and can still be reported
+    assert Images([one]).ranking(one)[0].tolist() == [0, 0.25, 0.5, 0.75]
 
 
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:

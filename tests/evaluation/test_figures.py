@@ -14,6 +14,7 @@ def rows(score: list[float], label: list[int]) -> dict[str, torch.Tensor]:
     index = torch.arange(len(score))
     return {
         "score": torch.tensor(score),
+        "logit": torch.tensor(score).double().logit(),
         "label": torch.tensor(label, dtype=torch.long),
         "index": index,
         "video": index - 10**6,

@@ -163,6 +163,18 @@ def test_refuses_what_would_be_silently_wrong():
         logits.compute()
 
 
+def test_log_odds_rank_where_probabilities_round_to_one():
+    logit = torch.tensor([30.0, 45.0, 40.0, 60.0])
+    batch = {"label": torch.tensor([0, 0, 1, 1]), "index": torch.arange(4), "video": torch.full((4,), -1)}
+    metric = m.Detection()
+    metric.take(logit, batch)
+    assert metric.rows()["score"].tolist() == [1.0] * 4
+    assert metric.compute()["auroc"] == 0.75
+    of_scores = m.Detection()
+    of_scores.update(torch.tensor([0.1, 0.7, 0.4, 0.9]), batch["label"], batch["index"])
+    assert of_scores.compute()["auroc"] == 0.75
+
+
 def test_threshold_and_new_rows_are_seen_after_compute():
     metric = m.Detection(threshold=math.nan)
     metric.update(torch.tensor([0.2, 0.3]), torch.tensor([0, 1]), torch.arange(2))
