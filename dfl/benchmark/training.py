@@ -64,11 +64,13 @@ def state_of(file: Path, trained: str) -> dict[str, Any]:
         UserError: If another run lies there.
     """
     state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if state.get("trained", trained) != trained or (not state and any(file.parent.glob("*.ckpt"))):
+    if state.get("trained") == trained:
+        return state
+    if any(file.parent.glob("*.ckpt")):  # a run that failed before its first checkpoint has left nothing to mix up
         raise UserError(
             f"{file.parent} holds a run with other settings than this has; remove it, or give another --name"
         )
-    return state
+    return {}
 
 
 def train(words: Sequence[str], file: Path, trained: str) -> dict[str, Any]:

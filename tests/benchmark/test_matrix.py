@@ -101,6 +101,12 @@ def test_it_is_a_benchmark_of_trainings(
     assert main([*words, "--metric=auroc,mask_f1"])["metrics"][:2] == ["auroc", "mask_f1"]
     assert calls == []
     assert "holds a run with other settings" in fails(capsys, *words[1:], "--trainer.max_epochs=3")
+    file = Path("checkpoints", "sweep-lama", "benchmark.json")
+    with pytest.raises(UserError, match="other settings"):
+        training.state_of(file, "other")
+    for one in file.parent.glob("*.ckpt"):
+        one.unlink()
+    assert training.state_of(file, "other") == {}  # it failed before its first checkpoint: settings may be mended
 
 
 def test_generators_of_one_source_and_all_but_one(sweep: Callable[..., str]) -> None:
