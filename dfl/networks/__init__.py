@@ -15,6 +15,7 @@ from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.normalize import Normalize
 from dfl.networks.whitening import whiten_patch_embed
+from dfl.networks import zoo  # networks of papers become known to timm
 
 __all__ = [
     "TIMM",
@@ -33,4 +34,5 @@ __all__ = [
     "wants_file",
     "whiten_patch_embed",
     "without_weights",
+    "zoo",
 ]
