@@ -8,6 +8,7 @@ from dfl.detectors.dct import Dct
 from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.loading import load
+from dfl.detectors.lsda import Lsda
 from dfl.detectors.patches import PatchForensics
 from dfl.detectors.probes import LinearProbe
 from dfl.detectors.sida import Sida
@@ -24,6 +25,7 @@ __all__ = [
     "FittedDetector",
     "GradCam",
     "LinearProbe",
+    "Lsda",
     "PatchForensics",
     "Sida",
     "Tuned",

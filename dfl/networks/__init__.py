@@ -1,5 +1,6 @@
 """Networks and parts that two detectors or more use."""
 
+from dfl.networks import zoo
 from dfl.networks.backbone import (
     TIMM,
     backbone_and_view,

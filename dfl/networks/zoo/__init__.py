@@ -3,6 +3,6 @@
 One file a paper; importing it here is what makes its names known to timm.
 """
 
-from dfl.networks.zoo import deepfakebench, gram_net, mesonet, npr
+from dfl.networks.zoo import deepfakebench, gram_net, iresnet, mesonet, npr
 
-__all__ = ["deepfakebench", "gram_net", "mesonet", "npr"]
+__all__ = ["deepfakebench", "gram_net", "iresnet", "mesonet", "npr"]
