@@ -25,7 +25,7 @@ MAY = {
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
     "data": {"runs", "terminal"},
-    "tools": {*PAGES, "cli.configs", "cli.verbs", "data", "runs", "terminal"},  # configs by name, pages
+    "tools": {*PAGES, "cli.configs", "cli.verbs", "data", "networks", "runs", "terminal"},  # configs by name, pages
     "training": {*PAGES, "metrics", "evaluation", "runs", "terminal"},
     "detectors": {"networks", "losses", "metrics", "runs", "training"},
     "evaluation.html": {"evaluation.plots"},  # a page that stands alone

@@ -15,6 +15,7 @@ VERBS = {
     "scan": "write a table of all images: size, format, hashes, what cannot be read",
     "check": "count, find what cannot be read, copies, bad masks, labels that leak through the files",
     "faces": "write a table of the faces in images and videos, by a file of boxes or a face detector",
+    "caption": "write a table of captions, by a model that describes images",
     "split": "share images out to train, val and test; what belongs together stays together",
     "equalize": "write real and fake anew, the same way: size, format, JPEG quality",
     "templates": "compute mean and principal components of masks, for the appearance model of FFD",

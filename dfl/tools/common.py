@@ -1,6 +1,8 @@
 """What the verbs on data sets share: options, processes, images that are left out, tables that are written."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -8,8 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dfl.data import csv_files
+from dfl.data.locators import all_below
+from dfl.data.sources.base import put
 from dfl.errors import UserError
-from dfl.runs.files import may_be_file, whole
+from dfl.runs.files import may_be_file, whole, write
 from dfl.runs.workers import Workers
 
 
@@ -75,6 +80,42 @@ def parquet_file(output: str) -> Path:
         raise UserError(f"--output is {output!r}; the table is a Parquet file: give it a name that ends in .parquet")
     may_be_file(file)
     return file
+
+
+def list_missing(missing: Mapping[str, str], n: int, file: Path, what: str, option: str, share: float) -> None:
+    """List the images that are not in a table beside it (``.missing.csv``), and print how many; no list for none.
+
+    Args:
+        missing: Reasons by path.
+        n: Images in all.
+        file: The table.
+        what: It has of each image, such as ``face``.
+        option: Name of the option that sets the share.
+        share: Largest share of missing images that is accepted.
+
+    Raises:
+        UserError: If there are more.
+    """
+    beside = file.with_suffix(".missing.csv")
+    if not missing:
+        beside.unlink(missing_ok=True)
+        return
+    write(beside, csv_files.whole(["path", "reason"], ({"path": p, "reason": r} for p, r in missing.items())))
+    why = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing.values()).most_common(3))
+    summary = f"{len(missing):,} of {n:,} images gave no {what} ({why}), listed in {beside}"
+    if len(missing) > share * n:
+        raise UserError(f"{summary}; --{option} allows {share:.0%}")
+    print(summary)
+
+
+def findable(table: pa.Table, file: Path) -> pa.Table:
+    """Return rows whose files are found from a table that is written to a file: it may lie in another folder."""
+    here = Path.cwd()
+    if file.absolute().parent == here:
+        return table
+    for name in ("path", "mask"):
+        table = put(table, name, all_below(here, table[name]))
+    return table
 
 
 def write_parquet(file: Path, table: pa.Table, sync: bool = True) -> None:

@@ -7,7 +7,6 @@ from OpenCV's YuNet with weights that lie on this machine.
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +23,8 @@ from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image, locate, split
 from dfl.data.sources.base import ROW_SCHEMA
 from dfl.errors import UserError, first_line, near
-from dfl.runs.files import claimed, write
-from dfl.tools.common import Common, parquet_file, processes, write_parquet
+from dfl.runs.files import claimed
+from dfl.tools.common import Common, findable, list_missing, parquet_file, processes, write_parquet
 from dfl.tools.sources import read_rows
 
 _HAS_YUNET = RequirementCache("opencv-python-headless>=4.8") or RequirementCache("opencv-python>=4.8")
@@ -88,8 +87,9 @@ def faces(
             size, in_image = result
             in_image = sorted(in_image, key=lambda box: -box[2] * box[3])[: 1 if keep == "largest" else None]
             rows += [boxed(row, grown(box, size, margin, square)) for box in in_image]
-        _list_missing(missing, len(table), file, max_missing)
-        write_parquet(file, pa.Table.from_pylist(rows, schema=pa.schema([*ROW_SCHEMA, ("set", pa.string())])))
+        list_missing(missing, len(table), file, "face", "max_missing", max_missing)
+        boxes_found = pa.Table.from_pylist(rows, schema=pa.schema([*ROW_SCHEMA, ("set", pa.string())]))
+        write_parquet(file, findable(boxes_found, file))
     print(f"{len(rows):,} faces of {len(table) - len(missing):,} images in {file}")
     return file
 
@@ -238,18 +238,3 @@ def _numbers(table: pa.Table, name: str, file: Path) -> list[float]:
         return [-1.0 if value in (None, "") else float(value) for value in table[name].to_pylist()]
     except (TypeError, ValueError) as error:
         raise UserError(f"{file}: column {name!r} must hold numbers: {error}") from error
-
-
-def _list_missing(missing: dict[str, str], n: int, file: Path, max_missing: float) -> None:
-    """List the images without a face beside the table; too many are an error."""
-    beside = file.with_suffix(".missing.csv")
-    if not missing:
-        beside.unlink(missing_ok=True)
-        return
-    rows = ({"path": path, "reason": reason} for path, reason in missing.items())
-    write(beside, csv_files.whole(["path", "reason"], rows))
-    why = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing.values()).most_common(3))
-    summary = f"{len(missing):,} of {n:,} images gave no face ({why}), listed in {beside}"
-    if len(missing) > max_missing * n:
-        raise UserError(f"{summary}; --max_missing allows {max_missing:.0%}")
-    print(summary)

@@ -20,7 +20,7 @@ from dfl.data.mask_sets import rule_of, with_mask_rules
 from dfl.errors import UserError, visible
 from dfl.runs.files import claimed, whole
 from dfl.runs.workers import Workers
-from dfl.tools.common import Common, parquet_file, processes, write_parquet
+from dfl.tools.common import Common, findable, parquet_file, processes, write_parquet
 from dfl.tools.file_facts import FACTS, SCAN_SCHEMA, measure, need_imagehash, stamp
 from dfl.tools.sources import read_rows
 
@@ -48,7 +48,7 @@ def scan(
     """
     need_imagehash()
     file = parquet_file(output)
-    write_scan(read_rows(sources, common.get("root")), file, common)
+    write_scan(findable(read_rows(sources, common.get("root")), file), file, common)
     table = pq.read_table(file, columns=["set", "label", "path", "mask_values", "error", "mask_error"])
     print(f"{len(table):,} images in {file}")
     for column, what in (("error", "cannot be read"), ("mask_error", "have a mask that cannot be used")):

@@ -10,7 +10,7 @@ from dfl.data.sources.base import TIES, put
 from dfl.data.splits import assign, components
 from dfl.errors import UserError, near
 from dfl.runs.files import claimed
-from dfl.tools.common import parquet_file, write_parquet
+from dfl.tools.common import findable, parquet_file, write_parquet
 from dfl.tools.sources import open_sources, rows_of
 
 
@@ -56,7 +56,7 @@ def split(
     tied = put(table, "video", videos) if "video" in by else table
     column = assign(tied, shares, seed, by=tuple(by))
     with claimed(file):
-        write_parquet(file, put(table, "split", column))
+        write_parquet(file, findable(put(table, "split", column), file))
     own = table["video"].to_pylist()
     guessed = {video for video, before in zip(videos, own, strict=True) if video and not before}
     if guessed and "video" in by:

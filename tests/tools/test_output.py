@@ -1,5 +1,6 @@
 """Verbs that write: a full disk, a second process, an odd place, a kill, any number of processes."""
 
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import captioners
 import pytest
 from forking import exit_code, killed_at
 from pickled import Pool
@@ -15,13 +17,16 @@ from dfl.__main__ import main
 from dfl.runs import files, workers
 from dfl.runs.files import claimed
 
-equalize, pack, scan = (import_module(f"dfl.tools.{name}") for name in ("equalize", "pack", "scan"))
+caption, equalize, pack, scan = (import_module(f"dfl.tools.{name}") for name in ("caption", "equalize", "pack", "scan"))
 forge, toy = import_module("dfl.tools.forge.make"), import_module("dfl.data.toy.make")
 ONE: dict[str, Any] = {"workers": 1, "progress": False}
 QUIET = ("--workers=1", "--progress=false")
+FAST: dict[str, Any] = {"batch": 5, "beams": 1, "shortest": 1, "longest": 3, "device": "cpu"}
+WORDS = [f"--{name}={value}" for name, value in FAST.items()]
 VERBS: list[tuple[str, ...]] = [
     ("data", "scan", "FACES", "--output=out.parquet", *QUIET),
     ("data", "check", "FACES", "--output=out", *QUIET),
+    ("data", "caption", "FACES", "--output=out.parquet", "--model=CAPTIONER", *QUIET, *WORDS),
     ("data", "split", "FACES", "--output=out.parquet"),
     ("data", "equalize", "FACES", "--output=out", "--size=32", *QUIET),
     ("data", "pack", "FACES", "--output=out", *QUIET),
@@ -34,11 +39,24 @@ VERBS: list[tuple[str, ...]] = [
 each_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb[:2]))
 
 
+def writer(faces: str) -> str:
+    return str(captioners.captioner(Path(faces).parent))
+
+
 def inputs(faces: Path) -> None:
     Path("boxes.csv").write_text(f"path,x,y,w,h\n{faces}/real/00.png,1,2,20,20\n")
     Path("masks.csv").write_text("path,label,mask_rule\n" + "".join(f"{faces}/fake/0{i}.png,1,all\n" for i in range(3)))
     lines = [f"{label / 2 + i / 100},{label},{group}\n" for i in range(20) for label in (0, 1) for group in "ab"]
     Path("scores.csv").write_text("score,label,group\n" + "".join(lines))
+
+
+def filled(verb: tuple[str, ...], faces: Path) -> list[str]:
+    """Return the words of a verb with the names of folders."""
+    inputs(faces)
+    names = {"FACES": str(faces)}
+    if any("CAPTIONER" in word for word in verb):
+        names["CAPTIONER"] = writer(str(faces))
+    return [functools.reduce(lambda text, name: text.replace(name, names[name]), names, word) for word in verb]
 
 
 def content(folder: str) -> dict[str, bytes]:
@@ -48,10 +66,10 @@ def content(folder: str) -> dict[str, bytes]:
 
 def fails(verb: tuple[str, ...], faces: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """Run a verb, which must end with one line; return it."""
-    inputs(faces)
+    words = filled(verb, faces)
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        main([str(faces) if word == "FACES" else word for word in verb])
+        main(words)
     assert stop.value.code == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("dfl: "))
     return line
@@ -136,10 +154,9 @@ def test_odd_words_are_one_line(
 def test_any_number_of_processes_gives_the_same_bytes(
     verb: tuple[str, ...], faces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs(faces)
     monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(workers, "TASK", 7)
-    words = [str(faces) if word == "FACES" else word for word in verb if word != "--workers=1"]
+    words = [word for word in filled(verb, faces) if word != "--workers=1"]
     for count in (1, 2):
         monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
         Pool.blocked.clear()
@@ -152,14 +169,24 @@ def test_any_number_of_processes_gives_the_same_bytes(
 def cut(verb: str, folder: str) -> None:
     """Run a verb whose process is killed in the middle."""
     module, name, number, make = CUT[verb]
-    scan.PART = 10
+    scan.PART, caption.PART = 10, 2
     setattr(module, name, killed_at(number, getattr(module, name)))
     make(folder)
+
+
+def described(faces: str) -> Path:
+    return caption.caption([faces], writer(faces), "out.parquet", **FAST | ONE)
 
 
 #: Of each verb that goes on: what is killed at its call of a number, and the verb.
 CUT: dict[str, tuple[Any, str, int, Callable[[str], object]]] = {
     "scan": (scan, "measure", 25, lambda faces: scan.scan([faces], "out.parquet", **ONE)),
+    "caption": (
+        caption,
+        "load_image",
+        25,
+        described,
+    ),
     "equalize": (equalize, "load_image", 25, lambda faces: equalize.equalize([faces], "out", size=32, **ONE)),
     "pack": (pack, "load_image", 25, lambda faces: pack.pack([faces], "out", shard=10, **ONE)),
     "forge": (forge, "_make", 25, lambda faces: forge.forge([faces], "out", **ONE)),
@@ -175,12 +202,13 @@ def test_a_killed_run_goes_on(verb: str, faces: Path, monkeypatch: pytest.Monkey
     calls: list[Any] = []
     real = getattr(module, name)
     monkeypatch.setattr(scan, "PART", 10)
+    monkeypatch.setattr(caption, "PART", 2)
     monkeypatch.setattr(module, name, lambda *args, **words: calls.append(args) or real(*args, **words))
     make(str(faces))
-    # from the next image on (forge has 30 real ones, toy makes 80); of a scan, the next part; of a pack, the next shard
-    assert len(calls) == {"scan": 40, "equalize": 36, "pack": 40, "forge": 6, "toy": 56}[verb]
+    # from the next image on (forge has 30 real ones, toy makes 80); of scan, caption, pack: the next part or shard
+    assert len(calls) == {"scan": 40, "caption": 40, "equalize": 36, "pack": 40, "forge": 6, "toy": 56}[verb]
     calls.clear()
-    output = "out.parquet" if verb == "scan" else "out"
+    output = "out.parquet" if verb in ("scan", "caption") else "out"
     one = content(output)
     assert not [path for path in Path().iterdir() if path.name.startswith(".")]
     make(str(faces))  # there already

@@ -23,8 +23,8 @@ class Paths(Source):
     Args:
         paths: Image files; places inside files (``clip.mp4#frame=7``); folders, which are searched with all their
             subfolders; lists: a ``.csv`` or ``.parquet`` with a column ``path``, or a ``.txt`` with a path in each
-            line, relative to the list's folder. Other columns of a list are not read. Videos, archives and other files
-            that hold pictures in a way that is not read are counted in ``left_out``.
+            line, relative to the list's folder. Of other columns only ``caption`` is read, for detectors that take it.
+            Videos, archives and other files that hold pictures in a way that is not read are counted in ``left_out``.
     """
 
     def __init__(self, paths: list[str]) -> None:
@@ -38,19 +38,19 @@ class Paths(Source):
             NothingDone: If there is no image.
         """
         others = {str(path) for path in self.paths if advice_on(str(path)) and path.is_file()}
-        files = [file for path in self.paths if str(path) not in others for file in _images(path)]
+        images = [image for path in self.paths if str(path) not in others for image in _images(path)]
         leave_out("", others)
-        if not files:
+        if not images:
             named = ", ".join(map(str, self.paths))
             raise NothingDone("; ".join(filter(None, (f"no image in {named}", str(self.left_out)))))
-        return to_table({"path": file, "label": -1} for file in files)
+        return to_table({"path": file, "label": -1, "caption": caption} for file, caption in images)
 
     def __repr__(self) -> str:
         return f"Paths({', '.join(map(str, self.paths))})"
 
 
-def _images(path: Path) -> Iterator[str]:
-    """Yield the images that a word means."""
+def _images(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the images that a word means, each with its caption, '' for none."""
     file, inside = split(str(path))
     suffix = Path(file).suffix.lower()
     if not Path(on_disk(file)).exists():
@@ -58,17 +58,17 @@ def _images(path: Path) -> Iterator[str]:
             raise UserError(f"{path} is an address; {NO_URLS}")
         raise UserError(f"no file or folder {file!r} in {Path.cwd()}")
     if path.is_dir():
-        yield from map(str, images_in(path))
+        yield from ((str(file), "") for file in images_in(path))
     elif inside:
-        yield str(path)
+        yield str(path), ""
     elif suffix in (".csv", ".parquet"):
-        yield from _List(str(path)).paths()
+        yield from _List(str(path)).images()
     elif suffix == ".txt":
-        yield from _lines(path)
+        yield from ((file, "") for file in _lines(path))
     elif suffix in _LIKE_LISTS:
         raise UserError(f"{path} is no image; {_LISTS}; a data config goes with --data")
     else:
-        yield str(path)
+        yield str(path), ""
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -85,12 +85,17 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 class _List(Table):
-    """A table that says of images only where they are."""
+    """A table that says of images where they are, and perhaps what is to be seen."""
 
     needed = ("path",)
 
-    def paths(self) -> list[str]:
-        """Return the paths of all rows."""
+    def images(self) -> Iterator[tuple[str, str]]:
+        """Yield path and caption of all rows."""
         raw = self._read()
-        column = self._names(raw.column_names)["path"]
-        return list(self._below(texts(raw[column], f"{self.file}: column {column!r}")).to_pylist())
+        columns = self._names(raw.column_names)
+        paths, captions = (
+            texts(raw[columns[name]], self._where(columns[name])) if name in columns else None
+            for name in ("path", "caption")
+        )
+        said = [""] * len(raw) if captions is None else captions.to_pylist()
+        yield from zip(self._below(paths).to_pylist(), said, strict=True)

@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Bit
 
 from dfl.detectors.sida.families import FAMILIES, Family, family_of
 from dfl.detectors.sida.masks import Light, Sam
-from dfl.detectors.sida.text import NEW_TOKENS, Conversation, local_tokenizer, named_tokenizer
+from dfl.detectors.sida.text import NEW_TOKENS, Conversation, local_tokenizer
 from dfl.errors import UserError, first_line
-from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import skips_weights
+from dfl.networks.pretrained import named_tokenizer, pretrained
 
 _Count, _Counts = int, int | list[int]
 _Rope = {"rope_type": str, "rope_theta": float, "mrope_section": list[int], "mrope_interleaved": bool}
@@ -90,27 +90,17 @@ def build(
         return _random(auto, what, config, dtype, vocabulary, check), False
     if four_bit and not RequirementCache("bitsandbytes>=0.46.1"):
         raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
-    words = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
+
+    def words(config: Any) -> dict[str, Any]:
+        check(config)
+        return {"quantization_config": in_four_bits(config)} if four_bit else {}
+
     try:
-        with offline_if_no_network():
-            config = AutoConfig.from_pretrained(name)
-            check(config)
-            if four_bit:
-                words["quantization_config"] = in_four_bits(config)
-            loaded: Any = auto.from_pretrained(name, **words)
-        model, info = loaded
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        if four_bit and isinstance(error, ImportError | RuntimeError):
-            raise UserError(f"model.four_bit: bitsandbytes cannot load {name!r} here: {first_line(error)}") from error
-        raise UserError(
-            f"model.{what}: no weights at {name!r}, neither a folder nor on the hub or in its cache "
-            f"({first_line(error)}); download them, or give a folder with config.json and safetensors"
-        ) from error
-    absent = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
-    if absent:
-        raise UserError(
-            f"model.{what}: {name} lacks {len(absent)} weights of its {type(model).__name__}, such as {absent[0]}"
-        )
+        model = pretrained(f"model.{what}", name, auto, words, getattr(torch, dtype))
+    except UserError as error:
+        if four_bit and isinstance(why := error.__cause__, ImportError | RuntimeError):
+            raise UserError(f"model.four_bit: bitsandbytes cannot load {name!r} here: {first_line(why)}") from error
+        raise
     return model, True
 
 
@@ -223,7 +213,11 @@ def language_side(
     """
     language, config = hparams["language"], hparams["language_config"]
     at_random = language is None or (skips_weights() and config is not None)
-    tokenizer = tokenizer_made_here(config, hparams["corpus"]) if at_random else named_tokenizer(str(language))
+    tokenizer = (
+        tokenizer_made_here(config, hparams["corpus"])
+        if at_random
+        else named_tokenizer("model.language", str(language))
+    )
     vocabulary = len(tokenizer) + len(NEW_TOKENS)
     model, named = build("language", language, config, hparams["dtype"], hparams["four_bit"], vocabulary, family_of)
     family = family_of(model.config, hparams["view_size"])

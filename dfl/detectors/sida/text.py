@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from dfl.errors import UserError, first_line
-from dfl.hub import offline_if_no_network
+from dfl.errors import UserError
 
 CLS, SEG, END = NEW_TOKENS = ("[CLS]", "[SEG]", "[END]")
 QUESTION = "Is this image real, full synthetic or tampered? If it is tampered, mask the tampered regions."
@@ -84,22 +83,6 @@ def local_tokenizer(corpus: Sequence[str], extra: Sequence[str] = (), size: int 
     )
     fast.add_tokens([t for t in extra if t not in special], special_tokens=True)
     return fast
-
-
-def named_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a hub name or folder.
-
-    Raises:
-        UserError: If it is not there.
-    """
-    try:
-        with offline_if_no_network():
-            return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.language: no tokenizer at {name!r}, neither a folder nor on the hub or in its cache "
-            f"({first_line(error)}); give a folder with config.json, tokenizer.json and safetensors"
-        ) from error
 
 
 class Conversation:

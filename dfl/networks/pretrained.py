@@ -1,0 +1,90 @@
+"""Models and tokenizers of transformers by hub name or folder.
+
+What was asked for and is not there is one line, never something random: transformers itself would give a tokenizer of a
+few tokens where a folder has none. Weights are read from safetensors alone, and no code of a folder is run.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+from dfl.errors import UserError, first_line
+from dfl.hub import offline_if_no_network
+
+#: How weights that can run code are called.
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def pretrained(
+    flag: str,
+    name: str,
+    auto: Any,
+    words: Callable[[Any], dict[str, Any]] = lambda config: {},
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """Return a model with its weights.
+
+    Args:
+        flag: What the user named it by, for errors: ``model.language``.
+        name: Hub name or folder.
+        auto: Class of transformers that opens it.
+        words: Further words for it by the model's config; raises for a config that will not do, before gigabytes are
+            loaded.
+        dtype: Of the weights.
+
+    Raises:
+        UserError: If it is not there, transformers cannot open it, or it lacks weights.
+    """
+    try:
+        with offline_if_no_network():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            more = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True} | words(config)
+            loaded: Any = auto.from_pretrained(name, trust_remote_code=False, **more)
+        model, info = loaded
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        folder = Path(name)
+        names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+        pickles = [one for one in names if one.endswith(_PICKLES)]
+        if pickles and not any(one.endswith(".safetensors") for one in names):
+            raise UserError(
+                f"{flag}: {name} holds pickled weights ({pickles[0]}), which are not read, since that can run code; "
+                "where you trust them, open them with transformers and write safetensors: model.save_pretrained(FOLDER)"
+            ) from error
+        raise UserError(
+            f"{flag}: no weights at {name!r}, neither a folder nor on the hub or in its cache "
+            f"({first_line(error)}); download them, or give a folder with config.json and safetensors"
+        ) from error
+    absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if absent:
+        raise UserError(
+            f"{flag}: {name} lacks {len(absent)} weights of its {type(model).__name__}, such as {absent[0]}"
+        )
+    return model
+
+
+def named_tokenizer(flag: str, name: str, vocabulary: int = 0) -> Any:
+    """Return the tokenizer of a model.
+
+    Args:
+        flag: What the user named it by, for errors.
+        name: Hub name or folder.
+        vocabulary: Tokens that the model knows.
+
+    Raises:
+        UserError: If it is not there, or knows less than half of these tokens.
+    """
+    try:
+        with offline_if_no_network():
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        why = f"it has {len(tokenizer)} tokens, and the model {vocabulary:,}" if 2 * len(tokenizer) < vocabulary else ""
+    except (OSError, ValueError) as error:
+        why = first_line(error)
+    if why:
+        raise UserError(
+            f"{flag}: no tokenizer at {name!r}, neither a folder nor on the hub or in its cache "
+            f"({why}); give a folder with config.json, tokenizer.json and safetensors"
+        )
+    return tokenizer
