@@ -55,7 +55,7 @@ class DeFake(Detector):
             its list of prompts is too short.
         normalisation: ``clip``: as CLIP was trained. ``half``: mean and standard deviation 0.5, as the published
             train.py. ``official``: ``half`` in training and ``clip`` after it, as its train.py and test.py. ``none``:
-            values in [0, 1], as its first version.
+            values in [0, 1], as an earlier version of it.
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Detector`; the size of images is CLIP's own.
 
