@@ -43,11 +43,19 @@ TINY_LLAVA: dict[str, Any] = {
         "max_position_embeddings": 256,
     },
 }
+#: The smallest CLIP.
+_LAYER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+TINY_CLIP: dict[str, Any] = {
+    "projection_dim": 16,
+    "text_config": _LAYER | {"max_position_embeddings": 32},
+    "vision_config": _LAYER | {"image_size": 32, "patch_size": 8},
+}
 #: The smallest version of each detector.
 SMALL: dict[str, dict[str, Any]] = {
     "AttentionXception": {"backbone": "test_resnet", "layer": "layer2", "pretrained": False, "input_size": 32},
     "Classifier": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "timm_args": {}},
     "Dct": {"input_size": 32},
+    "DeFake": {"clip": None, "clip_config": TINY_CLIP, "hidden": [32, 16], "image_only": False, "no_caption": "empty"},
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},

@@ -5,6 +5,7 @@ from dfl.detectors.base import Detector
 from dfl.detectors.cam import GradCam
 from dfl.detectors.classifier import Baseline, Classifier
 from dfl.detectors.dct import Dct
+from dfl.detectors.de_fake import DeFake
 from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.loading import load
@@ -20,6 +21,7 @@ __all__ = [
     "Baseline",
     "Classifier",
     "Dct",
+    "DeFake",
     "Detector",
     "FairDisentangle",
     "FittedDetector",

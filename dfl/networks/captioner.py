@@ -10,18 +10,16 @@ depend on the size of the batch where two captions are equally likely.
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
-from transformers.utils import logging
 
 from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
-from dfl.networks.pretrained import named_tokenizer, pretrained
+from dfl.networks.pretrained import named_tokenizer, pretrained, quiet
 from dfl.runs.weights_hash import WeightsHash
 
 #: ``model_type`` of what captions without being asked a question.
@@ -101,7 +99,7 @@ class Captioner:
         """Return the captions of RGB images, uint8 (H, W, 3) each of its own size; '' where it wrote no word."""
         pixels = self.view(images=[Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
         begun = {"input_ids": torch.tensor([self.start] * len(images), device=self.device)} if self.start else {}
-        with _quiet():
+        with quiet():  # it says of every batch that a single start token could be padding
             ids = self.model.generate(pixel_values=pixels.to(self.device), **begun, **self.words)
         given = max(1, len(self.start) - (self.model.config.model_type == "blip"))
         texts = self.tokenizer.batch_decode(ids[:, given:], skip_special_tokens=True)
@@ -115,14 +113,3 @@ class Captioner:
         for part in (self.tokenizer.get_vocab(), self.view.to_dict(), search):
             digest.update(json.dumps(part, sort_keys=True, default=str).encode())
         return {"model": self.name, "sha256": digest.hexdigest(), "prompt": self.prompt} | self.words
-
-
-@contextmanager
-def _quiet() -> Any:
-    """Spare the user what transformers says of every batch: that a single start token could be padding."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -4,12 +4,14 @@ What was asked for and is not there is one line, never something random: transfo
 few tokens where a folder has none. Weights are read from safetensors alone, and no code of a folder is run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging
 
 from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
@@ -39,7 +41,7 @@ def pretrained(
         UserError: If it is not there, transformers cannot open it, or it lacks weights.
     """
     try:
-        with offline_if_no_network():
+        with offline_if_no_network(), quiet():  # a table of weights that are not needed; others are an error below
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             more = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True} | words(config)
             loaded: Any = auto.from_pretrained(name, trust_remote_code=False, **more)
@@ -88,3 +90,14 @@ def named_tokenizer(flag: str, name: str, vocabulary: int = 0) -> Any:
             f"({why}); give a folder with config.json, tokenizer.json and safetensors"
         )
     return tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Spare the user what transformers warns of."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

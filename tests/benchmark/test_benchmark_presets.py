@@ -111,7 +111,10 @@ def test_every_run_has_a_config_of_a_detector(file: Path) -> None:
 def test_toy_detectors_need_no_download(name: str) -> None:
     (layer,) = configs.layers([str(FOLDER / "toy" / f"{name}.yaml")])
     model, data = layer["model"], layer["data"]["init_args"]
-    from_scratch = model["init_args"].get("pretrained") is False or model["class_path"] in NEVER_PRETRAINED
+    own = model["init_args"]
+    from_scratch = (
+        own.get("pretrained") is False or own.get("clip", "") is None or model["class_path"] in NEVER_PRETRAINED
+    )
     assert from_scratch
     assert "language" not in model["init_args"]
     plain = {"root": "data/toy64", "size": 64, "domain": "same"}

@@ -1,6 +1,7 @@
 """Scanning and splitting: what is measured, and what is not measured again."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,12 @@ def test_split_keeps_identities_whole(faces: Path, tmp_path: Path, capsys: pytes
     with pytest.raises(UserError, match="add up to 1"):
         split(["list.csv"], "other.parquet", train=0.5)
     assert not Path("other.parquet").exists()
+
+
+@pytest.mark.parametrize("verb", [scan, split])
+def test_a_table_in_another_folder_finds_its_images(verb: Callable[..., Path], faces: Path) -> None:
+    """Though the source was named relative to the working directory."""
+    shutil.copytree(faces, "set")
+    file = verb(["set"], "out/t.parquet")
+    assert all(Path(path).is_file() for path in Table(str(file)).load("test")["path"].to_pylist())
+    assert pq.read_table(verb(["set"], "t.parquet"))["path"][0].as_py() == "set/fake/00.png"  # beside it, as named
