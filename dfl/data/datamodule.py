@@ -52,7 +52,9 @@ class DataModule(pl.LightningDataModule):
             class equally often; ``generators`` half real, and fakes of some generators, equally many of each.
         epoch_batches: Batches of an epoch on one device, however many images there are: when all were there they come
             again, in another order. By default an epoch shows every image once; with ``pairs``, every fake.
-        originals: With ``pairs``, the real image after a fake is its own original (column ``source``).
+        originals: With ``pairs``, the real image after a fake is its own original (column ``source``). With
+            ``generators``, a batch is originals, each followed by its forgery by every generator; an epoch, every
+            original once.
         generators_per_batch: With ``generators``, how many of them are in a batch of all devices.
         on_bad: What to do with an unreadable image. ``substitute`` draws another one of the same class in
             training, and skips in evaluation.

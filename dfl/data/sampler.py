@@ -23,10 +23,10 @@ Order = Callable[[int], np.ndarray]
 def shuffled(n: int, seed: int, length: int | None = None) -> Order:
     """Every row once, in an order drawn for each epoch; ``length`` rows: none comes again before all were there."""
     count = n if length is None else length
-    return lambda epoch: _drawn(np.random.default_rng([seed, epoch]), np.arange(n), count)
+    return lambda epoch: drawn(np.random.default_rng([seed, epoch]), np.arange(n), count)
 
 
-def _drawn(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
+def drawn(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
     """Return ``count`` of the rows in random order; none comes again before all were there."""
     rounds = [rng.permutation(rows) for _ in range(-(-count // max(1, len(rows))))]
     return rounds[0][:count] if len(rounds) == 1 else np.concatenate([rows[:0], *rounds])[:count]
@@ -43,8 +43,8 @@ def balanced(label: np.ndarray, seed: int, length: int | None = None) -> Order:
 
     def order(epoch: int) -> np.ndarray:
         rng = np.random.default_rng([seed, epoch])
-        drawn = [_drawn(rng, rows, count) for rows, count in zip(classes, (n - n // 2, n // 2), strict=True)]
-        return rng.permutation(np.concatenate(drawn))
+        parts = [drawn(rng, rows, count) for rows, count in zip(classes, (n - n // 2, n // 2), strict=True)]
+        return rng.permutation(np.concatenate(parts))
 
     return order
 
@@ -72,7 +72,7 @@ def pairs(label: np.ndarray, seed: int, length: int) -> Order:
 
     def order(epoch: int) -> np.ndarray:
         rng = np.random.default_rng([seed, epoch])
-        return np.stack([_drawn(rng, rows, length // 2) for rows in (fake, real)], axis=1).reshape(-1)
+        return np.stack([drawn(rng, rows, length // 2) for rows in (fake, real)], axis=1).reshape(-1)
 
     return order
 
@@ -124,7 +124,7 @@ def own_pairs(label: np.ndarray, source: np.ndarray, frame: np.ndarray, seed: in
 
     def order(epoch: int) -> np.ndarray:
         rng = np.random.default_rng([seed, epoch])
-        chosen = _drawn(rng, fake, length // 2)
+        chosen = drawn(rng, fake, length // 2)
         first = source[chosen].astype(np.int64) * width
         exact = first + frame[chosen] + 1
         low, high = np.searchsorted(key, exact), np.searchsorted(key, exact, side="right")
@@ -165,7 +165,7 @@ def grouped(label: np.ndarray, group: np.ndarray, names: list[str], seed: int, l
         turn = rng.permutation(len(cells))  # the same turn all through the epoch, so that no run favours a cell
         rows = np.empty(length, cells[0].dtype)
         for place, cell in enumerate(turn):
-            rows[place :: len(cells)] = _drawn(rng, cells[cell], len(rows[place :: len(cells)]))
+            rows[place :: len(cells)] = drawn(rng, cells[cell], len(rows[place :: len(cells)]))
         return rows
 
     return order
@@ -212,9 +212,9 @@ def by_generators(label: np.ndarray, generator: np.ndarray, k: int, seed: int, l
         fake = np.empty((steps, k, each), real.dtype)
         for g, rows in enumerate(pools):
             here = turn == g
-            fake[here] = _drawn(rng, rows, int(here.sum()) * each).reshape(-1, each)
+            fake[here] = drawn(rng, rows, int(here.sum()) * each).reshape(-1, each)
         mixed = np.empty((steps, each, k, 2), real.dtype)
-        mixed[..., 0] = _drawn(rng, real, length // 2).reshape(steps, each, k)
+        mixed[..., 0] = drawn(rng, real, length // 2).reshape(steps, each, k)
         mixed[..., 1] = fake.transpose(0, 2, 1)
         return mixed.reshape(-1)
 

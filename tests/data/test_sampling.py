@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dfl.data import DataModule
+from dfl.data.aligned import Aligned
 from dfl.data.sampler import (
     Order,
     TrainSampler,
@@ -30,6 +31,7 @@ GROUP = RNG.integers(-1, 3, N).astype(np.int8)
 GENERATOR = np.where(LABEL == 1, RNG.integers(-1, 7, N), -1).astype(np.int8)
 SOURCE = RNG.integers(-1, 20, N)
 FRAME = RNG.integers(-1, 4, N).astype(np.int32)
+PLACE = np.where(SOURCE < 0, -1, 10 * SOURCE + FRAME)
 LENGTH, BATCH = 480, 24
 MAKE: dict[str, Callable[[], Order]] = {
     "shuffled": lambda: shuffled(N, 3, LENGTH),
@@ -37,6 +39,7 @@ MAKE: dict[str, Callable[[], Order]] = {
     "own pairs": lambda: own_pairs(LABEL, SOURCE, FRAME, 3, LENGTH),
     "groups": lambda: grouped(LABEL, GROUP, ["a", "b", "c"], 3, LENGTH),
     "generators": lambda: by_generators(LABEL, GENERATOR, 3, 3, LENGTH, BATCH),
+    "aligned": lambda: Aligned.of(LABEL, GENERATOR // 3, PLACE, 3).order(3, LENGTH),
 }
 pytestmark = pytest.mark.filterwarnings("ignore:.*leaves out")
 
@@ -86,6 +89,25 @@ def test_own_pairs_are_a_fake_and_its_original() -> None:
         MAKE["own pairs"]()
 
 
+def test_originals_are_followed_by_their_forgeries() -> None:
+    made = GENERATOR // 3  # three generators
+    for rows in batches(MAKE["aligned"](), size=4):
+        assert LABEL[rows].tolist() == [0, 1, 1, 1]
+        assert made[rows][1:].tolist() == [0, 1, 2]
+        assert len(set(PLACE[rows])) == 1
+        assert PLACE[rows[0]] >= 0
+    originals = Counter(MAKE["aligned"]()(0)[::4].tolist())
+    whole = [
+        row
+        for row in np.flatnonzero((LABEL == 0) & (PLACE >= 0))
+        if {0, 1, 2} <= set(made[(LABEL == 1) & (PLACE[row] == PLACE)])
+    ]
+    assert set(originals) == set(whole), "every original that has all three, and no other"
+    assert max(originals.values()) - min(originals.values()) <= 1
+    with pytest.warns(UserWarning, match=r"leaves out \d+ images"):
+        MAKE["aligned"]()
+
+
 def test_groups_and_classes_come_equally_often() -> None:
     order = MAKE["groups"]()
     for size in (6, 16, LENGTH):
@@ -126,7 +148,11 @@ ONE, NONE, BOTH = np.ones(6, np.int8), np.full(6, -1), np.array([0, 1, 0, 1, 0, 
         (lambda: by_generators(BOTH, np.arange(6), 4, 0, 8, 8), "=4: the fake training images are of 3 generators"),
         (lambda: by_generators(BOTH, np.arange(6), 2, 0, 6, 6), "a multiple of 4, not 6"),
         (lambda: DataModule(balance="pairs", batch_size=5), "even batch_size, not 5"),
-        (lambda: DataModule(balance="groups", originals=True), "originals=true is for balance=pairs, not groups"),
+        (lambda: DataModule(balance="groups", originals=True), "is for balance=pairs or generators, not groups"),
+        (lambda: DataModule(balance="generators", originals=True, batch_size=32), "take a multiple of 5"),
+        (lambda: Aligned.of(BOTH, BOTH, NONE, 1), "needs the column 'source'"),
+        (lambda: Aligned.of(BOTH, NONE, BOTH, 1), "is 1, and the fake training images with a source are of 0"),
+        (lambda: Aligned.of(BOTH, BOTH, np.arange(6), 1), "no original has a forgery by each of the 1 generators"),
     ],
 )
 def test_what_cannot_be_sampled_is_named(make: Callable[[], object], said: str) -> None:
@@ -136,6 +162,8 @@ def test_what_cannot_be_sampled_is_named(make: Callable[[], object], said: str) 
 
 class Known(Source):
     """Rows that are told."""
+
+    n = 40
 
     def items(self, split: str) -> Any:
         first = 0 if split == "train" else 1000
@@ -147,8 +175,14 @@ class Known(Source):
                 "generator": "" if i % 4 == 0 else f"g{i % 4}",
                 "source": str(i // 4),
             }
-            for i in range(40)
+            for i in range(self.n)
         )
+
+
+class Fewer(Known):
+    """The same without the last forgery."""
+
+    n = 39
 
 
 @pytest.mark.parametrize(
@@ -164,6 +198,28 @@ def test_the_data_module_samples_as_it_is_told(words: dict[str, Any], length: in
     assert data.sets["train"]["train"].label[rows].sum() == length // 2
     if words.get("originals"):
         assert [row // 4 for row in rows[::2]] == [row // 4 for row in rows[1::2]]
+
+
+@pytest.mark.parametrize(("source", "left"), [(Known, 0), (Fewer, 3)])
+def test_a_batch_of_each_rank_is_whole_groups(
+    source: type[Source], left: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    data = DataModule(
+        source(),
+        **{"size": 32, "num_workers": 0, "batch_size": 8, "balance": "generators"},
+        **{"originals": True, "generators_per_batch": 3},
+    )
+    seen = []
+    for rank in range(2):
+        data.trainer = trainer(rank=rank, world=2)
+        data.setup("fit")
+        rows = np.array([row for row, _ in data.train_dataloader().sampler]).reshape(-1, 4)
+        assert (rows == rows[:, :1] + np.arange(4)).all()
+        assert (rows[:, 0] % 4 == 0).all()
+        assert len(rows) == 2 * data.train_steps() == 6, "every original once, to whole batches"
+        seen += rows[:, 0].tolist()
+    assert len(set(seen)) == 10 - bool(left)
+    assert any(f"leaves out {left} images" in str(one.message) for one in recwarn) == bool(left)
 
 
 @pytest.mark.parametrize("originals", [False, True])
