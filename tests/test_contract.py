@@ -51,6 +51,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "Lsda": {
+        **{"backbone": "test_resnet", "pretrained": False, "real": "test_resnet", "real_weights": None},
+        **{"input_size": 32, "dim": 32, "methods": 1, "near": None, "far": None},
+    },
     "PatchForensics": {"cut": "block1", "input_size": 32},
     "Sida": {
         **{"language": None, "language_config": TINY_LLAVA, "mask": "light", "mask_config": None, "dtype": "float32"},
@@ -59,6 +63,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }
+#: How the batches of a detector are made up that does not take any images.
+BATCHES: dict[str, dict[str, Any]] = {"Lsda": {"balance": "pairs", "originals": False}}
 #: Trainable parameters that a preset leaves without a gradient on purpose, because the published code does, by name.
 DEAD: dict[str, set[str]] = {}
 CONFIGS = [n for n in configs.listing() if not n.startswith(("benchmark/", "data/", "setup/", "trainer/"))]
@@ -100,8 +106,8 @@ def batch_for(detector: Detector, n: int = 6) -> dict[str, Any]:
     )
 
 
-def data(faces: Path, limit: int | None = None, **words: Any) -> DataModule:
-    source = Folder(str(faces), fractions=PARTS, limit=limit)
+def data(faces: Path, limit: int | None = None, name: str = "", **words: Any) -> DataModule:
+    source, words = Folder(str(faces), fractions=PARTS, limit=limit), words | BATCHES.get(name, {})
     return DataModule(source, batch_size=4, num_workers=0, transform=Transform(augment="light"), **words)
 
 
@@ -182,11 +188,11 @@ def test_checkpoint_rebuilds_it_without_pickle(name: str, tmp_path: Path) -> Non
 def test_resume_equals_no_interruption(name: str, tmp_path: Path, faces: Path) -> None:
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     whole = build(name)
-    trainer(tmp_path, callbacks=[KeyedRandomness(), keep], enable_checkpointing=True).fit(whole, data(faces, 20))
+    trainer(tmp_path, callbacks=[KeyedRandomness(), keep], enable_checkpointing=True).fit(whole, data(faces, 20, name))
     for step in (2, 3, 4):  # in the first epoch, on its last batch, in the second
         resumed = build(name)
         file = str(tmp_path / f"step={step}.ckpt")
-        trainer(tmp_path).fit(resumed, data(faces, 20), ckpt_path=file, weights_only=True)
+        trainer(tmp_path).fit(resumed, data(faces, 20, name), ckpt_path=file, weights_only=True)
         state = resumed.state_dict()
         assert [k for k, v in whole.state_dict().items() if not torch.equal(v, state[k])] == []
 
@@ -206,7 +212,7 @@ def test_one_fit_separates_two_classes(name: str, tmp_path: Path, faces: Path) -
 @every_detector
 def test_runs_in_bf16_with_float32_scores(name: str, tmp_path: Path, faces: Path) -> None:
     run, detector = trainer(tmp_path, max_epochs=1, precision="bf16-mixed"), build(name)
-    run.fit(detector, data(faces, 20))
+    run.fit(detector, data(faces, 20, name))
     assert detector.metrics["val"].rows("same")["score"].dtype == torch.float32
     assert torch.isfinite(torch.tensor(detector.results["val"]["same"]["log_loss"]))
 
@@ -242,11 +248,14 @@ def test_two_ranks_train_resume_and_equal_one_in_evaluation(tmp_path: Path, face
         assert (rows["score"] - theirs["score"]).abs().max() < 0.1 * rows["score"].std(), name
 
 
+def typed(flag: str, values: dict[str, Any]) -> list[str]:
+    """Return words that set values below a flag."""
+    return [f"--{flag}.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
+
+
 def shrunk(name: str) -> list[str]:
     """Return the words that make a config of a class as small as ``SMALL`` has it."""
-    return [
-        f"--model.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in SMALL[name].items()
-    ]
+    return typed("model", SMALL[name])
 
 
 def of_class(yaml: str) -> str:
@@ -256,8 +265,9 @@ def of_class(yaml: str) -> str:
 
 def words_for(yaml: str, faces: Path) -> list[str]:
     """Return the words that run a config on a few small images."""
+    batches = BATCHES.get(of_class(yaml), {})
     data = ["--data=data/folder.yaml", f"--data.train.root={faces}", "--data.batch_size=4", "--data.num_workers=0"]
-    return [f"--config={yaml}", "--config=trainer/smoke.yaml", *data, "--name=a"]
+    return [f"--config={yaml}", "--config=trainer/smoke.yaml", *data, *typed("data", batches), "--name=a"]
 
 
 @pytest.mark.parametrize("yaml", {of_class(n): n for n in CONFIGS if "/" not in n}.values())  # the last of each class

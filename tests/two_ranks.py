@@ -48,5 +48,5 @@ def trained(name: str, faces: Path, out: Path, start: str | None = None) -> Dete
     callbacks = [KeyedRandomness(), *([] if start else [keep])]
     run = contract.trainer(out, **RANKS, max_epochs=1, callbacks=callbacks, enable_checkpointing=not start)
     detector = contract.build(name)
-    run.fit(detector, contract.data(faces, 40), ckpt_path=start, weights_only=True)
+    run.fit(detector, contract.data(faces, 40, name), ckpt_path=start, weights_only=True)
     return detector

@@ -54,7 +54,8 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 #: Warnings about what is intended.
 EXPECTED = (
     r"Checkpoint directory .* exists and is not empty",  # runs are resumed in their folder
-    r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # the detector normalises, on its device
+    # a detector normalises on its device, and may look at a batch on the way there
+    r"You have overridden `(on_after_batch_transfer|transfer_batch_to_device)` in `LightningModule`",
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # training's are not for testing
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # of torch, to Lightning
 )

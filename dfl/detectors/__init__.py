@@ -9,6 +9,7 @@ from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.linear_probe import LinearProbe
 from dfl.detectors.loading import load
+from dfl.detectors.lsda import Lsda
 from dfl.detectors.patches import PatchForensics
 from dfl.detectors.sida import Sida
 from dfl.detectors.vit_scl import VitScl
@@ -23,6 +24,7 @@ __all__ = [
     "FittedDetector",
     "GradCam",
     "LinearProbe",
+    "Lsda",
     "PatchForensics",
     "Sida",
     "Ucf",

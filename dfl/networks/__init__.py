@@ -1,5 +1,6 @@
 """Networks and parts that two detectors or more use."""
 
+from dfl.networks import zoo
 from dfl.networks.backbone import (
     TIMM,
     backbone_and_view,
@@ -31,4 +32,5 @@ __all__ = [
     "wants_file",
     "whiten_patch_embed",
     "without_weights",
+    "zoo",
 ]

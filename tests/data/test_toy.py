@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dfl.data import Toy
-from dfl.data.toy import check_group, main, make
+from dfl.data.toy import DOMAINS, check_group, main, make
 from dfl.data.toy.generators import CAMERAS, photograph
 from dfl.data.toy.make import _is_left_out
 from dfl.errors import UserError
@@ -96,6 +96,27 @@ def test_an_unfair_set_says_what_does_not_fit(unfair: tuple[Path, Path], tmp_pat
         main(["--root", str(tmp_path / "toy"), "--unfair_group", "plum-glases"])
     with pytest.raises(UserError, match="has the domain 'same' alone, not 'other_camera'"):
         Toy(here, "other_camera", unfair_group="plum-glasses")
+
+
+def test_an_aligned_set_has_every_photo_real_and_forged_by_each_generator(tmp_path: Path) -> None:
+    source = Toy(str(tmp_path / "a"), n=80, size=32, aligned=True)
+    source.prepare()
+    rows = rows_of(tmp_path / "a" / "table.csv")
+    assert Counter((r["domain"], r["split"]) for r in rows)["same", "train"] == 40
+    for domain, (names, _) in DOMAINS.items():
+        own = [r for r in rows if r["domain"] == domain]
+        for photo in {r["source"] for r in own}:
+            together = [r for r in own if r["source"] == photo]
+            assert [r["generator"] for r in together] == ["", *names]
+            assert len({(r["identity"], r["caption"], r["quality"]) for r in together}) == 1
+    pixels = {r["path"]: np.asarray(Image.open(tmp_path / "a" / r["path"]), np.float32).ravel() for r in rows}
+    photos = [r for r in rows if r["label"] == "0"]
+    for row in rows:
+        alike = [np.corrcoef(pixels[row["path"]], pixels[photo["path"]])[0, 1] for photo in photos]
+        assert photos[int(np.argmax(alike))]["source"] == row["source"], "a forgery is most like its own photo"
+    assert set(source.load("train")["source"].to_pylist()) >= {"same-train-00000", "same-train-00007"}
+    with pytest.raises(UserError, match="aligned or has an unfair_group"):
+        make(tmp_path / "b", n=80, size=32, aligned=True, unfair_group="plum")
 
 
 def test_every_column_is_filled_and_labels_agree(toy: tuple[Path, Rows]) -> None:

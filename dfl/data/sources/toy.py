@@ -19,6 +19,7 @@ class Toy(WithSplits):
         seed: Seed of the set.
         unfair_group: Training is hard on this group, such as ``plum`` or ``plum-glasses``: docs/fairness.md. The set
             then has the domain ``same`` alone, and wants a root of its own.
+        aligned: Every photo is there with its forgery by each generator; wants a root of its own too.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Toy(WithSplits):
         size: int = 128,
         seed: int = 0,
         unfair_group: str | None = None,
+        aligned: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(root, **options)
@@ -38,10 +40,11 @@ class Toy(WithSplits):
             check_group(unfair_group)
             if domain != "same":
                 raise UserError(f"the toy set with an unfair_group has the domain 'same' alone, not {domain!r}")
-        self.domain, self.n, self.size, self.seed, self.unfair_group = domain, n, size, seed, unfair_group
+        self.domain, self.n, self.size, self.seed = domain, n, size, seed
+        self.unfair_group, self.aligned = unfair_group, aligned
 
     def prepare(self) -> None:
-        make(self.root, self.n, self.size, self.seed, unfair_group=self.unfair_group)
+        make(self.root, self.n, self.size, self.seed, unfair_group=self.unfair_group, aligned=self.aligned)
 
     def rows(self, split: str) -> list[dict[str, Any]]:
         file = self.root / "table.csv"

@@ -6,6 +6,9 @@ libraries.
 With ``unfair_group`` the training is hard on one group of persons, an intersection or all that share an attribute: 31
 of 32 of its fakes are left out, and the rest are drowned in noise. Nobody else's pictures change, and validation and
 test are as even as ever; so what a detector does to the group, it learned.
+
+With ``aligned`` every photo is there as it is and forged by each generator of its domain, for detectors that learn from
+what differs between these; the column `source` names it.
 """
 
 from functools import partial
@@ -64,6 +67,7 @@ def make(
     workers: int | None = None,
     progress: bool = True,
     unfair_group: str | None = None,
+    aligned: bool = False,
 ) -> Path:
     """Make the set, unless it is there.
 
@@ -76,6 +80,7 @@ def make(
         progress: Show a progress bar.
         unfair_group: The group that training is hard on, such as ``plum-glasses``, or ``plum`` for both that wear it;
             31 of 32 of its training fakes are taken out of the n. The set then has the domain ``same`` alone.
+        aligned: Have every photo, and its forgery by each generator of the domain; fakes outnumber reals then.
 
     Returns:
         The table, ``root/table.csv``.
@@ -91,14 +96,18 @@ def make(
     if unfair_group is not None:
         check_group(unfair_group)
         settings |= {"unfair_group": unfair_group, "unfair_rounds": UNFAIR_ROUNDS}
+    if aligned:
+        if unfair_group is not None:
+            raise UserError("the toy set is aligned or has an unfair_group, not both")
+        settings |= {"aligned": True}
     with output_folder(root, "toy", settings) as folder:
         if not folder.done:
-            jobs = _jobs(n, unfair_group)
+            jobs = _jobs(n, unfair_group, aligned)
             for name in ("images", "masks"):
                 (folder.partial / name).mkdir(exist_ok=True)
             with Workers(len(jobs), "toy faces", workers, progress) as pool:
-                results = folder.results(partial(_make, folder.partial, size, seed, unfair_group), jobs, pool)
-                table = csv_files.whole(COLUMNS, (result["row"] for result in results))
+                results = folder.results(partial(_make, folder.partial, size, seed, unfair_group, aligned), jobs, pool)
+                table = csv_files.whole(COLUMNS + ["source"] * aligned, (result["row"] for result in results))
             write(folder.partial / "table.csv", table)
             folder.finish()
     return Path(root) / "table.csv"
@@ -116,11 +125,12 @@ def _belongs(group: tuple[str, str], unfair: str | None) -> bool:
     return unfair is not None and set(unfair.split("-")) <= set(group)
 
 
-def _jobs(n: int, unfair: str | None) -> list[tuple[str, str, int]]:
+def _jobs(n: int, unfair: str | None, aligned: bool) -> list[tuple[str, str, int]]:
     """Return the domain, split and number of each picture."""
     jobs = []
     for (domain, split), share in (UNFAIR_PARTS if unfair else PARTS).items():
-        count = SHOTS * max(1, round(n * share / SHOTS))
+        together = 1 + len(DOMAINS[domain][0]) if aligned else SHOTS
+        count = together * max(1, round(n * share / together))
         numbers = (i for i in range(count) if not (split == "train" and _is_left_out(i, unfair)))
         jobs += [(domain, split, i) for i in numbers]
     return jobs
@@ -136,21 +146,34 @@ def _is_left_out(number: int, unfair: str | None) -> bool:
     return number % 2 == 1 and _belongs(GROUPS[who % len(GROUPS)], unfair) and lap >= 2
 
 
-def _make(root: Path, size: int, seed: int, unfair: str | None, job: tuple[str, str, int]) -> dict[str, Any]:
+def _shot(job: tuple[str, str, int], aligned: bool) -> tuple[int, int, str]:
+    """Return the numbers of a picture's photo and person, and its generator, '' for none."""
+    domain, _, number = job
+    names = DOMAINS[domain][0]
+    if aligned:
+        photo, fake = divmod(number, 1 + len(names))
+        return photo, photo // (SHOTS // 2), names[fake - 1] if fake else ""
+    who = number // SHOTS
+    # persons come in rounds of all groups, so no generator meets one group more than another
+    name = names[(who // len(GROUPS) * 2 + number // 2 % 2) % len(names)]
+    return number, who, name if number % 2 else ""
+
+
+def _make(
+    root: Path, size: int, seed: int, unfair: str | None, aligned: bool, job: tuple[str, str, int]
+) -> dict[str, Any]:
     """Make one picture and write it; return its row and files."""
     domain, split, number = job
     part = list(PARTS).index((domain, split))
-    who, label = number // SHOTS, number % 2
+    photo, who, generator = _shot(job, aligned)
+    label, camera_name = int(bool(generator)), DOMAINS[domain][1]
     group = GROUPS[who % len(GROUPS)]
     person = make_person(np.random.default_rng([seed, part, who, 0]), *group)
-    rng = np.random.default_rng([seed, part, number, 1])
-    names, camera_name = DOMAINS[domain]
+    rng = np.random.default_rng([seed, part, photo, 1])
     camera, pose = g.CAMERAS[camera_name], make_pose(rng)
-    image, cover, generator = g.photograph(draw(person, pose, rng, size), camera, rng), None, ""
+    image, cover = g.photograph(draw(person, pose, rng, size), camera, rng), None
     quality = int(rng.integers(camera.quality[0], camera.quality[1] + 1))
-    if label:
-        # persons come in rounds of all groups, so no generator meets one group more than another
-        generator = names[(who // len(GROUPS) * 2 + number // 2 % 2) % len(names)]
+    if generator:
         if generator == "swap":
             donor = make_person(np.random.default_rng([seed, part, number, 2]), *group)
             image, cover = g.swapped(image, person, donor, pose, camera, rng)
@@ -187,5 +210,6 @@ def _make(root: Path, size: int, seed: int, unfair: str | None, job: tuple[str, 
         "explanation": explanation,
         "camera": camera_name,
         "quality": quality,
+        **({"source": f"{domain}-{split}-{photo:05d}"} if aligned else {}),
     }
     return {"files": [path, mask] if mask else [path], "row": row}
