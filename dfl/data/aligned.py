@@ -2,7 +2,7 @@
 
     original, its forgery by generator 1, ..., its forgery by generator k, the next original, ...
 
-An image belongs to an original if `source`, `identity`, `frame` and `compression` are the same in both. That is what
+An image belongs to an original if `source`, `frame` and `compression` are the same in both. That is what
 LSDA learns from (Yan et al., CVPR 2024): the same frame of the same video, real and by each method of FaceForensics++.
 """
 
@@ -22,8 +22,8 @@ def place(rows: Rows) -> np.ndarray:
     """Return a number for each row, int64 (n,), equal where a forgery lies over its original; -1 without a source."""
     source, frame = rows.named_codes("source"), rows.number("frame").astype(np.int64)
     number = source.astype(np.int64)
-    # sets without frames, identities or compression have one value, -1 or '', in all rows
-    for more in (rows.named_codes("identity"), frame, rows.named_codes("compression")):
+    # sets without frames or compression have one value, -1 or '', in all rows
+    for more in (frame, rows.named_codes("compression")):
         number = number * (int(more.max(initial=-1)) + 2) + more + 1
     return np.where(source < 0, -1, number)
 
@@ -75,8 +75,8 @@ class Aligned:
         whole = (first < end).all(0)
         if not whole.any():
             raise UserError(
-                f"{WORDS}: no original has a forgery by each of the {k} generators with the same source, identity, "
-                "frame and compression"
+                f"{WORDS}: no original has a forgery by each of the {k} generators with the same source, frame "
+                "and compression"
             )
         real = real[whole]
         used = len(real) + sum(int(np.isin(place[rows], place[real]).sum()) for rows in fakes)

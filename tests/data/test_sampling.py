@@ -20,7 +20,9 @@ from dfl.data.sampler import (
     shuffled,
 )
 from dfl.data.sources import to_table
-from dfl.data.sources.base import Source
+from dfl.data.sources.base import TIES, Source
+from dfl.data.sources.faceforensics import who
+from dfl.data.splits import components
 from dfl.errors import UserError
 from tests.data.test_datamodule import trainer
 
@@ -220,6 +222,35 @@ def test_a_batch_of_each_rank_is_whole_groups(
         seen += rows[:, 0].tolist()
     assert len(set(seen)) == 10 - bool(left)
     assert any(f"leaves out {left} images" in str(one.message) for one in recwarn) == bool(left)
+
+
+class Pair(Source):
+    """A pair of FaceForensics++: two originals, and two videos by each of two methods, three frames of each."""
+
+    def items(self, split: str) -> Any:
+        videos = [("", "000"), ("", "003"), *((m, v) for m in ("b", "a") for v in ("003_000", "000_003"))]
+        return to_table(
+            {"path": f"/{m}/{v}/{frame}.png", "label": int(bool(m)), "generator": m, "frame": frame} | who(v)
+            for m, v in videos
+            for frame in (0, 5, 10)
+        )
+
+
+def test_forgeries_of_faceforensics_lie_over_the_same_frame_of_their_target() -> None:
+    words: dict[str, Any] = {"balance": "generators", "originals": True, "generators_per_batch": 2}
+    data = DataModule(Pair(), size=32, num_workers=0, batch_size=3, allow_overlap=True, **words)
+    data.trainer = trainer()
+    data.setup("fit")
+    table = Pair().load("train")
+    assert set(components([table[name] for name in TIES])) == {0}, "and no split tears the pair apart"
+    paths = [data.sets["train"]["train"].path(row) for row, _ in data.train_dataloader().sampler]
+    groups = {tuple(paths[i : i + 3]) for i in range(0, 18, 3)}
+    swapped = {"000": "000_003", "003": "003_000"}
+    assert groups == {
+        (f"//{v}/{frame}.png", f"/a/{fake}/{frame}.png", f"/b/{fake}/{frame}.png")
+        for v, fake in swapped.items()
+        for frame in (0, 5, 10)
+    }
 
 
 @pytest.mark.parametrize("originals", [False, True])

@@ -23,10 +23,12 @@ METHODS = {
 def who(video: str) -> dict[str, str]:
     """Return identity and source of a video by its name: ``000``, or ``000_003`` (target, then source of the face).
 
-    Videos come in pairs that were swapped with each other, so all four videos of a pair have one source.
+    A fake lies over the video of its target, frame by frame, so that one is its source. It shows two persons, and
+    videos come in pairs that were swapped with each other: both fakes have the pair as identity. So all four hang
+    together.
     """
-    target = video.split("_")[0]
-    return {"identity": f"ffpp/{target}", "source": "ffpp/" + "_".join(sorted(video.split("_")[:2]))}
+    names = video.split("_")[:2]
+    return {"identity": "ffpp/" + "_".join(sorted(names)), "source": f"ffpp/{names[0]}"}
 
 
 class FaceForensics(WithSplits):

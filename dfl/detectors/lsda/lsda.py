@@ -33,7 +33,7 @@ from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError, near
 from dfl.losses import cross_entropy
 from dfl.losses.criterion import of_images
-from dfl.networks import create_backbone
+from dfl.networks import TIMM, create_backbone
 from dfl.training.domains import ids
 
 
@@ -57,6 +57,7 @@ class Lsda(Detector):
         real_weights: A local file for it, which freezes it. None: from random weights, and trained.
         input_size: Side of the images in pixels.
         dim: Channels of the latents.
+        timm_args: More arguments of ``timm.create_model`` for the ``backbone``.
         methods: K, the forgery methods of the training data (column ``generator``). With 1, any fake is of it.
         pool: What a latent is moved relative to, see `dfl.detectors.lsda.latents.within`.
         detach: The distillation teaches the student and the fusion, not the teachers.
@@ -73,6 +74,7 @@ class Lsda(Detector):
     channels_last = True
     places: ClassVar[tuple[str, ...]] = ("weights", "real_weights")
     bases: ClassVar[tuple[str, ...]] = ("weights", "real_weights")
+    kinds: ClassVar[dict[str, Any]] = {"timm_args": TIMM}
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Lsda(Detector):
         real_weights: str | None = None,
         input_size: int = 256,
         dim: int = 512,
+        timm_args: dict[str, Any] | None = None,
         methods: int = 4,
         pool: Pool = "latent",
         detach: bool = True,
@@ -100,7 +103,7 @@ class Lsda(Detector):
             raise UserError(f"model.methods is {methods}: LSDA needs one forgery method at least")
         self.methods, self.pool, self.detach = methods, pool, detach
         self.near, self.far, self.frozen = near or [], far or [], real_weights is not None
-        start = create_backbone(backbone, pretrained, weights, num_classes=0)
+        start = create_backbone(backbone, pretrained, weights, **{"num_classes": 0} | (timm_args or {}))
         self.teachers = nn.ModuleList(Encoder(deepcopy(start), dim) for _ in range(methods))
         self.student, self.head = Encoder(start, dim), PooledHead(dim, dim, 2, dropout=0.0)
         network = create_backbone(real, False, real_weights, num_classes=0).requires_grad_(not self.frozen)

@@ -62,11 +62,10 @@ class IResNet(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new head in place; none for 0 classes."""
-        self.num_classes = num_classes
-        self.bn2, self.fc, self.features = nn.Identity(), nn.Identity(), nn.Identity()
-        if num_classes:
-            self.bn2, self.fc = nn.BatchNorm2d(512, eps=1e-5), nn.Linear(512 * 7 * 7, num_classes)
-            self.features = nn.BatchNorm1d(num_classes, eps=1e-5)
+        self.num_classes, width = num_classes, WIDTHS[-1]
+        self.bn2: nn.Module = nn.BatchNorm2d(width, eps=1e-5) if num_classes else nn.Identity()
+        self.fc: nn.Module = nn.Linear(width * 7 * 7, num_classes) if num_classes else nn.Identity()
+        self.features: nn.Module = nn.BatchNorm1d(num_classes, eps=1e-5) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, H, W) to (N, 512, ceil(H / 16), ceil(W / 16))."""

@@ -71,8 +71,8 @@ def test_files(tmp_path: Path, write_as: str) -> None:
     assert as_text(source.load("test"), tmp_path / "datasets/rgb", *columns) == [
         f"{real}/009.png | 0 | 0 | FF-real/c23/000 | 9 | ffpp/000 | ffpp/000 | - | c23 | -",
         f"{real}/027.png | 0 | 0 | FF-real/c23/000 | 27 | ffpp/000 | ffpp/000 | - | c23 | -",
-        f"{fake}/009.png | 1 | 2 | FF-DF/c23/000_003 | 9 | ffpp/000 | ffpp/000_003 | deepfakes | c23 | {masks}/009.png",
-        f"{fake}/027.png | 1 | 2 | FF-DF/c23/000_003 | 27 | ffpp/000 | ffpp/000_003 | deepfakes | c23 | -",
+        f"{fake}/009.png | 1 | 2 | FF-DF/c23/000_003 | 9 | ffpp/000_003 | ffpp/000 | deepfakes | c23 | {masks}/009.png",
+        f"{fake}/027.png | 1 | 2 | FF-DF/c23/000_003 | 27 | ffpp/000_003 | ffpp/000 | deepfakes | c23 | -",
     ]
     assert len(DeepfakeBench(file, root=str(tmp_path / "datasets/rgb"), labels=["FF-DF"]).load("train")) == 4
 

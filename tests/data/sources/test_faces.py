@@ -32,8 +32,8 @@ def test_faceforensics_pairs(tmp_path: Path) -> None:
     assert rows(found, tmp_path, *ROW)[::2] == [
         (f"{real}/000.mp4#at=0/2", 0, "youtube/c23/000", "ffpp/000", "ffpp/000"),
         (f"{real}/003.mp4#at=0/2", 0, "youtube/c23/003", "ffpp/003", "ffpp/003"),
-        (f"{fake}/c23/videos/000_003.mp4#at=0/2", 1, "Deepfakes/c23/000_003", "ffpp/000", "ffpp/000_003"),
-        (f"{fake}/c23/videos/003_000.mp4#at=0/2", 1, "Deepfakes/c23/003_000", "ffpp/003", "ffpp/000_003"),
+        (f"{fake}/c23/videos/000_003.mp4#at=0/2", 1, "Deepfakes/c23/000_003", "ffpp/000_003", "ffpp/000"),
+        (f"{fake}/c23/videos/003_000.mp4#at=0/2", 1, "Deepfakes/c23/003_000", "ffpp/000_003", "ffpp/003"),
     ]
     masks = rows(found, tmp_path, "mask", "mask_rule", "generator", "family", "method", "compression", "class_label")
     assert masks[0] == ("", "", "", "", "", "c23", 0)
