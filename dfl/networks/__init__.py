@@ -1,6 +1,7 @@
 """Networks and parts that two detectors or more use."""
 
-from dfl.networks import zoo
+from dfl.networks import zoo  # networks of papers become known to timm
+from dfl.networks.about import About
 from dfl.networks.backbone import (
     TIMM,
     backbone_and_view,
@@ -20,10 +21,10 @@ from dfl.networks.lora import add_lora, merge_lora, train_layer_norms
 from dfl.networks.normalize import Normalize
 from dfl.networks.svd import add_svd
 from dfl.networks.whitening import whiten_patch_embed
-from dfl.networks import zoo  # networks of papers become known to timm
 
 __all__ = [
     "TIMM",
+    "About",
     "Encoder",
     "Normalize",
     "add_lora",

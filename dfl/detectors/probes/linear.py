@@ -8,6 +8,7 @@ from typing import Any
 
 from dfl.detectors.fitted import LogisticDetector, LogisticHead
 from dfl.detectors.probes.encoded import Probe
+from dfl.networks import About
 
 
 class LinearProbe(Probe, LogisticDetector):
@@ -18,6 +19,8 @@ class LinearProbe(Probe, LogisticDetector):
         penalty: Of the squared weights, relative to the sum of the losses.
         **kwargs: Of `Probe`.
     """
+
+    about = About("foundation models", "Ojha et al.", 2023)
 
     def __init__(self, backbone: str | None = None, *, penalty: float = 1.0, **kwargs: Any) -> None:
         super().__init__(backbone=backbone, **kwargs)
