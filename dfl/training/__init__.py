@@ -8,6 +8,7 @@ from dfl.training.finite import FiniteLoss
 from dfl.training.monitored import Monitored
 from dfl.training.preemption import Preemption
 from dfl.training.sam import SAM
+from dfl.training.stand_still import StandStill
 
 __all__ = [
     "SAM",
@@ -18,4 +19,5 @@ __all__ = [
     "Monitored",
     "Preemption",
     "SameRun",
+    "StandStill",
 ]
