@@ -56,6 +56,10 @@ SMALL: dict[str, dict[str, Any]] = {
         **{"language": None, "language_config": TINY_LLAVA, "mask": "light", "mask_config": None, "dtype": "float32"},
         **{"dim": 32, "train_tower": True, "lora": None, "longest_answer": 16, "whiten": 0},
     },
+    "Tuned": {
+        **{"backbone": "test_vit", "pretrained": False, "input_size": 32, "tune": "svd", "unit_length": True},
+        **{"criterion": {"class_path": "UniformAligned", "init_args": {}}},
+    },
     "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }

@@ -11,6 +11,7 @@ from dfl.detectors.linear_probe import LinearProbe
 from dfl.detectors.loading import load
 from dfl.detectors.patches import PatchForensics
 from dfl.detectors.sida import Sida
+from dfl.detectors.tuned import Tuned
 from dfl.detectors.vit_scl import VitScl
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "LinearProbe",
     "PatchForensics",
     "Sida",
+    "Tuned",
     "Ucf",
     "VitScl",
     "load",

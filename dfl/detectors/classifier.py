@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pytorch_lightning.cli import OptimizerCallable
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.losses import Criterion
 from dfl.losses.criterion import of_images
-from dfl.networks import TIMM, backbone_and_view, is_convolutional
+from dfl.networks import TIMM, backbone_and_view, is_convolutional, keep_projection, projection_width
 
 
 class Classifier(Detector):
@@ -29,6 +29,10 @@ class Classifier(Detector):
         std: The same.
         timm_args: More arguments of ``timm.create_model``, for example ``{pad_type: same}``. With ``num_classes: 1``
             the one output is the log-odds of fake; by default there are two, of real and fake.
+        projection: The backbone's pretrained last layer stays, frozen, and the new one comes after it: CLIP's
+            projection, say. ``feature`` is then what it gives.
+        head_std: The new last layer's weights start from a normal distribution of this standard deviation; None: as
+            timm starts them.
         norm_eval: BatchNorm keeps the statistics of its weights, in training too: for a few hundred images, where those
             of a small batch are noise and their running mean lags behind the weights.
         criterion: What it is trained with; None: cross-entropy.
@@ -46,20 +50,28 @@ class Classifier(Detector):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         timm_args: dict[str, Any] | None = None,
+        projection: bool = False,
+        head_std: float | None = None,
         norm_eval: bool = False,
         criterion: Criterion | None = None,
         optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=2e-4, weight_decay=5e-4),
         **kwargs: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **kwargs)
+        words = {"num_classes": 2} | (timm_args or {})
+        kept = {"num_classes": projection_width(backbone)} if projection else {}
         self.network, self.input_size, self.normalize = backbone_and_view(
-            *(backbone, pretrained, weights, kwargs.get("input_size"), mean, std),
-            **{"num_classes": 2} | (timm_args or {}),
+            *(backbone, pretrained, weights, kwargs.get("input_size"), mean, std), **words | kept
         )
+        self.projection = projection
+        if projection:
+            keep_projection(self.network, words["num_classes"])
+        if head_std is not None and getattr(self.network, "at_random", True):  # no file gave it weights
+            nn.init.normal_(self.network.get_classifier().weight, std=head_std)
         self.channels_last = is_convolutional(self.network)
         self.norm_eval = norm_eval
         self.criterion: Criterion = Criterion.of(criterion)
-        self.criterion.build(self.network.head_hidden_size, self.network.num_classes)
+        self.criterion.build(kept.get("num_classes", self.network.head_hidden_size), words["num_classes"])
         self.hparams["criterion"] = self.criterion.spec
 
     def train(self, mode: bool = True) -> Self:
@@ -71,9 +83,14 @@ class Classifier(Detector):
                     module.eval()
         return self
 
+    def features(self, image: Tensor) -> Tensor:
+        """Return the input of the last layer, (N, D)."""
+        feature = self.network.forward_head(self.network.forward_features(self.normalize(image)), pre_logits=True)
+        return self.network.projection(feature) if self.projection else feature
+
     def forward(self, image: Tensor) -> Outputs:
         """Return ``logit`` (N,), ``feature`` (N, D), the input of the last layer, and of two outputs ``logits``."""
-        feature = self.network.forward_head(self.network.forward_features(self.normalize(image)), pre_logits=True)
+        feature = self.features(image)
         logits = self.network.get_classifier()(feature)
         if logits.shape[1] == 1:
             return {"logit": logits[:, 0], "feature": feature}

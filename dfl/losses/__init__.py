@@ -1,5 +1,6 @@
 """Losses: one idea per file; pure functions, and the criterions that a classifier can be trained with."""
 
+from dfl.losses.alignment import UniformAligned, alignment_and_uniformity
 from dfl.losses.classification import binary_cross_entropy, cross_entropy
 from dfl.losses.criterion import Criterion, CrossEntropy, DagFdd, DawFdd
 from dfl.losses.cvar import bilevel_cvar, cvar
@@ -12,6 +13,8 @@ __all__ = [
     "DagFdd",
     "DawFdd",
     "SingleCenter",
+    "UniformAligned",
+    "alignment_and_uniformity",
     "bilevel_cvar",
     "binary_cross_entropy",
     "cross_entropy",

@@ -138,25 +138,27 @@ def _smooth(losses: Tensor, present: Tensor, alpha: float, tau1: float, tau2: fl
     return torch.addcmul(eta, eta, eta, value=pull / 2).add_(soft, alpha=tau1), over.sigmoid_().mul_(share)
 
 
-def gather_over_ranks(losses: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Return losses and groups (n,) of all ranks, in the order of ranks, so that a group may span them.
+def gather_over_ranks(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Return values (n,) or (n, D) and groups (n,) of all ranks, in the order of ranks, so that a group may span them.
 
-    Gradients flow to this rank's losses, times the number of ranks, which DDP divides by again. Ranks may hold
+    Gradients flow to this rank's values, times the number of ranks, which DDP divides by again. Ranks may hold
     different numbers; one small wait for the device tells them. Without ranks both come back as they are.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and torch.is_grad_enabled()):
-        return losses, groups
+        return values, groups
     world, rank = dist.get_world_size(), dist.get_rank()
-    counts = [torch.zeros(1, dtype=torch.long, device=losses.device) for _ in range(world)]
-    dist.all_gather(counts, torch.tensor([len(losses)], device=losses.device))
+    counts = [torch.zeros(1, dtype=torch.long, device=values.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([len(values)], device=values.device))
     sizes = torch.cat(counts).tolist()
-    room = torch.zeros(2, max(sizes), dtype=torch.float64, device=losses.device)
-    room[0, : len(losses)], room[1, : len(losses)] = losses.detach().double(), groups.double()
+    mine = torch.cat([values.detach()[:, None].flatten(1).double(), groups[:, None].double()], 1)
+    room = mine.new_zeros(max(sizes), mine.shape[1])
+    room[: len(mine)] = mine
     rooms = [torch.zeros_like(room) for _ in range(world)]
     dist.all_gather(rooms, room)
-    all_losses = [r[0, :size].to(losses.dtype) for r, size in zip(rooms, sizes, strict=True)]
-    all_losses[rank] = losses.detach() + world * (losses - losses.detach())
-    return torch.cat(all_losses), torch.cat([r[1, :s].to(groups.dtype) for r, s in zip(rooms, sizes, strict=True)])
+    whole = [r[:size] for r, size in zip(rooms, sizes, strict=True)]
+    all_values = [r[:, :-1].to(values.dtype).reshape(-1, *values.shape[1:]) for r in whole]
+    all_values[rank] = values.detach() + world * (values - values.detach())
+    return torch.cat(all_values), torch.cat([r[:, -1].to(groups.dtype) for r in whole])
 
 
 def _check(losses: Tensor, alpha: float) -> None:

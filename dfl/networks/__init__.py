@@ -5,28 +5,37 @@ from dfl.networks.backbone import (
     backbone_and_view,
     create_backbone,
     is_convolutional,
+    keep_projection,
     load_named,
+    load_weights,
+    projection_width,
     read_state,
     wants_file,
     without_weights,
 )
 from dfl.networks.layers import find_layer, layer_width, usual_layer
-from dfl.networks.lora import add_lora, merge_lora
+from dfl.networks.lora import add_lora, merge_lora, train_layer_norms
 from dfl.networks.normalize import Normalize
+from dfl.networks.svd import add_svd
 from dfl.networks.whitening import whiten_patch_embed
 
 __all__ = [
     "TIMM",
     "Normalize",
     "add_lora",
+    "add_svd",
     "backbone_and_view",
     "create_backbone",
     "find_layer",
     "is_convolutional",
+    "keep_projection",
     "layer_width",
     "load_named",
+    "load_weights",
     "merge_lora",
+    "projection_width",
     "read_state",
+    "train_layer_norms",
     "usual_layer",
     "wants_file",
     "whiten_patch_embed",

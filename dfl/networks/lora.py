@@ -42,13 +42,7 @@ def add_lora(
     Raises:
         UserError: If a target or pattern meets nothing.
     """
-    names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    chosen = {t: [n for n in names if n == t or n.endswith(f".{t}")] for t in targets}
-    for target, met in chosen.items():
-        if not met:
-            raise UserError(
-                f"no linear layer is named {target!r}: there are {', '.join(sorted({n.split('.')[-1] for n in names}))}"
-            )
+    layers = linear_layers(model, targets)
     model.requires_grad_(False)
     # r and alpha by name: peft stores them in the modules, and a checkpoint needs only the tensors
     inject_adapter_in_model(
@@ -56,7 +50,7 @@ def add_lora(
             r=rank,
             lora_alpha=alpha,
             lora_dropout=dropout,
-            target_modules=[n for met in chosen.values() for n in met],
+            target_modules=layers,
             trainable_token_indices=dict(rows) if rows else None,
         ),
         model,
@@ -68,6 +62,37 @@ def add_lora(
         for parameter in met:
             parameter.requires_grad_(True)
     return model
+
+
+def train_layer_norms(model: nn.Module) -> nn.Module:
+    """Freeze a network but for weights and biases of its LayerNorms, in place, and return it.
+
+    Raises:
+        UserError: If it has none.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    if not norms:
+        raise UserError("tune is layernorm, and the backbone has no LayerNorm: take a ViT, or another tune")
+    model.requires_grad_(False)
+    for norm in norms:
+        norm.requires_grad_(True)
+    return model
+
+
+def linear_layers(model: nn.Module, targets: Sequence[str]) -> list[str]:
+    """Return the names of the linear layers that end like one of the targets, those of one target after the other.
+
+    Raises:
+        UserError: If a target meets nothing.
+    """
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    chosen = {t: [n for n in names if n == t or n.endswith(f".{t}")] for t in targets}
+    for target, met in chosen.items():
+        if not met:
+            raise UserError(
+                f"no linear layer is named {target!r}: there are {', '.join(sorted({n.split('.')[-1] for n in names}))}"
+            )
+    return list(dict.fromkeys(n for met in chosen.values() for n in met))
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
