@@ -6,6 +6,7 @@ from dfl.detectors.cam import GradCam
 from dfl.detectors.classifier import Baseline, Classifier
 from dfl.detectors.dct import Dct
 from dfl.detectors.disentangle import FairDisentangle, Ucf
+from dfl.detectors.ensemble import Ensemble
 from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.linear_probe import LinearProbe
 from dfl.detectors.loading import load
@@ -20,6 +21,7 @@ __all__ = [
     "Classifier",
     "Dct",
     "Detector",
+    "Ensemble",
     "FairDisentangle",
     "FittedDetector",
     "GradCam",
