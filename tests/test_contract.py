@@ -56,6 +56,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "Classifier": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "timm_args": {}},
     "Dct": {"input_size": 32},
     "DeFake": {"clip": None, "clip_config": TINY_CLIP, "hidden": [32, 16], "image_only": False, "no_caption": "empty"},
+    "Ensemble": {
+        "members": [
+            {"class_path": "Classifier", "init_args": {"backbone": "test_resnet", "input_size": 32}},
+            {"class_path": "Classifier", "init_args": {"backbone": "test_vit", "input_size": 48}},
+        ],
+        "combine": "logistic",
+    },
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},

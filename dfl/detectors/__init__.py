@@ -7,6 +7,7 @@ from dfl.detectors.classifier import Baseline, Classifier
 from dfl.detectors.dct import Dct
 from dfl.detectors.de_fake import DeFake
 from dfl.detectors.disentangle import FairDisentangle, Ucf
+from dfl.detectors.ensemble import Ensemble
 from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.loading import load
 from dfl.detectors.lsda import Lsda
@@ -23,6 +24,7 @@ __all__ = [
     "Dct",
     "DeFake",
     "Detector",
+    "Ensemble",
     "FairDisentangle",
     "FittedDetector",
     "GradCam",

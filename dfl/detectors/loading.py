@@ -102,23 +102,37 @@ def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = No
         raise UserError(f"{path} is no checkpoint of dfl: it does not say which detector it holds")
     kind = detector_class(about["class_path"], path, typed)
     hparams = {k: v for k, v in _mapping(content.get("hyper_parameters"), path).items() if not str(k).startswith("_")}
-    hparams = renamed(hparams, kind.__name__)
-    places = {
-        name: hparams[name]
-        for name in kind.places
-        if hparams.get(name) is not None and not _is_plain(kind, hparams, name)
-    }
     left_out = about.get("backbone")
     if left_out is not None:
         left_out = _left_out(left_out, path)
     try:
-        init_args = arguments(kind, hparams, kind.kinds, left_out=tuple(places))
+        init_args, places = plain_arguments(kind, hparams)
     except Misfit as error:
         raise untrusted(path, f"its hyper-parameters {error}") from None
     contents = Contents(kind, init_args, places, left_out or {})
     if places.keys().isdisjoint(kind.shaping):
         _check_shapes(contents, content["state_dict"], path)
     return contents
+
+
+def plain_arguments(kind: type[Detector], hparams: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of a detector that a file may give, and those that name places, which are not followed.
+
+    Raises:
+        Misfit: If one fits neither.
+    """
+    if isinstance(hparams, Mapping):
+        hparams = renamed(hparams, kind.__name__)
+        named = [name for name in kind.places if hparams.get(name) is not None and not _is_plain(kind, hparams, name)]
+        places = {name: hparams[name] for name in named}
+        return arguments(kind, hparams, kind.kinds, left_out=tuple(places)), places
+    return arguments(kind, hparams, kind.kinds), {}
+
+
+def own_classes() -> dict[str, type[Detector]]:
+    """Return dfl's detectors by their short names."""
+    classes = subclasses(Detector)  # type: ignore[type-abstract]
+    return {c.__name__: c for c in classes if c.__module__.startswith("dfl.") and not inspect.isabstract(c)}
 
 
 def detector_class(class_path: Any, path: str | Path, typed: str | None = None) -> type[Detector]:
@@ -132,11 +146,10 @@ def detector_class(class_path: Any, path: str | Path, typed: str | None = None) 
     name = class_path.rpartition(".")[2] if isinstance(class_path, str) else None
     if typed and "." in typed and not typed.startswith("dfl.") and name == typed.rpartition(".")[2]:
         return _import(typed)
-    classes = subclasses(Detector)  # type: ignore[type-abstract]
-    ours = {c.__name__: c for c in classes if c.__module__.startswith("dfl.") and not inspect.isabstract(c)}
+    ours = own_classes()
     if name in ours and class_path.startswith("dfl."):
         return ours[name]
-    for one in classes:
+    for one in subclasses(Detector):  # type: ignore[type-abstract]
         if f"{one.__module__}.{one.__qualname__}" == class_path:
             return one
     raise UserError(
