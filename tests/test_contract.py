@@ -55,6 +55,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "AttentionXception": {"backbone": "test_resnet", "layer": "layer2", "pretrained": False, "input_size": 32},
     "Classifier": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "timm_args": {}},
     "Dct": {"input_size": 32},
+    "DctNetwork": {"backbone": "frank_cnn", "input_size": 32, "noise": "median", "timm_args": {}},
     "DeFake": {"clip": None, "clip_config": TINY_CLIP, "hidden": [32, 16], "image_only": False, "no_caption": "empty"},
     "Ensemble": {
         "members": [
@@ -64,6 +65,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "combine": "logistic",
     },
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
+    "Fusion": {
+        **{"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        **{"spectra": [{"size": 16}, {"size": 8, "colour": "rgb", "noise": "median"}], "head": "mlp"},
+    },
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "Lsda": {

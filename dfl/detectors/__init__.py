@@ -4,11 +4,12 @@ from dfl.detectors.attention import AttentionXception
 from dfl.detectors.base import Detector
 from dfl.detectors.cam import GradCam
 from dfl.detectors.classifier import Baseline, Classifier
-from dfl.detectors.dct import Dct
+from dfl.detectors.dct import Dct, DctNetwork
 from dfl.detectors.de_fake import DeFake
 from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.ensemble import Ensemble
 from dfl.detectors.fitted import FittedDetector
+from dfl.detectors.fusion import Fusion
 from dfl.detectors.loading import load
 from dfl.detectors.lsda import Lsda
 from dfl.detectors.patches import PatchForensics
@@ -22,11 +23,13 @@ __all__ = [
     "Baseline",
     "Classifier",
     "Dct",
+    "DctNetwork",
     "DeFake",
     "Detector",
     "Ensemble",
     "FairDisentangle",
     "FittedDetector",
+    "Fusion",
     "GradCam",
     "LinearProbe",
     "Lsda",

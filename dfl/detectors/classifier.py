@@ -85,9 +85,14 @@ class Classifier(Detector):
                     module.eval()
         return self
 
+    def network_input(self, image: Tensor) -> Tensor:
+        """Return what the network gets of images (N, 3, H, W) in [0, 1]."""
+        return self.normalize(image)
+
     def features(self, image: Tensor) -> Tensor:
         """Return the input of the last layer, (N, D)."""
-        feature = self.network.forward_head(self.network.forward_features(self.normalize(image)), pre_logits=True)
+        maps = self.network.forward_features(self.network_input(image))
+        feature = self.network.forward_head(maps, pre_logits=True)
         return self.network.projection(feature) if self.projection else feature
 
     def forward(self, image: Tensor) -> Outputs:

@@ -19,6 +19,7 @@ from dfl.networks.encoder import Encoder
 from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora, train_layer_norms
 from dfl.networks.normalize import Normalize
+from dfl.networks.spectrum import LogDct, ZScore
 from dfl.networks.svd import add_svd
 from dfl.networks.whitening import whiten_patch_embed
 
@@ -26,7 +27,9 @@ __all__ = [
     "TIMM",
     "About",
     "Encoder",
+    "LogDct",
     "Normalize",
+    "ZScore",
     "add_lora",
     "add_svd",
     "backbone_and_view",

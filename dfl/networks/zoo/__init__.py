@@ -3,6 +3,6 @@
 One file a paper; importing it here is what makes its names known to timm.
 """
 
-from dfl.networks.zoo import deepfakebench, gram_net, iresnet, mesonet, npr
+from dfl.networks.zoo import deepfakebench, ferretnet, frank, gram_net, iresnet, mesonet, npr, spectrum_mlp
 
-__all__ = ["deepfakebench", "gram_net", "iresnet", "mesonet", "npr"]
+__all__ = ["deepfakebench", "ferretnet", "frank", "gram_net", "iresnet", "mesonet", "npr", "spectrum_mlp"]
