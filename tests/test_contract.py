@@ -70,16 +70,26 @@ SMALL: dict[str, dict[str, Any]] = {
         **{"spectra": [{"size": 16}, {"size": 8, "colour": "rgb", "noise": "median"}], "head": "mlp"},
     },
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "Hierarchical": {
+        **{"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        "families": {"gan": ["a", "b"], "diffusion": ["c", "d"]},
+    },
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "Lsda": {
         **{"backbone": "test_resnet", "pretrained": False, "real": "test_resnet", "real_weights": None},
         **{"input_size": 32, "dim": 32, "methods": 1, "near": None, "far": None},
     },
     "PatchForensics": {"cut": "block1", "input_size": 32},
+    "Resynthesis": {
+        **{"input_size": 32, "dim": 4, "depth": 1, "layers": 1, "perceptual": 0.0, "stage": 0},
+        **{"sr": "joint", "auxiliary": "denoising", "gradient_scale": 1.0},
+        "timm_args": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8},
+    },
     "Sida": {
         **{"language": None, "language_config": TINY_LLAVA, "mask": "light", "mask_config": None, "dtype": "float32"},
         **{"dim": 32, "train_tower": True, "lora": None, "longest_answer": 16, "whiten": 0},
     },
+    "SuperResolution": {"input_size": 32, "dim": 4, "depth": 1, "layers": 1, "perceptual": 0.0},
     "Tuned": {
         **{"backbone": "test_vit", "pretrained": False, "input_size": 32, "tune": "svd", "unit_length": True},
         **{"criterion": {"class_path": "UniformAligned", "init_args": {}}},
@@ -291,7 +301,7 @@ def words_for(yaml: str, faces: Path) -> list[str]:
     """Return the words that run a config on a few small images."""
     batches = BATCHES.get(of_class(yaml), {})
     data = ["--data=data/folder.yaml", f"--data.train.root={faces}", "--data.batch_size=4", "--data.num_workers=0"]
-    return [f"--config={yaml}", "--config=trainer/smoke.yaml", *data, *typed("data", batches), "--name=a"]
+    return [f"--config={yaml}", "--config=trainer/smoke.yaml", *data, *typed("data", batches), "--name=a", "--init_from=null"]
 
 
 @pytest.mark.parametrize("yaml", {of_class(n): n for n in CONFIGS if "/" not in n}.values())  # the last of each class

@@ -10,10 +10,12 @@ from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.ensemble import Ensemble
 from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.fusion import Fusion
+from dfl.detectors.hierarchical import Hierarchical
 from dfl.detectors.loading import load
 from dfl.detectors.lsda import Lsda
 from dfl.detectors.patches import PatchForensics
 from dfl.detectors.probes import LinearProbe
+from dfl.detectors.resynthesis import Resynthesis, SuperResolution
 from dfl.detectors.sida import Sida
 from dfl.detectors.tuned import Tuned
 from dfl.detectors.vit_scl import VitScl
@@ -31,10 +33,13 @@ __all__ = [
     "FittedDetector",
     "Fusion",
     "GradCam",
+    "Hierarchical",
     "LinearProbe",
     "Lsda",
     "PatchForensics",
+    "Resynthesis",
     "Sida",
+    "SuperResolution",
     "Tuned",
     "Ucf",
     "VitScl",
