@@ -301,7 +301,14 @@ def words_for(yaml: str, faces: Path) -> list[str]:
     """Return the words that run a config on a few small images."""
     batches = BATCHES.get(of_class(yaml), {})
     data = ["--data=data/folder.yaml", f"--data.train.root={faces}", "--data.batch_size=4", "--data.num_workers=0"]
-    return [f"--config={yaml}", "--config=trainer/smoke.yaml", *data, *typed("data", batches), "--name=a", "--init_from=null"]
+    return [
+        f"--config={yaml}",
+        "--config=trainer/smoke.yaml",
+        *data,
+        *typed("data", batches),
+        "--name=a",
+        "--init_from=null",
+    ]
 
 
 @pytest.mark.parametrize("yaml", {of_class(n): n for n in CONFIGS if "/" not in n}.values())  # the last of each class
