@@ -203,7 +203,7 @@ class Source(ABC):
         if not len(table):
             raise UserError("; ".join(filter(None, (f"{self!r} has no image in split {split!r}", str(self.left_out)))))
         if not self.user_named_fakes and (
-            evidence := find_contradiction(table["label"], table["path"], {}, table["class_label"])
+            evidence := find_contradiction(table["label"], table["path"], {"mask": table["mask"]}, table["class_label"])
         ):
             raise contradiction(
                 repr(self), "its label", evidence, table["path"][evidence.row].as_py(), self._ways(evidence)
