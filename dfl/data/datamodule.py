@@ -19,8 +19,9 @@ from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
 from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
 from dfl.data.loader_process import outlive_signals
+from dfl.data.locators import shared_paths
 from dfl.data.overlap import Videos
-from dfl.data.rows import Rows, shared_paths
+from dfl.data.rows import Rows
 from dfl.data.sampler import EvalSampler, TrainSampler, shuffled, steps_of_epoch
 from dfl.data.sources.base import Source, joined
 from dfl.data.transforms import Transform, Views
