@@ -107,6 +107,7 @@ class DataModule(pl.LightningDataModule):
             "batch_size": (batch_size, 1),
             "eval_batch_size": (eval_batch_size, 1),
             "num_workers": (num_workers, 0),
+            "size": (size, 1),
         }
         for name, (value, least) in numbers.items():
             if value is not None and value < least:
