@@ -182,6 +182,8 @@ class CLI(LightningCLI):
             words = [f"{flag}={value}" for flag, value in self.plan.typed]
             options = messages.options(self._parser(self.plan.verb), ("model", Detector), ("data", DataModule))
             raise UserError(messages.explain(str(error), options, words, self.plan.files())) from error
+        if wrong := messages.of_numbers(self.config[self.plan.verb]):
+            raise UserError(wrong)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint win over typed flags; `dfl.cli.arguments` puts it in order."""

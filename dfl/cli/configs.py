@@ -122,11 +122,20 @@ def plain(text: str, name: str) -> Any:
 
 @functools.cache
 def _loader() -> Any:
-    """Return the loader of plain values, for which 1e-3 is a number as for the parser."""
+    """Return the loader of plain values, for which 1e-3 is a number as for the parser, and a key stands once."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            """Return the node of a mapping; of a key that stands twice YAML does not say which one holds."""
+            node = super().compose_mapping_node(anchor)
+            seen: dict[tuple[str, str], int] = {}
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and (name := (key.tag, key.value)) in seen:
+                    problem = f"the key {key.value!r} is also in line {seen[name]}: take one away"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen[str(key.tag), str(key.value)] = key.start_mark.line + 1
+            return node
 
     number = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))

@@ -8,7 +8,7 @@ line of the config; of anything else the parser's last line is shown.
 import inspect
 import pydoc
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,24 @@ def of_trainer(error: Exception) -> str:
             raise error
         return f"trainer.callbacks: {text.partition('.')[0]}; keep one"
     return missing_package(text) or text
+
+
+#: Numbers that would be divided by, or are no seed: what each must be.
+NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "seed_everything": (lambda seed: 0 <= seed < 1 << 32, f"between 0 and {(1 << 32) - 1}"),
+    "trainer.accumulate_grad_batches": (lambda batches: batches >= 1, "at least 1"),
+    "trainer.check_val_every_n_epoch": (lambda epochs: epochs >= 1, "at least 1, or null"),
+    "trainer.val_check_interval": (lambda batches: batches > 0, "more than 0: batches, or a share of an epoch"),
+}
+
+
+def of_numbers(values: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the numbers of a run, by the names of its options; None if nothing is."""
+    for name, (fits, what) in NUMBERS.items():
+        value = values.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not fits(value):
+            return f"{name} is {value}: it must be {what}"
+    return None
 
 
 def missing_package(message: str) -> str | None:

@@ -93,6 +93,21 @@ def read_columns(file: Path, needed: Sequence[str], optional: Sequence[str] = ()
     return table
 
 
+def called(file: Path, names: Sequence[str], aliases: Iterable[str]) -> str | None:
+    """Return the column that the first of some lower-case names calls, whatever its case; None if there is none.
+
+    Raises:
+        UserError: If two columns differ from it in case alone, and none is it.
+    """
+    for alias in aliases:
+        same = [name for name in dict.fromkeys(names) if name.strip().lower() == alias]
+        if len(same) > 1 and alias not in same:
+            raise UserError(f"{file} has the columns {', '.join(same)}: rename or remove all but one")
+        if same:
+            return alias if alias in same else same[0]
+    return None
+
+
 def once(file: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
     """Raise a UserError if one of the wanted columns stands twice in a file."""
     for name in wanted:

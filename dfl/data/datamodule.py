@@ -19,8 +19,9 @@ from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
 from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
 from dfl.data.loader_process import outlive_signals
+from dfl.data.locators import shared_paths
 from dfl.data.overlap import Videos
-from dfl.data.rows import Rows, shared_paths
+from dfl.data.rows import Rows
 from dfl.data.sampler import EvalSampler, TrainSampler, shuffled, steps_of_epoch
 from dfl.data.sources.base import Source, joined
 from dfl.data.transforms import Transform, Views
@@ -108,6 +109,7 @@ class DataModule(pl.LightningDataModule):
             "batch_size": (batch_size, 1),
             "eval_batch_size": (eval_batch_size, 1),
             "num_workers": (num_workers, 0),
+            "size": (size, 1),
         }
         for name, (value, least) in numbers.items():
             if value is not None and value < least:

@@ -67,6 +67,17 @@ def any_odd(paths: pa.Array | pa.ChunkedArray) -> bool:
     return bool(pc.any(odd).as_py())
 
 
+def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
+    """Return the different paths that are in both columns, sorted."""
+    small, large = sorted((column.cast(pa.large_string()) for column in (one, other)), key=len)
+    if not len(small):
+        return []
+    a, b = pc.min_max(small).as_py(), pc.min_max(large).as_py()
+    if a["max"] < b["min"] or b["max"] < a["min"]:  # such as those of two folders
+        return []
+    return sorted(pc.unique(large.filter(pc.is_in(large, small))).to_pylist())
+
+
 def read_bytes(locator: str) -> bytes:
     """Return the bytes of an image file.
 

@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
-from dfl.data.locators import split
-from dfl.data.rows import shared_paths
+from dfl.data.locators import shared_paths, split
 from dfl.data.sources.base import Source
 from dfl.errors import UserError
 

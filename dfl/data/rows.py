@@ -140,12 +140,6 @@ def common_folder(paths: pa.Array) -> str:
     return common[: common.rfind("/") + 1]
 
 
-def shared_paths(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[str]:
-    """Return the different paths that are in both columns, sorted."""
-    small, large = sorted((column.cast(pa.large_string()) for column in (one, other)), key=len)
-    return sorted(pc.unique(large.filter(pc.is_in(large, small))).to_pylist())
-
-
 def _compact(field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
     """Return a column in one piece, text that repeats as a dictionary."""
     if not (pa.types.is_string(field.type) or pa.types.is_dictionary(field.type)):

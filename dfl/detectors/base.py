@@ -81,6 +81,8 @@ class Detector(Measured, ABC):
         names = [name for name in parameters(type(self)) if name not in NOT_PLAIN]
         self.save_hyperparameters(*names, ignore=NOT_PLAIN)
         if input_size is not None:
+            if input_size < 1:
+                raise UserError(f"model.input_size is {input_size}: it must be at least 1 pixel")
             self.input_size = input_size
         self.optimizer, self.scheduler = optimizer, scheduler
         #: First layer of the network; a class that learns its mean and std later sets another one.

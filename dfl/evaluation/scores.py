@@ -15,6 +15,7 @@ from dfl.data import csv_files
 from dfl.data.sources import table as tables
 from dfl.data.sources.contradictions import contradiction, evidence_columns, find_contradiction
 from dfl.data.sources.labels import cell, label_meaning, real_and_fake_value
+from dfl.data.sources.names import NOTHING
 from dfl.errors import UserError, first_line
 
 #: Names of the columns, lower case, in order of preference.
@@ -27,8 +28,6 @@ ALIASES = {
     "domain": ("domain", "dataset"),
     "threshold": ("threshold",),
 }
-#: How other programs write that there is nothing.
-_NOTHING = ("", "na", "n/a", "#n/a", "nan", "null", "none")
 
 
 @dataclass
@@ -71,17 +70,18 @@ def read(
     table = _load(file)
     if not len(table):
         raise UserError(f"{file} is empty: there is no score in it")
-    name_of = {ours: column for ours, names in ALIASES.items() if (column := _column(table.column_names, names))}
-    csv_files.once(file, table.column_names, name_of.values())
+    columns = table.column_names
+    name_of = {ours: column for ours, names in ALIASES.items() if (column := csv_files.called(file, columns, names))}
+    csv_files.once(file, columns, name_of.values())
     cells = {ours: _cells(file, ours, column, table[column]) for ours, column in name_of.items()}
     for ours in ("label", "score"):
         if ours not in cells and not (ours == "score" and "logit" in cells):
-            raise UserError(_lacks(file, ours, table.column_names))
+            raise UserError(_lacks(file, ours, columns))
     if attributes:
         cells["group"] = _joined(file, table, attributes)
     elif "group" not in cells and need_group:
         raise UserError(
-            _lacks(file, "group", table.column_names) + "; or name the columns that make one: --attributes gender,race"
+            _lacks(file, "group", columns) + "; or name the columns that make one: --attributes gender,race"
         )
     score, logit = _probabilities(file, cells)
     n = len(table)
@@ -163,7 +163,7 @@ def _cells(file: Path, ours: str, name: str, column: pa.ChunkedArray) -> list[st
     if tables.holds_bytes(column.type):
         raise UserError(f"{file}: column {name!r} holds {column.type}, where text or numbers belong")
     text = [cell(value) for value in column.to_pylist()]
-    absent = _NOTHING if ours in ("label", "score", "logit", "threshold") else ()
+    absent = NOTHING if ours in ("label", "score", "logit", "threshold") else ()
     return ["" if one.strip().lower() in absent else one for one in text]
 
 
@@ -185,11 +185,6 @@ def _load(file: Path) -> pa.Table:
         raise UserError(f"cannot read {file}: {first_line(error)}") from error
 
 
-def _column(columns: list[str], names: tuple[str, ...]) -> str | None:
-    lower = {c.strip().lower(): c for c in columns}
-    return next((lower[name] for name in names if name in lower), None)
-
-
 def _lacks(file: Path, name: str, columns: list[str]) -> str:
     names = ", ".join(ALIASES[name])
     return f"{file} has no column for the {name} ({names}); it has {', '.join(columns)}"
@@ -197,13 +192,14 @@ def _lacks(file: Path, name: str, columns: list[str]) -> str:
 
 def _joined(file: Path, table: pa.Table, attributes: str) -> list[str]:
     """Return ``gender=male,race=asian`` for each row; '' where a part is unknown."""
-    columns: dict[str, str] = {}
+    names, columns = table.column_names, dict[str, str]()
     for name in (part.strip() for part in attributes.split(",")):
-        column = _column(table.column_names, (name.lower(),))
+        # what is typed in its own case is that column
+        column = name if name in names else csv_files.called(file, names, (name.lower(),))
         if column is None:
-            raise UserError(f"{file} has no column {name!r} (--attributes); it has {', '.join(table.column_names)}")
+            raise UserError(f"{file} has no column {name!r} (--attributes); it has {', '.join(names)}")
         columns[name] = column
-    csv_files.once(file, table.column_names, columns.values())
+    csv_files.once(file, names, columns.values())
     parts = [[v.replace(",", ";") for v in _cells(file, "group", c, table[c])] for c in columns.values()]
     return [
         ",".join(f"{n}={v}" for n, v in zip(columns, row, strict=True)) if all(row) else ""

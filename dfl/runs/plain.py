@@ -25,7 +25,12 @@ BOUNDS = {
     **dict.fromkeys(("blocks_per_stage", "num_multimask_outputs", "methods"), (0, 1_000)),
     **dict.fromkeys(("dim", "hidden", "rank"), (1, 65_536)),
     "longest_answer": (1, 8_192),
+    "std": (1e-4, 1e4),
 }
+#: The same of any number whose name holds this: less than all of it is dropped.
+DROP = ("drop", (0.0, 0.999))
+#: Lists whose sum costs what one number does: no more blocks in all stages than in one.
+SUMS = ("depths", "layers")
 
 
 class Misfit(ValueError):
@@ -117,7 +122,10 @@ def fit(value: Any, kind: Any, name: str = "") -> Any:
     if kind is Sentences:
         return None if value is None else _list(value, _sentence)
     if origin in (tuple, list):
-        return _list(value, *_kinds_of_items(inner, origin, name))
+        items = _list(value, *_kinds_of_items(inner, origin, name))
+        if name in SUMS and sum(items) > BOUNDS[name][1]:
+            raise Misfit(f"are {sum(items):,} in all, and there must be no more than {BOUNDS[name][1]}")
+        return items
     raise Misfit(f"is {shown(value)}, which a file cannot give")
 
 
@@ -147,7 +155,7 @@ def _first(value: Any, kinds: tuple[Any, ...], name: str) -> Any:
 
 def _number(value: Any, kind: type, name: str) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    least, most = BOUNDS.get(name, (-LARGEST, LARGEST))
+    least, most = BOUNDS.get(name, DROP[1] if DROP[0] in name else (-LARGEST, LARGEST))
     if kind is int and not whole:
         raise Misfit(f"is {shown(value)}, and it must be an integer")
     if not whole and not (isinstance(value, float) and math.isfinite(value)):

@@ -1,5 +1,6 @@
-"""Failures of the machine, in one line that says what to do."""
+"""Failures of the machine, and of settings that only show in training, in one line that says what to do."""
 
+import re
 import signal
 from collections.abc import Iterator
 from multiprocessing import connection
@@ -16,7 +17,7 @@ KNOWN_AFTER = 5.0
 
 
 def explain(error: BaseException) -> str | None:
-    """Return one line for a killed loader, a full memory, or weights that do not fit; None for any other error."""
+    """Return one line for a killed loader, a full memory, weights or an interval that do not fit; None for others."""
     text = str(error)
     if _loader_killed(error):
         return (
@@ -27,6 +28,11 @@ def explain(error: BaseException) -> str | None:
         return (
             "the GPU's memory is full: lower data.batch_size and raise trainer.accumulate_grad_batches by as much, "
             "or set trainer.precision to bf16-mixed"
+        )
+    if hit := re.search(r"`val_check_interval` \((\d+)\) must be less than or equal to .* batches \((\d+)\)", text):
+        return (
+            f"trainer.val_check_interval is {hit[1]} batches, and an epoch has {hit[2]}: lower it, or set "
+            "check_val_every_n_epoch: null to count on over epochs"
         )
     if "Error(s) in loading state_dict" in text:
         first = (text.splitlines()[1:] or [text])[0].strip().rstrip(".")

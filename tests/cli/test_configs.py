@@ -29,6 +29,11 @@ TEXTS = [
     ("? [a]\n: b\n", "found unhashable key"),
     ("<<: 5\n", "expected a mapping or list of mappings"),
     ("a: 1\n---\nb: 2\n", "line 2 is no YAML"),
+    (
+        "model: dct\ntrainer: {max_epochs: 1}\ntrainer: {max_steps: 1}\n",
+        "line 3 is no YAML: the key 'trainer' is also in line 2",
+    ),
+    ("init_args:\n  train: a\n  'train': b\n", "line 3 is no YAML: the key 'train' is also in line 2: take one away"),
     ('a: ["\\0"]\n', "which is no text"),
     ('a: {"\\ud800": 1}\n', "which is no text"),
 ]
@@ -68,6 +73,8 @@ def test_what_is_no_text_is_one_line() -> None:
 def test_plain_values_are_read_as_they_are() -> None:
     text = "a: &a {b: [1, 2.5, null, true, é, 2020-01-01]}\nc: *a\n7: .inf\n"
     assert configs.plain(text, "x") == {"a": (found := configs.plain(text, "x")["c"]), "c": found, 7: float("inf")}
+    text = "a: &a {x: 1, y: 2}\nb:\n  <<: &b\n    <<: *a\n    x: 3\nc: {<<: *b, x: 4}\n"  # merged
+    assert configs.plain(text, "x")["c"] == {"x": 4, "y": 2}
 
 
 def test_a_typed_data_config_leaves_nothing_of_the_sources_it_replaces(tmp_path: Path) -> None:

@@ -32,6 +32,15 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--trainer.max_epochs=x"], "trainer.max_epochs takes int, not 'x'"),
     (["--trainer.precision=bf17"], "did you mean 'bf16'?"),
     (["--trainer.accelerator=gpuu"], "gpuu"),
+    (["--trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches is 0: it must be at least 1"),
+    (["--trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch is 0: it must be at least 1, or null"),
+    (["--trainer.val_check_interval=0"], "trainer.val_check_interval is 0: it must be more than 0"),
+    (["--trainer.val_check_interval=9999"], "trainer.val_check_interval is 9999 batches, and an epoch has"),
+    (["--seed_everything=-7"], "seed_everything is -7: it must be between 0 and 4294967295"),
+    (["--seed_everything=1099511627776"], "seed_everything is 1099511627776: it must be"),
+    (["--model.input_size=-3"], "model.input_size is -3: it must be at least 1 pixel"),
+    (["--model.input_size=0"], "model.input_size is 0: it must be at least 1 pixel"),
+    (["--data.size=0"], "data.size is 0: it must be at least 1"),
     (["--trainer.accelerator=cpu", "--trainer.devices=no"], "`devices` selected with `CPUAccelerator` should be"),
     (["--trainer.callbacks+=EarlyStoping"], "did you mean 'EarlyStopping'?"),
     (["--checkpoint.monitr=x"], "did you mean --checkpoint.monitor?"),
@@ -52,6 +61,7 @@ def test_a_mistake_is_one_line(words: list[str], says: str, place: Path, capsys:
     assert says in fails(capsys, "fit", "--config=tiny.yaml", "--overwrite", *words)
 
 
+WHOLE = "model: VitScl\ndata: data/folder.yaml\n"
 FILES: list[tuple[str, str]] = [
     ("model:\n  class_path: VitScl\n  init_args:\n    rnak: 3\n", "did you mean 'rank'? (line 4 of bad.yaml)"),
     ("model:\n  class_path: VitSlc\n", "did you mean 'VitScl'? (line 2 of bad.yaml)"),
@@ -62,6 +72,8 @@ FILES: list[tuple[str, str]] = [
         "model: {class_path: VitScl, init_arg: {rank: 3}}\n",
         "model takes a class, written as class_path and init_args",
     ),
+    ("trainer: {check_val_every_n_epoch: -2}\n" + WHOLE, "trainer.check_val_every_n_epoch is -2: it must be"),
+    ("seed_everything: -1\n" + WHOLE, "seed_everything is -1: it must be"),
     ("data: data/fodler.yaml\n", "did you mean 'data/folder.yaml'?"),
     ("class_path: DataModule\n", "give it to the option it is for: --data bad.yaml"),
     ("model: {class_path: VitScl}\n", "fit lacks --data"),

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 from dfl.data import Folder, ImageDataset, Table, Transform
 from dfl.data.batch import collate
 from dfl.data.dataset import extend_vocab
-from dfl.data.locators import all_below, any_odd, below
-from dfl.data.rows import MAX_AGE_DAYS, Rows, shared_paths
+from dfl.data.locators import all_below, any_odd, below, shared_paths
+from dfl.data.rows import MAX_AGE_DAYS, Rows
 from dfl.data.sources import ROW_SCHEMA, to_table
 from dfl.errors import UserError
 from tests.data.sources.layouts import refuses

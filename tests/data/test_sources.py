@@ -51,16 +51,46 @@ def test_empty_splits_are_errors(tmp_path: Path) -> None:
     refuses(Folder(str(tmp_path)), "val", "has the splits test, train, and none for 'val'")
 
 
+def test_links_that_make_an_image_real_and_fake(tmp_path: Path) -> None:
+    def linked(name: str, link: str, to: str) -> Folder:
+        touch(tmp_path, f"{name}/real/deep/a.png", f"{name}/fake/b.png", f"{name}/blob.png")
+        (tmp_path / name / link).symlink_to(to)
+        return Folder(str(tmp_path / name))
+
+    said = "labelled both real and fake: .* is the same; take one away"
+    refuses(linked("folder", "fake/link", "../real"), "test", said)
+    refuses(linked("class", "Fake_", "real/deep"), "test", "neither real nor fake")
+    refuses(Folder(str(tmp_path / "class"), fake=["fake_"]), "test", said)
+    refuses(linked("file", "real/c.png", "../fake/b.png"), "test", f"real/c.png is {said}")
+    once = linked("blob", "fake/c.png", "../blob.png")
+    assert rows(once.load("test"), "label") == [(1,), (1,), (0,)]
+    refuses(linked("blob", "real/d.PNG", "../blob.png"), "test", said)
+    notes = linked("notes", "fake/notes.txt", "../real/deep/a.png")
+    assert rows(notes.load("test"), "label") == [(1,), (0,)]
+
+
+def test_one_path_with_both_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "path,label\na,0\nb,1\nc,0\nc,1\nb,1\n"
+    (tmp_path / "t.csv").write_text(text)
+    for fake in (None, 1):
+        source = Table(str(tmp_path / "t.csv"), label_of_fake=fake)
+        refuses(source, "test", "1 image is labelled both real and fake, such as .*/c;")
+    lines = [f"{i}.png,{i % 2}" for i in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", "x.png,0", *lines, "x.png,1"]))
+    monkeypatch.setattr("dfl.data.sources.base.MOST_PATHS", 64)  # four fakes are looked at, the first and the last
+    refuses(Table(str(tmp_path / "t.csv")), "test", "such as .*/x.png")
+
+
 def test_links_between_folders_give_each_image_once(tmp_path: Path) -> None:
     """Two folders with two links each to the other double a walk at every level."""
     for word in ("real", "fake"):
-        touch(tmp_path, f"set/{word}/b/1.png", f"set/{word}/c/2.png", "elsewhere/3.png", "elsewhere/deep/4.png")
+        touch(tmp_path, f"set/{word}/b/1.png", f"set/{word}/c/2.png", f"not/{word}/3.png", f"not/{word}/deep/4.png")
         for here, there in (("b", "c"), ("c", "b"), ("b", "b"), ("b", "."), ("c", "..")):
             for i in range(2):
                 (tmp_path / f"set/{word}/{here}/to_{there.replace('.', 'up')}{i}").symlink_to(f"../{there}")
         (tmp_path / f"set/{word}/a").symlink_to("c")  # comes first, but is not the folder's own name
-        (tmp_path / f"set/{word}/out").symlink_to(tmp_path / "elsewhere")
-        (tmp_path / f"set/{word}/out2").symlink_to(tmp_path / "elsewhere/deep")
+        (tmp_path / f"set/{word}/out").symlink_to(tmp_path / f"not/{word}")
+        (tmp_path / f"set/{word}/out2").symlink_to(tmp_path / f"not/{word}/deep")
     names = ("b/1.png", "c/2.png", "out/3.png", "out/deep/4.png")
     found = rows(Folder(f"{tmp_path}/set").load("train"), "path")
     assert found == [(f"{tmp_path}/set/{word}/{name}",) for word in ("fake", "real") for name in names]
@@ -126,6 +156,9 @@ def test_limit_draws_with_its_seed(tmp_path: Path) -> None:
     assert len(Folder(str(tmp_path), limit={"val": 3}).load("train")) == 100
     with pytest.raises(UserError, match="'valid'"):
         Folder(str(tmp_path), limit={"valid": 3})
+    for limit in (0, -4, {"train": 5, "val": 0}):
+        with pytest.raises(UserError, match=r"limit is (0|-4): it must be at least 1"):
+            Folder(str(tmp_path), limit=limit)
 
 
 def test_folder_counts_what_it_did_not_take(tmp_path: Path) -> None:

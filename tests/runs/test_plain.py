@@ -7,7 +7,10 @@ import pytest
 
 from dfl.runs.plain import LONGEST, Misfit, Sentences, arguments, fit
 
-KINDS: dict[str, Any] = {"extra": {"depth": int, "inner": {"width": int}}, "corpus": Sentences}
+KINDS: dict[str, Any] = {
+    "extra": {"depth": int, "inner": {"width": int}, "layers": list[int], "drop_rate": float, "std": tuple[float, ...]},
+    "corpus": Sentences,
+}
 
 
 class Network:
@@ -34,6 +37,7 @@ class Network:
         {"pair": [0.1, 0.2], "names": ["qkv", "patch_embed.*", "*norm*"]},
         {"extra": {"depth": 12, "inner": {"width": 4}}, "corpus": ["Any text: it's fine, 100 %."]},
         {"extra": None},
+        {"extra": {"layers": [4, 44, 87, 4], "drop_rate": 0.5, "std": [0.2, 1 / 255, 57.4]}},
     ],
 )
 def test_plain_values_are_taken_as_they_are(given: dict[str, Any]) -> None:
@@ -69,6 +73,9 @@ def test_plain_values_are_taken_as_they_are(given: dict[str, Any]) -> None:
         ({"names": ["a"] * (LONGEST + 1)}, "a list"),
         ({"extra": {"checkpoint_path": "x.pth"}}, "which a file cannot give"),
         ({"extra": {"depth": 10_000}}, "between 1 and 200"),
+        ({"extra": {"layers": [101, 100]}}, "layers that are 201 in all, and there must be no more than 200"),
+        ({"extra": {"drop_rate": 1.0}}, "between 0.0 and 0.999"),
+        ({"extra": {"std": [0.2, 0.2, 0.0]}}, "between 0.0001 and 10,000"),
         ({"extra": {"inner": {"depth": 1}}}, "which a file cannot give"),
         ({"extra": [1]}, "a mapping"),
         ({"corpus": ["\x1b[31m"]}, "printable"),

@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from dfl.data.decoding import escaped
 from dfl.data.formats import IMAGE_SUFFIXES, LeftOut, taken
-from dfl.data.sources.contradictions import Evidence, contradiction, find_contradiction
+from dfl.data.locators import shared_paths
+from dfl.data.sources.contradictions import Contradiction, Evidence, contradiction, find_contradiction
 from dfl.data.splits import split_column
 from dfl.errors import UserError, near
 
@@ -63,6 +64,8 @@ DEGRADATION = pa.field("degradation", pa.dictionary(pa.int32(), pa.string()))
 PLAIN = ("path", "mask", "caption", "explanation")
 #: Rows that share a name in one of these columns belong on the same side of a split.
 TIES = ("identity", "video", "source")
+#: Rows up to which each path is looked for among those of the other class; of more, a sixteenth of so many, evenly.
+MOST_PATHS = 1 << 21
 _DEFAULTS: dict[str, Any] = {f.name: "" if pa.types.is_string(f.type) else -1 for f in ROW_SCHEMA}
 
 
@@ -168,6 +171,9 @@ class Source(ABC):
         unknown = set(limit) - set(SPLITS) if isinstance(limit, dict) else set()
         if unknown:
             raise UserError(f"limit names no split {unknown.pop()!r}; there are {', '.join(SPLITS)}")
+        for number in limit.values() if isinstance(limit, dict) else [limit]:
+            if number is not None and number < 1:
+                raise UserError(f"limit is {number}: it must be at least 1")
         self.limit, self.limit_seed = limit, limit_seed
         #: Files that the walks of ``load`` met and did not take.
         self.left_out = LeftOut()
@@ -192,7 +198,8 @@ class Source(ABC):
 
         Raises:
             UserError: If the split is unknown or holds no image.
-            Contradiction: If folders or classes say the opposite of the labels (``contradictions.py``).
+            Contradiction: If folders or classes say the opposite of the labels (``contradictions.py``), or a path has
+                both.
         """
         if split not in SPLITS:
             raise UserError(f"no split {split!r}" + near(split, list(SPLITS)))
@@ -203,10 +210,18 @@ class Source(ABC):
         if not len(table):
             raise UserError("; ".join(filter(None, (f"{self!r} has no image in split {split!r}", str(self.left_out)))))
         if not self.user_named_fakes and (
-            evidence := find_contradiction(table["label"], table["path"], {}, table["class_label"])
+            evidence := find_contradiction(table["label"], table["path"], {"mask": table["mask"]}, table["class_label"])
         ):
             raise contradiction(
                 repr(self), "its label", evidence, table["path"][evidence.row].as_py(), self._ways(evidence)
+            )
+        real, fake = (table["path"].filter(pc.equal(table["label"], label)) for label in (0, 1))
+        if len(table) > MOST_PATHS:
+            fake = fake.take(np.linspace(0, len(fake) - 1, min(len(fake), MOST_PATHS // 16)).astype(np.int64))
+        if both := shared_paths(real, fake):
+            raise Contradiction(
+                f"{self!r}: {len(both):,} image{'s are' if len(both) > 1 else ' is'} labelled both real and fake, such "
+                f"as {both[0]}; take one label out"
             )
         limit = self.limit.get(split) if isinstance(self.limit, dict) else self.limit
         if limit is not None and limit < len(table):

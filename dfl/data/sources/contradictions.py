@@ -12,8 +12,10 @@ says both readings, and the user says which holds. Agreement is silent. What cou
   its rows differ. What a detector answered (``verdict``, ``pred``) is no label.
 * **Folders of the paths**, below the folder that all paths share. Where one folder holds some of both classes (``real``
   beside ``fake``), one row that differs is a contradiction; elsewhere, and of words that mean other things too (``ai``,
-  ``nature``), all must differ. A path with folders of both classes (``original/fake``) says nothing. The first word of
-  the files' names (``fake_001.png``) counts if all differ.
+  ``nature``), all must differ. A path with folders of both classes (``original/fake``) says nothing. The first or
+  the last word of the files' names (``fake_001.png``, ``001-fake.png``) counts if all differ.
+* **Numbers in another column of labels** (``target``, ``class``, ``Label``), 0 and 1, if all differ; and **what only
+  fakes have**: a generator or a mask in all rows that are labelled real, and in no other.
 * **The name of the label's column**: ``is_real`` says what 1 is.
 * **Names of classes in the file's schema**, as Hugging Face writes them.
 
@@ -28,7 +30,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.sources.names import FAKE_PARTS, REAL_PARTS, WEAK, class_of_word, meaning_of_one, parts
+from dfl.data.sources.names import (
+    FAKE_PARTS,
+    NOTHING,
+    REAL_PARTS,
+    WEAK,
+    class_of_word,
+    meaning_of_one,
+    parts,
+    plain_label,
+)
 from dfl.errors import UserError
 
 #: Rows that are looked at.
@@ -40,6 +51,14 @@ _LABELS = {"label", "labels", "class", "target", "ground", "truth", "gt", "name"
 _LABELS |= {"text", "word", "image", "img", "binary", "is", "or", "vs"} | REAL_PARTS | FAKE_PARTS
 #: Parts of the names of columns that hold what a detector answered.
 _ANSWERS = {"verdict", "answer", "pred", "prediction", "predicted", "detected", "output", "score", "logit", "prob"}
+#: Columns of numbers that are labels by their whole name, 1 for fake, and columns that only fakes have something in.
+_NUMBERS = {"label", "labels", "class", "target", "y"}
+_OF_FAKES = {"generator", "mask"}
+#: How flags are written, lower case.
+_FLAGS = {"1": 1, "yes": 1, "y": 1, "t": 1, "0": 0, "no": 0, "n": 0, "f": 0}
+#: The first word of a file's name, and the last.
+_FIRST = r"(?:^|/)(?P<word>[A-Za-z]+)[^A-Za-z/][^/]*\z"
+_LAST = r"(?:^|[^A-Za-z])(?P<word>[A-Za-z]+)\.[^./]*\z"
 CLASSES = ("real", "fake")
 
 
@@ -66,6 +85,7 @@ def find_contradiction(
     paths: pa.ChunkedArray | None = None,
     words: Mapping[str, pa.ChunkedArray] | None = None,
     class_label: pa.ChunkedArray | None = None,
+    numbers: bool = True,
 ) -> Evidence | None:
     """Return the first thing that speaks against labels; None if there is none.
 
@@ -74,18 +94,24 @@ def find_contradiction(
         paths: Of the images, text (n,).
         words: Other columns of text by name, (n,) each, as text or dictionaries of it.
         class_label: 0 real, more for fakes, -1 unknown, (n,).
+        numbers: Whether 0 and 1 under a name such as ``target`` speak; not where the user chose another column.
     """
     n = len(label)
     if not n or pc.max(label).as_py() < 0:
         return None
     rows = np.arange(n) if n <= MOST else np.linspace(0, n - 1, MOST).astype(np.int64)
     labels = label.take(rows).to_numpy()
-    readings = [(f"column {name!r}", name, _column(name, one.take(rows))) for name, one in (words or {}).items()]
+    # a column of generators or masks cannot stand in for that of labels
+    readings = [
+        (f"column {name!r}", "" if _is_of_fakes(name) else name, _column(name, one.take(rows), numbers))
+        for name, one in (words or {}).items()
+    ]
     if class_label is not None:
         readings.append(("class_label", "", _classes(class_label.take(rows).to_numpy())))
     if paths is not None:
         picked = paths.take(rows)
-        readings += [("its folder", "", _folders(picked)), ("the name of its file", "", _names(picked))]
+        names = [("the name of its file", "", _names(picked, word)) for word in (_FIRST, _LAST)]
+        readings += [("its folder", "", _folders(picked)), *names]
     return next((evidence for one in readings if (evidence := _opposed(labels, rows, *one))), None)
 
 
@@ -131,14 +157,20 @@ def _classes(class_label: np.ndarray) -> _Reading:
     return _Reading(value, np.ones(len(value), bool), _words(CLASSES, value))
 
 
-def _column(name: str, column: pa.ChunkedArray) -> _Reading:
-    """Read a column of words, or of 0 and 1 under a name that says what they are."""
+def _column(name: str, column: pa.ChunkedArray, numbers: bool) -> _Reading:
+    """Read a column of words, of 0 and 1 under a name that says what they are, or of what only fakes have."""
     codes, values = _encoded(column)
-    if len(values) > MOST_WORDS:
-        values, codes = [""], np.zeros(len(codes), np.int64)
+    plain = [plain_label(value).lower() for value in values]
+    if len(values) > MOST_WORDS and not _is_of_fakes(name):
+        plain, values, codes = [""], [""], np.zeros(len(codes), np.int64)
     one = meaning_of_one(name)
-    flags = {} if one is None else {"0": 1 - one, "false": 1 - one, "1": one, "true": one}
-    meaning = [flags.get(value.lower(), class_of_word(value)) if value.strip() else -1 for value in values]
+    if numbers and name.strip().lower() in _NUMBERS and {*plain} <= {"", *_FLAGS}:
+        one = 1
+    flags = {} if one is None else {flag: one if means else 1 - one for flag, means in _FLAGS.items()}
+    meaning = [flags.get(word, class_of_word(word)) if word else -1 for word in plain]
+    if _is_of_fakes(name) and set(meaning) <= {None, -1}:
+        meaning = [int(word not in NOTHING) for word in plain]
+        values = [value or "nothing" for value in values]
     classes = {m for m in meaning if m in (0, 1)}
     whole = None not in meaning and bool(classes)
     rest = 1 - classes.pop() if len(classes) == 1 else -1  # real images, and names of generators
@@ -170,10 +202,10 @@ def _folders(paths: pa.ChunkedArray) -> _Reading:
     return _Reading(np.array(value, np.int8)[codes], strict[codes], _words(words, codes))
 
 
-def _names(paths: pa.ChunkedArray) -> _Reading:
-    """Read the first word of files' names."""
-    first = pc.extract_regex(paths, r"(?:^|/)(?P<word>[A-Za-z]+)[^A-Za-z/][^/]*\z")
-    codes, words = _encoded(pc.fill_null(pc.struct_field(first, "word"), ""))
+def _names(paths: pa.ChunkedArray, pattern: str) -> _Reading:
+    """Read one word of files' names."""
+    found = pc.extract_regex(paths, pattern)
+    codes, words = _encoded(pc.fill_null(pc.struct_field(found, "word"), ""))
     value = np.array([-1 if (label := class_of_word(word)) is None else label for word in words], np.int8)
     return _Reading(value[codes], np.zeros(len(codes), bool), _words(words, codes))
 
@@ -189,12 +221,20 @@ def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
 
 
+def _holds_flags(name: str) -> bool:
+    return meaning_of_one(name) is not None or name.strip().lower() in _NUMBERS
+
+
+def _is_of_fakes(name: str) -> bool:
+    return name.strip().lower() in _OF_FAKES
+
+
 def may_be_evidence(name: str, kind: pa.DataType) -> bool:
     """Whether a column of this name and type may say what is real: text, or 0 and 1 under a name such as is_real."""
-    if meaning_of_one(name) is not None and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        return True
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not parts(name) & _ANSWERS
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    flags = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind)
+    return (text or (flags and _holds_flags(name))) and not parts(name) & _ANSWERS
 
 
 def evidence_columns(table: pa.Table, own: Collection[str]) -> dict[str, pa.ChunkedArray]:
@@ -203,7 +243,7 @@ def evidence_columns(table: pa.Table, own: Collection[str]) -> dict[str, pa.Chun
     Beside a detector's scores or verdicts, ``class`` is its answer too.
     """
     if any(parts(name) & _ANSWERS for name in table.column_names):
-        own = {*own, "class"}
+        own = {*own, *(name for name in table.column_names if name.strip().lower() == "class")}
     fields = zip(table.schema, table.columns, strict=True)
     return {
         field.name: column

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.formats import advice_on, is_image, leave_out
+from dfl.data.formats import IMAGE_SUFFIXES, advice_on, is_image, leave_out
 from dfl.data.frames import Telling, videos_of_classes
 from dfl.data.sources.base import SPLIT_NAMES, TIES, Splittable, names_in, put, to_table
+from dfl.data.sources.contradictions import Contradiction
 from dfl.data.sources.names import label_of
 from dfl.data.sources.trees import subfolders
 from dfl.data.splits import split_column
@@ -95,6 +96,7 @@ class Folder(Splittable):
         if not classes:
             raise UserError(f"{folder} has no class folders; expected names such as real and fake")
         empty: dict[int, Path] = {}
+        found: dict[int, list[str]] = {0: [], 1: []}
         for sub in classes:
             label = label_of(sub.name, self.real, self.fake)
             if label is None:
@@ -103,11 +105,15 @@ class Folder(Splittable):
                     f"say which with real: [{sub.name}] or fake: [{sub.name}]"
                 )
             maker = {"generator": self.generator, "family": self.family} if label else {}
-            names = names_in(sub)
+            found[label] += (names := names_in(sub))
             rows += [{"path": name, "label": label, "split": split, **maker} for name in names]
             if not names:
                 empty[label] = sub
         self._beside(folder, classes)
+        if both := _in_both(found[0], found[1]):
+            raise Contradiction(
+                f"{folder}: {both[0]} is labelled both real and fake: {both[1]} is the same; take one away"
+            )
         for label, sub in empty.items():
             # what is trained on needs both; validation and test of one class are said by what cannot be measured there
             if split not in ("val", "test") and rows and not any(row["label"] == label for row in rows):
@@ -162,3 +168,28 @@ class Folder(Splittable):
                     "video, frames of it are on all sides of the split; if they are not, set videos: none",
                     stacklevel=2,
                 )
+
+
+def _in_both(real: list[str], fake: list[str]) -> tuple[str, str] | None:
+    """Return two names of one image, or of one folder of images, among the real and the fake ones, which links make."""
+    (folders, links), (others, of_others) = _behind(real), _behind(fake)
+    for place in (folders.keys() | links.keys()) & (others.keys() | of_others.keys()):
+        return {**links, **folders}[place], {**of_others, **others}[place]
+    for linked, beside in ((links, others), (of_others, folders)):
+        for place, name in linked.items():
+            if os.path.dirname(place) in beside:
+                return name, place
+    return None
+
+
+def _behind(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the folders of images, and the images that are links, by their real paths: no other file is looked at."""
+    folders: dict[str, str] = {}
+    links: dict[str, str] = {}
+    for folder in {name.rpartition(os.sep)[0]: None for name in names}:
+        folders.setdefault(os.path.realpath(folder), folder)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink() and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    links.setdefault(os.path.realpath(entry.path), entry.path)
+    return folders, links

@@ -1,14 +1,13 @@
 """What the labels of a list mean: 0 and 1, or names of classes, in its cells or in its schema."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from dfl.data.sources.contradictions import Contradiction
-from dfl.data.sources.names import label_of, meaning_of_one
+from dfl.data.sources.names import label_of, meaning_of_one, plain_label
 from dfl.errors import UserError
 
 #: The value that means fake, or several of them; None where values say it themselves.
@@ -56,11 +55,11 @@ def label_meaning(
         Contradiction: If 0 and 1 would be read as the opposite of what the column's name or the schema says.
     """
     cells = sorted(values)
-    number = {v: _number(v) for v in cells}
+    number = {v: plain_label(v) for v in cells}
     word = {v: names[int(n)] if names and n.isdecimal() and int(n) < len(names) else n for v, n in number.items()}
     if label_of_fake is not None:
         values_of_fake = label_of_fake if isinstance(label_of_fake, list) else [label_of_fake]
-        fakes = {_number(str(one)) for one in values_of_fake}
+        fakes = {plain_label(str(one)) for one in values_of_fake}
         is_fake = {v: int(bool(fakes & {number[v], word[v]})) for v in cells}
         others = {word[v] for v in cells if not is_fake[v]}
         if len(others) > 1 and any(label_of(one) is None for one in others):
@@ -88,13 +87,6 @@ def label_meaning(
         shown = ", ".join([word[v] or "''" for v in cells][:10])
         raise UserError(f"{file}: cannot tell real from fake by the labels {shown}; set label_of_fake")
     return sure
-
-
-def _number(value: str) -> str:
-    """Return a label without what only its writer added: 1 for ``1.0`` and ``True``."""
-    plain = value.strip()
-    match = re.fullmatch(r"(\d+)\.0+", plain)
-    return {"true": "1", "false": "0"}.get(plain.lower(), match[1] if match else plain)
 
 
 def real_and_fake_value(meaning: Mapping[str, int]) -> tuple[str, str]:

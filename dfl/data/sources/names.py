@@ -18,9 +18,15 @@ _MEANING = {**dict.fromkeys(REAL_NAMES | REAL_WORDS, 0), **dict.fromkeys(FAKE_NA
 #: Of all these, those that name other things too: pictures of nature, a country, full size.
 WEAK = {"nature", "natural", "original", "ai", "au", "tp"}
 #: Parts of a column's name that say what its 1 is.
-REAL_PARTS = {"real", "genuine", "authentic", "authenticity", "pristine", "original", "bonafide", "live", "human"}
+REAL_PARTS = {"real", "genuine", "authentic", "authenticity", "pristine", "original", "bonafide", "live"}
+REAL_PARTS |= {"liveness", "human"}
 FAKE_PARTS = {"fake", "synthetic", "generated", "ai", "manipulated", "tampered", "forged", "spoof", "deepfake"}
 FAKE_PARTS |= {"edited"}
+_PARTS = {**dict.fromkeys(REAL_PARTS, False), **dict.fromkeys(FAKE_PARTS, True)}
+#: What turns such a part round: words beside it, and what it may begin with (or not).
+_NOT, _UN = {"not", "non", "no"}, ("not", "non", "no", "un", "in", "")
+#: How programs write that there is nothing, lower case.
+NOTHING = ("", "na", "n/a", "#n/a", "nan", "null", "none")
 
 
 def label_of(name: str, real: Iterable[str] = (), fake: Iterable[str] = ()) -> int | None:
@@ -52,7 +58,19 @@ def parts(name: str) -> set[str]:
 
 
 def meaning_of_one(column: str) -> int | None:
-    """Return what a 1 means by its column's name: 0 in ``is_real``, 1 in ``isFake``; None where it does not say."""
+    """Return what a 1 means by its column's name: 0 in ``is_real`` and ``not_fake``, 1 in ``isFake``; None for no word.
+
+    In ``fake_or_not`` 1 is fake.
+    """
     words = parts(column)
-    real, fake = bool(words & REAL_PARTS), bool(words & FAKE_PARTS)
-    return None if real == fake or words & {"not", "non", "no"} else int(fake)
+    turned = bool(words & _NOT) and "or" not in words
+    roots = {word: root for word in words for start in _UN if (root := word.removeprefix(start)) in _PARTS}
+    meanings = {_PARTS[root] != (turned or root != word) for word, root in roots.items()}
+    return int(meanings.pop()) if len(meanings) == 1 else None
+
+
+def plain_label(value: str) -> str:
+    """Return a label without what only its writer added: 1 for ``1.0`` and ``True``."""
+    plain = value.strip()
+    match = re.fullmatch(r"(\d+)\.0+", plain)
+    return {"true": "1", "false": "0"}.get(plain.lower(), match[1] if match else plain)

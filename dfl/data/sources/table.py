@@ -1,6 +1,7 @@
 """A table of images, CSV or Parquet, with named columns."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,14 @@ class Table(Splittable):
         for name in ("class_label", "frame", "bits"):
             if name in columns:
                 table = table.append_column(name, self._numbers(raw[columns[name]], name))
+        made = {"generator": table["generator"]} if "generator" in columns and not self.user_named_fakes else {}
+        if found := find_contradiction(table["label"], None, made):  # of a column ``generator`` it is an error by now
+            warnings.warn(
+                f"{self._where(columns['generator'])} is read as the generator, and names one in rows labelled real "
+                f"alone ({found.of:,} looked at): are the labels the other way round (label_of_fake), or is it no "
+                "generator?",
+                stacklevel=2,
+            )
         if self.fractions is None and "split" in columns:
             sides = by_value(table["split"], self._split, pa.string())
             if pc.any(pc.not_equal(sides, "")).as_py():
@@ -157,8 +166,7 @@ class Table(Splittable):
             if self.columns[name] not in names:
                 raise UserError(f"{self.file} has no column {self.columns[name]!r}: it has {', '.join(names)}")
             return self.columns[name]
-        lower = {c.lower(): c for c in names}
-        column = next((lower[alias] for alias in ALIASES[name] if alias in lower), None)
+        column = csv_files.called(self.file, names, ALIASES[name])
         return None if name == "method" and column == self._column(names, "generator") else column
 
     def _labels(self, raw: pa.Table, columns: Mapping[str, str]) -> pa.ChunkedArray:
@@ -178,7 +186,8 @@ class Table(Splittable):
         if self.user_named_fakes:
             return labels
         own = {column, *(columns[name] for name in PLAIN if name in columns)}
-        if evidence := find_contradiction(labels, None, evidence_columns(raw, own)):
+        words = evidence_columns(raw, own)
+        if evidence := find_contradiction(labels, None, words, numbers="label" not in self.columns):
             path = str(raw[columns["path"]][evidence.row].as_py())
             raise contradiction(str(self.file), f"column {column!r}", evidence, path, self._ways(evidence))
         return labels

@@ -46,6 +46,19 @@ def labels(source: Source) -> list[int]:
         ("path,label\nreal/a,fake\nfake/b,real\n", {}, "label_of_fake: real .*label_of_fake: fake if"),
         ("path,label\nreal_1.png,1\nfake_1.png,0\n", {}, "the name of its file says 'real'"),
         ("path,label,class_label\na,1,0\nb,0,2\n", {}, "class_label says 'real'"),
+        ("path,label\n12_real.png,1\nimg7-fake.png,0\n", {}, "the name of its file says 'real'"),
+        ("path,label,Label\na,1,0\nb,0,1\n", {}, "column 'Label' says '0'.*columns: {label: Label}"),
+        ("path,label,target\na,1,0.0\nb,0,1.0\n", {}, "column 'target' says '0.0'"),
+        ("path,label,Class\na,1,0\nb,0,1\nc,0,\n", {}, "column 'Class' says '0'"),
+        ("path,label,isFake\na,1,no\nb,0,Yes\n", {}, "column 'isFake' says 'no'"),
+        ("path,label,is_fake\na,1,F\nb,0,T\n", {}, "column 'is_fake' says 'F'"),
+        ("path,label,real\na,1,1.0\nb,0,0.0\n", {}, "column 'real' says '1.0'"),
+        ("path,label,unedited\na,1,y\nb,0,n\n", {}, "column 'unedited' says 'y'"),
+        ("path,not_fake\na,1\nb,0\n", {"label": "not_fake"}, "'not_fake' says that 1 is real"),
+        ("path,nonfake\na,1\nb,0\n", {"label": "nonfake"}, "'nonfake' says that 1 is real"),
+        ("path,liveness\na,1\nb,0\n", {"label": "liveness"}, "'liveness' says that 1 is real"),
+        ("path,label,generator\na,1,\nb,0,sdxl\nc,1,None\n", {}, "'generator' says 'nothing' .3 of 3.*set label_of"),
+        ("path,label,gt\na,1,\nb,0,m.png\n", {}, "column 'mask' says 'nothing'"),
     ],
 )
 def test_what_speaks_against_a_label_is_an_error(tmp_path: Path, text: str, columns: dict[str, str], said: str) -> None:
@@ -73,12 +86,40 @@ def test_what_speaks_against_a_label_is_an_error(tmp_path: Path, text: str, colu
         "path,label,audio_label\na,1,real\nb,1,fake\nc,0,real\n",  # labels of parts
         "path,label,edited\na,0,0\nb,1,0\nc,1,1\n",
         "path,label,not_real\na,0,0\nb,1,1\n",
+        "path,label,ai_or_not\na,0,0\nb,1,1\n",
+        "path,label,class\na,1,0\nb,0,1\nc,0,2\n",  # numbers of what is seen
+        "path,label,target\na,1,0\nb,0,1\nc,1,1\n",  # of something else
+        "path,label,generator\na,0,coco\nb,1,\nc,1,sdxl\n",
+        "path,label,mask\na,0,m.png\nb,1,m.png\n",
+        "path,label,fake_pred\na,0,1\nb,1,0\n",
+        "path,label\n1_real.png,1\n2_real.png,0\n3_fake.png,0\n",
         "path,label,caption\na,1,real\nb,0,fake\n",  # free text
         "path,label,verdict,score,class\na,1,real,.1,real\nb,0,fake,.9,fake\n",  # a detector's answers
     ],
 )
 def test_agreement_and_what_is_no_evidence_are_silent(tmp_path: Path, text: str) -> None:
     assert labels(table(tmp_path, text)) == [int(line.split(",")[1]) for line in text.splitlines()[1:]]
+
+
+def test_numbers_are_flags_in_parquet_too(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    for name, said in (("is_real", [1.0, 0.0, None]), ("target", [0, 1, None]), ("not_real", [False, True, None])):
+        pq.write_table(pa.table({"path": ["a", "b", "c"], "label": [1, 0, 0], name: said}), file)
+        with pytest.raises(Contradiction, match=f"column '{name}' says"):
+            Table(str(file)).load("test")
+        pq.write_table(pa.table({"path": ["a", "b", "c"], "label": [0, 1, 0], name: said}), file)
+        assert labels(Table(str(file))) == [0, 1, 0]
+
+
+def test_the_column_that_the_user_names_is_not_held_to_the_one_passed_over(tmp_path: Path) -> None:
+    text = "path,label,label_str\na,1,real\nb,0,fake\n"
+    assert labels(table(tmp_path, text, columns={"label": "label_str"})) == [0, 1]
+
+
+def test_a_model_that_only_real_images_have_may_be_a_camera(tmp_path: Path) -> None:
+    source = table(tmp_path, "path,label,model\na,0,Pixel 4\nb,1,\n")
+    with pytest.warns(UserWarning, match="'model' is read as the generator, and names one in rows labelled real alone"):
+        assert labels(source) == [0, 1]
 
 
 def test_true_and_false_are_told_apart_by_the_user(tmp_path: Path) -> None:

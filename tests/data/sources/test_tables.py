@@ -70,6 +70,15 @@ def test_a_column_that_stands_twice(tmp_path: Path) -> None:
     refuses(Table(str(tmp_path / "t.parquet")), "test", "has 2 columns named 'path'")
 
 
+def test_columns_that_differ_in_case_alone(tmp_path: Path) -> None:
+    exact = csv(tmp_path, "path,Path,label,LABEL\na,x,0,5\nb,x,1,6\n").load("test")
+    assert [Path(p).name for p in exact["path"].to_pylist()] == ["a", "b"]
+    assert exact["label"].to_pylist() == [0, 1]
+    text = "path,LABEL,Label\na,0,0\nb,1,1\n"
+    refuses(csv(tmp_path, text), "test", "has the columns LABEL, Label: rename or remove all but one")
+    assert csv(tmp_path, text, columns={"label": "Label"}).load("test")["label"].to_pylist() == [0, 1]
+
+
 def test_a_row_without_an_image(tmp_path: Path) -> None:
     refuses(csv(tmp_path, "path,label\na,1\n,0\n"), "test", "column 'path': row 2 names no image")
     refuses(parquet(tmp_path, path=["a", None], label=[1, 0]), "test", "column 'path': row 2 names no image")
