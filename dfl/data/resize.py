@@ -12,13 +12,13 @@ Pair = tuple[np.ndarray, np.ndarray | None]
 
 
 def interpolated(pair: Pair, height: int, width: int, mode: str = "bilinear", soft_mask: bool = False) -> Pair:
-    """Resize an image, antialiased, and its mask by nearest pixel, or softly.
+    """Resize an image, antialiased unless by nearest pixel, and its mask by nearest pixel, or softly.
 
     Args:
         pair: uint8 (H, W, 3), and uint8 (H, W) or None.
         height: Of the result, in pixels.
         width: The same.
-        mode: ``bilinear``, ``bicubic``, or ``lanczos`` (Pillow's).
+        mode: ``bilinear``, ``bicubic``, ``lanczos`` (Pillow's), or ``nearest``.
         soft_mask: Resize the mask bilinearly, antialiased, whatever the mode: a border that cuts a pixel gives it a
             value between.
     """
@@ -31,6 +31,8 @@ def interpolated(pair: Pair, height: int, width: int, mode: str = "bilinear", so
         small = F.interpolate(plane, size=(height, width), mode="bilinear", antialias=True)[0, 0].numpy()
     elif mask is not None:
         small = resize_nearest(mask, (height, width))
+    if mode == "nearest":
+        return resize_nearest(image, (height, width)), small
     if mode == "lanczos":
         return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)), small
     # A view of the array as it lies, without a copy, takes torch's vectorised uint8 kernel for three channels.

@@ -71,7 +71,8 @@ class Transform:
             what is left on the right or below is padding, see `View.extent`; `none` never resamples: it crops at
             native scale and pads small images by reflection. Training crops at random, evaluation at the centre.
         crop_ratio: share of the resized side that the crop keeps, in (0, 1]. 0.875 turns 256 into 224.
-        interpolation: `bilinear`, `bicubic` or `lanczos` (that of PIL, for published recipes), all antialiased.
+        interpolation: `bilinear`, `bicubic` or `lanczos` (that of PIL, for published recipes), all antialiased; or
+            `nearest`, which aliases, as Keras resizes unless told otherwise.
         augment: a policy of `POLICIES`, or a list of albumentations classes: `{name: GaussianBlur, p: 0.5}` or
             `{class_path: GaussianBlur, init_args: {p: 0.5}}`; `transforms` of a `OneOf` is again such a list.
             `RandomResizedCrop`, allowed in the first place only, replaces the resize in training and is antialiased.
@@ -90,14 +91,14 @@ class Transform:
         self,
         resize: Literal["shorter", "squash", "pad", "none"] = "shorter",
         crop_ratio: float = 1.0,
-        interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bilinear",
+        interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear",
         augment: str | list[dict[str, Any]] = "flip",
         on_device: bool = False,
         soft_masks: bool = False,
     ) -> None:
         for name, value, choices in (
             ("resize", resize, ["shorter", "squash", "pad", "none"]),
-            ("interpolation", interpolation, ["bilinear", "bicubic", "lanczos"]),
+            ("interpolation", interpolation, ["bilinear", "bicubic", "lanczos", "nearest"]),
         ):
             if value not in choices:
                 raise UserError(f"transform: {name} is {value!r}{near(value, choices)}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from dfl.errors import subclasses
-from dfl.losses.classification import binary_cross_entropy, cross_entropy
+from dfl.losses.classification import binary_cross_entropy, cross_entropy, mean_of
 from dfl.losses.cvar import Outer, bilevel_cvar, cvar, gather_over_ranks
 from dfl.runs.plain import Misfit, arguments, shown
 
@@ -79,6 +79,16 @@ class CrossEntropy(Criterion):
         """Return ``loss`` and ``ce``, the same."""
         ce = of_images(out, batch).mean()
         return {"loss": ce, "ce": ce}
+
+
+class SquaredError(Criterion):
+    """Squared distance of the probability of fake from the label, as MesoNet is trained (Afchar et al., WIFS 2018)."""
+
+    def forward(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return ``loss`` and ``mse``, the same."""
+        each = (out["logit"].float().sigmoid() - batch["label"].float()).square()
+        mse = mean_of(each, batch.get("weight"), each=False)
+        return {"loss": mse, "mse": mse}
 
 
 class DagFdd(Criterion):

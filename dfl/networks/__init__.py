@@ -14,6 +14,7 @@ from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.normalize import Normalize
 from dfl.networks.whitening import whiten_patch_embed
+from dfl.networks import zoo  # networks of papers become known to timm
 
 __all__ = [
     "TIMM",
@@ -31,4 +32,5 @@ __all__ = [
     "wants_file",
     "whiten_patch_embed",
     "without_weights",
+    "zoo",
 ]

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from dfl.errors import UserError, near
 from dfl.hub import offline_if_no_network
+from dfl.networks.keras import SIGNATURE, read_h5
 from dfl.networks.normalize import Normalize
+from dfl.networks.released import renamed
 from dfl.runs import archive
 
 _Counts, _Rate = int | list[int], float
@@ -59,9 +61,9 @@ def create_backbone(name: str, pretrained: bool = True, weights: str | None = No
     Args:
         name: timm name, for example ``vit_base_patch16_224``.
         pretrained: Load weights. False starts at random.
-        weights: Where from: a local file (safetensors, or a torch file that loads with ``weights_only=True``), or a
-            timm tag, for example ``augreg2_in21k_ft_in1k``. None takes timm's default. Loaded even if
-            ``pretrained`` is false.
+        weights: Where from: a local file (safetensors, Keras's .h5, or a torch file that loads with
+            ``weights_only=True``), or a timm tag, for example ``augreg2_in21k_ft_in1k``. None takes timm's default.
+            Loaded even if ``pretrained`` is false.
         **kwargs: Passed to timm, for example ``num_classes`` or ``pad_type``.
 
     Raises:
@@ -124,13 +126,14 @@ def load_weights(model: nn.Module, file: str) -> None:
     """Load a local file into a timm model. A head of another number of classes stays at random, as in timm.
 
     A head of one output z, as binary detectors have it, becomes one of the two logits 0 and z, which say the same: z is
-    the log-odds of fake. A beginning that all names of the file share, such as ``module.``, is taken off.
+    the log-odds of fake. A beginning that all names of the file share, such as ``module.``, is taken off; names of
+    others that `dfl.networks.released` knows are turned into ours.
 
     Raises:
         UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
     """
     own = model.state_dict()
-    state, heads = _without_prefix(read_state(file), own), _heads(model)
+    state, heads = _without_prefix(renamed(read_state(file), model, file), own), _heads(model)
     of_head = tuple(f"{head}." for head in heads) or ("\0",)
     for key in [k for k in state if k.startswith(of_head) and k in own]:
         if len(state[key]) == 1 and len(own[key]) == 2 and state[key].shape[1:] == own[key].shape[1:]:
@@ -143,7 +146,8 @@ def load_weights(model: nn.Module, file: str) -> None:
     for key in dropped:
         del state[key]
     wrong = [k for k in state.keys() & own.keys() if own[k].shape != state[k].shape]
-    missing = [k for k in own if k not in state and not (k.startswith(of_head) and dropped)]
+    counters = tuple(k for k in own if k.endswith("num_batches_tracked"))  # older files have none
+    missing = [k for k in own if k not in state and k not in counters and not (k.startswith(of_head) and dropped)]
     extra = [k for k in state if k not in own]
     refuse_misfit(file, {"of another shape": wrong, "missing": missing, "unknown": extra})
     model.load_state_dict(state, strict=False)
@@ -220,7 +224,7 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
 
 
 def read_state(file: str | Path) -> dict[str, Tensor]:
-    """Read tensors by name from a safetensors or torch file; wrappings and ``module.`` are taken off.
+    """Read tensors by name from a safetensors, torch or Keras file; wrappings and ``module.`` are taken off.
 
     Of a checkpoint of ``dfl`` it is what its ``network`` holds.
 
@@ -237,10 +241,14 @@ def read_state(file: str | Path) -> dict[str, Tensor]:
     try:
         if begins[8:9] == b"{":  # safetensors, whatever the file is called
             state: Any = load_file(path)
+        elif begins.startswith(SIGNATURE):
+            state = read_h5(path)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that the file looks like a program
                 state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as e:  # the readers raise many kinds; each means that this is not a weights file
         raise UserError(f"{path} {_why_unread(begins, str(e))}") from e
     with archive.distrusted(path):
@@ -322,7 +330,7 @@ def _from_timm(name: str, **kwargs: Any) -> nn.Module:
 
 def is_file(weights: str) -> bool:
     """Return whether ``weights`` is meant as a file, not as a tag of timm."""
-    return "/" in weights or weights.endswith((".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar"))
+    return "/" in weights or weights.endswith((".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".h5"))
 
 
 def _alike(name: str) -> list[str]:
