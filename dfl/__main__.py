@@ -177,14 +177,22 @@ def dispatch(words: list[str]) -> Any:
 
 
 def show_list() -> None:
-    """Print detectors and configs, each with its first line of documentation."""
-    sections = {"detectors": list(configs.detectors())}
+    """Print methods by idea, with their papers, and configs with their parameters and first line of documentation."""
+    sections: dict[str, list[tuple[str, str]]] = {idea: [] for idea in configs.IDEAS}
+    for one in configs.methods():
+        name = f"{one.name} (backbone)" if one.is_backbone else one.name
+        paper = f"{one.paper} {one.year}: " if one.paper else ""
+        sections.setdefault(one.idea, []).append((name, paper + one.what))
+    counted = configs.parameters()
     for name in configs.listing():
         folder = os.path.dirname(name)
-        sections.setdefault(f"{folder} configs" if folder else "configs", []).append((name, configs.describe(name)))
+        title = f"{folder} configs" if folder else "configs"
+        number = f"{counted[name]:>8}  " if name in counted else ""
+        sections.setdefault(title, []).append((name, number + configs.describe(name)))
     width = 2 + max((len(name) for rows in sections.values() for name, _ in rows), default=0)
     for title, rows in sections.items():
-        print(f"{title}:")
+        if rows:
+            print(f"{title}:")
         for name, what in rows:
             print(f"  {name:{width}}{what}".rstrip())
 

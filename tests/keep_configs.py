@@ -1,4 +1,5 @@
 """Write tests/golden/configs.json: what ``count`` says of every config, and the names and shapes of its tensors.
+And configs/parameters.json, which is packaged: the number of parameters alone, for ``dfl list``.
 
     python tests/keep_configs.py      adds configs that are not in the table; lines that are there stay
 
@@ -18,6 +19,7 @@ from dfl.__main__ import main
 from dfl.cli import configs
 
 FILE = Path(__file__).parent / "golden" / "configs.json"
+PARAMETERS = Path(__file__).parents[1] / "configs" / "parameters.json"
 
 
 def names() -> list[str]:
@@ -43,6 +45,15 @@ def facts(yaml: str) -> dict[str, Any]:
     }
 
 
+def parameters() -> dict[str, str]:
+    """Return how many parameters the network of each config has, in short."""
+    numbers = {name: int(one["network"].rpartition(" ")[2].replace(",", "")) for name, one in table().items()}
+    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+    of = {name: next(unit for unit in units if number >= unit[0] or unit[0] == 1) for name, number in numbers.items()}
+    return {name: f"{numbers[name] / size:.3g} {unit}".rstrip() for name, (size, unit) in of.items()}
+
+
 if __name__ == "__main__":
     kept = table()
     FILE.write_text(json.dumps({name: kept.get(name) or facts(name) for name in names()}, indent=1) + "\n")
+    PARAMETERS.write_text(json.dumps(parameters(), indent=1) + "\n")

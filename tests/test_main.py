@@ -11,7 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import keep_configs
 import pytest
+import timm
 
 import dfl
 from dfl import __main__ as entry
@@ -48,9 +50,26 @@ def test_the_script_ends_with_status_zero(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_list_knows_every_public_detector() -> None:
     public = {name for name in detectors.__all__ if isinstance(getattr(detectors, name), type)} - {"Detector"}
-    listed = dict(configs.detectors())
+    listed = {one.name: one for one in configs.methods() if not one.is_backbone}
     assert set(listed) == public
-    assert all(getattr(detectors, name).__doc__.startswith(line) for name, line in listed.items())
+    assert all(getattr(detectors, name).__doc__.startswith(one.what) for name, one in listed.items())
+
+
+def test_list_groups_by_what_the_classes_say_of_themselves() -> None:
+    for one in configs.methods():
+        said = () if one.is_backbone else vars(getattr(detectors, one.name)).get("about") or ()
+        assert one.idea in configs.IDEAS, one.name
+        assert (one.idea, one.paper, one.year) == (*said, *("others", "", None)[len(said) :]) or one.is_backbone
+    networks = {one.name: one for one in configs.methods() if one.is_backbone}
+    assert all(timm.is_model(name) for name in networks)
+    assert networks["meso4"][2:5] == ("image classifiers", "Afchar et al.", 2018)
+
+
+def test_list_counts_the_parameters_of_configs(capsys: pytest.CaptureFixture[str]) -> None:
+    """``python tests/keep_configs.py`` writes them."""
+    assert configs.parameters() == keep_configs.parameters()
+    entry.main(["list"])
+    assert re.search(r"^  gramnet.yaml +11.7 M  Gram-Net", capsys.readouterr().out, re.M)
 
 
 def test_every_config_has_a_line_for_the_list() -> None:

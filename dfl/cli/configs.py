@@ -5,10 +5,11 @@ Nothing here imports torch: detectors are listed by reading their source text, n
 
 import ast
 import functools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dfl.errors import UserError, near, refused
 
@@ -26,8 +27,24 @@ KEYS = [
 ]
 #: Arguments of the data module that say which images there are.
 SOURCES = {"train", "val", "test", "predict"}
+#: What methods are grouped by.
+IDEAS = (
+    *("image classifiers", "frequency", "foundation models", "localization", "disentanglement and fairness"),
+    *("vision-language models", "others"),
+)
 #: How deep a config may be nested, and how many values it may hold.
 DEEPEST, MOST = 40, 200_000
+
+
+class Method(NamedTuple):
+    """A detector, or a network that is a backbone of ``Classifier``."""
+
+    name: str
+    what: str
+    idea: str = "others"
+    paper: str = ""
+    year: int | None = None
+    is_backbone: bool = False
 
 
 def find(name: str) -> str:
@@ -156,19 +173,47 @@ def describe(name: str) -> str:
         return next((line.strip("# \n") for line in lines if line.startswith("#") and line.strip("# \n")), "")
 
 
-def detectors() -> Iterator[tuple[str, str]]:
-    """Yield the name and the first docstring line of each public detector, in the order of ``dfl.detectors``."""
+def parameters() -> dict[str, str]:
+    """Return the parameters of packaged configs by their names, in short; ``tests/keep_configs.py`` counts them."""
+    file = next(root / "parameters.json" for root in ROOTS)
+    table: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return table
+
+
+def methods() -> Iterator[Method]:
+    """Yield the public detectors, in the order of ``dfl.detectors``, then the networks of papers that are backbones."""
     package = _HERE / "detectors"
-    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
+    for node in _tree(package / "__init__.py").body:
         if not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dfl.detectors.")):
             continue
         module = package.joinpath(*str(node.module).split(".")[2:])
         files = sorted(module.glob("*.py")) if module.is_dir() else [module.with_suffix(".py")]
-        trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
-        classes = {n.name: n for tree in trees for n in tree.body if isinstance(n, ast.ClassDef)}
+        classes = {n.name: n for file in files for n in _tree(file).body if isinstance(n, ast.ClassDef)}
         for alias in node.names:
             if alias.name in classes and alias.name != "Detector":
-                yield alias.name, (ast.get_docstring(classes[alias.name]) or "").partition("\n")[0]
+                yield Method(alias.name, _what(classes[alias.name]), *_about(classes[alias.name].body))
+    for file in sorted((_HERE / "networks" / "zoo").glob("*.py")):
+        body = _tree(file).body
+        for one in body:
+            if isinstance(one, ast.FunctionDef) and any(ast.unparse(d) == "register_model" for d in one.decorator_list):
+                yield Method(one.name, _what(one), *_about(body), is_backbone=True)
+
+
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _what(node: ast.ClassDef | ast.FunctionDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def _about(body: list[ast.stmt]) -> list[Any]:
+    """Return idea, paper and year of ``about = About(...)`` in a class or module; nothing where there is none."""
+    for node in body:
+        is_call = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        if is_call and ast.unparse(node.targets[0]) == "about":
+            return [ast.literal_eval(argument) for argument in node.value.args]
+    return []
 
 
 # what the configs of a command say together

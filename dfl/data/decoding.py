@@ -103,7 +103,8 @@ def scaled(values: np.ndarray, white: int) -> np.ndarray:
 def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resample (H, W) or (H, W, C) to `size` = (height, width): the source pixel under each target centre."""
     rows, columns = (
-        ((2 * np.arange(new) + 1) * old // (2 * new)).astype(np.intp) for new, old in zip(size, mask.shape[:2], strict=True)
+        ((2 * np.arange(new) + 1) * old // (2 * new)).astype(np.intp)
+        for new, old in zip(size, mask.shape[:2], strict=True)
     )
     return np.ascontiguousarray(mask[rows][:, columns])
 

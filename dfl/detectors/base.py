@@ -22,7 +22,7 @@ from dfl.distributed import is_sharded
 from dfl.errors import UserError
 from dfl.metrics import inside
 from dfl.metrics.measures import TEXT_OUTPUTS
-from dfl.networks import Normalize
+from dfl.networks import About, Normalize
 from dfl.runs.plain import parameters
 from dfl.runs.weights_hash import WeightsHash
 from dfl.training import SAM
@@ -52,6 +52,8 @@ class Detector(Measured, ABC):
             after each step.
     """
 
+    #: What it is grouped with in ``dfl list``, and its paper.
+    about: ClassVar[About | None] = None
     #: Side of the square images that the network wants, in pixels, and its normalisation of values in [0, 1].
     input_size: int = 224
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -15,7 +15,7 @@ from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.losses import Criterion
 from dfl.losses.criterion import of_images
-from dfl.networks import TIMM, backbone_and_view, is_convolutional
+from dfl.networks import TIMM, About, backbone_and_view, is_convolutional
 
 
 class Classifier(Detector):
@@ -35,6 +35,8 @@ class Classifier(Detector):
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Detector`; by default the size of images is the backbone's own.
     """
+
+    about = About("image classifiers")
 
     kinds: ClassVar[dict[str, Any]] = {"timm_args": TIMM}
 

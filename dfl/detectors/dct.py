@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dfl.detectors.fitted import LogisticDetector, LogisticHead
+from dfl.networks import About
 
 EPSILON = 1e-12
 #: ITU-R 601 in 65536ths, as Pillow's L has it.
@@ -29,6 +30,8 @@ class Dct(LogisticDetector):
         penalty: Of the squared weights, relative to the sum of the losses.
         **kwargs: Of `Detector`.
     """
+
+    about = About("frequency", "Frank et al.", 2020)
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

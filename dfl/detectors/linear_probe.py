@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dfl.detectors.fitted import LogisticDetector, LogisticHead
-from dfl.networks import TIMM, backbone_and_view, is_convolutional
+from dfl.networks import TIMM, About, backbone_and_view, is_convolutional
 
 
 class LinearProbe(LogisticDetector):
@@ -24,6 +24,8 @@ class LinearProbe(LogisticDetector):
         penalty: Of the squared weights, relative to the sum of the losses.
         **kwargs: Of `Detector`; by default the size of images is the backbone's own.
     """
+
+    about = About("foundation models", "Ojha et al.", 2023)
 
     kinds: ClassVar[dict[str, Any]] = {"timm_args": TIMM}
 

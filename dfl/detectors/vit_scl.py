@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dfl.detectors.classifier import Classifier
 from dfl.errors import UserError
 from dfl.losses import Criterion, SingleCenter
-from dfl.networks import add_lora, merge_lora, whiten_patch_embed
+from dfl.networks import About, add_lora, merge_lora, whiten_patch_embed
 
 
 class VitScl(Classifier):
@@ -39,6 +39,8 @@ class VitScl(Classifier):
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Classifier`.
     """
+
+    about = About("foundation models", "Kong et al.", 2023)
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """Networks and parts that two detectors or more use."""
 
+from dfl.networks import zoo  # networks of papers become known to timm
+from dfl.networks.about import About
 from dfl.networks.backbone import (
     TIMM,
     backbone_and_view,
@@ -14,10 +16,10 @@ from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.normalize import Normalize
 from dfl.networks.whitening import whiten_patch_embed
-from dfl.networks import zoo  # networks of papers become known to timm
 
 __all__ = [
     "TIMM",
+    "About",
     "Normalize",
     "add_lora",
     "backbone_and_view",

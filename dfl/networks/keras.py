@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from dfl.errors import UserError
@@ -18,9 +17,10 @@ def read_h5(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: If h5py is not installed, or an array is larger than the file or lies outside it.
     """
-    if not RequirementCache("h5py>=3"):
-        raise UserError(f"{path} is a file of Keras, which h5py reads: pip install 'dfl[keras]'")
-    import h5py
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError(f"{path} is a file of Keras, which h5py reads: pip install 'dfl[keras]'") from error
 
     tensors: dict[str, Tensor] = {}
 

@@ -31,7 +31,7 @@ def renamed(state: Table, model: nn.Module, file: str) -> Table:
 
 
 def _xception(state: Table, model: nn.Module, file: str) -> Table:
-    """DeepfakeBench and FaceForensics++: Cadene's names, less the head; pointwise convolutions as matrices in old files."""
+    """DeepfakeBench and FaceForensics++: Cadene's names; in old files pointwise convolutions are matrices."""
     state = {re.sub(r"^(backbone|model)\.", "", key): value for key, value in state.items()}
     state = {re.sub(r"^last_linear\.", "fc.", k): v for k, v in state.items() if not k.startswith("adjust_channel.")}
     return {k: v[..., None, None] if "pointwise" in k and v.ndim == 2 else v for k, v in state.items()}
@@ -49,14 +49,14 @@ def _efficientnet(state: Table, model: nn.Module, file: str) -> Table:
     """DeepfakeBench's EfficientNet-B4: the names of efficientnet_pytorch, and its own head ``last_layer``."""
     if any(key.startswith("student_encoder.") for key in (k.removeprefix("model.") for k in state)):
         raise UserError(
-            f"{file} holds LSDA of DeepfakeBench: an EfficientNet-B4 with a convolution and a head of its own, which is no "
+            f"{file} holds LSDA of DeepfakeBench: an EfficientNet-B4 with a convolution and a head of its own, no "
             "network of timm"
         )
     stem = getattr(model, "conv_stem", None)
     if any("efficientnet._conv_stem." in key for key in state) and not hasattr(stem, "border"):
         raise UserError(
-            f"{file} holds the EfficientNet-B4 of DeepfakeBench, whose first convolution has no padding and whose others "
-            "have that of 380 px, so in another its scores would be others: set model.backbone to dfb_efficientnet_b4"
+            f"{file} holds the EfficientNet-B4 of DeepfakeBench, whose first convolution has no padding and whose "
+            "others have that of 380 px, so its scores would be others: set model.backbone to dfb_efficientnet_b4"
         )
     if stem is None or getattr(stem, "padding", None) != (0, 0):
         raise UserError(

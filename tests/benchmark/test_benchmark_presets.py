@@ -172,7 +172,7 @@ def test_imdl_is_of_the_five_sets_at_a_fixed_threshold() -> None:
 
 
 def test_toy_full_has_every_detector() -> None:
-    every = {name for name, _ in configs.detectors()} - {"Baseline", "FittedDetector"}
+    every = {one.name for one in configs.methods() if not one.is_backbone} - {"Baseline", "FittedDetector"}
     layers = [configs.layers(config_files(one))[-1] for one in runs(read("toy_full.yaml")).values()]
     assert {layer["model"]["class_path"] for layer in layers} == every
 

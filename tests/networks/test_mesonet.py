@@ -1,5 +1,6 @@
 """MesoNet: Keras's files, written here in its layout, give what Keras's layers give; the PyTorch port is refused."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import correlate
+from keras_layers import Tables, probability_of_real
 
 from dfl.detectors import Classifier
 from dfl.detectors.untrained import untrained
 from dfl.errors import UserError
-from dfl.networks import create_backbone, keras
+from dfl.networks import create_backbone
 
-Tables = dict[str, dict[str, np.ndarray]]
 #: First number of the convolutions, those of BatchNorm and of the linear layers, and kernels (rows, in, out) in order.
 SMALL, BRANCHES = 32, [(1, 1), (1, 1), (3, 1), (1, 1), (3, 2), (1, 1), (3, 3)]
 MESO4 = [(3, 3, 8), (5, 8, 8), (5, 8, 16), (5, 16, 16)]
@@ -57,46 +57,6 @@ def write(path: Path, made: Tables) -> str:
                 group.create_dataset(f"{layer}/{word}:0", data=value)
         file.create_group("dropout_1").attrs["weight_names"] = np.zeros(0)
     return str(path)
-
-
-def of_kind(made: Tables, kind: str) -> list[dict[str, np.ndarray]]:
-    return [made[k] for k in sorted((k for k in made if k.startswith(kind)), key=lambda k: int(k.rpartition("_")[2]))]
-
-
-def convolved(x: np.ndarray, layer: dict[str, np.ndarray], dilation: int = 1) -> np.ndarray:
-    """Return what Keras's Conv2D with ReLU gives of (H, W, C), padded to the same size."""
-    size = layer["kernel"].shape[0]
-    spread = np.zeros((dilation * (size - 1) + 1,) * 2)
-    maps = []
-    for kernel in np.moveaxis(layer["kernel"], 3, 0):
-        total = np.zeros(x.shape[:2])
-        for channel in range(x.shape[2]):
-            spread[::dilation, ::dilation] = kernel[:, :, channel]
-            total += correlate(x[:, :, channel].astype(float), spread, mode="constant")
-        maps.append(total)
-    return np.maximum(np.stack(maps, 2) + layer["bias"], 0)
-
-
-def probability_of_real(name: str, made: Tables, image: np.ndarray) -> float:
-    """Return what the Keras model gives of an image (H, W, 3) in [0, 1], computed from its layers' definitions."""
-    convolutions, norms = of_kind(made, "conv2d"), of_kind(made, "batch_norm")
-    x = image
-    for norm, pool in zip(norms, (2, 2, 2, 4), strict=True):
-        if name == "mesoinception4" and pool == 2 and len(convolutions) > 2:
-            block, convolutions = convolutions[:7], convolutions[7:]
-            parts = [convolved(x, block[0])]
-            for d in (1, 2, 3):
-                parts.append(convolved(convolved(x, block[2 * d - 1]), block[2 * d], d))
-            x = np.concatenate(parts, 2)
-        else:
-            x = convolved(x, convolutions.pop(0))
-        x = (x - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + 1e-3) * norm["gamma"] + norm["beta"]
-        rows, columns = x.shape[0] // pool, x.shape[1] // pool
-        x = x.reshape(rows, pool, columns, pool, -1).max((1, 3))
-    one, two = of_kind(made, "dense")
-    hidden = x.reshape(-1) @ one["kernel"] + one["bias"]
-    score = np.where(hidden > 0, hidden, 0.1 * hidden) @ two["kernel"] + two["bias"]
-    return float(1 / (1 + np.exp(-score[0])))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -144,11 +104,11 @@ def test_a_damaged_or_lying_file_is_one_line(weights: str, tmp_path: Path) -> No
 
 def test_without_h5py_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "m.h5", tables("meso4"))
-    monkeypatch.setattr(keras, "RequirementCache", lambda _: False)
+    monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r"pip install 'dfl\[keras\]'"):
         create_backbone("meso4", weights=file)
 
 
 def test_images_smaller_than_its_poolings_are_one_line() -> None:
-    with pytest.raises(UserError, match="input_size is at least 32"):
+    with pytest.raises(UserError, match="shrinks images by 32"):
         create_backbone("meso4", pretrained=False, img_size=16)

@@ -37,7 +37,9 @@ def test_a_published_file_opens_without_the_head_that_nothing_uses(tmp_path: Pat
     donor = timm.create_model("npr_resnet50", num_classes=1).eval()
     state = {key.replace("fc.", "fc1."): value for key, value in donor.state_dict().items()}
     extra = {"fc.weight": torch.rand(1, 2048), "fc.bias": torch.rand(1)}
-    torch.save({"model": {f"module.{k}": v for k, v in (state | extra).items()}, "total_steps": 9}, tmp_path / "NPR.pth")
+    torch.save(
+        {"model": {f"module.{k}": v for k, v in (state | extra).items()}, "total_steps": 9}, tmp_path / "NPR.pth"
+    )
     words = {"backbone": "npr_resnet50", "weights": str(tmp_path / "NPR.pth"), "timm_args": {"num_classes": 1}}
     detector = Classifier(**words, input_size=32).eval()
     assert untrained(detector) == []

@@ -1,4 +1,4 @@
-"""Released files of DeepfakeBench, written here in its layout, open as the network that they hold, or say which it is."""
+"""Files of DeepfakeBench, written here in its layout, open as the network that they hold, or say which it is."""
 
 from collections.abc import Callable
 from pathlib import Path

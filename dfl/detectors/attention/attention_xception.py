@@ -17,7 +17,7 @@ from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.losses import cross_entropy, largest_loss, mask_loss
 from dfl.metrics.localization import Protocol
-from dfl.networks import create_backbone, find_layer, layer_width, load_named, usual_layer
+from dfl.networks import About, create_backbone, find_layer, layer_width, load_named, usual_layer
 from dfl.networks.backbone import is_file, skips_weights
 
 #: What the files of FFD hold beyond what it uses.
@@ -59,6 +59,8 @@ class AttentionXception(Detector):
     Raises:
         UserError: For a layer that the backbone does not have, and for weights that do not fit.
     """
+
+    about = About("localization", "Dang et al.", 2020)
 
     channels_last = True
 

@@ -17,7 +17,7 @@ from dfl.detectors.classifier import Classifier
 from dfl.detectors.outputs import Outputs
 from dfl.losses import mask_loss, mean_logit, patch_loss
 from dfl.metrics.localization import Protocol
-from dfl.networks import find_layer, layer_width, usual_layer
+from dfl.networks import About, find_layer, layer_width, usual_layer
 
 
 class GradCam(Classifier):
@@ -39,6 +39,8 @@ class GradCam(Classifier):
     Raises:
         UserError: For a layer that the backbone does not have, or that gives no feature maps.
     """
+
+    about = About("localization", "Tantaru et al.", 2024)
 
     def __init__(
         self,

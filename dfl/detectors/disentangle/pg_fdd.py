@@ -25,6 +25,7 @@ from dfl.detectors.disentangle.parts import DisentangledOutputs, Disentangling
 from dfl.errors import UserError
 from dfl.losses import DawFdd
 from dfl.losses.cvar import Outer
+from dfl.networks import About
 from dfl.training import SAM
 
 
@@ -57,6 +58,8 @@ class FairDisentangle(Disentangling):
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Disentangling`.
     """
+
+    about = About("disentanglement and fairness", "Lin et al.", 2024)
 
     group_counts: Tensor
     encoder_fair: nn.Module

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dfl.detectors.base import Losses
 from dfl.detectors.disentangle.parts import DisentangledOutputs, Disentangling
+from dfl.networks import About
 
 
 class Ucf(Disentangling):
@@ -28,6 +29,8 @@ class Ucf(Disentangling):
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Disentangling`.
     """
+
+    about = About("disentanglement and fairness", "Yan et al.", 2023)
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from dfl.detectors.outputs import Outputs
 from dfl.detectors.patches.xception import BEYOND, TruncatedXception, xavier
 from dfl.losses import mask_loss, mean_logit, patch_loss
 from dfl.metrics.localization import Protocol
-from dfl.networks import create_backbone, load_named
+from dfl.networks import About, create_backbone, load_named
 from dfl.networks.backbone import skips_weights
 
 
@@ -46,6 +46,8 @@ class PatchForensics(Detector):
     Raises:
         UserError: For a cut that is none, and for weights that do not fit.
     """
+
+    about = About("localization", "Chai et al.", 2020)
 
     channels_last = True
 

@@ -41,7 +41,7 @@ from dfl.detectors.sida.text import (
 from dfl.detectors.sida.trained import choose_trained
 from dfl.errors import UserError
 from dfl.metrics import inside
-from dfl.networks import Normalize, whiten_patch_embed
+from dfl.networks import About, Normalize, whiten_patch_embed
 from dfl.runs.plain import Sentences
 from dfl.training.sharded import FullyShardStrategy
 
@@ -87,6 +87,8 @@ class Sida(Detector):
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Detector`.
     """
+
+    about = About("vision-language models", "Huang et al.", 2025)
 
     mean, std = IMAGENET
     places = ("language", "mask", "cache", "text_model")

@@ -1,8 +1,9 @@
-"""Networks as DeepfakeBench has them (Yan et al., NeurIPS 2023), where timm's are not the same, for its released weights.
+"""Networks as DeepfakeBench has them (Yan et al., NeurIPS 2023), where timm's differ, for its released weights.
 
-Its EfficientNet-B4 is that of the package efficientnet_pytorch: TensorFlow's padding, fixed for images of 380 px whatever
-their size, so that at 256 px borders lie otherwise than in timm's ``tf_efficientnet_b4``. It replaces the first convolution
-by one without padding. Its Xception, and the ResNet-34 of its CNN-Aug, are timm's `legacy_xception` and `resnet34`.
+Its EfficientNet-B4 is that of the package efficientnet_pytorch: TensorFlow's padding, fixed for images of 380 px
+whatever their size, so that at 256 px borders lie otherwise than in timm's ``tf_efficientnet_b4``. It replaces the
+first convolution by one without padding. Its Xception, and the ResNet-34 of its CNN-Aug, are timm's ``legacy_xception``
+and ``resnet34``.
 """
 
 from typing import Any
@@ -12,6 +13,9 @@ from timm.models import generate_default_cfgs, get_pretrained_cfg, register_mode
 from timm.models.efficientnet import EfficientNet, tf_efficientnet_b4
 from torch import Tensor, nn
 
+from dfl.networks.about import About
+
+about = About("image classifiers", "Yan et al.", 2023)
 default_cfgs = generate_default_cfgs(
     {
         "dfb_efficientnet_b4.aa_in1k": {

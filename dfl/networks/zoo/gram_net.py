@@ -20,6 +20,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
+from dfl.networks.about import About
+
+about = About("image classifiers", "Liu et al.", 2020)
 _WIDTH = 32
 _IMAGENET = {
     "hf_hub_id": "timm/resnet18.tv_in1k",

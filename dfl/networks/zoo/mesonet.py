@@ -21,6 +21,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from dfl.errors import UserError
+from dfl.networks.about import About
 
 _CONFIG = {
     "num_classes": 1,
@@ -30,6 +31,7 @@ _CONFIG = {
     "std": (1.0, 1.0, 1.0),
     "classifier": "fc2",
 }
+about = About("image classifiers", "Afchar et al.", 2018)
 default_cfgs = generate_default_cfgs({"meso4.untrained": _CONFIG, "mesoinception4.untrained": _CONFIG})
 _SHRINKS = 32
 
@@ -75,7 +77,7 @@ class MesoNet(nn.Module):
         super().__init__()
         rows, columns = (side // _SHRINKS for side in to_2tuple(img_size))
         if not rows * columns:
-            raise UserError(f"input_size is at least {_SHRINKS} for MesoNet, which shrinks by {_SHRINKS}; got {img_size}")
+            raise UserError(f"MesoNet shrinks images by {_SHRINKS}: input_size is at least that, got {img_size}")
         pools = (2, 2, 2, 4)
         stages = [
             nn.Sequential(convolution, nn.BatchNorm2d(width, eps=1e-3, momentum=0.01), nn.MaxPool2d(pool))
@@ -119,8 +121,8 @@ class MesoNet(nn.Module):
         """
         if "bn1.weight" in state or "backbone.bn1.weight" in state:
             raise UserError(
-                f"{file} holds a PyTorch port of MesoNet (HongguLiu, DeepfakeBench), which is another network: it has no "
-                "biases, and layers share their BatchNorm; the Keras files (.h5) of DariusAf/MesoNet fit"
+                f"{file} holds a PyTorch port of MesoNet (HongguLiu, DeepfakeBench), which is another network: it has "
+                "no biases, and layers share their BatchNorm; the Keras files (.h5) of DariusAf/MesoNet fit"
             )
         layers = sorted({key.partition(".")[0] for key in state if "." in key}, key=_kind_and_number)
         if not any(name.startswith("conv2d") for name in layers):
@@ -154,7 +156,8 @@ def _words(state: dict[str, Tensor], layer: str) -> list[str]:
 
 def _turned(value: Tensor) -> Tensor:
     """Return a kernel as torch has it: Keras has the outputs last."""
-    return value.permute(*range(value.ndim - 1, value.ndim - 3, -1), *range(value.ndim - 2)) if value.ndim > 1 else value
+    n = value.ndim
+    return value.permute(n - 1, n - 2, *range(n - 2)) if n > 1 else value
 
 
 def _kind_and_number(layer: str) -> tuple[str, int]:

@@ -15,6 +15,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
+from dfl.networks.about import About
+
+about = About("image classifiers", "Tan et al.", 2024)
 default_cfgs = generate_default_cfgs(
     {
         "npr_resnet50.untrained": {
