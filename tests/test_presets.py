@@ -55,3 +55,27 @@ def test_stage_two_is_of_the_described_images() -> None:
 )
 def test_deepfakebench_runs_one_epoch_more_than_its_config_says(name: str, epochs: int) -> None:
     assert merged(f"{name}.yaml")["trainer"]["max_epochs"] == epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "epochs", "size"),
+    [("gramnet", 14, 10, 512), ("gramnet_aigc", 64, 10, 224), ("meso4", 75, 10, 256), ("npr", 32, 50, 224)],
+)
+def test_networks_of_papers_have_their_batches_and_sizes(name: str, batch: int, epochs: int, size: int) -> None:
+    told = merged(f"{name}.yaml")
+    assert told["data"]["init_args"]["batch_size"] == batch
+    assert told["trainer"]["max_epochs"] == epochs
+    assert told["model"]["init_args"]["input_size"] == size
+
+
+def test_mesoinception4_is_meso4_with_another_network() -> None:
+    one, two = merged("meso4.yaml"), merged("mesoinception4.yaml")
+    assert two["model"]["init_args"].pop("backbone") == "mesoinception4"
+    assert one["model"]["init_args"].pop("backbone") == "meso4"
+    assert one == two
+
+
+def test_npr_learns_slower_after_the_epochs_that_its_code_counts() -> None:
+    epochs = [epoch for epoch in range(50) if epoch % 10 == 0 and epoch]  # its condition, asked at the end of each
+    scheduler = merged("npr.yaml")["model"]["init_args"]["scheduler"]["init_args"]
+    assert scheduler == {"milestones": [epoch + 1 for epoch in epochs], "gamma": 0.9}
