@@ -23,7 +23,7 @@ from dfl.errors import UserError, near
 from dfl.hub import offline_if_no_network
 from dfl.networks.keras import SIGNATURE, read_h5
 from dfl.networks.normalize import Normalize
-from dfl.networks.released import renamed
+from dfl.networks.released import XCEPTION, renamed
 from dfl.runs import archive
 
 _Counts, _Rate = int | list[int], float
@@ -179,17 +179,6 @@ def refuse_misfit(source: str, misfits: Mapping[str, list[str]], most: int = 3) 
         raise UserError(f"{source} does not fit the network: {'; '.join(parts)}")
 
 
-#: How official files call what is here called by timm's names.
-OFFICIAL = (
-    (r"(^|\.)c\.weight$", r"\1conv1.weight"),  # FFD as published: depthwise convolutions
-    (r"skip_bn\.", "skipbn."),
-    (r"^last_linear\.", "fc."),
-    (r"^map\.c\.(conv1|pointwise)\.", r"map.\1."),  # FFD: direct regression
-    (r"^(map\.c|map_conv1)\.", "map.block."),  # FFD: manipulation appearance model
-    (r"^(map\.l|map_linear)\.", "map.linear."),
-)
-
-
 def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: tuple[str, ...] = ()) -> list[str]:
     """Load an official file into a network by name.
 
@@ -207,7 +196,7 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
     """
     own = model.state_dict()
     state = _without_prefix(read_state(file), own)
-    for pattern, name in OFFICIAL:
+    for pattern, name in XCEPTION:
         state = {re.sub(pattern, name, key): value for key, value in state.items()}
     # Keras-born files have their pointwise convolutions as matrices
     state = {k: v[..., None, None] if k in own and v.ndim == 2 and own[k].ndim == 4 else v for k, v in state.items()}

@@ -1,4 +1,4 @@
-"""Released weights of others in timm's names: the one table of how their files call what timm calls otherwise.
+"""Released weights of others in timm's names: the one place that knows how their files call what timm calls otherwise.
 
 A network of ours that knows the files of its authors has ``from_released(state, file)``; the others are here, by the
 name of a tensor that only such a file has.
@@ -12,6 +12,15 @@ from torch import Tensor, nn
 from dfl.errors import UserError
 
 Table = dict[str, Tensor]
+#: How official files call what is here called by timm's names.
+XCEPTION = (
+    (r"(^|\.)c\.weight$", r"\1conv1.weight"),  # FFD as published: depthwise convolutions
+    (r"skip_bn\.", "skipbn."),
+    (r"^last_linear\.", "fc."),
+    (r"^map\.c\.(conv1|pointwise)\.", r"map.\1."),  # FFD: direct regression
+    (r"^(map\.c|map_conv1)\.", "map.block."),  # FFD: manipulation appearance model
+    (r"^(map\.l|map_linear)\.", "map.linear."),
+)
 #: Blocks of the stages of EfficientNet-B4, which others count through.
 _B4 = (2, 4, 4, 6, 6, 8, 2)
 

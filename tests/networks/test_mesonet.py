@@ -92,6 +92,12 @@ def test_one_kind_of_net_does_not_open_as_the_other(tmp_path: Path) -> None:
         create_backbone("meso4", weights=file, img_size=SMALL)
 
 
+def test_a_layer_that_it_has_not_is_named(tmp_path: Path) -> None:
+    made = tables("meso4") | {"prelu_1": {"alpha": np.zeros(16, np.float32)}}
+    with pytest.raises(UserError, match=r"1 unknown \(prelu_1.alpha\)"):
+        create_backbone("meso4", weights=write(tmp_path / "m.h5", made), img_size=SMALL)
+
+
 @pytest.mark.parametrize("weights", ["broken.h5", "odd.h5"])
 def test_a_damaged_or_lying_file_is_one_line(weights: str, tmp_path: Path) -> None:
     whole = Path(write(tmp_path / "whole.h5", tables("meso4"))).read_bytes()

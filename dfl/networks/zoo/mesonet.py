@@ -127,19 +127,17 @@ class MesoNet(nn.Module):
         layers = sorted({key.partition(".")[0] for key in state if "." in key}, key=_kind_and_number)
         if not any(name.startswith("conv2d") for name in layers):
             return state
-        own = self.state_dict()
         places: dict[str, list[str]] = {"conv2d": [], "batch_normalization": [], "dense": []}
         for name, module in self.named_modules():
             kind = {nn.Conv2d: "conv2d", nn.BatchNorm2d: "batch_normalization", nn.Linear: "dense"}.get(type(module))
             if kind:
                 places[kind].append(name)
-        table: dict[str, Tensor] = {}
+        table = {key: v for key, v in state.items() if _kind_and_number(key.partition(".")[0])[0] not in places}
         for kind, ours in places.items():
             theirs = [layer for layer in layers if _kind_and_number(layer)[0] == kind]
             for number, layer in enumerate(theirs):
                 place = ours[number] if number < len(ours) else layer
                 table |= {f"{place}.{_WORDS[word]}": _turned(state[f"{layer}.{word}"]) for word in _words(state, layer)}
-        table |= {key: own[key] for key in own if key.endswith("num_batches_tracked")}
         return table | {key: -table[key] for key in ("fc2.weight", "fc2.bias") if key in table}
 
 
