@@ -205,7 +205,7 @@ def methods() -> Iterator[Method]:
         body = _tree(file).body
         for one in body:
             if isinstance(one, ast.FunctionDef) and any(ast.unparse(d) == "register_model" for d in one.decorator_list):
-                yield Method(one.name, _what(one), *_about(body), is_backbone=True)
+                yield Method(one.name, _what(one), *_about(body))._replace(is_backbone=True)
 
 
 def _tree(file: Path) -> ast.Module:
@@ -219,9 +219,9 @@ def _what(node: ast.ClassDef | ast.FunctionDef) -> str:
 def _about(body: list[ast.stmt]) -> list[Any]:
     """Return idea, paper and year of ``about = About(...)`` in a class or module; nothing where there is none."""
     for node in body:
-        is_call = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
-        if is_call and ast.unparse(node.targets[0]) == "about":
-            return [ast.literal_eval(argument) for argument in node.value.args]
+        match node:
+            case ast.Assign(targets=[ast.Name(id="about")], value=ast.Call(args=arguments)):
+                return [ast.literal_eval(argument) for argument in arguments]
     return []
 
 

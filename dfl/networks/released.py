@@ -31,8 +31,9 @@ def renamed(state: Table, model: nn.Module, file: str) -> Table:
     Raises:
         UserError: If it is known that the file holds another network.
     """
-    if hasattr(model, "from_released"):
-        return model.from_released(state, file)
+    own: Callable[[Table, str], Table] | None = getattr(model, "from_released", None)
+    if own is not None:
+        return own(state, file)
     for mark, rename in _LAYOUTS.items():
         if any(key.endswith(mark) for key in state):
             return rename(state, model, file)

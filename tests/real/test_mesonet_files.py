@@ -1,5 +1,6 @@
 """The four published files of MesoNet give what Keras's layers give, on a face of 256 px."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image
 
 from dfl.detectors import Classifier
 from dfl.detectors.untrained import untrained
+
+pytestmark = pytest.mark.skipif(not os.environ.get("REAL"), reason="not run: make real REAL=DIR")
 
 
 @pytest.mark.parametrize("file", ["Meso4_DF", "Meso4_F2F", "MesoInception_DF", "MesoInception_F2F"])

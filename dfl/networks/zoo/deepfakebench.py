@@ -43,8 +43,8 @@ class _Bordered(nn.Conv2d):
     """
 
     def __init__(self, like: nn.Conv2d, before: int, after: int) -> None:
-        sizes: Any = (like.in_channels, like.out_channels, like.kernel_size, like.stride)
-        super().__init__(*sizes, groups=like.groups, bias=False)
+        size, stride = like.kernel_size[0], like.stride[0]
+        super().__init__(like.in_channels, like.out_channels, size, stride, groups=like.groups, bias=False)
         self.weight = like.weight
         self.border = (before, after, before, after)
 

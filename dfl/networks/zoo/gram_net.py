@@ -87,8 +87,14 @@ class GramNet(ResNet):
         **kwargs: Of timm's ResNet.
     """
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
     def __init__(self, num_classes: int = 2, drop_rate: float = 0.5, bgr: bool = False, **kwargs: Any) -> None:
-        super().__init__(BasicBlock, (2, 2, 2, 2), num_classes=0, zero_init_last=False, **kwargs)
+        block: Any = BasicBlock
+        super().__init__(block, (2, 2, 2, 2), num_classes=0, zero_init_last=False, **kwargs)
         self.bgr = bgr
         widths = (3, 64, 64, 64, 128, 256)
         self.gram = nn.ModuleList(GramBlock(width) for width in widths)

@@ -91,7 +91,7 @@ class MesoNet(nn.Module):
         for module in self.modules():  # as Keras starts
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.get_parameter("bias"))
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer."""
@@ -182,7 +182,8 @@ def _mesoinception4(**kwargs: Any) -> MesoNet:
 
 
 def _build(make: Any, variant: str, pretrained: bool, **kwargs: Any) -> MesoNet:
-    return build_model_with_cfg(make, variant, pretrained, kwargs_filter=("in_chans", "global_pool"), **kwargs)
+    words: dict[str, Any] = {"kwargs_filter": ("in_chans", "global_pool")}  # timm gives them to every network
+    return build_model_with_cfg(make, variant, pretrained, **words | kwargs)
 
 
 @register_model

@@ -47,10 +47,14 @@ class Npr(ResNet):
         **kwargs: Of timm's ResNet.
     """
 
+    layer1: nn.Module
+    layer2: nn.Module
+
     def __init__(self, num_classes: int = 1, **kwargs: Any) -> None:
+        block: Any = Bottleneck
         stages: dict[str, Any] = {"channels": (64, 128), "zero_init_last": False}
-        super().__init__(Bottleneck, (3, 4), num_classes=num_classes, **stages | kwargs)
-        self.conv1 = nn.Conv2d(3, 64, 3, 2, 1, bias=False)
+        super().__init__(block, (3, 4), num_classes=num_classes, **stages | kwargs)
+        self.add_module("conv1", nn.Conv2d(3, 64, 3, 2, 1, bias=False))
         self.init_weights(zero_init_last=False)
 
     def forward_features(self, x: Tensor) -> Tensor:
