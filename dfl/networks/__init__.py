@@ -7,10 +7,8 @@ from dfl.networks.backbone import (
     backbone_and_view,
     create_backbone,
     is_convolutional,
-    keep_projection,
     load_named,
     load_weights,
-    projection_width,
     read_state,
     wants_file,
     without_weights,
@@ -20,6 +18,7 @@ from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora, train_layer_norms
 from dfl.networks.normalize import Normalize
 from dfl.networks.spectrum import LogDct, ZScore
+from dfl.networks.projection import keep_projection, projection_width
 from dfl.networks.svd import add_svd
 from dfl.networks.whitening import whiten_patch_embed
 

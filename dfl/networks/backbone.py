@@ -120,33 +120,6 @@ def backbone_and_view(
     return network, input_size or own["input_size"][-1], Normalize(mean or own["mean"], std or own["std"])
 
 
-def projection_width(name: str) -> int:
-    """Return the outputs of a timm model's pretrained last layer, such as CLIP's projection.
-
-    Raises:
-        UserError: If it has none.
-    """
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if config is None or not config.num_classes:
-        raise UserError(f"projection: {name} has no pretrained last layer to keep; leave model.projection false")
-    return int(config.num_classes)
-
-
-def keep_projection(model: Any, outputs: int) -> None:
-    """Freeze a timm model's last layer as its ``projection``, and put a new one, of so many outputs, in its place.
-
-    Raises:
-        UserError: If its last layer is not one linear layer.
-    """
-    heads, last = _heads(model), model.get_classifier()
-    if len(heads) != 1 or not isinstance(last, nn.Linear):
-        raise UserError("projection: the backbone's last layer is not one linear layer; leave model.projection false")
-    model.projection = last.requires_grad_(False)
-    model.set_submodule(heads[0], nn.Linear(last.out_features, outputs))
-    if hasattr(model, "at_random"):
-        model.at_random = heads
-
-
 def wants_file(weights: str | None) -> bool:
     """Return whether weights are to come from a file, and not from a hub, a checkpoint or chance."""
     return weights is not None and is_file(weights) and not skips_weights()

@@ -111,7 +111,7 @@ def plant(**values: Any) -> Callable[[list[Any]], Any]:
         (plant(init_args={"backbone": "resnet50"}), "does not fit"),
         (lambda members: members.__setitem__(0, "a"), "is 'a', and it must be one of"),
         (lambda members: members.__setitem__(0, {"path": "a"}), "and it must be one of"),
-        (lambda members: members.__setitem__(0, "{class_path"), "is '{class_path', and it must be one of"),
+        (lambda members: members.__setitem__(0, "{oops"), "is '{oops', and it must be one of"),
         (lambda members: members.pop(), "must be a list of 2 to 64"),
         (lambda members: members.extend(members * 40), "must be a list of 2 to 64"),
     ],
@@ -122,7 +122,9 @@ def test_a_member_is_a_class_of_dfl_with_plain_values(
     held = copy.deepcopy(save(Ensemble(["a", "b/last"]), "both.ckpt"))
     planted = [json.loads(one) for one in held["hyper_parameters"]["members"]]
     change(planted)
-    held["hyper_parameters"]["members"] = [json.dumps(one) if "class_path" in one else one for one in planted]
+    held["hyper_parameters"]["members"] = [
+        json.dumps(one) if isinstance(one, dict) and "path" not in one else one for one in planted
+    ]
     torch.save(held, "planted.ckpt")
     for opened in (lambda: detectors.load("planted.ckpt"), lambda: read(Path("planted.ckpt"), Path("."))):
         with pytest.raises(UserError, match=says) as error:

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from dfl import detectors
 from dfl.detectors import Tuned
 from dfl.errors import UserError
-from dfl.losses import alignment_and_uniformity
 from dfl.networks import without_weights
 from dfl.networks.svd import SvdLinear, last_directions
 
@@ -176,27 +175,6 @@ def test_svd_resumes_on_a_tower_that_the_checkpoint_leaves_out() -> None:
 
 
 # GenD
-
-
-def test_alignment_and_uniformity_are_those_of_the_formulas() -> None:
-    feature, label = torch.randn(9, 6, dtype=torch.float64), torch.tensor([0, 0, 1, 1, 0, 1, 0, 0, 1])
-    unit = F.normalize(feature, dim=1)
-    pairs = [(i, j) for i in range(9) for j in range(i)]
-    same = [float((unit[i] - unit[j]).norm() ** 2) for i, j in pairs if label[i] == label[j]]
-    spread = np.log(np.mean([np.exp(-2 * float((unit[i] - unit[j]).norm() ** 2)) for i, j in pairs]))
-    alignment, uniformity = alignment_and_uniformity(feature * 3, label)
-    assert float(alignment) == pytest.approx(np.mean(same), abs=1e-6)
-    assert float(uniformity) == pytest.approx(spread, abs=1e-6)
-
-
-def test_batches_without_pairs_have_finite_gradients() -> None:
-    for label in ([0], [0, 1], [1, 1]):
-        feature = torch.ones(len(label), 4, requires_grad=True)
-        alignment, uniformity = alignment_and_uniformity(feature, torch.tensor(label))
-        (alignment + uniformity).backward()
-        assert float(alignment) == float(uniformity) == 0
-        assert feature.grad is not None
-        assert bool(feature.grad.isfinite().all())
 
 
 def test_features_of_unit_length() -> None:
