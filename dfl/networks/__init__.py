@@ -17,8 +17,8 @@ from dfl.networks.encoder import Encoder
 from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora, train_layer_norms
 from dfl.networks.normalize import Normalize
-from dfl.networks.spectrum import LogDct, ZScore
 from dfl.networks.projection import keep_projection, projection_width
+from dfl.networks.spectrum import LogDct, ZScore
 from dfl.networks.svd import add_svd
 from dfl.networks.whitening import whiten_patch_embed
 

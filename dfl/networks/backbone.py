@@ -128,10 +128,10 @@ def wants_file(weights: str | None) -> bool:
 def load_weights(model: nn.Module, file: str) -> None:
     """Load a local file into a timm model; positions of a ViT for another size of images are interpolated.
 
-    A head of another number of classes stays at random, as in timm. A head of one output z, as binary detectors have
-    it, becomes one of the two logits 0 and z, which say the same: z is the log-odds of fake. A beginning that all names
-    of the file share, such as ``module.``, is taken off; names of others that `dfl.networks.released` knows are turned
-    into ours.
+    A head stays at random, as in timm, if the file has none or one of another number of classes. A head of one output
+    z, as binary detectors have it, becomes one of the two logits 0 and z, which say the same: z is the log-odds of
+    fake. A beginning that all names of the file share, such as ``module.``, is taken off; names of others that
+    `dfl.networks.released` knows are turned into ours.
 
     Raises:
         UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
@@ -152,12 +152,13 @@ def load_weights(model: nn.Module, file: str) -> None:
         del state[key]
     wrong = [k for k in state.keys() & own.keys() if own[k].shape != state[k].shape]
     counters = tuple(k for k in own if k.endswith("num_batches_tracked"))  # older files have none
-    missing = [k for k in own if k not in state and k not in counters and not (k.startswith(of_head) and dropped)]
+    headless = bool(dropped) or not any(k.startswith(of_head) for k in state)
+    missing = [k for k in own if k not in state and k not in counters and not (k.startswith(of_head) and headless)]
     extra = [k for k in state if k not in own]
     refuse_misfit(file, {"of another shape": wrong, "missing": missing, "unknown": extra})
     model.load_state_dict(state, strict=False)
     #: Beginnings of the names that the file gave nothing for.
-    model.at_random = heads if dropped else ()  # type: ignore[assignment]
+    model.at_random = heads if headless else ()  # type: ignore[assignment]
 
 
 def _at_its_size(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:

@@ -85,3 +85,11 @@ def test_positions_of_another_size_of_images_are_interpolated_as_timm_does(tmp_p
     torch.save(state | {"pos_embed": state["pos_embed"][..., :8]}, file)
     with pytest.raises(UserError, match="1 of another shape .pos_embed"):  # another width is no size of images
         create_backbone("test_vit", weights=file, img_size=160)
+
+
+def test_a_file_of_features_alone_leaves_the_head_at_random(tmp_path: Path) -> None:
+    donor = timm.create_model("test_vit", num_classes=0)
+    save_file(donor.state_dict(), tmp_path / "features.safetensors")
+    model = create_backbone("test_vit", weights=str(tmp_path / "features.safetensors"), num_classes=2)
+    assert model.at_random == ("head",)
+    assert torch.equal(model.state_dict()["norm.weight"], donor.state_dict()["norm.weight"])
