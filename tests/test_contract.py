@@ -65,6 +65,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "combine": "logistic",
     },
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
+    "ForestProbe": {
+        **{"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        **{"dims": 4, "trees": 5, "steps": 50},
+    },
     "Fusion": {
         **{"backbone": "test_resnet", "pretrained": False, "input_size": 32},
         **{"spectra": [{"size": 16}, {"size": 8, "colour": "rgb", "noise": "median"}], "head": "mlp"},
@@ -79,6 +83,7 @@ SMALL: dict[str, dict[str, Any]] = {
         **{"backbone": "test_resnet", "pretrained": False, "real": "test_resnet", "real_weights": None},
         **{"input_size": 32, "dim": 32, "methods": 1, "near": None, "far": None},
     },
+    "NearestNeighbour": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "k": 3},
     "PatchForensics": {"cut": "block1", "input_size": 32},
     "Resynthesis": {
         **{"input_size": 32, "dim": 4, "depth": 1, "layers": 1, "perceptual": 0.0, "stage": 0},

@@ -14,7 +14,7 @@ from dfl.detectors.hierarchical import Hierarchical
 from dfl.detectors.loading import load
 from dfl.detectors.lsda import Lsda
 from dfl.detectors.patches import PatchForensics
-from dfl.detectors.probes import LinearProbe
+from dfl.detectors.probes import ForestProbe, LinearProbe, NearestNeighbour
 from dfl.detectors.resynthesis import Resynthesis, SuperResolution
 from dfl.detectors.sida import Sida
 from dfl.detectors.tuned import Tuned
@@ -31,11 +31,13 @@ __all__ = [
     "Ensemble",
     "FairDisentangle",
     "FittedDetector",
+    "ForestProbe",
     "Fusion",
     "GradCam",
     "Hierarchical",
     "LinearProbe",
     "Lsda",
+    "NearestNeighbour",
     "PatchForensics",
     "Resynthesis",
     "Sida",

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from dfl.detectors.classifier import Classifier
-from dfl.detectors.fitted import LogisticDetector, LogisticHead
+from dfl.detectors.fitted import LogisticDetector, LogisticHead, Penalty
 from dfl.errors import UserError
 from dfl.networks import About, LogDct, ZScore
 from dfl.networks.spectrum import Colour, Denoiser, Values, channels
@@ -29,7 +29,7 @@ class Dct(LogisticDetector):
     Args:
         input_size: Side S of the images in pixels.
         colour: ``rgb``: S x S x 3 coefficients; ``grey``: S x S of Pillow's L.
-        penalty: Of the squared weights, relative to the sum of the losses.
+        penalty: Of the squared weights, relative to the sum of the losses; ``auto``: by cross-validation.
         noise: Adds the coefficients of the noise, by this denoiser, see `LogDct`.
         **kwargs: Of `Detector`.
     """
@@ -42,7 +42,7 @@ class Dct(LogisticDetector):
         self,
         input_size: int = 128,
         colour: Colour = "rgb",
-        penalty: float = 1.0,
+        penalty: Penalty = 1.0,
         noise: Denoiser | None = None,
         **kwargs: Any,
     ) -> None:

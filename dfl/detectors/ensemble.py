@@ -156,11 +156,11 @@ class Ensemble(FittedDetector):
     def on_validation_epoch_end(self) -> None:
         """Fit to the images of all domains, then measure them."""
         if self.head is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            columns = ["label", *map(str, range(len(self.members)))]
-            tables = [Collected(columns).to(self.device) for _ in domains(self.trainer, "val")]
+            tables = [Collected() for _ in domains(self.trainer, "val")]
             for batch, domain in self._held:
-                tables[domain].update(batch["index"], batch["label"], batch["log_odds"])
-            self.fit_on_all_ranks(torch.cat([table.compute() for table in tables]))
+                tables[domain].add(batch["index"], batch["label"], batch["log_odds"])
+            parts = [table.compute(self.device) for table in tables]
+            self.fit_on_all_ranks(*(torch.cat(part) for part in zip(*parts, strict=True)))
             for i, (batch, domain) in enumerate(self._held):
                 super().validation_step(batch, i, domain)
             self._held = []
