@@ -115,6 +115,8 @@ class DataModule(pl.LightningDataModule):
             if value is not None and value < least:
                 raise UserError(f"data.{name} is {value}: it must be at least {least}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        if self.transform.resize == "whole" and self.eval_batch_size != 1:
+            raise UserError("transform.resize: whole keeps sizes, which make no batch: set data.eval_batch_size to 1")
         self.num_workers, self.balance, self.on_bad, self.max_bad = num_workers, balance, on_bad, max_bad
         self.max_pixels, self.allow_overlap, self.size = max_pixels, allow_overlap, size
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed

@@ -70,6 +70,7 @@ class Transform:
             ignoring the aspect ratio; `pad` shows the whole image in its own shape: the longer side is brought to size,
             what is left on the right or below is padding, see `View.extent`; `none` never resamples: it crops at
             native scale and pads small images by reflection. Training crops at random, evaluation at the centre.
+            `whole` is `none` in training, and leaves images as they are in evaluation, which takes one at a time.
         crop_ratio: share of the resized side that the crop keeps, in (0, 1]. 0.875 turns 256 into 224.
         interpolation: `bilinear`, `bicubic` or `lanczos` (that of PIL, for published recipes), all antialiased; or
             `nearest`, which aliases, as Keras resizes unless told otherwise.
@@ -89,7 +90,7 @@ class Transform:
 
     def __init__(
         self,
-        resize: Literal["shorter", "squash", "pad", "none"] = "shorter",
+        resize: Literal["shorter", "squash", "pad", "none", "whole"] = "shorter",
         crop_ratio: float = 1.0,
         interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear",
         augment: str | list[dict[str, Any]] = "flip",
@@ -97,14 +98,14 @@ class Transform:
         soft_masks: bool = False,
     ) -> None:
         for name, value, choices in (
-            ("resize", resize, ["shorter", "squash", "pad", "none"]),
+            ("resize", resize, ["shorter", "squash", "pad", "none", "whole"]),
             ("interpolation", interpolation, ["bilinear", "bicubic", "lanczos", "nearest"]),
         ):
             if value not in choices:
                 raise UserError(f"transform: {name} is {value!r}{near(value, choices)}")
         if not 0 < crop_ratio <= 1:
             raise UserError(f"transform: crop_ratio is {crop_ratio}, it must be above 0 and at most 1")
-        if resize in ("none", "pad") and crop_ratio != 1:
+        if resize in ("none", "pad", "whole") and crop_ratio != 1:
             raise UserError(f"transform: crop_ratio has no meaning with resize: {resize}; leave it at 1.0")
         if on_device:
             raise UserError("transform: on_device is gone, take it out: the loader augments, with the same draws")
@@ -112,8 +113,8 @@ class Transform:
         self.augment = augment if isinstance(augment, str) else deepcopy(list(augment))
         self.soft_masks = bool(soft_masks)
         chain = build(self.augment)  # here, so that a wrong step is not first met in a data worker
-        if resize in ("none", "pad") and chain.crop is not None:
-            why = "resamples" if resize == "none" else "shows a part of the image"
+        if resize in ("none", "pad", "whole") and chain.crop is not None:
+            why = "shows a part of the image" if resize == "pad" else "resamples"
             raise UserError(f"transform: RandomResizedCrop {why}, which resize: {resize} forbids; take one of the two")
 
     def train(self, size: int) -> View:
@@ -132,7 +133,8 @@ class Transform:
         """
         if views not in VIEWS:
             raise UserError(f"data.views is {views!r}{near(views, list(VIEWS))}")
-        if views != "centre" and (self.resize == "pad" or (self.resize == "squash" and self.crop_ratio == 1)):
+        shows_all = self.resize in ("pad", "whole") or (self.resize == "squash" and self.crop_ratio == 1)
+        if views != "centre" and shows_all:
             raise UserError(
                 f"data.views is {views}, but transform.resize: {self.resize} shows all of an image, so there are no "
                 "other views: take views: centre, or resize: shorter or none"
@@ -160,6 +162,8 @@ class _Eval(View):
     def __call__(
         self, image: np.ndarray, mask: np.ndarray | None, key: Key = ()
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self.spec["resize"] == "whole":
+            return _tensors(_check(image, mask))
         pair = _padded(_resized(_check(image, mask), self.spec, self.size, 0.5), self.spec, self.size)
         centre, area = _tensors(_cropped(pair, self.size, 0.5, 0.5))
         if not self.others:
@@ -226,7 +230,7 @@ def _check(image: np.ndarray, mask: np.ndarray | None) -> Pair:
 
 def _resized(pair: Pair, spec: dict[str, Any], size: int, place: float) -> Pair:
     """Bring the image to the size that the crop is taken from; `place` in [0, 1] says where a very long one is cut."""
-    if spec["resize"] == "none":
+    if spec["resize"] in ("none", "whole"):
         return pair
     if spec["resize"] == "pad":
         height, width = pair[0].shape[:2]

@@ -84,6 +84,17 @@ def test_none_keeps_native_pixels_and_pads_by_reflection():
     assert corners == want
 
 
+def test_whole_is_all_of_an_image_in_evaluation_and_none_in_training():
+    image = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    whole, none = Transform(resize="whole"), Transform(resize="none")
+    got, mask = whole.eval(4)(image, image[..., 0], ())
+    np.testing.assert_array_equal(got.permute(1, 2, 0).numpy(), image)
+    assert mask.shape == (6, 8)
+    assert torch.equal(whole.train(4)(image, None, (0, 0, 1))[0], none.train(4)(image, None, (0, 0, 1))[0])
+    with pytest.raises(UserError, match="there are no other views"):
+        whole.checked("five")
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("augment", AUGMENTS, ids=NAMES)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3), (225, 223), (224, 224), (1, 65_500)])
