@@ -325,6 +325,12 @@ def _made(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 def _from_timm(name: str, **kwargs: Any) -> nn.Module:
     try:
+        known = timm.get_pretrained_cfg(name)
+        if known is None or not known.has_weights:
+            raise UserError(
+                f"no weights for {name} on any hub: set model.weights to a file, or start at random with "
+                "model.pretrained=false"
+            )
         with offline_if_no_network():
             return _made(name, pretrained=True, **kwargs)
     except UserError:

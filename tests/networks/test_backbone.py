@@ -16,6 +16,11 @@ def test_weights_that_are_not_there_are_an_error() -> None:
         create_backbone("test_vit", pretrained=True)
 
 
+def test_a_tag_that_timm_does_not_know_is_an_error() -> None:
+    with pytest.raises(UserError, match="no weights for resnet18.nobodys"):
+        create_backbone("resnet18", weights="nobodys")
+
+
 def test_a_missing_file_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"no weights file.*{tmp_path}"):
         create_backbone("test_vit", weights="none.safetensors")

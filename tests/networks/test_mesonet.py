@@ -115,6 +115,11 @@ def test_without_h5py_the_line_says_what_to_install(tmp_path: Path, monkeypatch:
         create_backbone("meso4", weights=file)
 
 
+def test_no_hub_is_asked_for_weights_that_none_has() -> None:
+    with pytest.raises(UserError, match="no weights for meso4 on any hub: set model.weights to a file"):
+        create_backbone("meso4", pretrained=True)
+
+
 def test_images_smaller_than_its_poolings_are_one_line() -> None:
     with pytest.raises(UserError, match="shrinks images by 32"):
         create_backbone("meso4", pretrained=False, img_size=16)
