@@ -50,6 +50,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "Dct": {"input_size": 32},
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "Hierarchical": {
+        **{"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        "families": {"gan": ["a", "b"], "diffusion": ["c", "d"]},
+    },
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "PatchForensics": {"cut": "block1", "input_size": 32},
     "Sida": {

@@ -143,12 +143,12 @@ class DataModule(pl.LightningDataModule):
         rows = np.linspace(0, len(data) - 1, min(n, len(data))).astype(int)
         return torch.stack([data[int(row)]["image"] for row in rows]).float().div_(255)
 
-    def counts(self, column: str, label: int | None = None) -> dict[int, int]:
+    def counts(self, column: str | tuple[str, ...], label: int | None = None) -> dict[Any, int]:
         """Return how many training images there are of each id.
 
         Args:
-            column: Of names, such as ``group``, with ids of ``vocab`` and -1 for no name;
-                or ``mask``: 1 with one, 0 without.
+            column: Of names, such as ``group``, with ids of ``vocab`` and -1 for no name; several, such as ``(family,
+                generator)``, for tuples of ids; or ``mask``: 1 with one, 0 without.
             label: Count real (0) or fake (1) images alone.
         """
         data = self.sets["train"]["train"]
@@ -157,6 +157,10 @@ class DataModule(pl.LightningDataModule):
             whole = pc.match_substring(rows["mask_rule"].cast("string"), "all")
             count = int(pc.sum(pc.or_(pc.not_equal(rows["mask"], ""), whole)).as_py() or 0)
             return {0: len(rows) - count, 1: count}
+        if isinstance(column, tuple):
+            names = pa.table({name: rows[name].cast("string") for name in column})
+            pairs = names.group_by(list(column)).aggregate([([], "count_all")]).to_pylist()
+            return {tuple(self.vocab[c].get(row[c], -1) for c in column): row["count_all"] for row in pairs}
         counted = rows[column].value_counts().to_pylist()
         return {self.vocab[column].get(row["values"], -1): row["counts"] for row in counted}
 

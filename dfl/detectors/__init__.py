@@ -7,6 +7,7 @@ from dfl.detectors.classifier import Baseline, Classifier
 from dfl.detectors.dct import Dct
 from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.fitted import FittedDetector
+from dfl.detectors.hierarchical import Hierarchical
 from dfl.detectors.linear_probe import LinearProbe
 from dfl.detectors.loading import load
 from dfl.detectors.patches import PatchForensics
@@ -22,6 +23,7 @@ __all__ = [
     "FairDisentangle",
     "FittedDetector",
     "GradCam",
+    "Hierarchical",
     "LinearProbe",
     "PatchForensics",
     "Sida",

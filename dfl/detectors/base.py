@@ -102,7 +102,7 @@ class Detector(Measured, ABC):
             batch: With labels, see `dfl.data.batch.Batch`.
         """
 
-    def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:
+    def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[Any, int]]) -> None:
         """Look at the training data, once, before the first step; a resumed run's weights come after it.
 
         Args:

@@ -19,6 +19,9 @@ from dfl.metrics.localization import Protocol
 from dfl.metrics.measures import MEASURES, Measure, Measurements
 from dfl.training.domains import domains, ids, settle
 
+#: Outputs that are averaged over the views of an image.
+OVER_VIEWS = ("logit", "class_logit", "family_logit")
+
 
 class Measured(pl.LightningModule):
     """The half of a detector that scores validation and test."""
@@ -52,21 +55,21 @@ class Measured(pl.LightningModule):
         return self(batch["image"])
 
     def view_outputs(self, batch: dict[str, Any]) -> Outputs:
-        """Return the outputs for a further view of a batch's images; only ``logit`` and ``class_logit`` are read."""
+        """Return the outputs for a further view of a batch's images; only `OVER_VIEWS` are read."""
         return self.outputs(batch)
 
     def over_views(self, batch: dict[str, Any]) -> tuple[Outputs, Any]:
         """Return the outputs for the centre view, and those for all views of the images (``data.views``).
 
-        The latter have the mean of ``logit``, and of ``class_logit``, over the views, in float32. Maps, features, texts
-        and all else are those of the centre. One view after the other goes through the network.
+        The latter have the mean of each of `OVER_VIEWS` over the views, in float32. Maps, features, texts and all else
+        are those of the centre. One view after the other goes through the network.
         """
         n = len(batch["index"])
         centre = checked(self.outputs(batch), n, self)
         views = batch.get("views")
         if views is None:
             return centre, dict(centre)
-        sums: Any = {name: centre[name].float() for name in ("logit", "class_logit") if name in centre}
+        sums: Any = {name: centre[name].float() for name in OVER_VIEWS if name in centre}
         rest = {key: value for key, value in batch.items() if key != "views"}
         for view in views.unbind(1):
             other: Any = self.view_outputs(self.on_after_batch_transfer(rest | {"image": view}, 0))

@@ -17,6 +17,7 @@ class Outputs(TypedDict, total=False):
     mask_logit: Tensor  # (N, h, w) log-odds of manipulation, position by position
     teacher_forced_mask_logit: Tensor  # (N, h, w) the same, where the model was given the right class
     class_logit: Tensor  # (N, K) of `Detector.class_names`
+    family_logit: Tensor  # (N, 1 + F) of the real image and the families of generators
     text: list[str]  # N explanations
     generated_text: list[str]  # N: all that was generated; ``text`` is a part of it
 

@@ -99,7 +99,8 @@ def confusion(domains: Mapping[str, np.ndarray], names: Sequence[str]) -> "Figur
         names: Of the classes.
     """
     shown = [plots.plain(name) for name in names]
-    drawn, grid = plots.panels(len(domains), 2.9, 2.8)
+    side = max(2.9, 0.42 * len(names))  # a cell holds four digits
+    drawn, grid = plots.panels(len(domains), side, side - 0.1)
     for axes, (domain, counts) in zip(grid, domains.items(), strict=False):
         plots.style(axes, domain, "called", "is")
         images = counts.sum(1, keepdims=True)

@@ -161,7 +161,10 @@ def at_a_glance(rows: Mapping[str, figures.Rows], run: Mapping[str, Any]) -> str
 def results_tables(rows: Sequence[results.Row]) -> str:
     """Return the table of detection, and those of localization and of classes and texts where there are any."""
     names = results.metric_names(rows)
-    starts = {"Localization": ("mask_", "forced_mask_"), "Classes and texts": ("class_", "text_", "official_")}
+    starts = {
+        "Localization": ("mask_", "forced_mask_"),
+        "Classes and texts": ("class_", "family_", "level_", "text_", "official_"),
+    }
     parts = {title: [name for name in names if name.startswith(start)] for title, start in starts.items()}
     parts = {"Results": [name for name in names if not any(name in part for part in parts.values())]} | parts
     return "".join(f"<h2>{title}</h2>{_table(rows, part)}" for title, part in parts.items() if part)
@@ -188,16 +191,20 @@ def _table(rows: Sequence[results.Row], names: Sequence[str]) -> str:
 
 def classes(module: Any) -> str:
     """Return how well each class is told from the others, by domain, with the confusion of classes."""
-    measured, names, lines = module.metrics["test"].measured("class"), module.class_names, []
-    for domain, metric in measured.items():
-        values, images = {k: float(v) for k, v in metric.compute().items()}, metric.confusion().sum(1).tolist()
-        for name, count in zip(names, images, strict=True):
-            lines.append([domain, name, f"{count:,}", *(number(values[f"{m}_{name}"]) for m in PER_CLASS)])
-    if not lines:
-        return ""
-    drawn = matrices.confusion({domain: metric.confusion().numpy() for domain, metric in measured.items()}, names)
-    head = ["domain", "class", "images", "precision", "recall", "F1", "AUROC against the rest"]
-    return f"<h2>Classes</h2>{html.table(head, lines)}{html.figures({'Confusion of classes': drawn})}"
+    parts = []
+    for what, measured in module.metrics["test"].classes().items():
+        lines = []
+        for domain, metric in measured.items():
+            values, images = {k: float(v) for k, v in metric.compute().items()}, metric.confusion().sum(1).tolist()
+            for name, count in zip(metric.names, images, strict=True):
+                lines.append([domain, name, f"{count:,}", *(number(values[f"{m}_{name}"]) for m in PER_CLASS)])
+        names = next(iter(measured.values())).names
+        drawn = matrices.confusion({domain: metric.confusion().numpy() for domain, metric in measured.items()}, names)
+        head = ["domain", what, "images", "precision", "recall", "F1", "AUROC against the rest"]
+        title = "classes" if what == "class" else f"classes: {what}"
+        figure = html.figures({f"Confusion of {title}": drawn})
+        parts.append(f"<h2>{title.capitalize()}</h2>{html.table(head, lines)}{figure}")
+    return "".join(parts)
 
 
 def fairness(table: Sequence[results.Row], groups: Mapping[str, Mapping[str, Any]]) -> str:

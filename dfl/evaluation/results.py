@@ -28,7 +28,9 @@ from dfl.terminal import console
 #: Packages whose versions can change a number.
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "peft", "numpy", "pillow", "simplejpeg")
 #: Beginnings of metrics of classes, texts and teacher-forced maps: with all others a line would be too wide.
-SECOND_TABLE = ("class_", "text_", "forced_")
+SECOND_TABLE = ("class_", "family_", "level_", "text_", "forced_")
+#: What names of metrics of single classes begin with; those that `METRICS` does not have.
+OF_ONE_CLASS = ("class_", "family_", "level_")
 
 Row = dict[str, Any]
 
@@ -54,7 +56,7 @@ def metric_names(rows: Sequence[Row]) -> list[str]:
     """Return the metrics of a table, each once, without those that have tables of their own (fairness, single classes)
     and the counts of domains that come with a mean."""
     names = dict.fromkeys(name for row in rows if row["n_real"] is not None for name in row)
-    own = [n for n in names if n.startswith("fairness/") or (n.startswith("class_") and n not in METRICS)]
+    own = [n for n in names if n.startswith("fairness/") or (n.startswith(OF_ONE_CLASS) and n not in METRICS)]
     return [n for n in names if n not in ("domain", "n_real", "n_fake", *own)]
 
 

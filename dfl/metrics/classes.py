@@ -49,6 +49,7 @@ class Classes(Gathered):
     Args:
         names: of the classes, in the order of the logits; the first is the real image.
         name: the domain, for warnings.
+        target: key of the batch that has the class of each image.
         kwargs: of `torchmetrics.Metric`.
 
     `compute()` returns 0-dimensional float64 tensors on the CPU: ``acc``, ``bacc`` (mean recall), the macro means
@@ -56,15 +57,17 @@ class Classes(Gathered):
     ``f1_<name>``. ``auroc_<first name>`` is that of real against the rest.
     """
 
-    def __init__(self, names: Sequence[str] = NAMES, name: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self, names: Sequence[str] = NAMES, name: str = "", target: str = "class_label", **kwargs: Any
+    ) -> None:
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"two class names or more, each once, wanted, got {', '.join(names) or 'none'}")
         super().__init__(("class_label", *names), name, **kwargs)
-        self.names = tuple(names)
+        self.names, self.target = tuple(names), target
 
     def take(self, output: Tensor, batch: Mapping[str, Any]) -> None:
         """Add the logits (N, K) of a batch."""
-        self.update(output.float(), batch["class_label"], batch["index"])
+        self.update(output.float(), batch[self.target], batch["index"])
 
     def update(self, class_logit: Tensor, class_label: Tensor, index: Tensor) -> None:
         """Add a batch; nothing here waits for the device.

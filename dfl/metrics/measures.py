@@ -94,6 +94,11 @@ class Measurements(dict[str, dict[str, Gathered]]):
         by_domain = {domain: metrics[name] for domain, metrics in self.items() if name in metrics}
         return {domain: metric for domain, metric in by_domain.items() if len(metric.gathered()[0])}
 
+    def classes(self) -> dict[str, dict[str, Classes]]:
+        """Return the metrics of classes that have rows, by name, then by domain."""
+        names = dict.fromkeys(n for own in self.values() for n, metric in own.items() if isinstance(metric, Classes))
+        return {name: measured for name in names if (measured := self.measured(name))}
+
     def results(self, domain: str, threshold: float) -> dict[str, float]:
         """Return the value of each metric of a domain; a metric without rows has none, but for the score's.
 

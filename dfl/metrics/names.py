@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple
 from dfl.metrics.classes import PER_CLASS
 
 Mode = Literal["min", "max"]
+#: What names of metrics of classes begin with.
+OF_CLASSES = ("class", "family")
 
 
 class About(NamedTuple):
@@ -82,6 +84,12 @@ METRICS = {
     "class_recall": About("class recall", "mean over classes", minor=True),
     "class_f1": About("class F1", "F1 of classes, mean over classes (macro)"),
     "class_auroc": About("class AUROC", "AUROC of each class against the rest, mean over classes"),
+    "level_1_acc": About("level 1 acc", "share of images that are rightly called real or fake, at 0.5"),
+    "level_2_acc": About("level 2 acc", "share of fakes of a known family for which it is likelier than the others"),
+    "level_3_acc": About(
+        "level 3 acc", "share of fakes of a known generator for which it is the likeliest of its family"
+    ),
+    "class_unknown": About("unknown", "share of fakes whose generator the detector was not made for", None),
     "text_rouge_l": About("ROUGE-L", "longest common subsequence of words with the wanted explanation, F-measure"),
     "text_css": About("CSS", "cosine of the embeddings of the text and of the wanted explanation"),
     "official_f1": About(
@@ -93,6 +101,12 @@ METRICS = {
     "official_pixel_accuracy": About(
         "official pixel acc", "SIDA's misnomer: cIoU of the forced maps; for parity only", minor=True
     ),
+}
+METRICS |= {
+    f"family_{name}": About(
+        f"family {name}", f"{METRICS[f'class_{name}'].meaning}; classes: families", minor=name != "acc"
+    )
+    for name in ("acc", "bacc", *PER_CLASS)
 }
 METRICS |= {
     f"forced_{name}": About(
@@ -140,6 +154,6 @@ def direction(name: str) -> Mode | None:
         return None
     if metric.startswith("fairness/"):
         return "min"
-    if any(metric.startswith(f"class_{measure}_") for measure in PER_CLASS):
+    if metric.startswith(("level_3_acc_", *(f"{of}_{measure}_" for of in OF_CLASSES for measure in PER_CLASS))):
         return "max"
     return about(metric).best

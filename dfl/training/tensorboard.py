@@ -135,7 +135,7 @@ class TensorBoardInspect(pl.Callback):
             return
         metrics, threshold = module.metrics[split], float(module.threshold)
         rows = {domain: metrics.rows(domain) for domain in metrics}
-        examples, classes = Examples.of(trainer, module, split), metrics.measured("class")
+        examples, classes = Examples.of(trainer, module, split), metrics.classes()
         drawn = {"roc": figures.roc(rows), "pr": figures.pr(rows)}
         for domain, own in rows.items():
             drawn[f"{domain}/scores"] = figures.scores({domain: own}, threshold)
@@ -143,9 +143,11 @@ class TensorBoardInspect(pl.Callback):
                 drawn[f"{domain}/most_wrong"] = figures.wrong_grid(wrong)
             if maps := examples.maps(domain, max(1, self.k // 4)) if self.k else []:
                 drawn[f"{domain}/maps"] = figures.map_grid(maps)
-            if domain in classes:
-                confusion = {domain: classes[domain].confusion().numpy()}
-                drawn[f"{domain}/classes"] = matrices.confusion(confusion, classes[domain].names)
+            for what, by_domain in classes.items():
+                if domain in by_domain:
+                    confusion = {domain: by_domain[domain].confusion().numpy()}
+                    name = "classes" if what == "class" else what
+                    drawn[f"{domain}/{name}"] = matrices.confusion(confusion, by_domain[domain].names)
         for name, figure in drawn.items():
             pixels = plots.to_array(figure)
             logger.experiment.add_image(f"{split}/{name}", pixels, step(trainer), dataformats="HWC")
