@@ -56,10 +56,16 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "PatchForensics": {"cut": "block1", "input_size": 32},
+    "Resynthesis": {
+        **{"input_size": 32, "dim": 4, "depth": 1, "layers": 1, "perceptual": 0.0, "stage": 0},
+        **{"sr": "joint", "auxiliary": "denoising", "gradient_scale": 1.0},
+        "timm_args": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8},
+    },
     "Sida": {
         **{"language": None, "language_config": TINY_LLAVA, "mask": "light", "mask_config": None, "dtype": "float32"},
         **{"dim": 32, "train_tower": True, "lora": None, "longest_answer": 16, "whiten": 0},
     },
+    "SuperResolution": {"input_size": 32, "dim": 4, "depth": 1, "layers": 1, "perceptual": 0.0},
     "Ucf": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
     "VitScl": {"backbone": "test_vit", "pretrained": False, "input_size": 32, "rank": 2},
 }
@@ -261,7 +267,7 @@ def of_class(yaml: str) -> str:
 def words_for(yaml: str, faces: Path) -> list[str]:
     """Return the words that run a config on a few small images."""
     data = ["--data=data/folder.yaml", f"--data.train.root={faces}", "--data.batch_size=4", "--data.num_workers=0"]
-    return [f"--config={yaml}", "--config=trainer/smoke.yaml", *data, "--name=a"]
+    return [f"--config={yaml}", "--config=trainer/smoke.yaml", *data, "--name=a", "--init_from=null"]
 
 
 @pytest.mark.parametrize("yaml", {of_class(n): n for n in CONFIGS if "/" not in n}.values())  # the last of each class

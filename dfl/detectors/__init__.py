@@ -11,6 +11,7 @@ from dfl.detectors.hierarchical import Hierarchical
 from dfl.detectors.linear_probe import LinearProbe
 from dfl.detectors.loading import load
 from dfl.detectors.patches import PatchForensics
+from dfl.detectors.resynthesis import Resynthesis, SuperResolution
 from dfl.detectors.sida import Sida
 from dfl.detectors.vit_scl import VitScl
 
@@ -26,7 +27,9 @@ __all__ = [
     "Hierarchical",
     "LinearProbe",
     "PatchForensics",
+    "Resynthesis",
     "Sida",
+    "SuperResolution",
     "Ucf",
     "VitScl",
     "load",

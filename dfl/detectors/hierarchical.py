@@ -13,6 +13,7 @@ Families and generators are names of the data's columns. A fake of a generator t
 if its family is, and else at level 1 alone.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -307,7 +308,8 @@ class Hierarchical(Detector):
         """Add the accuracy of each level where the one above it was right, and the share of unknown generators.
 
         ``level_1_acc`` is over all images, ``level_2_acc`` over fakes of a known family, ``level_3_acc`` over fakes of
-        a known generator, with ``level_3_acc_<family>``; ``class_unknown`` is the share of the other fakes.
+        a known generator, with ``level_3_acc_<family>``; ``class_unknown`` is the share of the other fakes. Where no
+        fake has a place among the families or generators, their metrics are NaN: real images alone measure neither.
         """
         more = super().derived_results(metrics, results)
         of_family, of_leaf = metrics["family"], metrics["class"]
@@ -325,6 +327,8 @@ class Hierarchical(Detector):
         right = logit.masked_fill(owner != family[:, None], -torch.inf).argmax(1) == leaf
         more["level_3_acc"] = _share(right)
         more |= {f"level_3_acc_{name}": _share(right[family == place]) for place, name in enumerate(self.families)}
+        for start, placed in (("family_", bool((branch >= 0).any())), ("class_", len(leaf) > 0)):
+            more |= {name: math.nan for name in results if name.startswith(start) and not placed}
         fakes = int((metrics["logit"].gathered()[1][:, 1] == 1).sum())
         return more | ({"class_unknown": 1 - len(leaf) / fakes} if fakes else {})
 
@@ -372,4 +376,4 @@ def _mean(each: Tensor, known: Tensor) -> Tensor:
 
 def _share(right: Tensor) -> float:
     """Return the share that is true, NaN of none."""
-    return float(right.double().mean()) if len(right) else float("nan")
+    return float(right.double().mean()) if len(right) else math.nan

@@ -279,6 +279,16 @@ def test_families_of_the_data_are_kept_and_new_generators_count_where_they_belon
     assert results["level_3_acc"] == pytest.approx((right.double().sum().item() + 2) / 6)
 
 
+def test_real_images_alone_measure_no_class(table: Path) -> None:
+    detector = Hierarchical(**SMALL | {"families": {"edit": ["swap"], "other": ["x"]}})
+    fitted(detector, table, max_steps=1).test(detector, data(table), verbose=False)
+    (results, mean) = detector.results["test"].values()
+    assert np.isnan([value for name, value in results.items() if name.startswith(("class_acc", "family_acc"))]).all()
+    assert results["class_unknown"] == 1
+    assert results["level_1_acc"] == results["acc"]
+    assert np.isnan(mean.get("class_acc", np.nan))
+
+
 def test_data_without_names_or_with_two_families_of_one_are_errors(table: Path) -> None:
     text = table.read_text()
     table.write_text(text.replace("gan,pro", ",").replace("gan,style", ",").replace("diffusion,glide", ","))
