@@ -29,6 +29,7 @@ from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
 from dfl.losses import binary_cross_entropy, cross_entropy
 from dfl.metrics.classes import Classes
+from dfl.metrics.detection import Detection
 from dfl.metrics.gathered import Gathered
 from dfl.metrics.measures import MEASURES, Measure
 from dfl.networks import TIMM, backbone_and_view, is_convolutional
@@ -329,7 +330,9 @@ class Hierarchical(Detector):
         more |= {f"level_3_acc_{name}": _share(right[family == place]) for place, name in enumerate(self.families)}
         for start, placed in (("family_", bool((branch >= 0).any())), ("class_", len(leaf) > 0)):
             more |= {name: math.nan for name in results if name.startswith(start) and not placed}
-        fakes = int((metrics["logit"].gathered()[1][:, 1] == 1).sum())
+        detection = metrics["logit"]
+        assert isinstance(detection, Detection)
+        fakes = int((detection.rows()["label"] == 1).sum())
         return more | ({"class_unknown": 1 - len(leaf) / fakes} if fakes else {})
 
     def _named_weights(self) -> list[str]:
