@@ -126,6 +126,7 @@ def write(name: str) -> None:
     made[name]()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize(
     ("name", "says"),
     [
