@@ -23,6 +23,7 @@ from dfl.errors import UserError, first_line
 FORMULA = "=+\\-@\t\r\n＝＋－＠"
 _FORMULA = re.compile(f"'*[{FORMULA}]")
 _HEAD = 1 << 16  # bytes in which the line of names ends
+_SAVE = "save it as UTF-8 (in Excel: CSV UTF-8), or give Table its encoding (encoding: gbk, cp1252, utf-16-le, ...)"
 
 
 def safe(value: Any) -> str:
@@ -117,7 +118,8 @@ def once(file: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
 
 def _as_utf8(content: bytes, file: Path, encoding: str | None) -> pa.Buffer:
     """Return the file's text as UTF-8, without a mark at its start."""
-    if encoding is None and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if encoding is None and content.startswith(marks) and not content.startswith(codecs.BOM_UTF32_LE):
         encoding = "utf-16"
     if encoding is not None:
         try:
@@ -128,6 +130,8 @@ def _as_utf8(content: bytes, file: Path, encoding: str | None) -> pa.Buffer:
             ) from error
         except ValueError as error:
             raise UserError(f"{file} is not in the encoding {encoding}: {error}") from error
+    elif b"\0" in content[:_HEAD].partition(b"\n")[0]:
+        raise UserError(f"{file} is not UTF-8: its first line holds zero bytes, as UTF-16 and UTF-32 have; {_SAVE}")
     return pa.py_buffer(content.removeprefix(codecs.BOM_UTF8))
 
 
@@ -137,10 +141,7 @@ def _not_utf8(file: Path, content: bytes) -> UserError:
     except UnicodeDecodeError as error:
         row = content[: error.start].count(b"\n") + 1
         where = f"line {row} holds the byte 0x{content[error.start]:02x}"
-    return UserError(
-        f"{file} is not UTF-8: {where}; save it as UTF-8 (in Excel: CSV UTF-8), or give Table its encoding "
-        "(encoding: gbk, cp1252, ...)"
-    )
+    return UserError(f"{file} is not UTF-8: {where}; {_SAVE}")
 
 
 def _header(content: pa.Buffer) -> tuple[list[str], str, int]:

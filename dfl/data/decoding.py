@@ -217,7 +217,8 @@ def read_file(name: str, limit: int | None = None) -> bytes:
     """Return the content of a regular file.
 
     Raises:
-        DecodeError: If it is not there, is no regular file (a pipe, a device, a folder), or is larger than ``limit``.
+        DecodeError: If it is not there, is no regular file (a pipe, a device, a folder), is empty, or is larger than
+            ``limit``.
     """
     check_regular(name, limit)
     try:
@@ -243,13 +244,15 @@ def on_disk(name: str) -> str:
 
 
 def check_regular(name: str, limit: int | None = None) -> None:
-    """Raise a DecodeError unless a file is there and is a regular one: others could be waited for without end."""
+    """Raise a DecodeError unless a file is there, is a regular one and holds bytes: others could be waited for."""
     try:
         info = os.stat(on_disk(name))
     except (OSError, ValueError) as error:
         raise _failed(name, error) from error
     if not stat.S_ISREG(info.st_mode):
         raise DecodeError(name, "not a regular file")
+    if not info.st_size:  # or the system's own, such as /proc/kmsg, which could be waited for too
+        raise DecodeError(name, "the file is empty")
     if limit is not None and info.st_size > limit:
         raise DecodeError(name, f"the file has {info.st_size} bytes, more than the {limit} any allowed image can have")
 

@@ -288,6 +288,8 @@ def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
         state = tables[candidates[0]]
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no table of tensors")
+    if bare := next((key for key, value in state.items() if value.is_meta), None):
+        raise UserError(f"{path} holds the shape of {bare} and no values: the network that was saved had none")
     return {str(key): Tensor.detach(value) for key, value in dict.items(state)}
 
 
@@ -299,13 +301,10 @@ def _why_unread(begins: bytes, message: str) -> str:
         return "is a pointer of Git LFS, not the file itself: git lfs pull"
     if begins.lstrip().startswith(b"<"):
         return "is a web page, not the file that was to be downloaded"
-    again = "save its weights alone where you trust it: torch.save(model.state_dict(), 'weights.pth')"
-    if "TorchScript" in message:
-        return f"is a TorchScript program, which is not run here; {again}"
     if hit := re.search(r"GLOBAL ([\w.]+)", message):
         return (
             f"is no weights file that can be read safely: it holds a pickled object ({hit[1]}), and to read it could "
-            f"run code; {again}"
+            f"run code; {archive.AGAIN}"
         )
     return "is no weights file that can be read safely: it is cut off or damaged, or of another kind"
 

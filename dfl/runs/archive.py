@@ -16,6 +16,8 @@ from dfl.runs.plain import untrusted
 
 #: How deep tuples may lie in each other: Python hashes them without looking at how much of the stack is left.
 DEEPEST = 100
+#: What to do with a program or an object that holds weights.
+AGAIN = "save its weights alone where you trust it: torch.save(model.state_dict(), 'weights.pth')"
 
 
 @contextmanager
@@ -61,6 +63,8 @@ def _wrong(file: Path, changed: int, size: int) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             parts = archive.infolist()
+            if any(part.filename.split("/")[1:] == ["constants.pkl"] for part in parts):
+                return f"is a TorchScript program, which is not run here; {AGAIN}"
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
                 return "is packed, as torch never writes it"
             if sum(part.file_size for part in parts) > size:

@@ -124,7 +124,7 @@ def fit(value: Any, kind: Any, name: str = "") -> Any:
     if origin in (tuple, list):
         items = _list(value, *_kinds_of_items(inner, origin, name))
         if name in SUMS and sum(items) > BOUNDS[name][1]:
-            raise Misfit(f"are {sum(items):,} in all, and there must be no more than {BOUNDS[name][1]}")
+            raise Misfit(f"holds {sum(items):,} in all, and it must hold no more than {BOUNDS[name][1]}")
         return items
     raise Misfit(f"is {shown(value)}, which a file cannot give")
 

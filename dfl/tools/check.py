@@ -139,6 +139,10 @@ def examine(table: pa.Table, distance: int = 4) -> tuple[dict[str, Any], pa.Tabl
         },
         "copies": {
             "places": places,
+            "compared": {
+                what: int(pc.sum(pc.not_equal(table[column], "")).as_py())
+                for what, column in (("the same file", "sha256"), ("a near copy", "phash"))
+            },
             "distance": distance,
             "exact": same.among.tolist(),
             "near": near.among.tolist(),

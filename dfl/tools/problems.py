@@ -39,7 +39,7 @@ def problems(findings: Mapping[str, Any]) -> Iterable[Problem]:
         if names:
             what = f"{len(names):,} {column} name{'s' * (len(names) > 1)}"
             yield Problem("error", f"{what} in more than one split of a set, such as {names[0]}")
-    yield from _of_leak(findings["leak"])
+    yield from _of_leak(findings["leak"], places)
 
 
 def _of_masks(masks: Mapping[str, Any], unclear: Mapping[str, str]) -> Iterable[Problem]:
@@ -64,6 +64,9 @@ def _of_copies(copies: Mapping[str, Any]) -> Iterable[Problem]:
     if wrong := copies["both labels"]:
         yield Problem("error", f"{len(wrong):,} rows are of files that are both real and fake, such as {wrong[0]}")
     for what, among in (("the same file", copies["exact"]), ("a near copy", copies["near, not the same file"])):
+        if not copies["compared"][what]:
+            yield Problem("note", f"no image could be looked at for {what}: none can be read")
+            continue
         severities = []
         for i, one in enumerate(places):
             for j, other in enumerate(places):
@@ -95,11 +98,14 @@ def _rank(place: str) -> int:
     return {"train": 0, "val": 1}.get(place.rpartition("/")[2], 2)
 
 
-def _of_leak(scores: Mapping[str, Mapping[str, Score]]) -> Iterable[Problem]:
+def _of_leak(scores: Mapping[str, Mapping[str, Score]], places: Mapping[str, Mapping[str, int]]) -> Iterable[Problem]:
     for name, clues in scores.items():
         who = "the files" if name == "all" else f"the files of {name}"
         if clues["metadata"].undefined:
-            yield Problem("note", f"{who}: one class, undefined: a leak score needs {FOLDS} images of each")
+            own = [counts for place, counts in places.items() if name in ("all", place.rpartition("/")[0])]
+            there = " and ".join(f"{sum(counts[word] for counts in own):,} {word}" for word in ("real", "fake"))
+            wanted = f"{FOLDS} of each class that can be read, of {FOLDS} videos or people"
+            yield Problem("note", f"{who}: the leak score is undefined: it needs {wanted}; there are {there} images")
             continue
         leaking = [clue for clue in CLUES if clues[clue].low > 0.5]
         if leaking or clues["metadata"].low > 0.5:

@@ -63,6 +63,14 @@ def test_encodings_are_said_or_told(tmp_path: Path) -> None:
         read(file, "path\ncafé\n", "ascii")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_wide_letters_without_a_mark_are_said_to_be_no_utf8(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes("path,label\na,1\n".encode(encoding))
+    with pytest.raises(UserError, match="is not UTF-8: its first line holds zero bytes.*save it as UTF-8"):
+        csv_files.read(tmp_path / "t.csv")
+    assert csv_files.read(tmp_path / "t.csv", encoding).to_pylist() == [{"path": "a", "label": "1"}]
+
+
 def test_odd_files_are_one_line(tmp_path: Path) -> None:
     for content in ("", "\n\n", " \n"):
         with pytest.raises(UserError, match="is empty: a table begins with a line of names"):

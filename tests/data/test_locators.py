@@ -77,6 +77,14 @@ def test_nothing_but_files_is_opened(name: str, inside: str, tmp_path: Path) -> 
             read(f"{tmp_path / name}{inside}")
 
 
+def test_what_holds_nothing_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the system have no size, and /proc/kmsg is waited for."""
+    (tmp_path / "empty.png").touch()
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(DecodeError, match="the file is empty"):
+        read_bytes(str(tmp_path / "empty.png"))
+
+
 NO_PLACES = [f"a_lmdb#key={'k' * 600}", "v.mp4#at=0/0", f"a.png#xywh={'9' * 18},0,1,1", "a.parquet#row=0", "\0#key=a"]
 
 

@@ -263,6 +263,13 @@ def test_paths_keep_their_order(tmp_path: Path) -> None:
     assert [Path(p).name for p in found["path"].to_pylist()] == ["b.png", "a.JPEG", "z.jpg"]
     assert set(found["label"].to_pylist()) == {-1}
     refuses(Paths(["none.png"]), "test", "no file or folder 'none.png'")
+    with pytest.raises(UserError, match=r"one of the paths is empty: .* this folder is \.$"):
+        Paths(["a.png", ""])
+    for name in ("y.png#frame=0", "z.png#xywh=0,0,1,1"):  # all of it is a name
+        Image.new("RGB", (7, 5)).save(tmp_path / name, "PNG")
+        (path,) = Paths([str(tmp_path / name)]).load("test")["path"].to_pylist()
+        assert load_image(path).shape == (5, 7, 3)
+    refuses(Paths(["none.png#frame=0"]), "test", "no file or folder 'none.png'")
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "txt"])

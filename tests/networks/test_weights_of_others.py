@@ -116,11 +116,16 @@ def write(name: str) -> None:
         "two.pth": lambda: torch.save({"g": {"w": torch.ones(1)}, "d": {"w": torch.ones(1)}}, "two.pth"),
         "list.pth": lambda: torch.save([torch.ones(1)], "list.pth"),
         "bare.pth": lambda: torch.save({}, "bare.pth"),
+        "script.pt": lambda: torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save("script.pt"),
+        "meta.pth": lambda: torch.save(
+            {"fc.bias": torch.ones(2), "fc.weight": torch.ones(2, device="meta")}, "meta.pth"
+        ),
         "mixed.pth": lambda: torch.save({"w": torch.ones(1), "epoch": 3}, "mixed.pth"),
     }
     made[name]()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -136,6 +141,8 @@ def write(name: str) -> None:
         ("list.pth", "no table of tensors"),
         ("bare.pth", "no table of tensors"),
         ("mixed.pth", "no table of tensors"),
+        ("script.pt", "is a TorchScript program, which is not run here; save its weights alone"),
+        ("meta.pth", "holds the shape of fc.weight and no values: the network that was saved had none$"),
     ],
 )
 def test_what_is_no_table_of_weights_is_one_whole_sentence(name: str, says: str) -> None:

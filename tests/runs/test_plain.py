@@ -73,7 +73,7 @@ def test_plain_values_are_taken_as_they_are(given: dict[str, Any]) -> None:
         ({"names": ["a"] * (LONGEST + 1)}, "a list"),
         ({"extra": {"checkpoint_path": "x.pth"}}, "which a file cannot give"),
         ({"extra": {"depth": 10_000}}, "between 1 and 200"),
-        ({"extra": {"layers": [101, 100]}}, "layers that are 201 in all, and there must be no more than 200"),
+        ({"extra": {"layers": [101, 100]}}, "layers that holds 201 in all, and it must hold no more than 200"),
         ({"extra": {"drop_rate": 1.0}}, "between 0.0 and 0.999"),
         ({"extra": {"std": [0.2, 0.2, 0.0]}}, "between 0.0001 and 10,000"),
         ({"extra": {"inner": {"depth": 1}}}, "which a file cannot give"),

@@ -67,6 +67,26 @@ def test_what_is_planted_is_found(spoilt: Path, tmp_path: Path, capsys: pytest.C
     assert "src=" + '"http' not in text
 
 
+def test_what_was_not_looked_at_is_not_said_to_be_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(12):
+        file = tmp_path / "few" / ("real" if i < 9 else "fake") / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(i).save(file)
+        file = tmp_path / "none" / ("real" if i % 2 else "fake") / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(i))
+    check([str(tmp_path / "few")], str(tmp_path / "a"), progress=False, workers=1)
+    printed = capsys.readouterr().out
+    assert "· the files: the leak score is undefined: it needs 5 of each class" in printed
+    assert "there are 9 real and 3 fake images" in printed
+    assert "✓ no image has a near copy in this set" in printed
+    check([str(tmp_path / "none")], str(tmp_path / "b"), progress=False, workers=1)
+    printed = capsys.readouterr().out
+    assert "· no image could be looked at for a near copy: none can be read" in printed
+    assert "✓ no image has the same file in this set" in printed  # their bytes were read
+    assert "has a near copy" not in printed
+
+
 def test_a_clean_set_has_nothing_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(40):
         folder = tmp_path / "clean" / ("train", "test")[i % 4 == 0] / ("real", "fake")[i % 3 == 0]
@@ -83,7 +103,7 @@ def test_one_class_is_undefined_and_never_a_number(tmp_path: Path, capsys: pytes
     for i in range(8):
         picture(i).save(tmp_path / f"{i}.png")
     page = check([str(tmp_path)], str(tmp_path / "out"), progress=False, workers=1)
-    assert "one class, undefined" in capsys.readouterr().out
+    assert "undefined: it needs 5 of each class" in capsys.readouterr().out
     assert json.loads((page.parent / "check.json").read_text())["leak"]["all"]["metadata"]["auroc"] is None
 
 

@@ -29,6 +29,8 @@ class Paths(Source):
 
     def __init__(self, paths: list[str]) -> None:
         super().__init__()
+        if "" in paths:
+            raise UserError("one of the paths is empty: name images or folders; this folder is .")
         self.paths = [Path(on_disk(p)).expanduser() for p in paths]
 
     def items(self, split: str) -> pa.Table:
@@ -52,6 +54,8 @@ class Paths(Source):
 def _images(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the images that a word means, each with its caption, '' for none."""
     file, inside = split(str(path))
+    if not Path(on_disk(file)).exists() and path.is_file():  # all of it is a name
+        file, inside = str(path), {}
     suffix = Path(file).suffix.lower()
     if not Path(on_disk(file)).exists():
         if is_url(path):
