@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector
-from dfl.detectors.fitted import Collected, FittedDetector, LogisticHead
+from dfl.detectors.fitted import FittedDetector, LogisticHead
 from dfl.detectors.loading import load, own_classes, plain_arguments
 from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
+from dfl.metrics.gathered import Gathered
 from dfl.networks import without_weights
 from dfl.runs import settings
 from dfl.runs.find import stage
@@ -51,6 +52,18 @@ class Members:
         if not isinstance(value, list | tuple) or not 2 <= len(value) <= MOST:
             raise Misfit(f"are {shown(value)}, and must be a list of 2 to {MOST}")
         return [json.dumps(_spec(one)) for one in value]
+
+
+class Said(Gathered):
+    """Labels and log-odds of the images of a domain, each once, over all ranks."""
+
+    def update(self, index: Tensor, label: Tensor, log_odds: Tensor) -> None:
+        """Add a batch: (N,), (N,) and (N, M)."""
+        self.add_rows(index, label, log_odds)
+
+    def compute(self) -> Tensor:
+        """Return label and log-odds, (n, 1 + M) float64 on the CPU."""
+        return self.gathered()[1]
 
 
 class Ensemble(FittedDetector):
@@ -157,10 +170,11 @@ class Ensemble(FittedDetector):
         """Fit to the images of all domains, then measure them."""
         if self.head is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             columns = ["label", *map(str, range(len(self.members)))]
-            tables = [Collected(columns).to(self.device) for _ in domains(self.trainer, "val")]
+            tables = [Said(columns).to(self.device) for _ in domains(self.trainer, "val")]
             for batch, domain in self._held:
                 tables[domain].update(batch["index"], batch["label"], batch["log_odds"])
-            self.fit_on_all_ranks(torch.cat([table.compute() for table in tables]))
+            rows = torch.cat([table.compute() for table in tables])
+            self.fit_on_all_ranks(rows[:, 1:], rows[:, 0].long())
             for i, (batch, domain) in enumerate(self._held):
                 super().validation_step(batch, i, domain)
             self._held = []

@@ -108,20 +108,19 @@ class FittedDetector(Detector):
             return
         rows = self._rows.compute()
         self._rows = None
-        self.fit_on_all_ranks(rows)
+        self.fit_on_all_ranks(rows[:, 1:], rows[:, 0].long())
         self.trainer.should_stop = True
 
-    def fit_on_all_ranks(self, rows: Tensor) -> None:
-        """Fit on rank zero to label and features (n, 1 + D) of all ranks, and give the others what came of it.
+    def fit_on_all_ranks(self, features: Tensor, label: Tensor) -> None:
+        """Fit on rank zero to features (n, D) and labels (n,) of all ranks, and give the others what came of it.
 
         Raises:
             UserError: If all images are of one class.
         """
         if self.trainer.is_global_zero:
-            label = rows[:, 0].long()
             if len(label.unique()) < 2:
                 raise UserError("a detector is fitted to real and fake images, and all of them are of one class")
-            self.fit(rows[:, 1:], label)
+            self.fit(features, label)
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.fitted)}
         self.load_state_dict(self.trainer.strategy.broadcast(own), strict=False)
 
