@@ -1,5 +1,6 @@
 """Networks and parts that two detectors or more use."""
 
+from dfl.networks import zoo
 from dfl.networks.backbone import (
     TIMM,
     backbone_and_view,
@@ -14,6 +15,7 @@ from dfl.networks.encoder import Encoder
 from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.normalize import Normalize
+
 from dfl.networks.whitening import whiten_patch_embed
 
 __all__ = [
@@ -33,4 +35,5 @@ __all__ = [
     "wants_file",
     "whiten_patch_embed",
     "without_weights",
+    "zoo",
 ]
