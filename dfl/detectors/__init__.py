@@ -4,7 +4,7 @@ from dfl.detectors.attention import AttentionXception
 from dfl.detectors.base import Detector
 from dfl.detectors.cam import GradCam
 from dfl.detectors.classifier import Baseline, Classifier
-from dfl.detectors.dct import Dct
+from dfl.detectors.dct import Dct, DctNetwork
 from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.loading import load
@@ -18,6 +18,7 @@ __all__ = [
     "Baseline",
     "Classifier",
     "Dct",
+    "DctNetwork",
     "Detector",
     "FairDisentangle",
     "FittedDetector",

@@ -73,7 +73,11 @@ class Classifier(Detector):
 
     def forward(self, image: Tensor) -> Outputs:
         """Return ``logit`` (N,), ``feature`` (N, D), the input of the last layer, and of two outputs ``logits``."""
-        feature = self.network.forward_head(self.network.forward_features(self.normalize(image)), pre_logits=True)
+        return self.outputs_of(self.normalize(image))
+
+    def outputs_of(self, values: Tensor) -> Outputs:
+        """Return the same, of what the network gets (N, C, H, W)."""
+        feature = self.network.forward_head(self.network.forward_features(values), pre_logits=True)
         logits = self.network.get_classifier()(feature)
         if logits.shape[1] == 1:
             return {"logit": logits[:, 0], "feature": feature}

@@ -15,13 +15,15 @@ from dfl.networks.encoder import Encoder
 from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.normalize import Normalize
-
+from dfl.networks.spectrum import LogDct, ZScore
 from dfl.networks.whitening import whiten_patch_embed
 
 __all__ = [
     "TIMM",
     "Encoder",
+    "LogDct",
     "Normalize",
+    "ZScore",
     "add_lora",
     "backbone_and_view",
     "create_backbone",

@@ -30,7 +30,8 @@ _Counts, _Rate = int | list[int], float
 #: Arguments of ``timm.create_model`` that a checkpoint may give, those of an architecture, each with its kind.
 TIMM: dict[str, Any] = {
     **dict.fromkeys(("img_size", "patch_size", "embed_dim", "depth", "depths", "dims", "num_heads"), _Counts),
-    **dict.fromkeys(("num_classes", "output_stride", "reg_tokens", "stem_width", "layers", "channels"), _Counts),
+    **dict.fromkeys(("num_classes", "output_stride", "reg_tokens", "stem_width", "layers"), _Counts),
+    **dict.fromkeys(("channels", "hidden"), _Counts),
     **dict.fromkeys(("drop_rate", "drop_path_rate", "drop_block_rate", "attn_drop_rate"), _Rate | None),
     **dict.fromkeys(("proj_drop_rate", "pos_drop_rate", "patch_drop_rate", "init_values", "mlp_ratio"), _Rate | None),
     **dict.fromkeys(("qkv_bias", "class_token", "no_embed_class", "dynamic_img_size"), bool),

@@ -1,8 +1,8 @@
 """The median of 3 x 3 pixels, exact and without sorting all nine: a network of minima and maxima.
 
-Each column of three is sorted once for the whole image and then seen from the three windows that it belongs to. The median
-of a window is the median of three numbers: the largest of its columns' lows, the median of their middles, the smallest of
-their highs. It is always one of the nine values.
+Each column of three is sorted once for the whole image and then seen from the three windows that it belongs to. The
+median of a window is the median of three numbers: the largest of its columns' lows, the median of their middles, the
+smallest of their highs. It is always one of the nine values.
 """
 
 import torch

@@ -9,8 +9,8 @@ from scipy.fft import dctn
 from sklearn.linear_model import LogisticRegression
 
 from dfl.detectors import Dct
-from dfl.detectors.dct import dct_basis
 from dfl.detectors.fitted import LogisticHead
+from dfl.networks.spectrum import dct_basis
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "dct.npz")
 

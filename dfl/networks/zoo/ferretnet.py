@@ -2,8 +2,8 @@
 
     image -> x - median of its eight neighbours and 0 -> two convolutions -> four blocks -> 1 x 1 -> average -> linear
 
-A generator's up-sampling makes neighbours depend on each other in its own way; scenery, which a median follows, does not tell
-real from fake, so it is taken away first. The median is taken after normalisation, where 0 is the mean colour.
+A generator's up-sampling makes neighbours depend on each other in its own way; scenery, which a median follows, does
+not tell real from fake, so it is taken away first. The median is of normalised values, where 0 is the mean colour.
 
 Names and shapes are those of the public code (Apache-2.0), so its files load as they are. Convolutions in a block are
 grouped by input channel: one of neighbours, one of pixels two apart, summed; then a depthwise-separable one.

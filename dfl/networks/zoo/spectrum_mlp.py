@@ -1,0 +1,74 @@
+"""The multilayer perceptron on spectra of Abdullah et al. (IEEE S&P 2024): N -> 512 -> 32 -> outputs, with ReLU.
+
+Their code calls it LogisticRegression. Most of its parameters are in the first layer: 134 million for 512 x 512 values.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from timm.layers import to_2tuple
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+
+class SpectrumMlp(nn.Module):
+    """A multilayer perceptron on maps of one size.
+
+    Args:
+        img_size: Side S of the maps, or height and width.
+        in_chans: How many maps.
+        num_classes: Outputs.
+        hidden: Widths of the hidden layers.
+        drop_rate: Dropout after each of them.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 512,
+        in_chans: int = 1,
+        num_classes: int = 2,
+        hidden: Sequence[int] = (512, 32),
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        height, width = to_2tuple(img_size)
+        widths = [in_chans * height * width, *hidden]
+        layers = [
+            nn.Sequential(nn.Linear(inner, outer), nn.ReLU(), nn.Dropout(drop_rate))
+            for inner, outer in pairwise(widths)
+        ]
+        self.layers = nn.Sequential(*layers)
+        self.num_features = self.head_hidden_size = widths[-1]
+        self.reset_classifier(num_classes)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new last layer in place; none for 0 classes."""
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map z-scored maps (N, C, S, S) to (N, D)."""
+        return self.layers(x.flatten(1))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map (N, D) to outputs (N, num_classes), or leave it as it is."""
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map z-scored maps (N, C, S, S) to outputs (N, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+_CFG = {"input_size": (1, 512, 512), "fixed_input_size": True, "num_classes": 2, "crop_pct": 1.0}
+default_cfgs = generate_default_cfgs({"spectrum_mlp": _CFG | {"first_conv": "layers.0.0", "classifier": "head"}})
+
+
+@register_model
+def spectrum_mlp(pretrained: bool = False, **kwargs: Any) -> SpectrumMlp:
+    """The multilayer perceptron of Abdullah et al."""
+    return build_model_with_cfg(SpectrumMlp, "spectrum_mlp", pretrained, **kwargs)
