@@ -50,6 +50,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "Dct": {"input_size": 32},
     "DctNetwork": {"backbone": "frank_cnn", "input_size": 32, "noise": "median", "timm_args": {}},
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
+    "Fusion": {
+        **{"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        **{"spectra": [{"size": 16}, {"size": 8, "colour": "rgb", "noise": "median"}], "head": "mlp"},
+    },
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "PatchForensics": {"cut": "block1", "input_size": 32},

@@ -7,6 +7,7 @@ from dfl.detectors.classifier import Baseline, Classifier
 from dfl.detectors.dct import Dct, DctNetwork
 from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.fitted import FittedDetector
+from dfl.detectors.fusion import Fusion
 from dfl.detectors.loading import load
 from dfl.detectors.patches import PatchForensics
 from dfl.detectors.probes import LinearProbe
@@ -22,6 +23,7 @@ __all__ = [
     "Detector",
     "FairDisentangle",
     "FittedDetector",
+    "Fusion",
     "GradCam",
     "LinearProbe",
     "PatchForensics",

@@ -1,4 +1,4 @@
-"""Networks on spectra: the official small CNN, spectra of other code, parameter counts, and where z-scores come from."""
+"""Networks on spectra: the official small CNN, spectra of other code, parameter counts, where z-scores come from."""
 
 from pathlib import Path
 from typing import Any
