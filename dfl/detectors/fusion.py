@@ -54,8 +54,9 @@ class Fusion(Probe):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.spectra = nn.ModuleList(self._spectrum(dict(words)) for words in spectra)
-        dim = self.encoder.dim + sum(math.prod(one.shape) for one in self.spectra)
+        built = [self._spectrum(dict(words)) for words in spectra]
+        self.spectra = nn.ModuleList(built)
+        dim = self.encoder.dim + sum(math.prod(one.shape) for one in built)
         self.head = LogisticHead(dim, penalty) if head == "logistic" else MlpHead(dim)
         self.eval()
 
