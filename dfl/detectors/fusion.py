@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfl.detectors.fitted import LogisticHead
+from dfl.detectors.fitted import LogisticHead, Penalty
 from dfl.detectors.probes.encoded import Probe
 from dfl.errors import UserError, near
 from dfl.networks import LogDct, ZScore
@@ -37,7 +37,7 @@ class Fusion(Probe):
         spectra: Arguments of `LogDct`, one table a spectrum: ``size``, at most that of the images, ``colour``,
             ``values``, ``noise``. What is left out: 64 px, grey.
         head: ``logistic``: scikit-learn's regression; ``mlp``: the perceptron of Abdullah et al., see `MlpHead`.
-        penalty: Of the squared weights of the regression, relative to the sum of the losses.
+        penalty: Of the squared weights of the regression, relative to the sum of the losses; ``auto``: by cross-validation.
         **kwargs: Of `Probe`: the encoder.
 
     Raises:
@@ -50,7 +50,7 @@ class Fusion(Probe):
         self,
         spectra: tuple[dict[str, Any], ...] = ({"size": 64},),
         head: Literal["logistic", "mlp"] = "logistic",
-        penalty: float = 1.0,
+        penalty: Penalty = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
