@@ -7,9 +7,9 @@ from dfl.detectors.classifier import Baseline, Classifier
 from dfl.detectors.dct import Dct
 from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.fitted import FittedDetector
-from dfl.detectors.linear_probe import LinearProbe
 from dfl.detectors.loading import load
 from dfl.detectors.patches import PatchForensics
+from dfl.detectors.probes import LinearProbe
 from dfl.detectors.sida import Sida
 from dfl.detectors.vit_scl import VitScl
 

@@ -61,11 +61,11 @@ class Detector(Measured, ABC):
     #: Whether it wants every training image once, in whatever order, and no epochs.
     one_pass: ClassVar[bool] = False
     #: Arguments that name files, folders or models of a hub: the user gives them, a checkpoint cannot.
-    places: ClassVar[tuple[str, ...]] = ("weights",)
+    places: ClassVar[tuple[str, ...]] = ("weights", "folder")
     #: Those of them that frozen weights come from.
-    bases: ClassVar[tuple[str, ...]] = ("weights",)
+    bases: ClassVar[tuple[str, ...]] = ("weights", "folder")
     #: Those of them that shapes of the network follow from.
-    shaping: ClassVar[tuple[str, ...]] = ()
+    shaping: ClassVar[tuple[str, ...]] = ("folder",)
     #: What a checkpoint may give for arguments that are dictionaries: keys, each with its kind (`dfl.runs.plain`).
     kinds: ClassVar[dict[str, Any]] = {}
 
@@ -252,12 +252,14 @@ class Detector(Measured, ABC):
 
     def _named_weights(self) -> list[str]:
         """Return the names of frozen parameters whose values came from a file or a hub, so need no second copy."""
-        if not (self.hparams.get("pretrained") or self.hparams.get("weights")):
+        if not any(self.hparams.get(name) for name in ("pretrained", "weights", "folder")):
             return []
         at_random = tuple(f"network.{name}" for name in getattr(getattr(self, "network", None), "at_random", ()))
         return [n for n, p in self.named_parameters() if not p.requires_grad and not n.startswith(at_random or ("\0",))]
 
     def _backbone_name(self) -> str:
+        if self.hparams.get("folder"):
+            return str(self.hparams["folder"])
         name = self.hparams.get("backbone", type(self).__name__)
         return f"{name} with weights {self.hparams.get('weights') or 'of timm'}"
 

@@ -10,6 +10,7 @@ from dfl.networks.backbone import (
     wants_file,
     without_weights,
 )
+from dfl.networks.encoder import Encoder
 from dfl.networks.layers import find_layer, layer_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora
 from dfl.networks.normalize import Normalize
@@ -17,6 +18,7 @@ from dfl.networks.whitening import whiten_patch_embed
 
 __all__ = [
     "TIMM",
+    "Encoder",
     "Normalize",
     "add_lora",
     "backbone_and_view",

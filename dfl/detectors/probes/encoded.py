@@ -1,0 +1,57 @@
+"""What the probes share: features of a frozen encoder."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dfl.detectors.fitted import FittedDetector
+from dfl.networks import TIMM, Encoder
+from dfl.networks.encoder import Output
+
+#: What a probe looks through where nothing else is named.
+CLIP = "vit_base_patch16_clip_224.openai"
+
+
+class Probe(FittedDetector):
+    """A fitted detector on the features of a frozen foundation model.
+
+    Args:
+        backbone: timm name; by default CLIP ViT-B/16, and none where there is a ``folder``.
+        pretrained: Take pretrained weights.
+        weights: Of ``backbone``: a local file, or a timm tag. None takes timm's default.
+        timm_args: More arguments of ``timm.create_model``.
+        folder: In place of ``backbone``: a vision tower of transformers, a folder or a name on the Hub, see `Encoder`.
+        output: What the encoder gives of an image: ``pooled``, ``cls``, ``mean`` or ``projection``, see `Encoder`.
+        **kwargs: Of `Detector`; by default the size of images is the encoder's own.
+    """
+
+    kinds: ClassVar[dict[str, Any]] = {"timm_args": TIMM}
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        pretrained: bool = True,
+        weights: str | None = None,
+        timm_args: dict[str, Any] | None = None,
+        folder: str | None = None,
+        output: Output = "pooled",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if folder is None and backbone is None:
+            backbone = CLIP
+        self.hparams["backbone"] = backbone
+        size = kwargs.get("input_size")
+        encoder = Encoder(backbone, pretrained, weights, timm_args, folder, output, size)
+        # registered under the names of its parts, which checkpoints have had since before there was an Encoder
+        self.__dict__["encoder"] = encoder
+        self.network, self.normalize, self.input_size = encoder.network, encoder.normalize, encoder.input_size
+        self.channels_last = encoder.convolutional
+
+    encoder: Encoder
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return the encoder's features (N, D) float32."""
+        with torch.no_grad():
+            return self.encoder(image)
