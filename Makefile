@@ -4,7 +4,7 @@ PIP_FLAGS ?=
 READY := .venv/.ready-$(shell $(PYTHON) -c "import hashlib; print(hashlib.sha256(open('pyproject.toml','rb').read()).hexdigest()[:16])")
 RUN := .venv/bin/python
 
-.PHONY: help demo demo-benchmark test lint bench soak clean
+.PHONY: help demo demo-benchmark test real lint bench soak clean
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -24,7 +24,10 @@ demo-benchmark: $(READY) ## six detectors on toy domains, tables and report: abo
 	@OMP_NUM_THREADS=1 $(RUN) -m dfl benchmark toy --jobs 2
 
 test: $(READY) ## the whole test suite
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/real
+
+real: $(READY) ## acceptance on real images and weights, which you bring: make real REAL=DIR, see tests/real/conftest.py
+	@REAL="$(REAL)" $(RUN) -m pytest tests/real -rs
 
 lint: $(READY) ## ruff and mypy
 	@$(RUN) -m ruff check dfl tests && $(RUN) -m ruff format --check dfl tests && $(RUN) -m mypy

@@ -3,6 +3,7 @@
 Weights that were asked for and are not found are an error, never a silent random start.
 """
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 from huggingface_hub import constants as hub
 from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from dfl.errors import UserError, near
@@ -121,16 +123,17 @@ def wants_file(weights: str | None) -> bool:
 
 
 def load_weights(model: nn.Module, file: str) -> None:
-    """Load a local file into a timm model. A head of another number of classes stays at random, as in timm.
+    """Load a local file into a timm model; positions of a ViT for another size of images are interpolated.
 
-    A head of one output z, as binary detectors have it, becomes one of the two logits 0 and z, which say the same: z is
-    the log-odds of fake. A beginning that all names of the file share, such as ``module.``, is taken off.
+    A head of another number of classes stays at random, as in timm. A head of one output z, as binary detectors have
+    it, becomes one of the two logits 0 and z, which say the same: z is the log-odds of fake. A beginning that all names
+    of the file share, such as ``module.``, is taken off.
 
     Raises:
         UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
     """
     own = model.state_dict()
-    state, heads = _without_prefix(read_state(file), own), _heads(model)
+    state, heads = _at_its_size(_without_prefix(read_state(file), own), model), _heads(model)
     of_head = tuple(f"{head}." for head in heads) or ("\0",)
     for key in [k for k in state if k.startswith(of_head) and k in own]:
         if len(state[key]) == 1 and len(own[key]) == 2 and state[key].shape[1:] == own[key].shape[1:]:
@@ -149,6 +152,20 @@ def load_weights(model: nn.Module, file: str) -> None:
     model.load_state_dict(state, strict=False)
     #: Beginnings of the names that the file gave nothing for.
     model.at_random = heads if dropped else ()  # type: ignore[assignment]
+
+
+def _at_its_size(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Return a table with the positions of a ViT interpolated to the size of images that it is built for, as timm does.
+
+    Positions of another width stay as they are, and do not fit.
+    """
+    here, own = state.get("pos_embed"), getattr(model, "pos_embed", None)
+    if here is None or own is None or here.shape == own.shape or here.ndim != 3 or here.shape[-1] != own.shape[-1]:
+        return state
+    prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
+    if math.isqrt(here.shape[1] - prefix) ** 2 != here.shape[1] - prefix:
+        return state
+    return state | {"pos_embed": resample_abs_pos_embed(here, list(model.patch_embed.grid_size), None, prefix)}
 
 
 def _heads(model: nn.Module) -> tuple[str, ...]:

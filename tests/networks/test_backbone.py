@@ -74,3 +74,14 @@ def test_tells_convolutions_from_attention() -> None:
 def test_an_argument_that_a_model_does_not_take_is_one_line() -> None:
     with pytest.raises(UserError, match="timm cannot build test_vit with {'pad_type': 'same'}"):
         create_backbone("test_vit", pretrained=False, pad_type="same")
+
+
+def test_positions_of_another_size_of_images_are_interpolated_as_timm_does(tmp_path: Path) -> None:
+    state, file = timm.create_model("test_vit", img_size=96).state_dict(), str(tmp_path / "w.pth")
+    torch.save(state, file)
+    model = create_backbone("test_vit", weights=file, img_size=160)
+    wanted = timm.create_model("test_vit", pretrained=True, img_size=160, pretrained_cfg_overlay={"file": file})
+    torch.testing.assert_close(model.pos_embed, wanted.pos_embed)
+    torch.save(state | {"pos_embed": state["pos_embed"][..., :8]}, file)
+    with pytest.raises(UserError, match="1 of another shape .pos_embed"):  # another width is no size of images
+        create_backbone("test_vit", weights=file, img_size=160)
