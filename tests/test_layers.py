@@ -22,12 +22,13 @@ MAY = {
     "terminal": set(),
     "runs": {"orphans"},  # what a run leaves behind; whether a process lives
     "losses": {"runs"},  # what a file may say of a criterion
+    "features": {"runs"},  # how a file is written, the hash of weights
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
     "data": {"runs", "terminal"},
     "tools": {*PAGES, "cli.configs", "cli.verbs", "data", "runs", "terminal"},  # configs by name, pages
     "training": {*PAGES, "metrics", "evaluation", "runs", "terminal"},
-    "detectors": {"networks", "losses", "metrics", "runs", "training"},
+    "detectors": {"features", "networks", "losses", "metrics", "runs", "training"},
     "evaluation.html": {"evaluation.plots"},  # a page that stands alone
     "evaluation.plots": set(),  # figures of plain numbers
     "evaluation": {*PAGES, "metrics", "data", "runs", "terminal"},

@@ -1,11 +1,12 @@
 """From an embedding of [SEG] to a mask: SAM, SAM 2, or a small decoder on the features that the vision tower has.
 
 SAM's image encoder is frozen and sees the image at its own size; the embedding is the one sparse token of its prompt.
-What the encoder gives can be kept on disk, see ``cache.py``.
+What the encoder gives can be kept on disk (`dfl.features`).
 The small decoder needs no second look at the image: its maps are what the language model's own tower saw.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from dfl.detectors.sida.cache import EmbeddingCache
 from dfl.errors import UserError
+from dfl.features import FeatureStore
 from dfl.networks import Normalize
 
 #: Normalisation of SAM, SAM 2 and of the small decoder's images.
@@ -75,9 +76,9 @@ class Sam(nn.Module):
         if self.second:
             decoder.dynamic_multimask_via_stability = False  # the one mask that was trained, in evaluation too
         #: Where image embeddings are kept, if anywhere.
-        self.cache: EmbeddingCache | None = None
+        self.cache: FeatureStore | None = None
 
-    def keep_embeddings(self, folder: str | Path | None) -> None:
+    def keep_embeddings(self, folder: str | Path | None, gigabytes: float = math.inf) -> None:
         """Keep the image embeddings in a folder from now on, and take them from there; None: not any more."""
         if folder is None:
             self.cache = None
@@ -85,7 +86,7 @@ class Sam(nn.Module):
         config = self.sam.config
         settings = {k: v for k, v in config.vision_config.to_dict().items() if k != "_name_or_path"}
         words = json.dumps([transformers.__version__, config.model_type, settings], sort_keys=True, default=str)
-        self.cache = EmbeddingCache(folder, self._encoder_weights, words)
+        self.cache = FeatureStore(folder, self._encoder_weights, words, 1e9 * gigabytes, "model.cache")
 
     def _encoder_weights(self) -> dict[str, Tensor]:
         """Return all weights that the image embeddings depend on; SAM 2 has some of them in its decoder."""
@@ -97,12 +98,11 @@ class Sam(nn.Module):
         }
 
     def _embed(self, image: Tensor) -> list[Tensor]:
-        maps = self.sam.get_image_embeddings(image.to(self.sam.dtype))
+        maps = self.sam.get_image_embeddings(self.normalize(image).to(self.sam.dtype))
         return list(maps) if self.second else [maps]
 
     def forward(self, image: Tensor, features: Tensor, prompt: Tensor) -> Tensor:
         """Map images (N, 3, S, S) in [0, 1] and embeddings (N, C) to logits (N, S / 4, S / 4)."""
-        image = self.normalize(image)
         with torch.no_grad():
             maps = self.cache(image, self._embed) if self.cache else self._embed(image)
             place = self.sam.get_image_wide_positional_embeddings()

@@ -60,6 +60,7 @@ class Sida(Detector):
         mask_config: What SAM's config.json holds, to build a random one; of ``light`` the argument ``hidden``.
         cache: Folder that keeps the image embeddings of the frozen SAM, for fit, validate and test; None encodes each
             image every time.
+        cache_gb: Gigabytes that it may hold; what was not read for longest goes first.
         input_size: Side of the images in pixels; by default that of the mask side, or the language side's own.
         view_size: Side of what the language side sees; by default that of its tower (Qwen: 448).
         dtype: Of the language model's weights. LoRA and tokens beside it are held in float32 whatever it is; without
@@ -107,6 +108,7 @@ class Sida(Detector):
         mask: str | None = "light",
         mask_config: dict[str, Any] | None = None,
         cache: str | None = None,
+        cache_gb: float = 1000.0,
         input_size: int | None = None,
         view_size: int | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
@@ -178,7 +180,12 @@ class Sida(Detector):
                 )
         if isinstance(self.masks, Sam):
             # not in predict: a checkpoint that was carried elsewhere would fill a folder that nobody asked for there
-            self.masks.keep_embeddings(self.cache if stage != "predict" else None)
+            self.masks.keep_embeddings(self.cache if stage != "predict" else None, self.hparams["cache_gb"])
+
+    def teardown(self, stage: str) -> None:
+        """Write what the cache has not written yet."""
+        if isinstance(self.masks, Sam) and self.masks.cache is not None:
+            self.masks.cache.flush()
 
     def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:
         """Whiten the patch embedding."""
