@@ -49,8 +49,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "Classifier": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "timm_args": {}},
     "Dct": {"input_size": 32},
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
+    "ForestProbe": {
+        **{"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        **{"dims": 4, "trees": 5, "steps": 50},
+    },
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "NearestNeighbour": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "k": 3},
     "PatchForensics": {"cut": "block1", "input_size": 32},
     "Sida": {
         **{"language": None, "language_config": TINY_LLAVA, "mask": "light", "mask_config": None, "dtype": "float32"},
