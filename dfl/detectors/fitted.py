@@ -11,6 +11,7 @@ again. Over several ranks the features of all of them are fitted, each image onc
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -124,7 +125,10 @@ class FittedDetector(Detector):
     def forward(self, image: Tensor) -> Outputs:
         """Return ``logit`` (N,) and ``feature`` (N, D)."""
         features = self.features(image)
-        return {"logit": self.score(features), "feature": features}
+        kind = features.device.type
+        # what was fitted in full precision is scored in it; there is no autocast where there are only shapes
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
+            return {"logit": self.score(features), "feature": features}
 
     def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
         """Return the cross-entropy of the score; it is looked at, not trained on."""

@@ -129,9 +129,8 @@ class Short(nn.Module):
 
     def encode(self, features: Tensor) -> Tensor:
         """Map features (N, D) to (N, dims) float32."""
-        with torch.autocast(features.device.type, enabled=False):
-            short: Tensor = self.encoder((features.float() - self.mean) / self.std)
-            return short
+        short: Tensor = self.encoder((features.float() - self.mean) / self.std)
+        return short
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, D) to log-odds (N,) float32: half a tree more for each class keeps them finite."""

@@ -55,9 +55,8 @@ class Neighbours(Grown):
         """Map features (N, D) to scores (N,) float32, see `NearestNeighbour`; without a bank they are 0."""
         if not len(self.real) or not len(self.fake):
             return features.new_zeros(len(features), dtype=torch.float32)
-        with torch.autocast(features.device.type, enabled=False):
-            query = F.normalize((features.float() - self.mean) / self.std, dim=1)
-            return torch.cat([self._score(part) for part in query.split(IMAGES)])
+        query = F.normalize((features.float() - self.mean) / self.std, dim=1)
+        return torch.cat([self._score(part) for part in query.split(IMAGES)])
 
     def _score(self, query: Tensor) -> Tensor:
         real, fake = (self.nearest(query, bank) for bank in (self.real, self.fake))
