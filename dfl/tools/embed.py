@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +52,7 @@ def embed(
     folder: str | None = None,
     features: Output = "pooled",
     input_size: int | None = None,
-    fit: str = "resize",
+    resize: Literal["shorter", "squash", "pad", "none"] = "shorter",
     store: str | None = None,
     batch_size: int = 32,
     workers: int = 2,
@@ -71,7 +71,7 @@ def embed(
         folder: In place of a backbone: a vision tower of transformers, a folder or a name on the Hub.
         features: What the encoder gives of an image: pooled, cls, mean or projection.
         input_size: Side of the images in pixels; by default the encoder's own.
-        fit: How images are brought to it, as of ``data.transform.fit``: resize, crop, ...
+        resize: How images are brought to it, as of ``data.transform.resize``; ``none`` crops the centre.
         store: Folder that keeps features, so that an image is encoded once.
         batch_size: Images that are encoded at once.
         workers: Processes that decode; 0 decodes here.
@@ -88,7 +88,7 @@ def embed(
     rows = read_rows(sources, root)
     named = CLIP if backbone is None and folder is None else backbone
     encoder = Encoder(named, pretrained, weights, None, folder, features, input_size).to(device)
-    view = Transform(augment="none", fit=fit).eval(encoder.input_size, "centre")  # type: ignore[arg-type]
+    view = Transform(augment="none", resize=resize).eval(encoder.input_size)
     data = ImageDataset(rows, view, encoder.input_size, {})
     with claimed(file):
         found = encoded(encoder, data, store, batch_size, workers, device)
