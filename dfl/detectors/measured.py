@@ -69,7 +69,8 @@ class Measured(pl.LightningModule):
         views = batch.get("views")
         if views is None:
             return centre, dict(centre)
-        sums: Any = {name: centre[name].float() for name in OVER_VIEWS if name in centre}
+        given: Any = centre
+        sums: Any = {name: given[name].float() for name in OVER_VIEWS if name in centre}
         rest = {key: value for key, value in batch.items() if key != "views"}
         for view in views.unbind(1):
             other: Any = self.view_outputs(self.on_after_batch_transfer(rest | {"image": view}, 0))

@@ -49,7 +49,7 @@ def answering(logit: list[float], **words: Any) -> tuple[Hierarchical, Any]:
 
 
 def batch(detector: Hierarchical, monkeypatch: pytest.MonkeyPatch, **columns: list[int]) -> dict[str, Any]:
-    monkeypatch.setattr("dfl.detectors.hierarchical.ids", lambda trainer, column: IDS[column])
+    monkeypatch.setattr("dfl.detectors.hierarchical.detector.ids", lambda trainer, column: IDS[column])
     values = {name: torch.tensor(column) for name, column in columns.items()}
     n = len(values["label"])
     whole = {"image": torch.zeros(n, 3, 32, 32), "index": torch.arange(n), "weight": torch.ones(n), **values}

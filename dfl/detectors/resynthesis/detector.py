@@ -94,7 +94,7 @@ class Resynthesis(Resynthesizing):
         if classifier is not None and wants_file(classifier):
             load_named(self.network, classifier)
             with torch.no_grad():  # real is 1 there
-                for values in (self.network.fc.weight, self.network.fc.bias):
+                for values in self.network.get_submodule("fc").parameters():
                     values.copy_(values.flip(0))
         self._hooks: list[Any] = []
         self.joint = sr == "joint"

@@ -146,10 +146,11 @@ def published_strides(network: Any) -> None:
         raise UserError(
             "model.strides is published, which a ResNet with a deep stem has, such as resnet50s; take usual"
         )
-    stem[3].stride = (2, 2)
+    strided: list[tuple[Any, int]] = [(stem[3], 2)]
     for name, stride in (("layer1", 2), ("layer3", 1), ("layer4", 1)):
         block = getattr(network, name)[0]
-        strided = block.conv2 if hasattr(block, "conv3") else block.conv1
-        strided.stride = (stride, stride)
+        strided.append((block.conv2 if hasattr(block, "conv3") else block.conv1, stride))
         if block.downsample is not None:
-            block.downsample[0].stride = (stride, stride)
+            strided.append((block.downsample[0], stride))
+    for layer, stride in strided:
+        layer.stride = (stride, stride)

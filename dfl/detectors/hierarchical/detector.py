@@ -16,7 +16,6 @@ if its family is, and else at level 1 alone.
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -25,6 +24,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn, optim
 
 from dfl.detectors.base import Detector, Losses
+from dfl.detectors.hierarchical.tree import Families, OfFile, check, families_of, likeliest
 from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
 from dfl.losses import binary_cross_entropy, cross_entropy
@@ -33,34 +33,9 @@ from dfl.metrics.detection import Detection
 from dfl.metrics.gathered import Gathered
 from dfl.metrics.measures import MEASURES, Measure
 from dfl.networks import TIMM, backbone_and_view, is_convolutional
-from dfl.runs.plain import Misfit, Sentences, fit, shown
 from dfl.training.domains import ids
 
-#: Generators by family.
-Families = dict[str, list[str]]
-#: Logarithm of the probability of a path that hard routing does not take: 0 in float32, and finite in means of views.
-NEVER = -100.0
 LEVELS = (1, 2, 3)
-
-
-class OfFile:
-    """What a checkpoint may give as families: at most 64 names, each with a list of names."""
-
-    @staticmethod
-    def from_file(value: Any) -> Families | None:
-        """Return the families that a file gives.
-
-        Raises:
-            Misfit: If they are none.
-        """
-        if value is None:
-            return None
-        if not isinstance(value, Mapping) or not 0 < len(value) <= 64:
-            raise Misfit(f"is {shown(value)}, and it must be a mapping of 1 to 64 families to lists of generators")
-        return {
-            family: fit(names, Sentences)
-            for family, names in zip(fit([*value], Sentences), value.values(), strict=True)
-        }
 
 
 class HierarchicalOutputs(Outputs, total=False):
@@ -134,7 +109,7 @@ class Hierarchical(Detector):
         Raises:
             UserError: If a family has no generator, or a name stands twice.
         """
-        _check(families)
+        check(families)
         self.families = list(families)
         self.generators = [name for names in families.values() for name in names]
         self.sizes = [len(names) for names in families.values()]
@@ -150,7 +125,7 @@ class Hierarchical(Detector):
         elif self.hparams["networks"] == "shared":
             outputs = [sum(outputs)]
         backbone, pretrained, weights, size = (
-            self.hparams.get(name) for name in ("backbone", "pretrained", "weights", "input_size")
+            self.hparams[name] for name in ("backbone", "pretrained", "weights", "input_size")
         )
         parts = [
             backbone_and_view(
@@ -181,7 +156,7 @@ class Hierarchical(Detector):
             for (family, generator), n in counts(("family", "generator"), label=1).items()
         }
         if not self.families:
-            self.build(_families(found))
+            self.build(families_of(found))
             self.hparams["families"] = dict(zip(self.families, self._by_family(), strict=True))
         outside = {one: n for one, n in found.items() if one[1] not in self.generators}
         if outside:
@@ -219,7 +194,8 @@ class Hierarchical(Detector):
 
     def _places(self, column: str, number: Tensor) -> Tensor:
         """Return the place in the tree, from 1, of ids of this run's data (N,); -1 for those that it does not have."""
-        names = ids(self._trainer, column)
+        trainer: Any = self._trainer  # none, of plain tensors
+        names = ids(trainer, column)
         if column not in self._ids or self._ids[column][0] != names:
             ours = {
                 name: place
@@ -256,7 +232,7 @@ class Hierarchical(Detector):
         )
         out = {"logit": logit[:, 0], "given_fake": given_fake, "given_family": torch.cat(by_family, 1)}
         if self.hard:
-            given_fake, by_family = _likeliest(given_fake), [_likeliest(part) for part in by_family]
+            given_fake, by_family = likeliest(given_fake), [likeliest(part) for part in by_family]
         real, family = F.logsigmoid(-logit), F.logsigmoid(logit) + given_fake
         out["family_logit"] = torch.cat([real, family], 1)
         out["class_logit"] = torch.cat([real, family[:, self.family_of_leaf] + torch.cat(by_family, 1)], 1)
@@ -338,38 +314,6 @@ class Hierarchical(Detector):
     def _named_weights(self) -> list[str]:
         """Return none: networks of levels that are not trained now were trained before."""
         return []
-
-
-def _families(found: Mapping[tuple[str, str], int]) -> Families:
-    """Return generators by family, sorted, of counts by both names."""
-    families: Families = {}
-    for family, generator in sorted(found):
-        if family and generator:
-            families.setdefault(family, []).append(generator)
-    if not families:
-        raise UserError(
-            "no training fake has both a family and a generator, so there is no tree to learn: fill both columns of "
-            "the table, or name model.families and fill the column generator"
-        )
-    return families
-
-
-def _check(families: Families) -> None:
-    """Raise a UserError for a family without a generator, and for a name that stands twice."""
-    if empty := [name for name, generators in families.items() if not generators]:
-        raise UserError(f"model.families: {empty[0]!r} has no generator; name one or more, or leave the family out")
-    for what, names in (("family", list(families)), ("generator", [*chain.from_iterable(families.values())])):
-        if twice := [name for name in dict.fromkeys(names) if (["real", *names]).count(name) > 1]:
-            raise UserError(
-                f"model.families: the {what} {twice[0]!r} is there twice, or is what real images are called; each name "
-                "must be there once: rename it in the table (column generator), or list it under one family"
-            )
-
-
-def _likeliest(log_prob: Tensor) -> Tensor:
-    """Return 0 for the largest of each row (N, K) and `NEVER` for the others."""
-    best = log_prob.argmax(1, keepdim=True)
-    return torch.full_like(log_prob, NEVER).scatter(1, best, 0.0)
 
 
 def _mean(each: Tensor, known: Tensor) -> Tensor:
