@@ -37,7 +37,7 @@ class Fusion(Probe):
         spectra: Arguments of `LogDct`, one table a spectrum: ``size``, at most that of the images, ``colour``,
             ``values``, ``noise``. What is left out: 64 px, grey.
         head: ``logistic``: scikit-learn's regression; ``mlp``: the perceptron of Abdullah et al., see `MlpHead`.
-        penalty: Of the squared weights of the regression, relative to the sum of the losses; ``auto``: by cross-validation.
+        penalty: Of the squared weights of the regression, relative to the sum of the losses, or ``auto``.
         **kwargs: Of `Probe`: the encoder.
 
     Raises:

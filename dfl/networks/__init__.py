@@ -7,9 +7,6 @@ from dfl.networks.backbone import (
     backbone_and_view,
     create_backbone,
     is_convolutional,
-    load_named,
-    load_weights,
-    read_state,
     wants_file,
     without_weights,
 )
@@ -20,6 +17,7 @@ from dfl.networks.normalize import Normalize
 from dfl.networks.projection import keep_projection, projection_width
 from dfl.networks.spectrum import LogDct, ZScore
 from dfl.networks.svd import add_svd
+from dfl.networks.weights import load_named, load_weights, read_state
 from dfl.networks.whitening import whiten_patch_embed
 
 __all__ = [

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
-from dfl.networks.backbone import backbone_and_view, is_convolutional, refuse_misfit, skips_weights
+from dfl.networks.backbone import backbone_and_view, is_convolutional, skips_weights
 from dfl.networks.normalize import Normalize
+from dfl.networks.weights import refuse_misfit
 
 Output = Literal["pooled", "cls", "mean", "projection"]
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -15,7 +15,7 @@ from dfl.detectors import Classifier, FairDisentangle, PatchForensics
 from dfl.detectors.untrained import untrained
 from dfl.errors import UserError
 from dfl.losses import SingleCenter
-from dfl.networks.backbone import read_state
+from dfl.networks.weights import read_state
 
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "pretrained": False, "input_size": 32}
 

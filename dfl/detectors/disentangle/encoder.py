@@ -6,7 +6,7 @@ import torch
 from timm.models.xception import Xception
 from torch import Tensor, nn
 
-from dfl.networks.backbone import refuse_misfit
+from dfl.networks.weights import refuse_misfit
 
 
 class XceptionEncoder(Xception):
