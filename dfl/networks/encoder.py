@@ -104,8 +104,8 @@ class Encoder(nn.Module):
         own = {} if self.of_timm else {k: v for k, v in self.network.config.to_dict().items() if k != "_name_or_path"}
         view = [str(v.flatten().tolist()) for v in (self.normalize.mean, self.normalize.std) if not v.is_meta]
         versions = [timm.__version__ if self.of_timm else transformers.__version__, torch.__version__]
-        words = [backbone, timm_args, output, own, view, versions]
-        self.settings = json.dumps(words, sort_keys=True, default=str)
+        parts = [backbone, timm_args, output, own, view, versions]
+        self.settings = json.dumps(parts, sort_keys=True, default=str)
         self.network.requires_grad_(False)
         self.convolutional = is_convolutional(self.network)
         self.eval()

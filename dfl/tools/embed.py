@@ -114,7 +114,7 @@ def encoded(
         batch_size,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=outlive_signals,  # type: ignore[arg-type]
+        worker_init_fn=outlive_signals,
     )
     at = 0
     with torch.inference_mode():
@@ -171,8 +171,9 @@ def draw(points: np.ndarray, names: np.ndarray, title: str) -> "Figure":
         mask = np.isin(names, order[NAMES:]) if name is None else names == name
         colour = "#999999" if name is None else plots.looks(place)["color"]
         text = f"{len(order) - NAMES} others" if name is None else name
+        x, y = points[mask].T
         axes.scatter(
-            *points[mask].T, s=size, alpha=0.6, linewidths=0, color=colour,
+            x, y, s=size, alpha=0.6, linewidths=0, color=colour,
             marker=marks[place // len(plots.COLOURS) % len(marks)], label=plots.plain(f"{text} ({int(mask.sum()):,})"),
         )  # fmt: skip
     drawn.legend(loc="outside lower center", fontsize=7, frameon=False, ncols=2, markerscale=2)

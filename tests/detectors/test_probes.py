@@ -1,6 +1,6 @@
 """What a probe fits is what scikit-learn, the published rule or brute force gives, and a checkpoint holds it all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ def tower(folder: Path, seed: int = 0) -> str:
 
 
 # neighbours
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Scores of what is fitted are looked at as numbers."""
+    with torch.set_grad_enabled("autoencoder" in request.node.name):
+        yield
 
 
 def bank_of(k: int, features: torch.Tensor, label: torch.Tensor, **words: Any) -> Neighbours:

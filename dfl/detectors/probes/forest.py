@@ -84,8 +84,8 @@ class Forest(Grown):
             parts["right"].append(start + np.where(is_leaf, own, tree.children_right))
             parts["value"].append(tree.value[:, 0, 1])
             start += tree.node_count
-        for name, own in list(self.named_buffers()):
-            setattr(self, name, torch.from_numpy(np.concatenate(parts[name])).to(own))
+        for name, buffer in list(self.named_buffers()):
+            setattr(self, name, torch.from_numpy(np.concatenate(parts[name])).to(buffer))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *words: Any) -> None:
         """Load trees; those in which a walk would not end at a leaf are refused.
@@ -162,7 +162,7 @@ class Short(nn.Module):
         """Train encoder and decoder to give z-scores again; the same on every run."""
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             torch.manual_seed(self.seed)
-            hidden = self.encoder[0].out_features
+            hidden: Any = self.encoder[0].out_features
             decoder = nn.Sequential(nn.Linear(self.dims, hidden), nn.ReLU(), nn.Linear(hidden, self.features))
             for layer in self.encoder:
                 if isinstance(layer, nn.Linear):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfl.detectors.fitted import Grown
 from dfl.detectors.probes.encoded import Probe
@@ -46,6 +46,8 @@ class Neighbours(Grown):
     ) -> None:
         super().__init__()
         self.k, self.rule, self.z_score, self.faiss = k, rule, z_score, faiss
+        #: What a difference of cosines is worth in log-odds; a parameter, since DDP asks every network for one.
+        self.scale = nn.Parameter(torch.ones(()))
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
         self.register_buffer("real", torch.zeros(0, features))
@@ -56,7 +58,7 @@ class Neighbours(Grown):
         if not len(self.real) or not len(self.fake):
             return features.new_zeros(len(features), dtype=torch.float32)
         query = F.normalize((features.float() - self.mean) / self.std, dim=1)
-        return torch.cat([self._score(part) for part in query.split(IMAGES)])
+        return self.scale * torch.cat([self._score(part) for part in query.split(IMAGES)])
 
     def _score(self, query: Tensor) -> Tensor:
         real, fake = (self.nearest(query, bank) for bank in (self.real, self.fake))
@@ -72,8 +74,8 @@ class Neighbours(Grown):
         if self.faiss:
             import faiss
 
-            rows = [np.ascontiguousarray(one.cpu().numpy()) for one in (query, bank)]
-            found, _ = faiss.knn(*rows, self.k, metric=faiss.METRIC_INNER_PRODUCT)
+            both: Any = [np.ascontiguousarray(one.cpu().numpy()) for one in (query, bank)]
+            found, _ = faiss.knn(*both, self.k, metric=faiss.METRIC_INNER_PRODUCT)
             return torch.from_numpy(found).to(query)
         best = query.new_empty(len(query), 0)
         for rows in bank.split(ROWS):
