@@ -54,8 +54,7 @@ class DataModule(pl.LightningDataModule):
         epoch_batches: Batches of an epoch on one device, however many images there are: when all were there they come
             again, in another order. By default an epoch shows every image once; with ``pairs``, every fake.
         originals: With ``pairs``, the real image after a fake is its own original (column ``source``). With
-            ``generators``, a batch is originals, each followed by its forgery by every generator; an epoch, every
-            original once.
+            ``generators``, each original is followed by its forgery by every generator.
         generators_per_batch: With ``generators``, how many of them are in a batch of all devices.
         on_bad: What to do with an unreadable image. ``substitute`` draws another one of the same class in
             training, and skips in evaluation.
@@ -100,9 +99,7 @@ class DataModule(pl.LightningDataModule):
         }
         for domain in (d for domains in self.sources.values() for d in domains):
             if "." in domain or "/" in domain:
-                raise UserError(
-                    f"domain name {domain!r} must not hold '.' or '/': they separate names in logs and flags"
-                )
+                raise UserError(f"domain name {domain!r} must not hold '.' or '/': they separate names in logs")
         self.transform = transform or Transform()
         self.views: Views = self.transform.checked(views)
         numbers = {

@@ -69,6 +69,8 @@ class DctNetwork(Classifier):
         **kwargs: Of `Classifier`.
     """
 
+    about = About("frequency", "Frank et al.", 2020)
+
     def __init__(
         self,
         backbone: str = "frank_cnn",

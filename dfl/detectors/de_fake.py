@@ -24,7 +24,7 @@ from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError, first_line
 from dfl.losses import cross_entropy
 from dfl.losses.criterion import of_images
-from dfl.networks import Normalize
+from dfl.networks import About, Normalize
 from dfl.networks.backbone import skips_weights
 from dfl.networks.pretrained import named_tokenizer, pretrained
 
@@ -62,6 +62,8 @@ class DeFake(Detector):
     Raises:
         UserError: If CLIP is not there or is none, or another size of images is asked for.
     """
+
+    about = About("vision-language models", "Sha et al.", 2023)
 
     places = bases = shaping = ("clip",)
     kinds: ClassVar[dict[str, Any]] = {"clip_config": CONFIG}

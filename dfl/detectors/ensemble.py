@@ -24,7 +24,7 @@ from dfl.detectors.fitted import Collected, FittedDetector, LogisticHead
 from dfl.detectors.loading import load, own_classes, plain_arguments
 from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
-from dfl.networks import without_weights
+from dfl.networks import About, without_weights
 from dfl.runs import settings
 from dfl.runs.find import stage
 from dfl.runs.plain import Misfit, shown
@@ -68,6 +68,8 @@ class Ensemble(FittedDetector):
     Raises:
         UserError: If a member is not there, cannot be opened, or is none of dfl's.
     """
+
+    about = About("others")
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     kinds: ClassVar[dict[str, Any]] = {"members": Members}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dfl.detectors.fitted import LogisticHead, Penalty
 from dfl.detectors.probes.encoded import Probe
 from dfl.errors import UserError, near
-from dfl.networks import LogDct, ZScore
+from dfl.networks import About, LogDct, ZScore
 from dfl.networks.spectrum import Colour, Denoiser, Values
 from dfl.networks.zoo.spectrum_mlp import SpectrumMlp
 from dfl.runs import plain
@@ -43,6 +43,8 @@ class Fusion(Probe):
     Raises:
         UserError: For a spectrum that is larger than the images, or told by other words.
     """
+
+    about = About("foundation models", "Abdullah et al.", 2024)
 
     kinds: ClassVar[dict[str, Any]] = {**Probe.kinds, "spectra": GenericAlias(list, (SPECTRUM,))}
 

@@ -19,7 +19,7 @@ from torch import Tensor, optim
 
 from dfl.detectors.classifier import Classifier
 from dfl.errors import UserError
-from dfl.networks import add_lora, add_svd, load_weights, train_layer_norms
+from dfl.networks import About, add_lora, add_svd, load_weights, train_layer_norms
 from dfl.networks.backbone import skips_weights
 
 #: Rank and layers where none are given.
@@ -45,6 +45,8 @@ class Tuned(Classifier):
     Raises:
         UserError: For arguments that contradict each other, and a file that is not there or does not fit.
     """
+
+    about = About("foundation models")
 
     places: ClassVar[tuple[str, ...]] = ("weights", "head_weights")
 

@@ -32,7 +32,7 @@ from dfl.metrics.classes import Classes
 from dfl.metrics.detection import Detection
 from dfl.metrics.gathered import Gathered
 from dfl.metrics.measures import MEASURES, Measure
-from dfl.networks import TIMM, backbone_and_view, is_convolutional
+from dfl.networks import TIMM, About, backbone_and_view, is_convolutional
 from dfl.training.domains import ids
 
 LEVELS = (1, 2, 3)
@@ -68,6 +68,8 @@ class Hierarchical(Detector):
         UserError: If a family has no generator, a name stands twice, levels are left out that share a network, or flat
             classes are to be routed.
     """
+
+    about = About("image classifiers", "Guarnera et al.", 2024)
 
     kinds: ClassVar[dict[str, Any]] = {"families": OfFile, "timm_args": TIMM}
     measures = (

@@ -33,7 +33,7 @@ from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError, near
 from dfl.losses import cross_entropy
 from dfl.losses.criterion import of_images
-from dfl.networks import TIMM, create_backbone
+from dfl.networks import TIMM, About, create_backbone
 from dfl.training.domains import ids
 
 
@@ -70,6 +70,8 @@ class Lsda(Detector):
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Detector`.
     """
+
+    about = About("image classifiers", "Yan et al.", 2024)
 
     channels_last = True
     places: ClassVar[tuple[str, ...]] = ("weights", "real_weights")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dfl.detectors.fitted import Grown
 from dfl.detectors.probes.encoded import Probe
 from dfl.errors import UserError
+from dfl.networks import About
 
 #: Images of a step of the autoencoder.
 BATCH = 256
@@ -190,6 +191,8 @@ class ForestProbe(Probe):
         seed: Of autoencoder and forest.
         **kwargs: Of `Probe`.
     """
+
+    about = About("foundation models")
 
     fits_in = torch.float32
 

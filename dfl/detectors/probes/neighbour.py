@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dfl.detectors.fitted import Grown
 from dfl.detectors.probes.encoded import Probe
 from dfl.errors import UserError
+from dfl.networks import About
 
 Rule = Literal["distance", "vote"]
 #: Rows of the bank, and images, that are compared at once: 64 MiB.
@@ -74,13 +75,13 @@ class Neighbours(Grown):
         if self.faiss:
             import faiss
 
-            both: Any = [np.ascontiguousarray(one.cpu().numpy()) for one in (query, bank)]
-            found, _ = faiss.knn(*both, self.k, metric=faiss.METRIC_INNER_PRODUCT)
+            rows, own = (np.ascontiguousarray(one.cpu().numpy()) for one in (query, bank))
+            found, _ = faiss.knn(rows, own, self.k, metric=faiss.METRIC_INNER_PRODUCT)
             return torch.from_numpy(found).to(query)
         best = query.new_empty(len(query), 0)
-        for rows in bank.split(ROWS):
-            cosines = query @ rows.T
-            found = cosines.amax(1, keepdim=True) if self.k == 1 else cosines.topk(min(self.k, len(rows)), 1).values
+        for part in bank.split(ROWS):
+            cosines = query @ part.T
+            found = cosines.amax(1, keepdim=True) if self.k == 1 else cosines.topk(min(self.k, len(part)), 1).values
             best = torch.cat([best, found], 1)
             best = best.topk(min(self.k, best.shape[1]), 1).values
         return best
@@ -129,6 +130,8 @@ class NearestNeighbour(Probe):
         faiss: Search with FAISS (``pip install 'dfl[faiss]'``): the same neighbours.
         **kwargs: Of `Probe`.
     """
+
+    about = About("foundation models", "Ojha et al.", 2023)
 
     fits_in = torch.float32
 

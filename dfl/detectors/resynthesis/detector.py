@@ -26,7 +26,7 @@ from dfl.detectors.resynthesis.networks import CHANNELS, distance, downscaled, p
 from dfl.detectors.resynthesis.super_resolution import Resynthesizing, of_reals
 from dfl.errors import UserError
 from dfl.losses import cross_entropy
-from dfl.networks import TIMM, create_backbone, load_named, wants_file
+from dfl.networks import TIMM, About, create_backbone, load_named, wants_file
 
 #: Chance of a step to disturb the small images; deviation of the noise; least and largest share of pixels without
 #: colour.
@@ -57,6 +57,8 @@ class Resynthesis(Resynthesizing):
     Raises:
         UserError: If a task is named that a fixed network cannot have, or there is no such stage.
     """
+
+    about = About("image classifiers", "He et al.", 2021)
 
     places: ClassVar[tuple[str, ...]] = ("weights", "vgg", "classifier")
     kinds: ClassVar[dict[str, Any]] = {"timm_args": TIMM}

@@ -20,7 +20,7 @@ from dfl.detectors.resynthesis.networks import SCALE, Rdn, Vgg, distance, downsc
 from dfl.errors import UserError
 from dfl.metrics.gathered import ImageLoss
 from dfl.metrics.measures import MEASURES, Measure
-from dfl.networks import load_named, wants_file
+from dfl.networks import About, load_named, wants_file
 
 
 class Resynthesizing(Detector):
@@ -91,6 +91,8 @@ class SuperResolution(Resynthesizing):
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Resynthesizing`.
     """
+
+    about = About("image classifiers", "He et al.", 2021)
 
     measures = (
         *(measure for measure in MEASURES if measure.output != "image_loss"),

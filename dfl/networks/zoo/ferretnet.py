@@ -16,7 +16,10 @@ from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from dfl.networks.about import About
 from dfl.networks.median import median_3x3
+
+about = About("image classifiers", "Liang et al.", 2025)
 
 
 class _TwoReaches(nn.Module):

@@ -12,6 +12,10 @@ from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from dfl.networks.about import About
+
+about = About("frequency", "Frank et al.", 2020)
+
 
 class FrankCnn(nn.Module):
     """The CNN for images of one size.

@@ -11,6 +11,10 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from dfl.networks.about import About
+
+about = About("others", "Deng et al.", 2019)
+
 WIDTHS = (64, 128, 256, 512)
 
 

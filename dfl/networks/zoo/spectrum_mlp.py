@@ -11,6 +11,10 @@ from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from dfl.networks.about import About
+
+about = About("frequency", "Abdullah et al.", 2024)
+
 
 class SpectrumMlp(nn.Module):
     """A multilayer perceptron on maps of one size.
