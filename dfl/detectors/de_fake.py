@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+import transformers
 from pytorch_lightning.cli import OptimizerCallable
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModelWi
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
+from dfl.detectors.stored import Stored
 from dfl.errors import UserError, first_line
 from dfl.losses import cross_entropy
 from dfl.losses.criterion import of_images
@@ -42,7 +44,7 @@ _TOWER: dict[str, Any] = {
 CONFIG: dict[str, Any] = {"projection_dim": int, "text_config": _TOWER, "vision_config": _TOWER}
 
 
-class DeFake(Detector):
+class DeFake(Stored, Detector):
     """An MLP on the embeddings of an image and of its caption, both by one frozen CLIP.
 
     Args:
@@ -56,6 +58,9 @@ class DeFake(Detector):
         normalisation: ``clip``: as CLIP was trained. ``half``: mean and standard deviation 0.5, as the published
             train.py. ``official``: ``half`` in training and ``clip`` after it, as its train.py and test.py. ``none``:
             values in [0, 1], as an earlier version of it.
+        store: Folder that keeps the images' embeddings, see `Stored`. Images that are augmented anew in each epoch
+            never come again, so take ``data.transform.augment: none`` with it.
+        store_gb: Gigabytes that it may hold; what was not read for longest goes first.
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Detector`; the size of images is CLIP's own.
 
@@ -65,7 +70,8 @@ class DeFake(Detector):
 
     about = About("vision-language models", "Sha et al.", 2023)
 
-    places = bases = shaping = ("clip",)
+    places: ClassVar[tuple[str, ...]] = ("clip", "store")
+    bases = shaping = ("clip",)
     kinds: ClassVar[dict[str, Any]] = {"clip_config": CONFIG}
 
     def __init__(
@@ -77,6 +83,8 @@ class DeFake(Detector):
         image_only: bool = False,
         no_caption: Literal["refuse", "empty"] = "refuse",
         normalisation: Literal["clip", "half", "none", "official"] = "clip",
+        store: str | None = None,
+        store_gb: float = 20.0,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=3e-4),
         **kwargs: Any,
     ) -> None:
@@ -105,15 +113,29 @@ class DeFake(Detector):
             caption: N texts; longer ones than CLIP reads (77 tokens) are cut. None: all are empty.
         """
         normalize = self.normalize_training if self.training else self.normalize
-        with torch.no_grad():
-            if self.image_only:
-                feature = self.clip(normalize(image)).image_embeds.float()
-            else:
-                ids = self.tokens([""] * len(image) if caption is None else caption).to(image.device)
-                both = self.clip.get_image_features(normalize(image)), self.clip.get_text_features(ids)
-                feature = torch.cat([one.pooler_output.float() for one in both], 1)
+        feature = self.kept(normalize(image), self._embedded)
+        if not self.image_only:
+            ids = self.tokens([""] * len(image) if caption is None else caption).to(image.device)
+            with torch.no_grad():
+                feature = torch.cat([feature, self.clip.get_text_features(ids).pooler_output.float()], 1)
         logits = self.head(feature)
         return {"logit": logits[:, 1] - logits[:, 0], "logits": logits, "feature": feature}
+
+    def _embedded(self, values: Tensor) -> Tensor:
+        """Return the embeddings (N, D) float32 of normalised images."""
+        if self.image_only:
+            return self.clip(values).image_embeds.float()
+        return self.clip.get_image_features(values).pooler_output.float()
+
+    def stored_weights(self) -> Mapping[str, Tensor]:
+        """Return the weights of CLIP's image side."""
+        ours = ("vision_model.", "visual_projection.")
+        return {k: v for k, v in self.clip.state_dict(keep_vars=True).items() if k.startswith(ours)}
+
+    def stored_settings(self) -> str:
+        """Return the settings of CLIP's image side."""
+        config = self.clip.config
+        return f"{getattr(config, 'vision_config', config).to_json_string()} {transformers.__version__}"
 
     def tokens(self, caption: Sequence[str]) -> Tensor:
         """Return the ids (N, L) of texts, all as long as CLIP reads; what comes after a text's end is not looked at."""

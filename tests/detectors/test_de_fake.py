@@ -15,6 +15,7 @@ from dfl.__main__ import main
 from dfl.detectors import DeFake
 from dfl.detectors.de_fake import letters
 from dfl.errors import UserError
+from dfl.features import FeatureStore
 from dfl.networks import without_weights
 
 CAPTIONS = ["a bear", "two men on a horse, who ride to the far end of the world", "", "a bear", "a boat", "a bow"]
@@ -209,3 +210,20 @@ def test_words_of_another_image_give_another_score() -> None:
     batch = with_captions(detector)
     first, other = (detector.outputs(batch | {"caption": c})["logit"] for c in (CAPTIONS, CAPTIONS[::-1]))
     assert not torch.equal(first, other)
+
+
+def test_embeddings_of_images_are_taken_from_a_store(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = DeFake(clip, no_caption="empty").eval(), DeFake(clip, no_caption="empty").eval()
+    for detector in (first, second):
+        detector._store = FeatureStore(tmp_path, detector.stored_weights, detector.stored_settings())
+    batch = with_captions(first)
+    feature = first.outputs(batch)["feature"]
+    first.teardown("fit")
+    monkeypatch.setattr(second, "_embedded", lambda values: pytest.fail("an image was encoded again"))
+    assert torch.equal(second.outputs(batch)["feature"], feature)
+    monkeypatch.undo()
+    with torch.no_grad():
+        second.clip.visual_projection.weight.mul_(2)  # another encoder, so other keys
+    assert torch.equal(second.outputs(batch)["feature"][:, :16], 2 * feature[:, :16])

@@ -1,23 +1,20 @@
 """What the probes share: features of a frozen encoder."""
 
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from dfl.detectors.fitted import FittedDetector
-from dfl.errors import UserError
-from dfl.features import FeatureStore
+from dfl.detectors.stored import Stored
 from dfl.networks import TIMM, Encoder
 from dfl.networks.encoder import Output
-from dfl.training.sharded import FullyShardStrategy
 
 #: What a probe looks through where nothing else is named.
 CLIP = "vit_base_patch16_clip_224.openai"
 
 
-class Probe(FittedDetector):
+class Probe(Stored, FittedDetector):
     """A fitted detector on the features of a frozen foundation model.
 
     Args:
@@ -58,34 +55,17 @@ class Probe(FittedDetector):
         self.__dict__["encoder"] = encoder
         self.network, self.normalize, self.input_size = encoder.network, encoder.normalize, encoder.input_size
         self.channels_last = encoder.convolutional
-        self._store: FeatureStore | None = None
 
     encoder: Encoder
 
-    def setup(self, stage: str) -> None:
-        """Open the store; not for predict, where a folder would fill with images that are seen once.
+    def stored_weights(self) -> Mapping[str, Tensor]:
+        """Return the encoder's weights."""
+        return self.network.state_dict(keep_vars=True)
 
-        Raises:
-            UserError: If the strategy cuts weights among devices: their hash would be that of a part.
-        """
-        super().setup(stage)
-        folder = self.hparams["store"]
-        if folder and isinstance(self.trainer.strategy, FullyShardStrategy):
-            raise UserError("model.store does not go with FullyShardStrategy, which cuts all weights: leave one out")
-        self._store = None
-        if folder and stage != "predict":
-            weights, limit = partial(self.network.state_dict, keep_vars=True), 1e9 * self.hparams["store_gb"]
-            self._store = FeatureStore(folder, weights, self.encoder.settings, limit)
-
-    def teardown(self, stage: str) -> None:
-        """Write what the store has not written yet."""
-        super().teardown(stage)
-        if self._store is not None:
-            self._store.flush()
+    def stored_settings(self) -> str:
+        """Return what else the encoder's features depend on."""
+        return self.encoder.settings
 
     def features(self, image: Tensor) -> Tensor:
         """Return the encoder's features (N, D) float32."""
-        with torch.no_grad():
-            if self._store is None:
-                return self.encoder(image)
-            return self._store(image, lambda unseen: [self.encoder(unseen)])[0]
+        return self.kept(image, self.encoder)
