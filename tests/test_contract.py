@@ -49,8 +49,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "Classifier": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "timm_args": {}},
     "Dct": {"input_size": 32},
     "FairDisentangle": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "dim": 32},
+    "ForestProbe": {
+        **{"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        **{"dims": 4, "trees": 5, "steps": 50},
+    },
     "GradCam": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
     "LinearProbe": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+    "NearestNeighbour": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "k": 3},
     "PatchForensics": {"cut": "block1", "input_size": 32},
     "Sida": {
         **{"language": None, "language_config": TINY_LLAVA, "mask": "light", "mask_config": None, "dtype": "float32"},
@@ -239,7 +244,7 @@ def test_two_ranks_train_resume_and_equal_one_in_evaluation(tmp_path: Path, face
         rows = scored(name, 4, faces, tmp_path).metrics["test"].rows("a")
         theirs = torch.load(tmp_path / f"{name}.pt", weights_only=True)
         assert all(torch.equal(rows[column], theirs[column]) for column in ("index", "label"))
-        assert (rows["score"] - theirs["score"]).abs().max() < 0.1 * rows["score"].std(), name
+        assert (rows["score"] - theirs["score"]).abs().max() <= 0.1 * rows["score"].std(), name
 
 
 def shrunk(name: str) -> list[str]:

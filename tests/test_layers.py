@@ -26,7 +26,8 @@ MAY = {
     "networks": {"runs"},  # how a file of weights is opened
     "metrics": set(),
     "data": {"runs", "terminal"},
-    "tools": {*PAGES, "cli.configs", "cli.verbs", "data", "runs", "terminal"},  # configs by name, pages
+    # configs by name, pages, encoders
+    "tools": {*PAGES, "cli.configs", "cli.verbs", "data", "features", "networks", "runs", "terminal"},
     "training": {*PAGES, "metrics", "evaluation", "runs", "terminal"},
     "detectors": {"features", "networks", "losses", "metrics", "runs", "training"},
     "evaluation.html": {"evaluation.plots"},  # a page that stands alone

@@ -8,7 +8,7 @@ import torch
 from killing import sha256
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from dfl.detectors import Detector
+from dfl.detectors import Detector, FittedDetector
 from dfl.training import KeyedRandomness
 
 RANKS = {"devices": 2, "strategy": "ddp"}  # unused parameters would be an error
@@ -38,8 +38,10 @@ def work(rank: int, faces: Path, out: Path) -> None:
 
 
 def parameters(detector: Detector) -> dict[str, torch.Tensor]:
-    """What is the same on all ranks; buffers hold what each has seen."""
-    return {name: parameter.detach() for name, parameter in detector.named_parameters()}
+    """What is the same on all ranks; buffers hold what each has seen, but for what was fitted."""
+    fitted = detector.fitted if isinstance(detector, FittedDetector) else ("\0",)
+    buffers = {name: value for name, value in detector.named_buffers() if name.startswith(fitted)}
+    return buffers | {name: parameter.detach() for name, parameter in detector.named_parameters()}
 
 
 def trained(name: str, faces: Path, out: Path, start: str | None = None) -> Detector:

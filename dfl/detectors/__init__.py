@@ -9,7 +9,7 @@ from dfl.detectors.disentangle import FairDisentangle, Ucf
 from dfl.detectors.fitted import FittedDetector
 from dfl.detectors.loading import load
 from dfl.detectors.patches import PatchForensics
-from dfl.detectors.probes import LinearProbe
+from dfl.detectors.probes import ForestProbe, LinearProbe, NearestNeighbour
 from dfl.detectors.sida import Sida
 from dfl.detectors.vit_scl import VitScl
 
@@ -21,8 +21,10 @@ __all__ = [
     "Detector",
     "FairDisentangle",
     "FittedDetector",
+    "ForestProbe",
     "GradCam",
     "LinearProbe",
+    "NearestNeighbour",
     "PatchForensics",
     "Sida",
     "Ucf",

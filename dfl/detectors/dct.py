@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dfl.detectors.fitted import LogisticDetector, LogisticHead
+from dfl.detectors.fitted import LogisticDetector, LogisticHead, Penalty
 
 EPSILON = 1e-12
 #: ITU-R 601 in 65536ths, as Pillow's L has it.
@@ -26,14 +26,14 @@ class Dct(LogisticDetector):
     Args:
         input_size: Side S of the images in pixels.
         colour: ``rgb``: S x S x 3 coefficients; ``grey``: S x S of Pillow's L.
-        penalty: Of the squared weights, relative to the sum of the losses.
+        penalty: Of the squared weights, relative to the sum of the losses; ``auto``: by cross-validation.
         **kwargs: Of `Detector`.
     """
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
     def __init__(
-        self, input_size: int = 128, colour: Literal["rgb", "grey"] = "rgb", penalty: float = 1.0, **kwargs: Any
+        self, input_size: int = 128, colour: Literal["rgb", "grey"] = "rgb", penalty: Penalty = 1.0, **kwargs: Any
     ) -> None:
         super().__init__(input_size=input_size, **kwargs)
         self.colour = colour

@@ -11,30 +11,80 @@ again. Over several ranks the features of all of them are fitted, each image onc
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from contextlib import nullcontext
+from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
 from dfl.losses import binary_cross_entropy
-from dfl.metrics.gathered import Gathered
+
+#: Bytes of features that are held together.
+BLOCK = 2**24
+Penalty = float | Literal["auto"]
+#: What ``auto`` chooses from, strong to weak.
+PENALTIES = (1e5, 1e4, 1e3, 100.0, 10.0, 1.0)
 
 
-class Collected(Gathered):
-    """Labels and features of images, each once, over all ranks."""
+class Collected:
+    """Labels and features of images, over all ranks each once.
 
-    def update(self, index: Tensor, label: Tensor, features: Tensor) -> None:
-        """Add a batch."""
-        self.add_rows(index, label, features)
+    They are gathered into blocks, so that while they are put in order there are never two of each in memory.
+    """
 
-    def compute(self) -> Tensor:
-        """Return label and features (n, 1 + D), float64 on the CPU, in the order of the table."""
-        return self.gathered()[1]
+    def __init__(self) -> None:
+        self.index: list[Tensor] = []
+        self.label: list[Tensor] = []
+        self.blocks: list[Tensor] = []
+        self.newest: list[Tensor] = []
+
+    def add(self, index: Tensor, label: Tensor, features: Tensor) -> None:
+        """Add a batch: rows in the data set (N,), labels (N,), features (N, D)."""
+        self.index.append(index.cpu())
+        self.label.append(label.cpu())
+        self.newest.append(features.detach().cpu())
+        if sum(one.nbytes for one in self.newest) > BLOCK:
+            self._close()
+
+    def _close(self) -> None:
+        self.blocks.append(torch.cat(self.newest))
+        self.newest = []
+
+    def compute(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the features (n, D) and labels (n,) of all ranks, in the order of the table, and forget them.
+
+        Args:
+            device: Where the ranks meet.
+        """
+        if self.newest:
+            self._close()
+        index, label = torch.cat(self.index), torch.cat(self.label)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts = (index, label, torch.cat(self.blocks))
+            index, label, features = (torch.cat([one.cpu() for one in gather_all_tensors(p.to(device))]) for p in parts)
+            self.blocks = [features]
+        order = index.argsort(stable=True)
+        ordered = index[order]
+        is_first = torch.cat([torch.ones(min(1, len(order)), dtype=torch.bool), ordered[1:] != ordered[:-1]])
+        order = order[is_first & (ordered >= 0)]
+        place = torch.full_like(index, -1)
+        place[order] = torch.arange(len(order))
+        features, at = self.blocks[0].new_empty(len(order), self.blocks[0].shape[1]), len(index)
+        while self.blocks:
+            block = self.blocks.pop()
+            at -= len(block)
+            to = place[at : at + len(block)]
+            features[to[to >= 0]] = block[to >= 0]
+        return features, label[order]
 
 
 class FittedDetector(Detector):
@@ -47,6 +97,8 @@ class FittedDetector(Detector):
     one_pass = True
     #: Beginnings of the names of what `fit` fills.
     fitted: tuple[str, ...] = ("head.",)
+    #: Numbers that `fit` gets.
+    fits_in: ClassVar[torch.dtype] = torch.float64
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -62,7 +114,7 @@ class FittedDetector(Detector):
         """Fill what ``fitted`` names.
 
         Args:
-            features: (n, D) float64 on the CPU, of every training image once, in the order of the table.
+            features: (n, D) on the CPU, ``fits_in`` (float64), of every training image once, in the order of the table.
             label: (n,) long, 0 real, 1 fake.
         """
 
@@ -73,7 +125,10 @@ class FittedDetector(Detector):
     def forward(self, image: Tensor) -> Outputs:
         """Return ``logit`` (N,) and ``feature`` (N, D)."""
         features = self.features(image)
-        return {"logit": self.score(features), "feature": features}
+        kind = features.device.type
+        # what was fitted in full precision is scored in it; there is no autocast where there are only shapes
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
+            return {"logit": self.score(features), "feature": features}
 
     def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
         """Return the cross-entropy of the score; it is looked at, not trained on."""
@@ -99,25 +154,39 @@ class FittedDetector(Detector):
         with torch.no_grad():
             features = self.features(batch["image"])
         if self._rows is None:
-            self._rows = Collected(["label", *map(str, range(features.shape[1]))]).to(self.device)
-        self._rows.update(batch["index"], batch["label"], features)
+            self._rows = Collected()
+        self._rows.add(batch["index"], batch["label"], features)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Fit at the end of the pass, before what was fitted is validated."""
         if not self.trainer.is_last_batch or self._rows is None:
             return
-        rows = self._rows.compute()
+        features, label = self._rows.compute(self.device)
         self._rows = None
         if self.trainer.is_global_zero:
-            label = rows[:, 0].long()
             if len(label.unique()) < 2:
                 raise UserError(
                     "a detector is fitted to real and fake images, and all training images are of one class"
                 )
-            self.fit(rows[:, 1:], label)
-        own = {k: v for k, v in self.state_dict().items() if k.startswith(self.fitted)}
-        self.load_state_dict(self.trainer.strategy.broadcast(own), strict=False)
+            self.fit(features.to(self.fits_in), label)
+        if self.trainer.world_size > 1:
+            own = {k: v for k, v in self.state_dict().items() if k.startswith(self.fitted)}
+            self.load_state_dict(self.trainer.strategy.broadcast(own), strict=False)
         self.trainer.should_stop = True
+
+
+class Grown(nn.Module):
+    """A module whose buffers are as long as what they were fitted to, and take the length of what is loaded into them.
+
+    Before they are fitted their length is 0.
+    """
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *words: Any) -> None:
+        for name, own in self.named_buffers(recurse=False):
+            here = state_dict.get(prefix + name)
+            if here is not None and here.ndim == own.ndim and here.shape[1:] == own.shape[1:]:
+                setattr(self, name, own.new_empty(here.shape))
+        super()._load_from_state_dict(state_dict, prefix, *words)
 
 
 class LogisticHead(nn.Linear):
@@ -125,13 +194,14 @@ class LogisticHead(nn.Linear):
 
     Args:
         features: D.
-        penalty: Of the squared weights, relative to the sum of the losses; ``1 / C`` of scikit-learn.
+        penalty: Of the squared weights, relative to the sum of the losses; ``1 / C`` of scikit-learn. ``auto``: that of
+            `PENALTIES` with the least log loss in a stratified cross-validation of five parts.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: int, penalty: float = 1.0) -> None:
+    def __init__(self, features: int, penalty: Penalty = 1.0) -> None:
         super().__init__(features, 1)
         self.penalty = penalty
         self.register_buffer("mean", torch.zeros(features))
@@ -146,17 +216,13 @@ class LogisticHead(nn.Linear):
         """Fit mean, standard deviation, weights and bias.
 
         Args:
-            features: (n, D) float64.
+            features: (n, D).
             label: (n,) long.
         """
-        mean, std = features.mean(0), features.std(0, correction=0)
+        scores = features.to(torch.float64, copy=True)  # and in place from here on: they may be half of the memory
+        mean, std = scores.mean(0), scores.std(0, correction=0)
         std = torch.where(std > 0, std, 1.0)
-        model = LogisticRegression(C=1 / self.penalty, max_iter=1000)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(((features - mean) / std).numpy(), label.numpy())
-        if caught:
-            warnings.warn("logistic regression did not converge in 1,000 steps; raise model.penalty", stacklevel=2)
+        model = regression(scores.sub_(mean).div_(std).numpy(), label.numpy(), self.penalty)
         for own, value in (
             (self.mean, mean),
             (self.std, std),
@@ -166,10 +232,42 @@ class LogisticHead(nn.Linear):
             own.copy_(torch.as_tensor(value))
 
 
+def regression(features: np.ndarray, label: np.ndarray, penalty: Penalty) -> LogisticRegression:
+    """Return a logistic regression that is fitted to features (n, D) float64 and labels (n,).
+
+    Raises:
+        UserError: If the penalty is to be chosen, and a class has a single image.
+    """
+    if penalty == "auto":
+        parts = min(5, int(np.bincount(label).min()))
+        if parts < 2:
+            raise UserError("penalty=auto is chosen by cross-validation, and a class has one image: give a number")
+        folds = list(StratifiedKFold(parts, shuffle=True, random_state=0).split(features, label))
+        losses = np.zeros(len(PENALTIES))
+        for trained, held_out in folds:
+            x, y = features[trained], label[trained]
+            model = LogisticRegression(max_iter=1000, warm_start=True)
+            for at, value in enumerate(PENALTIES):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ConvergenceWarning)
+                    model.set_params(C=1 / value).fit(x, y)
+                losses[at] += log_loss(label[held_out], model.predict_proba(features[held_out]), labels=[0, 1])
+        penalty = PENALTIES[int(losses.argmin())]
+        print(f"penalty {penalty:g}: of {', '.join(f'{one:g}' for one in PENALTIES)} it has the least log loss")
+    model = LogisticRegression(C=1 / penalty, max_iter=1000)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(features, label)
+    if caught:
+        warnings.warn("logistic regression did not converge in 1,000 steps; raise model.penalty", stacklevel=2)
+    return model
+
+
 class LogisticDetector(FittedDetector):
     """A fitted detector whose score is a logistic regression of its features; a subclass makes the head."""
 
     head: LogisticHead
+    fits_in = torch.float32
 
     def fit(self, features: Tensor, label: Tensor) -> None:
         """Fit the z-scores and the regression."""

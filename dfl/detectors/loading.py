@@ -198,6 +198,8 @@ def _check_shapes(contents: Contents, state: Mapping[str, Any], path: str | Path
         here = state.get(name)
         if here is None and set(accumulate(name.split("."), "{}.{}".format)).isdisjoint(left_out):
             raise UserError(f"{path} does not fit: {contents.kind.__name__} has {name}, and the file does not")
+        if value.ndim and not len(value) and here is not None and here.ndim == value.ndim:
+            here = here[:0]  # as long as what it was fitted to
         if here is not None and here.shape != value.shape:
             raise UserError(
                 f"{path} does not fit: {name} is {tuple(here.shape)} in the file and {tuple(value.shape)} in a "

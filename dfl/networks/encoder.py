@@ -10,10 +10,12 @@ Both libraries have the same towers under other names. What they give is called 
     projection   what image and text meet in (CLIP): after the last linear layer, not brought to unit length
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import timm
 import torch
 import transformers
 from torch import Tensor, nn
@@ -54,6 +56,7 @@ class Encoder(nn.Module):
         input_size: Side of the images in pixels; by default the model's own.
 
     Attributes:
+        settings: All but the weights that features depend on, as a line: a key of stored features.
         network: The model of timm or transformers; all its parameters are frozen.
         normalize: Normalisation of images in [0, 1], which ``forward`` begins with.
         dim: D, length of a feature.
@@ -97,6 +100,11 @@ class Encoder(nn.Module):
             self.network, self.input_size, self.normalize, self.dim = _tower(
                 str(place) if place.exists() else str(folder), output, input_size
             )
+        own = {} if self.of_timm else {k: v for k, v in self.network.config.to_dict().items() if k != "_name_or_path"}
+        view = [str(v.flatten().tolist()) for v in (self.normalize.mean, self.normalize.std) if not v.is_meta]
+        versions = [timm.__version__ if self.of_timm else transformers.__version__, torch.__version__]
+        about = [backbone, timm_args, output, own, view, versions]
+        self.settings = json.dumps(about, sort_keys=True, default=str)
         self.network.requires_grad_(False)
         self.convolutional = is_convolutional(self.network)
         self.eval()

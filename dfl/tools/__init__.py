@@ -18,6 +18,7 @@ VERBS = {
     "split": "share images out to train, val and test; what belongs together stays together",
     "equalize": "write real and fake anew, the same way: size, format, JPEG quality",
     "templates": "compute mean and principal components of masks, for the appearance model of FFD",
+    "embed": "write the features of a frozen encoder, and maps of them by label, generator and domain",
     "pack": "write small images into shards, for fast training",
 }
 USAGE = "usage: dfl data VERB SOURCE... [--key value ...]\n\nverbs:\n{verbs}\n\n{doc}\n\n  dfl data VERB --help"

@@ -176,9 +176,7 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.store: cannot write to .*file .*leave model\.store out"):
         kept.flush()
     trained = {"head.weight": nn.Parameter(torch.ones(2))}
-    with pytest.raises(
-        UserError, match=r"model\.store keeps .*encoder, and head\.weight is trained"
-    ):
+    with pytest.raises(UserError, match=r"model\.store keeps .*encoder, and head\.weight is trained"):
         FeatureStore(tmp_path, lambda: trained)
 
 

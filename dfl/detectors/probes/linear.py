@@ -6,7 +6,7 @@ trained on those of one (Ojha et al., Towards Universal Fake Image Detectors, CV
 
 from typing import Any
 
-from dfl.detectors.fitted import LogisticDetector, LogisticHead
+from dfl.detectors.fitted import LogisticDetector, LogisticHead, Penalty
 from dfl.detectors.probes.encoded import Probe
 
 
@@ -15,11 +15,11 @@ class LinearProbe(Probe, LogisticDetector):
 
     Args:
         backbone: timm name; by default CLIP ViT-B/16, and none where there is a ``folder``.
-        penalty: Of the squared weights, relative to the sum of the losses.
+        penalty: Of the squared weights, relative to the sum of the losses; ``auto``: by cross-validation.
         **kwargs: Of `Probe`.
     """
 
-    def __init__(self, backbone: str | None = None, *, penalty: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, backbone: str | None = None, *, penalty: Penalty = 1.0, **kwargs: Any) -> None:
         super().__init__(backbone=backbone, **kwargs)
         self.head = LogisticHead(self.encoder.dim, penalty)
         self.eval()
