@@ -124,8 +124,8 @@ class Short(nn.Module):
         self.features, self.dims, self.trees, self.steps, self.seed = features, dims, trees, steps, seed
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
-        hidden = max(dims, features // 2)
-        self.encoder = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, dims))
+        self.hidden = max(dims, features // 2)
+        self.encoder = nn.Sequential(nn.Linear(features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, dims))
         self.forest = Forest(dims)
 
     def encode(self, features: Tensor) -> Tensor:
@@ -163,8 +163,8 @@ class Short(nn.Module):
         """Train encoder and decoder to give z-scores again; the same on every run."""
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             torch.manual_seed(self.seed)
-            hidden: Any = self.encoder[0].out_features
-            decoder = nn.Sequential(nn.Linear(self.dims, hidden), nn.ReLU(), nn.Linear(hidden, self.features))
+            wide, back = nn.Linear(self.dims, self.hidden), nn.Linear(self.hidden, self.features)
+            decoder = nn.Sequential(wide, nn.ReLU(), back)
             for layer in self.encoder:
                 if isinstance(layer, nn.Linear):
                     layer.reset_parameters()

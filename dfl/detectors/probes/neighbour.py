@@ -75,8 +75,8 @@ class Neighbours(Grown):
         if self.faiss:
             import faiss
 
-            rows, own = (np.ascontiguousarray(one.cpu().numpy()) for one in (query, bank))
-            found, _ = faiss.knn(rows, own, self.k, metric=faiss.METRIC_INNER_PRODUCT)
+            asked, kept = (np.ascontiguousarray(one.detach().cpu().numpy()) for one in (query, bank))
+            found, _ = faiss.knn(asked, kept, self.k, metric=faiss.METRIC_INNER_PRODUCT)
             return torch.from_numpy(found).to(query)
         best = query.new_empty(len(query), 0)
         for part in bank.split(ROWS):
