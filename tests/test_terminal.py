@@ -48,7 +48,8 @@ def test_one_line_has_no_control_character() -> None:
 
 @pytest.mark.parametrize("name", ["$x$", r"$\\frac$ and $", "_hidden", "a$b"])
 def test_figures_draw_names_as_they_are(name: str) -> None:
-    rows = {"score": torch.tensor([0.1, 0.9]), "label": torch.tensor([0, 1])}
+    score = torch.tensor([0.1, 0.9])
+    rows = {"score": score, "logit": score.logit(), "label": torch.tensor([0, 1])}
     figure = figures.roc({name: rows})
     assert len(figure.legends[0].get_texts()) == 1
     for drawn in (figure, figures.scores({name: rows}), matrices.confusion({name: np.eye(2)}, [name, "b"])):

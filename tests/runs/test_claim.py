@@ -19,9 +19,13 @@ import os, sys, time
 from pathlib import Path
 from dfl.runs.claim import claim
 with claim(Path(sys.argv[1]), True, False):
-    if len(sys.argv) > 2 and os.fork() == 0:  # a loader process
-        sys.stdin.read()
-        os._exit(0)
+    if len(sys.argv) > 2:
+        begun, begins = os.pipe()
+        if os.fork() == 0:  # a loader process
+            os.write(begins, b".")
+            sys.stdin.read()
+            os._exit(0)
+        os.read(begun, 1)
     print("held", flush=True)
     sys.stdin.read()
 """
