@@ -85,7 +85,7 @@ def test_predict_takes_them_from_the_command_line(place: Path, faces: Path, caps
     words = ["predict", str(faces / "fake"), "--name=tiny", "--data.num_workers=0"]
     assert "resize: squash shows all of an image" in fails(capsys, *words, "--data.views=five")
     for i in range(3):  # larger than the network's, so that views differ
-        pixels = np.random.default_rng(i).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(i).integers(0, 256, (200, 200, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(place / f"{i}.png")
     words[1] = str(place)
     crops = '--data.transform={"resize": "none"}'
