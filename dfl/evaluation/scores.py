@@ -83,15 +83,13 @@ def read(
         raise UserError(
             _lacks(file, "group", columns) + "; or name the columns that make one: --attributes gender,race"
         )
-    score, logit = _probabilities(file, cells)
-    n = len(table)
+    (score, logit), n = _probabilities(file, cells), len(table)
     has_label = np.array([cell != "" for cell in cells["label"]], bool)
     has_group = np.array([cell != "" for cell in cells["group"]], bool) if need_group else np.ones(n, bool)
-    has_score = ~np.isnan(score)
-    without = {"no label": ~has_label, "no score": has_label & ~has_score}
-    without["no group"] = has_label & has_score & ~has_group
-    left_out = {reason: int(rows.sum()) for reason, rows in without.items() if rows.any()}
-    used = np.flatnonzero(has_label & has_score & has_group)
+    both = has_label & ~np.isnan(score)
+    missing = {"no label": ~has_label, "no score": has_label & ~both, "no group": both & ~has_group}
+    left_out = {reason: int(rows.sum()) for reason, rows in missing.items() if rows.any()}
+    used = np.flatnonzero(both & has_group)
     if not len(used):
         why = max(left_out, key=left_out.__getitem__)
         wanted = "a score, a label and a group" if need_group else "a score and a label"

@@ -148,7 +148,6 @@ class Sida(Detector):
         )
         if checkpointing:
             self.language.gradient_checkpointing_enable({"use_reentrant": False})
-
         self.masks, self.named_mask = mask_decoder(mask, mask_config, family.width, dim)
         wanted = self.masks.side if isinstance(self.masks, Sam) else family.side
         if isinstance(self.masks, Sam) and input_size not in (None, wanted):
