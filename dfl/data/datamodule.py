@@ -176,7 +176,9 @@ class DataModule(pl.LightningDataModule):
         tables = {domain: Rows.of(table) for domain, table in self._tables(split).items()}
         extend_vocab(self.vocab, tables.values())
         size = self.size or self._detector_size()
-        view = self.transform.train(size) if split == "train" else self.transform.eval(size, self.views)
+        drawn = split == "train" and not (self.transform.augment == "none" and self._is_one_pass())
+        views: Views = "centre" if split == "train" else self.views  # of what is fitted without augmentation
+        view = self.transform.train(size) if drawn else self.transform.eval(size, views)
         return {
             domain: ImageDataset(
                 table,
@@ -226,9 +228,7 @@ class DataModule(pl.LightningDataModule):
         if not getattr(getattr(self.trainer, "lightning_module", None), "one_pass", False):
             return False
         if self.balance != "none" or self._epoch.batches is not None:
-            raise UserError(
-                "a detector that is fitted sees every training image once: take data.balance=none and no epoch_batches"
-            )
+            raise UserError("a fitted detector sees every training image once: set data.balance=none, no epoch_batches")
         return True
 
     def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import timm
 import torch
 from test_contract import data, trainer
 
 from dfl import detectors
+from dfl.data import DataModule, Folder, Transform
 from dfl.detectors import Dct, LinearProbe
 from dfl.errors import UserError
 
@@ -34,6 +36,19 @@ def test_a_pass_that_was_cut_off_starts_again(tmp_path: Path, faces: Path) -> No
     assert not torch.equal(cut.head.weight, whole.head.weight)
     trainer(tmp_path).fit(cut, data(faces))
     assert torch.equal(cut.head.weight, whole.head.weight)
+
+
+def test_without_augmentation_it_is_fitted_to_the_centre(tmp_path: Path, faces: Path) -> None:
+    weights = []
+    for seed in (0, 1):
+        for augment in ("none", []):  # a list draws crops still
+            pl.seed_everything(seed)
+            fitted, transform = Dct(16), Transform(resize="none", augment=augment)
+            source = Folder(str(faces), fractions={"train": 0.6, "val": 0.2, "test": 0.2})
+            trainer(tmp_path).fit(fitted, DataModule(source, batch_size=4, num_workers=0, transform=transform))
+            weights.append(fitted.head.weight)
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[1], weights[3])
 
 
 def test_one_class_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faces: Path) -> None:
