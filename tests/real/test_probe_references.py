@@ -15,7 +15,6 @@ import pytest
 import pytorch_lightning as pl
 
 from dfl.data import DataModule, Table, Transform
-from dfl.data.transforms import View
 from dfl.detectors import Detector, ForestProbe, LinearProbe, NearestNeighbour
 
 STORE = os.path.abspath(os.environ["REAL_STORE"]) if os.environ.get("REAL_STORE") else None
@@ -42,13 +41,6 @@ CASES: dict[str, tuple[str, type[Detector], dict[str, Any], tuple[float, float],
     "clip, 9 neighbours": ("clip", NearestNeighbour, {"k": 9, "z_score": True}, (0.947, 0.899), 0.01),
     "clip, forest": ("clip", ForestProbe, {}, (0.920, 0.894), 0.02),
 }
-
-
-class Centre(Transform):
-    """Crops the centre in training too, as the references do; training crops at random otherwise."""
-
-    def train(self, size: int) -> View:
-        return self.eval(size)
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +74,7 @@ def test_auroc(
     data = DataModule(
         domains["stylegan2"],
         test=domains,  # type: ignore[arg-type]
-        transform=Centre(resize="none", augment="none"),
+        transform=Transform(resize="none", augment="none"),
         batch_size=8,
         num_workers=0,
     )
