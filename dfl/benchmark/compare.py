@@ -72,7 +72,9 @@ class Comparison:
             values: dict[str, list[float]] = {}
             resampled: dict[str, list[np.ndarray]] = {}
             for entry in entries:
-                score, (rank, lowest) = images.score(entry), images.ranking(entry)
+                score, rank = images.score(entry), images.rank(entry)
+                called = rank[score >= entry.threshold]
+                lowest = math.nan if math.isnan(entry.threshold) else float(called.min(initial=math.inf))
                 measured = measures(score, rank, images.label, entry.threshold) | videos.measures(score)
                 drawn = draws.metrics(rank, lowest) | videos.metrics(score)
                 for name, column in MAPS.items():
@@ -126,7 +128,7 @@ class Comparison:
             return
         unit = images.unit.dictionary_encode().indices.to_numpy()
         areas = [
-            _mean([delong(images.ranking(entry)[0][None], images.label, unit) for entry in entries])
+            _mean([delong(images.rank(entry)[None], images.label, unit) for entry in entries])
             for entries in methods.values()
         ]
         together = Areas(
@@ -245,7 +247,7 @@ def measures(score: np.ndarray, rank: np.ndarray, label: np.ndarray, threshold: 
 
     Args:
         score: float64 (n,) probability of fake.
-        rank: float64 (n,) what images are ranked by, see `Images.ranking`.
+        rank: float64 (n,) what images are ranked by, see `Images.rank`.
         label: int64 (n,) 0 real, 1 fake.
         threshold: Chosen on validation data; NaN for none.
     """

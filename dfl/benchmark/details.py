@@ -33,7 +33,7 @@ def first_of_methods(entries: Sequence[Entry]) -> dict[str, Entry]:
 
 def curves(images: Images, entry: Entry) -> dict[str, list[float]]:
     """Return ROC and precision-recall curves with at most ``POINTS`` points each; empty where undefined."""
-    rank, label = torch.from_numpy(images.ranking(entry)[0]), torch.from_numpy(images.label)
+    rank, label = torch.from_numpy(images.rank(entry)), torch.from_numpy(images.label)
     fpr, tpr = binary.roc_curve(rank, label)
     recall, precision = binary.pr_curve(rank, label)
     found: dict[str, list[float]] = {}
@@ -104,7 +104,7 @@ def generators(images: Images, entries: Sequence[Entry], years: Mapping[str, int
     for name in sorted(set(names[images.label == 1].tolist()) - {""}):
         chosen = real | (names == name)
         label = torch.from_numpy(images.label[chosen])
-        areas = [float(binary.auroc(torch.from_numpy(images.ranking(e)[0][chosen]), label)) for e in entries]
+        areas = [float(binary.auroc(torch.from_numpy(images.rank(e)[chosen]), label)) for e in entries]
         year = years.get(name, 0)
         old = bool(year and until and year <= until)
         rows.append(

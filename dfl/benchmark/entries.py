@@ -190,17 +190,12 @@ class Images:
         """Return the probabilities of fake, float64 (n,)."""
         return self.of(entry, "score").astype(np.float64)
 
-    def ranking(self, entry: Entry) -> tuple[np.ndarray, float]:
-        """Return what images are ranked by, float64 (n,), and the lowest value of those that are called fake.
+    def rank(self, entry: Entry) -> np.ndarray:
+        """Return what images are ranked by, float64 (n,): log-odds where they are known, else the score.
 
-        That is log-odds where they are known, which do not tie where probabilities round to 1, and else the score.
+        Log-odds do not tie where probabilities round to 1.
         """
-        score = self.score(entry)
-        if "logit" not in entry.scored.names:
-            return score, entry.threshold
-        logit = self.of(entry, "logit").astype(np.float64)
-        called = logit[score >= entry.threshold]
-        return logit, math.nan if math.isnan(entry.threshold) else float(called.min(initial=math.inf))
+        return self.of(entry, "logit" if "logit" in entry.scored.names else "score").astype(np.float64)
 
     def names(self, name: str) -> pa.Array:
         """Return a column of names (n,), of the first entry that has any; nulls of none. It is read once."""

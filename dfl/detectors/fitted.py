@@ -48,15 +48,15 @@ class Collected:
         self.newest: list[Tensor] = []
 
     def add(self, index: Tensor, label: Tensor, features: Tensor) -> None:
-        """Add a batch: rows in the data set (N,), labels (N,), features (N, D)."""
-        self.index.append(index.cpu())
-        self.label.append(label.cpu())
-        self.newest.append(features.detach().cpu())
+        """Add a batch: rows in the data set (N,), labels (N,), features (N, D); a wait for the device a block."""
+        self.index.append(index)
+        self.label.append(label)
+        self.newest.append(features.detach())
         if sum(one.nbytes for one in self.newest) > BLOCK:
             self._close()
 
     def _close(self) -> None:
-        self.blocks.append(torch.cat(self.newest))
+        self.blocks.append(torch.cat(self.newest).cpu())
         self.newest = []
 
     def compute(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ class Collected:
         """
         if self.newest:
             self._close()
-        index, label = torch.cat(self.index), torch.cat(self.label)
+        index, label = torch.cat(self.index).cpu(), torch.cat(self.label).cpu()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             parts = (index, label, torch.cat(self.blocks))
             index, label, features = (torch.cat([one.cpu() for one in gather_all_tensors(p.to(device))]) for p in parts)

@@ -193,7 +193,7 @@ def _vision_config(folder: str) -> Any:
     """
     try:
         with offline_if_no_network():
-            config = transformers.AutoConfig.from_pretrained(folder)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"no model of transformers at {folder!r}, neither a folder with config.json nor on the Hub or in its cache "

@@ -64,7 +64,7 @@ def test_a_file_of_a_version_that_wrote_less_is_computed_again(tmp_path: Path) -
     pq.write_table(old.drop_columns(["logit"]).replace_schema_metadata(old.schema.metadata), file)
     assert not store.find(file, FACTS)
     one = of_store(file)  # and can still be reported
-    assert Images([one]).ranking(one)[0].tolist() == [0, 0.25, 0.5, 0.75]
+    assert Images([one]).rank(one).tolist() == [0, 0.25, 0.5, 0.75]
 
 
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:

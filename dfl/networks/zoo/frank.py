@@ -13,11 +13,12 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from dfl.networks.about import About
+from dfl.networks.zoo.headed import Headed
 
 about = About("frequency", "Frank et al.", 2020)
 
 
-class FrankCnn(nn.Module):
+class FrankCnn(Headed):
     """The CNN for images of one size.
 
     Args:
@@ -37,27 +38,9 @@ class FrankCnn(nn.Module):
         self.num_features = self.head_hidden_size = 32 * (height // 4) * (width // 4)
         self.reset_classifier(num_classes)
 
-    def get_classifier(self) -> nn.Module:
-        """Return the last layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new last layer in place; none for 0 classes."""
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Map z-scored maps (N, C, S, S) to (N, 32, S // 4, S // 4)."""
         return self.features(x)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map feature maps to outputs (N, num_classes), or to what the last layer gets (N, D)."""
-        x = x.flatten(1)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map z-scored maps (N, C, S, S) to outputs (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
 
 _CFG = {"input_size": (3, 128, 128), "fixed_input_size": True, "num_classes": 2, "crop_pct": 1.0}

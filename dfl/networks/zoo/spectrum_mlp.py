@@ -12,11 +12,12 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from dfl.networks.about import About
+from dfl.networks.zoo.headed import Headed
 
 about = About("frequency", "Abdullah et al.", 2024)
 
 
-class SpectrumMlp(nn.Module):
+class SpectrumMlp(Headed):
     """A multilayer perceptron on maps of one size.
 
     Args:
@@ -46,26 +47,9 @@ class SpectrumMlp(nn.Module):
         self.num_features = self.head_hidden_size = widths[-1]
         self.reset_classifier(num_classes)
 
-    def get_classifier(self) -> nn.Module:
-        """Return the last layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new last layer in place; none for 0 classes."""
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Map z-scored maps (N, C, S, S) to (N, D)."""
         return self.layers(x.flatten(1))
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map (N, D) to outputs (N, num_classes), or leave it as it is."""
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map z-scored maps (N, C, S, S) to outputs (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
 
 _CFG = {"input_size": (1, 512, 512), "fixed_input_size": True, "num_classes": 2, "crop_pct": 1.0}
