@@ -18,7 +18,7 @@ from dfl.data.checks import check
 from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
 from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
-from dfl.data.loader_process import outlive_signals
+from dfl.data.loader_process import loader_context, outlive_signals
 from dfl.data.locators import shared_paths
 from dfl.data.overlap import Videos
 from dfl.data.rows import Rows
@@ -320,6 +320,7 @@ class DataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=collate,
             worker_init_fn=outlive_signals,
+            multiprocessing_context=loader_context(self.num_workers),
             pin_memory=torch.cuda.is_available(),
             # with many evaluation domains, all their workers would live to the end
             persistent_workers=keep_workers and self.num_workers > 0,

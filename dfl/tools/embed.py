@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from dfl.data.batch import collate
 from dfl.data.dataset import ImageDataset
-from dfl.data.loader_process import outlive_signals
+from dfl.data.loader_process import loader_context, outlive_signals
 from dfl.data.transforms import Transform
 from dfl.evaluation import html, plots
 from dfl.features import FeatureStore
@@ -115,6 +115,7 @@ def encoded(
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=outlive_signals,
+        multiprocessing_context=loader_context(workers),
     )
     at = 0
     with torch.inference_mode():
