@@ -102,8 +102,8 @@ class Comparison:
     ) -> None:
         """Write down a value with its interval, and add it to the mean over domains."""
         value, (reals, fakes) = float(np.mean(of_seeds)), draws.units.values()
-        units = {"acc_real": reals, "fpr": reals, "acc_fake": fakes, "auroc": min(reals, fakes)}
-        found = interval(value, resampled, units.get(metric, 0))
+        rates = {"acc_real": reals, "fpr": reals, "acc_fake": fakes, "auroc": min(reals, fakes)}
+        found = interval(value, resampled, rates.get(metric, min(reals, fakes)), rate=metric in rates)
         unresolved = metric == "tpr_at_1fpr" and images.one_class(0) < 100
         self.cells.append(
             {"method": method, "domain": domain, "role": self._roles[method, domain]}

@@ -98,9 +98,10 @@ class Resamples:
     def metrics(self, score: np.ndarray, threshold: float = math.nan) -> dict[str, np.ndarray]:
         """Return what each resample gives, float64 (R,), by name: those of ``RANKED`` and ``VERDICTS``.
 
-        They are those of `dfl.metrics.binary`, each image counting as often as it was drawn; NaN where those are. Of
-        more than ``MOST_SCORES`` distinct scores, neighbours are tied into about 2,000 bins, and all resamples are
-        shifted by what that changes in the images as they are. Verdicts are exact, as a bin ends at the threshold.
+        They are those of `dfl.metrics.binary`, each image counting as often as it was drawn; NaN where those are. But
+        ``tpr_at_1fpr`` lets one real less through, so that 1 % of all reals pass in the mean. Of more than
+        ``MOST_SCORES`` distinct scores, neighbours are tied into about 2,000 bins, and all resamples are shifted by
+        what that changes in the images as they are. Verdicts are exact, as a bin ends at the threshold.
 
         Args:
             score: float32 or float64 (n,).
@@ -238,7 +239,9 @@ def _ranked(counts: Mapping[int, np.ndarray], fp: np.ndarray, tp: np.ndarray) ->
     del precision
     (fpr, tpr), (fpr_right, tpr_right) = at(row), at(row + 1)
     share = (1 - fpr - tpr) / (fpr_right + tpr_right - fpr - tpr)
-    tpr_at_fpr = at((fp <= np.floor(reals * MAX_FPR + 1e-9)).sum(0))[1]
+    # above the k-th highest of n reals lie k / (n + 1) of all reals, in the mean: the measure allows one more
+    allowed = np.maximum(np.floor((reals + 1) * MAX_FPR + 1e-9) - 1, 0)
+    tpr_at_fpr = at((fp <= allowed).sum(0))[1]
     return {"auroc": auroc, "ap": ap, "eer": fpr + share * (fpr_right - fpr), "tpr_at_1fpr": tpr_at_fpr}
 
 

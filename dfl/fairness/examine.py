@@ -159,7 +159,7 @@ def _attribute(
         table[name] = {"real": row["real"], "fake": row["fake"], "eer": row["eer"]}
         for rate in RATES:
             n = units.count(0, ids) if rate == "fpr" else units.count(1, ids) if rate == "tpr" else 0
-            table[name][rate] = interval(row[f"{rate}_val"], many[rate].numpy(), n)
+            table[name][rate] = interval(row[f"{rate}_val"], many[rate].numpy(), n, rate=True)
         table[name]["auroc"] = interval(row["auroc"], resampled[str(ids)])
     pooled, by_chance = pool(counts), pool(shuffled)
     gaps: Content = {}

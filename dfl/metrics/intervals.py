@@ -26,22 +26,27 @@ def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> tuple[float, flo
     return low, high
 
 
-def interval(value: float, resampled: np.ndarray, n: int = 0) -> dict[str, float]:
+def interval(value: float, resampled: np.ndarray, units: int = 0, rate: bool = False) -> dict[str, float]:
     """Return ``value`` with ``low`` and ``high``, its 95 % interval: percentiles of resamples.
 
-    A rate of 0 or 1 is the same in all resamples; its interval is that of Clopper and Pearson.
+    A bootstrap of few units is too narrow as a normal interval with sqrt(sum / n) is; percentiles are moved out as
+    far as Student's t and n - 1 move that (expanded percentiles, Hesterberg 2015).
 
     Args:
         value: As measured; NaN gives NaN.
         resampled: float64 (R,); what is not finite is left out.
-        n: Independent units of the rate; 0 for what is no rate.
+        units: That were drawn independently, of the smaller class; 0: percentiles as they are.
+        rate: Of ``units``. Where it is 0 or 1, all resamples are the same, and its interval is that of Clopper and
+            Pearson.
     """
     if math.isnan(value):
         return {"value": math.nan, "low": math.nan, "high": math.nan}
-    if n and value in (0.0, 1.0):
-        low, high = clopper_pearson(int(value) * n, n)
+    if rate and units and value in (0.0, 1.0):
+        low, high = clopper_pearson(int(value) * units, units)
     else:
         tail, finite = (1 - LEVEL) / 2, resampled[np.isfinite(resampled)]
+        if units > 1:
+            tail = float(stats.norm.sf(math.sqrt(units / (units - 1)) * stats.t.isf(tail, units - 1)))
         low, high = np.quantile(finite, [tail, 1 - tail]).tolist() if len(finite) else (math.nan, math.nan)
     return {"value": value, "low": low, "high": high}
 

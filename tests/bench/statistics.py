@@ -82,7 +82,7 @@ def coverage(units: int, size: int, paired: bool, packs: int, simulations: int =
         drawn = Resamples(label, unit.astype(str), RESAMPLES, seed=i, most_units=packs)
         first, second = drawn.metrics(score[0], APART[0] / 2), drawn.metrics(score[1])
         areas = delong(score, label, unit)
-        ends = {name: interval(math.inf, values) for name, values in first.items()}
+        ends = {name: interval(math.inf, values, units) for name, values in first.items()}
         ends["a - b"] = difference(float(areas.area[0] - areas.area[1]), first["auroc"] - second["auroc"])
         ends["DeLong a - b"] = areas.difference(0, 1)
         alone = auroc_interval(torch.from_numpy(score[0]), torch.from_numpy(label), torch.from_numpy(unit))

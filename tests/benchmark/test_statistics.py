@@ -34,6 +34,11 @@ def names(n: int, prefix: str = "i") -> np.ndarray:
     return np.array([f"{prefix}{i:05}" for i in range(n)])
 
 
+def resampled_fpr(reals: float) -> float:
+    """The FPR whose threshold, the next real, has 1 % of all reals above it in the mean."""
+    return max(math.floor((reals + 1) * 0.01 + 1e-9) - 1, 0) / reals
+
+
 def by_sklearn(score: np.ndarray, label: np.ndarray, weight: np.ndarray, threshold: float) -> dict[str, float]:
     fpr, tpr, _ = roc_curve(label, score, sample_weight=weight, drop_intermediate=False)
     grid = np.linspace(0, 1, 200_001)
@@ -44,7 +49,7 @@ def by_sklearn(score: np.ndarray, label: np.ndarray, weight: np.ndarray, thresho
         "auroc": float(roc_auc_score(label, score, sample_weight=weight)),
         "ap": float(average_precision_score(label, score, sample_weight=weight)),
         "eer": float(grid[np.argmin(abs(grid + curve - 1))]),
-        "tpr_at_1fpr": float(tpr[fpr <= 0.01].max()),
+        "tpr_at_1fpr": float(tpr[fpr <= resampled_fpr(weight[label == 0].sum()) + 1e-12].max()),
         "bacc_val": (1 - rates[0] + rates[1]) / 2,
         "acc_real": 1 - rates[0],
         "acc_fake": rates[1],
@@ -75,7 +80,7 @@ def test_images_drawn_once_have_the_metrics_of_binary() -> None:
             "auroc": exact.auroc(s, y).item(),
             "ap": exact.average_precision(s, y).item(),
             "eer": exact.eer(s, y).item(),
-            "tpr_at_1fpr": exact.tpr_at_fpr(s, y).item(),
+            "tpr_at_1fpr": exact.tpr_at_fpr(s, y, resampled_fpr(int((y == 0).sum())) + 1e-6).item(),
             "bacc_val": exact.balanced_accuracy(s, y, 0.37).item(),
             "acc_real": exact.accuracy(s[y == 0], y[y == 0], 0.37).item(),
             "acc_fake": exact.accuracy(s[y == 1], y[y == 1], 0.37).item(),

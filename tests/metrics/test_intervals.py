@@ -17,10 +17,10 @@ def test_exact_intervals_are_those_of_scipy() -> None:
 
 
 def test_a_rate_of_zero_has_an_interval_that_admits_more() -> None:
-    none = interval(0.0, np.zeros(100), 20)
+    none = interval(0.0, np.zeros(100), 20, rate=True)
     assert none["low"] == 0
     assert none["high"] == pytest.approx(1 - 0.025 ** (1 / 20))  # Clopper and Pearson
-    assert interval(1.0, np.ones(100), 20)["low"] == pytest.approx(0.025 ** (1 / 20))
+    assert interval(1.0, np.ones(100), 20, rate=True)["low"] == pytest.approx(0.025 ** (1 / 20))
 
 
 def test_intervals_are_percentiles_of_what_is_defined() -> None:
@@ -28,6 +28,13 @@ def test_intervals_are_percentiles_of_what_is_defined() -> None:
     assert interval(500.0, resampled) == pytest.approx({"value": 500.0, "low": 25.0, "high": 975.0})
     assert math.isnan(interval(0.5, np.full(3, math.nan))["low"])
     assert all(map(math.isnan, interval(math.nan, resampled).values()))
+
+
+def test_of_few_units_percentiles_are_as_wide_as_students_t() -> None:
+    grid, n = np.linspace(0, 1, 200_001)[1:-1], 5
+    resampled = stats.norm.ppf(grid) * math.sqrt((n - 1) / n)  # what a bootstrap of n values makes of deviation 1
+    assert interval(0.0, resampled, n)["high"] == pytest.approx(stats.t.ppf(0.975, n - 1), rel=1e-3)
+    assert interval(0.0, resampled, 10**6)["high"] == pytest.approx(1.96 * math.sqrt((n - 1) / n), rel=1e-3)
 
 
 def test_holm_by_hand() -> None:
