@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from scipy import special
 
 from dfl.benchmark.entries import Entry, Images
 from dfl.metrics import binary, calibration, fairness
@@ -119,7 +120,7 @@ class Pooled:
     """Scores of the first seed of each method over several domains, a real image that they share once."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
         self._seen: list[pa.Array] = []
         #: Of each method, chosen on validation data.
         self.threshold: dict[str, float] = {}
@@ -135,16 +136,20 @@ class Pooled:
         self._seen.append(images.path.filter(pa.array(new & (images.label == 0))).cast(pa.large_string()))
         for method, entry in first_of_methods(images.entries).items():
             self.threshold[method] = entry.threshold
-            score = images.of(entry, "score")
-            self._parts.setdefault(method, []).append((score[new], images.label[new].astype(np.int8)))
+            columns = (
+                images.of(entry, "score"),
+                images.log_odds(entry).astype(np.float32),
+                images.label.astype(np.int8),
+            )
+            self._parts.setdefault(method, []).append(tuple(column[new] for column in columns))
 
     def __contains__(self, method: str) -> bool:
         return method in self._parts
 
-    def of(self, method: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return score, float64 (n,), and label, int64 (n,)."""
-        score, label = (np.concatenate(part) for part in zip(*self._parts[method], strict=True))
-        return score.astype(np.float64), label.astype(np.int64)
+    def of(self, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return score and log-odds, float64 (n,), and label, int64 (n,)."""
+        score, log_odds, label = (np.concatenate(part) for part in zip(*self._parts[method], strict=True))
+        return score.astype(np.float64), log_odds.astype(np.float64), label.astype(np.int64)
 
 
 def calibrated(validation: Pooled, tested: Pooled, method: str) -> dict[str, Any]:
@@ -155,14 +160,13 @@ def calibrated(validation: Pooled, tested: Pooled, method: str) -> dict[str, Any
         tested: Domains that hold both classes.
         method: Its name.
     """
-    score, label = tested.of(method)
+    score, log_odds, label = tested.of(method)
     temperature = math.nan
     if method in validation:
-        own, known = validation.of(method)
-        temperature = calibration.temperature(calibration.logit(own), known)
+        temperature = calibration.temperature(*validation.of(method)[1:])
     coverage, risk = calibration.coverage_risk(score, label, tested.threshold[method])
     kept = _spread(coverage, risk)
-    scaled = 1 / (1 + np.exp(-calibration.logit(score) / temperature))
+    scaled = special.expit(log_odds / temperature)
     return {
         "temperature": temperature,
         "ece": float(binary.ece(torch.from_numpy(score), torch.from_numpy(label))),
@@ -176,7 +180,7 @@ def calibrated(validation: Pooled, tested: Pooled, method: str) -> dict[str, Any
 
 def thresholds(validation: Pooled, method: str) -> Rows:
     """Return thresholds for wanted FPRs from the reals of validation, with the interval of the true FPR."""
-    score, label = validation.of(method)
+    score, _, label = validation.of(method)
     real = score[label == 0]
     found = [(fpr, calibration.threshold_at_fpr(real, fpr)._asdict()) for fpr in FPRS if len(real)]
     return [one | {"fpr": fpr, "reached": one["fpr"]} for fpr, one in found]

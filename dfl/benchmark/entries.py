@@ -20,6 +20,7 @@ from dfl.benchmark.store import Predictions
 from dfl.data.rows import common_folder
 from dfl.errors import UserError
 from dfl.evaluation import scores
+from dfl.metrics.calibration import logit
 
 
 class Scored(Protocol):
@@ -189,6 +190,10 @@ class Images:
     def score(self, entry: Entry) -> np.ndarray:
         """Return the probabilities of fake, float64 (n,)."""
         return self.of(entry, "score").astype(np.float64)
+
+    def log_odds(self, entry: Entry) -> np.ndarray:
+        """Return the log-odds of fake (n,): as the detector gave them, else those of its score, float32's at most."""
+        return self.of(entry, "logit") if "logit" in entry.scored.names else logit(self.of(entry, "score"))
 
     def rank(self, entry: Entry) -> np.ndarray:
         """Return what images are ranked by, float64 (n,): log-odds where they are known, else the score.

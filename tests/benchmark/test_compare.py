@@ -10,8 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from dfl.benchmark.compare import Comparison
 from dfl.benchmark.content import Settings, build
-from dfl.benchmark.details import Pooled
+from dfl.benchmark.details import Pooled, calibrated
 from dfl.benchmark.entries import Columns, Entry, Images
+from dfl.metrics import calibration
 
 N = 60
 LABEL = np.arange(N) % 2
@@ -100,8 +101,18 @@ def test_a_real_that_domains_share_counts_once() -> None:
     pooled = Pooled()
     for domain, path in (("x", paths), ("y", other)):
         pooled.add(Images([scored("m", domain, "cross", path=pa.array(path))]))
-    _, label = pooled.of("m")
+    _, _, label = pooled.of("m")
     assert (int((label == 0).sum()), int((label == 1).sum())) == (N // 2, N)
+
+
+def test_a_temperature_is_of_the_log_odds_where_scores_round_to_one() -> None:
+    log_odds = np.random.default_rng(0).normal(80 * LABEL - 40, 60).astype(np.float32)
+    entry = scored("m", "x", "val", logit=pa.array(log_odds), score=pa.array(1 / (1 + np.exp(-log_odds))))
+    pooled = Pooled()
+    pooled.add(Images([entry]))
+    found = calibrated(pooled, pooled, "m")["temperature"]
+    assert found == pytest.approx(calibration.temperature(log_odds, LABEL))
+    assert found > 2 * calibration.temperature(calibration.logit(entry.scored.column("score").to_numpy()), LABEL)
 
 
 def test_robustness_is_of_the_degraded_domains() -> None:
