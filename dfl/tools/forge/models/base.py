@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from dfl.errors import UserError
 from dfl.tools.forge.makers import Scene
 from dfl.tools.forge.plan import Picture
 
@@ -79,6 +80,11 @@ class Model(Part):
     again: str = ""
     retries: int = 0
 
+    @property
+    def checkable(self) -> bool:
+        """Whether a whole picture of it can be near its photo, or far from it."""
+        return self.of_photo and self.kind != "region"
+
     @abstractmethod
     def __call__(self, scenes: list[Scene], prompts: list[str], seeds: list[int]) -> list[np.ndarray]:
         """Make a picture for each scene.
@@ -94,6 +100,14 @@ class Model(Part):
         Raises:
             UserError: If it cannot.
         """
+
+    def vae(self) -> "Model":
+        """Return the VAE that photos can be sent through, for ``--roundtrip``.
+
+        Raises:
+            UserError: If it has none.
+        """
+        raise UserError(f"{type(self).__name__} has no VAE: --roundtrip takes a Vae, or a model of latents")
 
 
 class Words(Part):
