@@ -16,12 +16,12 @@ def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
 
 
-def _parts(channels: int) -> dict[str, Any]:
+def _parts(channels: int, hidden: int) -> dict[str, Any]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     end = {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
     text = CLIPTextConfig(
-        vocab_size=514, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, **end
+        vocab_size=514, hidden_size=hidden, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, **end
     )
     unet = UNet2DConditionModel(
         sample_size=8,
@@ -29,7 +29,7 @@ def _parts(channels: int) -> dict[str, Any]:
         block_out_channels=(16, 32),
         layers_per_block=1,
         norm_num_groups=8,
-        cross_attention_dim=32,
+        cross_attention_dim=hidden,
         attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -45,16 +45,15 @@ def _parts(channels: int) -> dict[str, Any]:
     return {"unet": unet, "vae": vae, "text_encoder": CLIPTextModel(text), "tokenizer": _tokenizer()}
 
 
-def stable_diffusion(folder: Path, kind: str = "StableDiffusionPipeline", channels: int = 4) -> Path:
+def stable_diffusion(folder: Path, kind: str = "StableDiffusionPipeline", channels: int = 4, hidden: int = 32) -> Path:
     """Return a folder with a Stable Diffusion of a kind at random, always the same: about 0.1 M parameters."""
     import diffusers
 
     with torch.random.fork_rng():
         torch.manual_seed(channels)
-        parts = _parts(channels)
-    scheduler = diffusers.DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, set_alpha_to_one=False
-    )
+        parts = _parts(channels, hidden)
+    levels = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduler = diffusers.DDIMScheduler(**levels, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     words = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline = getattr(diffusers, kind)(**parts, scheduler=scheduler, **words)
     pipeline.save_pretrained(folder)

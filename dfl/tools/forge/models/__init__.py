@@ -9,5 +9,5 @@ CLASSES = {
     "Edit": "dfl.tools.forge.models.diffusion",
     "Instruct": "dfl.tools.forge.models.diffusion",
     "Inpaint": "dfl.tools.forge.models.diffusion",
-    "Vae": "dfl.tools.forge.models.diffusion",
+    "Vae": "dfl.tools.forge.models.vae",
 }
