@@ -24,7 +24,8 @@ PARAMETERS = Path(__file__).parents[1] / "configs" / "parameters.json"
 
 def names() -> list[str]:
     """Return all configs of detectors."""
-    return [name for name in configs.listing() if not name.startswith(("benchmark/", "data/", "setup/", "trainer/"))]
+    others = ("benchmark/", "data/", "forge/", "setup/", "trainer/")
+    return [name for name in configs.listing() if not name.startswith(others)]
 
 
 def table() -> dict[str, Any]:

@@ -19,7 +19,10 @@ from dfl.runs.files import claimed, write
 from dfl.runs.workers import Workers
 
 #: Packages whose version changes the bytes that are written.
-WRITERS = ("pillow", "simplejpeg", "torch", "pyarrow", "numpy", "opencv-python", "opencv-python-headless")
+WRITERS = (
+    *("pillow", "simplejpeg", "torch", "pyarrow", "numpy", "opencv-python", "opencv-python-headless"),
+    *("diffusers", "transformers", "onnxruntime"),
+)
 #: Settings that are hashes of all rows.
 _HASHES = ("rows", "digest")
 #: What records of earlier versions hold beside their settings, in one mapping.
@@ -39,7 +42,7 @@ class OutputFolder:
         self.folder = Path(folder).expanduser().absolute()
         self.partial = self.folder.with_name(f".{self.folder.name}.partial")
         self._name, self._settings = f"{verb}.json", settings
-        self._log = self.partial / "results.jsonl"
+        self._logs: set[Path] = set()
         self.done = not _empty(self.folder)
         if self.done:
             self._check(self.folder)
@@ -67,32 +70,38 @@ class OutputFolder:
         write(self.partial / self._name, text)
 
     def results(
-        self, function: Callable[[Any], dict[str, Any]], jobs: Sequence[Any], workers: Workers | None = None
+        self,
+        function: Callable[[Any], dict[str, Any]],
+        jobs: Sequence[Any],
+        workers: Workers | None = None,
+        stage: str = "results",
     ) -> Iterator[dict[str, Any]]:
         """Yield ``function(job)`` of each job, in order. What an earlier run that was cut off finished is not repeated.
 
-        Without ``workers`` the jobs run in this process.
+        Without ``workers`` the jobs run in this process. Work of several stages has a log for each.
 
         A result is what JSON stores. Its ``files`` are those that the job wrote, below ``partial``; one with a
         ``reason`` failed, and is tried again by the next run.
         """
-        finished = self._finished()
+        log_file = self.partial / f"{stage}.jsonl"
+        self._logs.add(log_file)
+        finished = self._finished(log_file)
         rest = (job for i, job in enumerate(jobs) if i not in finished)
         if workers is not None:
             workers.completed(len(finished))
         missing = map(function, rest) if workers is None else workers.map(function, rest)
-        with open(self._log, "w", encoding="utf-8") as log:
+        with open(log_file, "w", encoding="utf-8") as log:
             for i in range(len(jobs)):
                 result = finished[i] if i in finished else next(missing)
                 log.write(json.dumps(result) + "\n")
                 log.flush()
                 yield result
 
-    def _finished(self) -> dict[int, dict[str, Any]]:
+    def _finished(self, log: Path) -> dict[int, dict[str, Any]]:
         """Return the results of an earlier run by the number of their job; after a power cut files may be empty."""
         finished = {}
         with suppress(OSError, ValueError):  # none yet, or the last line was cut off
-            for i, line in enumerate(self._log.read_text(encoding="utf-8").splitlines()):
+            for i, line in enumerate(log.read_text(encoding="utf-8").splitlines()):
                 result = json.loads(line)
                 files = [self.partial / name for name in result["files"]]
                 if not result.get("reason") and all(file.is_file() and file.stat().st_size for file in files):
@@ -106,7 +115,8 @@ class OutputFolder:
             with suppress(importlib.metadata.PackageNotFoundError):
                 versions[name] = importlib.metadata.version(name)
         self._record({**record, "versions": versions})
-        self._log.unlink(missing_ok=True)
+        for log in self._logs:
+            log.unlink(missing_ok=True)
         os.replace(self.partial, self.folder)  # over an empty folder of its name
 
 

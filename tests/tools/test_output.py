@@ -189,7 +189,7 @@ CUT: dict[str, tuple[Any, str, int, Callable[[str], object]]] = {
     ),
     "equalize": (equalize, "load_image", 25, lambda faces: equalize.equalize([faces], "out", size=32, **ONE)),
     "pack": (pack, "load_image", 25, lambda faces: pack.pack([faces], "out", shard=10, **ONE)),
-    "forge": (forge, "_make", 25, lambda faces: forge.forge([faces], "out", **ONE)),
+    "forge": (import_module("dfl.tools.forge.classical"), "make", 25, lambda faces: forge.forge([faces], "out", **ONE)),
     "toy": (toy, "_make", 25, lambda faces: toy.make("out", n=80, size=32, **ONE)),
 }
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser
 
 from dfl.data.sources.base import Source
 from dfl.errors import UserError, near, subclasses
+
+T = TypeVar("T")
 
 
 def built(spec: Any, where: str) -> Source:
@@ -22,15 +24,24 @@ def built(spec: Any, where: str) -> Source:
     names = [source.__name__ for source in subclasses(Source)]  # type: ignore[type-abstract]
     if "." not in name and name not in names:
         raise UserError(f"{where}: no source {name!r}" + near(name, names))
+    return built_as(Source, spec, f"{where}: {name}")  # type: ignore[type-abstract]
+
+
+def built_as(base: type[T], spec: Mapping[str, Any], where: str) -> T:
+    """Return the object of ``{class_path: ..., init_args: ...}``, of a class derived from ``base``.
+
+    Raises:
+        UserError: If the class is none of these, or does not take its arguments; begins with ``where``.
+    """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Source, "source", required=True)
+    parser.add_subclass_arguments(base, "it", required=True)
     try:  # of a copy: the parser writes its own objects into lists of sources
-        source: Source = parser.instantiate_classes(parser.parse_object({"source": deepcopy(dict(spec))})).source
+        made: T = parser.instantiate_classes(parser.parse_object({"it": deepcopy(dict(spec))})).it
     except UserError:
         raise
     except Exception as error:  # the parser wraps whatever it meets
-        raise UserError(f"{where}: {name}: {_reason(str(error))}") from error
-    return source
+        raise UserError(f"{where}: {_reason(str(error))}") from error
+    return made
 
 
 def _reason(message: str) -> str:

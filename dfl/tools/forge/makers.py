@@ -9,11 +9,11 @@ afterwards, alike for all (``blended``). Those here need no weights:
 * telea, ns: the region is removed and painted over from its rim (Telea 2004; Bertalmio et al. 2001), by OpenCV;
 * noise, blur, jpeg: the region stays what it shows and loses the camera's traces, as in a resynthesis.
 
-A generator that is a model is one more ``Maker``: put it in ``MAKERS``, or name it by its import path
-(``--makers [mypackage.repaint]``). It is looked up in every process, so it should load its weights at its first call.
+One more ``Maker`` goes into ``MAKERS``, or is named by its import path (``--makers [mypackage.mine]``). Generators that
+are models are not here: they work on batches, in one process (``models/``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -263,31 +263,33 @@ MAKERS: dict[str, Maker] = {
 GROUPS = {"inpaint": ("telea", "ns"), "resynth": ("noise", "blur", "jpeg"), "all": tuple(MAKERS)}
 
 
-def named(words: list[str]) -> list[str]:
-    """Return the makers that words name, each once, those of groups one by one.
+def named(words: list[str], models: Collection[str] = ()) -> list[str]:
+    """Return the makers that words name, each once, those of groups one by one; ``models`` are names of models.
 
     Raises:
         UserError: If a word names none.
     """
     names = list(dict.fromkeys(name for word in words for name in GROUPS.get(word, (word,))))
     if not names:
-        raise UserError(f"--makers names none; there are {', '.join((*MAKERS, *GROUPS))}")
+        raise UserError(f"--makers names none; there are {', '.join((*models, *MAKERS, *GROUPS))}")
     for name in names:
-        find(name)
+        if name not in models:
+            find(name, models)
     return names
 
 
-def find(name: str) -> Maker:
+def find(name: str, models: Collection[str] = ()) -> Maker:
     """Return a maker by its name, or by the import path of an object.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is none; models are named among what there is.
     """
     if name in MAKERS:
         return MAKERS[name]
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise UserError(f"--makers: no maker {name!r}" + near(name, [*MAKERS, *GROUPS]))
+        hint = near(name, [*models, *MAKERS, *GROUPS])
+        raise UserError(f"--makers: no maker {name!r}{hint}" + ("" if models else " (models come with --models FILE)"))
     try:
         maker = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -20,7 +20,6 @@ from dfl.data.mask_sets import MOST, of_masks, with_mask_rules
 from dfl.data.sources.base import SPLIT_NAMES, TIES
 from dfl.data.splits import assign, components
 from dfl.errors import UserError
-from dfl.tools.forge import makers
 from dfl.tools.forge.shapes import Kind, files_in
 
 #: Donors that are drawn for each fake: the next is taken where one cannot be used.
@@ -37,7 +36,7 @@ class Picture:
         split: train, val or test.
         mask: File of its given mask or segments; ''.
         rule: How a given mask is read.
-        columns: Of its row, for the table: identity, video, group.
+        columns: Of its row, for the table: identity, video, group, and caption if it has one.
         bits: Those of its row (``dfl/data/depths.py``).
     """
 
@@ -57,6 +56,14 @@ class Job:
     number: int
     picture: Picture
     fakes: tuple[tuple[str, tuple[Picture, ...]], ...]
+
+    @property
+    def stems(self) -> list[str]:
+        """Names of the files of each fake, without suffix."""
+        generators = [name.rpartition(".")[2] for name, _ in self.fakes]
+        count = [generators[: k + 1].count(name) for k, name in enumerate(generators)]
+        same = [f"_{n}" if n > 1 else "" for n in count]
+        return [f"{self.number:06d}_{name}{n}" for name, n in zip(generators, same, strict=True)]
 
 
 def pictures(table: pa.Table, shapes: Kind, masks: str | None, shares: dict[str, float], seed: int) -> list[Picture]:
@@ -98,7 +105,8 @@ def pictures(table: pa.Table, shapes: Kind, masks: str | None, shares: dict[str,
             side,
             row["mask"] or "",
             row["mask_rule"],
-            {key: row[key] for key in ("identity", "video", "group")},
+            {key: row[key] for key in ("identity", "video", "group")}
+            | ({"caption": row["caption"]} if row["caption"] else {}),
             row["bits"],
         )
         for row, name, side in zip(rows, names, _splits(rows, names, shares, seed), strict=True)
@@ -128,19 +136,25 @@ def _splits(rows: list[dict[str, Any]], names: list[str], shares: dict[str, floa
     return splits
 
 
-def jobs(pictures: list[Picture], names: list[str], per_image: int, seed: int) -> list[Job]:
+def jobs(pictures: list[Picture], needs_donor: dict[str, bool], per_image: int, seed: int) -> list[Job]:
     """Return a job for each picture. Makers take turns in a drawn order; donors come from the split of the picture.
+
+    Args:
+        pictures: The real pictures.
+        needs_donor: By the name of each maker, whether it takes from another picture.
+        per_image: Fakes of each.
+        seed: Seed.
 
     Raises:
         UserError: If a maker needs a donor and a split has one picture alone.
     """
-    needs_donor = [makers.find(name).donor for name in names]
+    names = list(needs_donor)
     sides: dict[str, list[int]] = {}
     for i, picture in enumerate(pictures):
         sides.setdefault(picture.split, []).append(i)
     lonely = next((side for side, members in sides.items() if len(members) < 2), None)
-    if lonely and any(needs_donor):
-        name = names[needs_donor.index(True)]
+    name = next((name for name in names if needs_donor[name]), None)
+    if lonely and name:
         raise UserError(f"{name} takes from another picture of the split, and {lonely} has one picture only")
     turns = np.empty(len(pictures), int)  # shuffled: a set that lists its persons in a rhythm would tie makers to them
     for side, members in sorted(sides.items()):
@@ -151,7 +165,7 @@ def jobs(pictures: list[Picture], names: list[str], per_image: int, seed: int) -
         for k in range(per_image):
             turn = (int(turns[i]) * per_image + k) % len(names)
             rng = np.random.default_rng([seed, i, k, 0])
-            donors = _donors(sides[picture.split], i, rng) if needs_donor[turn] else []
+            donors = _donors(sides[picture.split], i, rng) if needs_donor[names[turn]] else []
             fakes.append((names[turn], tuple(replace(pictures[donor], columns={}) for donor in donors)))
         out.append(Job(i, picture, tuple(fakes)))
     return out
@@ -164,7 +178,7 @@ def _donors(members: list[int], own: int, rng: np.random.Generator) -> list[int]
     return [members[int(draw) + (draw >= place)] for draw in draws]
 
 
-def facts(jobs: list[Job]) -> dict[str, Any]:
+def facts(jobs: list[Job], prompts: list[str]) -> dict[str, Any]:
     """Return the number of pictures, and a hash of what is to be made of which files, without where they lie."""
     whole = hashlib.sha256()
     for job in jobs:
@@ -173,6 +187,8 @@ def facts(jobs: list[Job]) -> dict[str, Any]:
         picture: dict[str, Any] = {"path": "", "name": one.name, "split": one.split, "mask": Path(one.mask).name}
         picture |= {"rule": one.rule, "known": one.columns}
         whole.update(json.dumps([picture, names, _bytes(one.path), _bytes(one.mask)]).encode())
+    if prompts:
+        whole.update(json.dumps(prompts).encode())
     return {"images": len(jobs), "digest": whole.hexdigest()}
 
 

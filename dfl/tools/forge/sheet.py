@@ -24,17 +24,21 @@ def contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 24, 
         side: Height and width of each picture, in pixels; what its shape leaves free is white.
 
     Returns:
-        uint8 (n * side, 4 * side, 3): the original, the fake, its mask, and the fake under the tint of its mask.
+        uint8 (n * side, 4 * side, 3): the original (white if the fake has none), the fake, its mask, and the fake under
+        the tint of its mask.
     """
     original = {row["source"]: row["path"] for row in rows if not row["label"]}
     fakes = [row for row in rows if row["label"]]
     lines = []
     for i in sorted({int(i) for i in np.linspace(0, len(fakes) - 1, min(n, len(fakes)))}):
         fake = read_image(folder / fakes[i]["path"])
-        mask = load_mask(str(folder / fakes[i]["mask"]), "max", (fake.shape[1], fake.shape[0]))
+        file, rule = fakes[i].get("mask", ""), fakes[i].get("mask_rule", "")
+        mask = load_mask(str(folder / file) if file else "", rule, (fake.shape[1], fake.shape[0]))
         assert mask is not None
         tinted = np.where(mask[..., None] > 0, 0.55 * fake + 0.45 * TINT, fake).astype(np.uint8)
-        pictures = (read_image(folder / original[fakes[i]["source"]]), fake, mask, tinted)
+        source = fakes[i]["source"]
+        photo = read_image(folder / original[source]) if source else np.full_like(fake, 255)
+        pictures = (photo, fake, mask, tinted)
         images = (Image.fromarray(pixels).convert("RGB") for pixels in pictures)
         lines.append([np.asarray(ImageOps.pad(image, (side, side), color="white")) for image in images])
     return np.concatenate([np.concatenate(line, 1) for line in lines] or [np.zeros((side, 4 * side, 3), np.uint8)])

@@ -1,0 +1,13 @@
+"""Models as makers of `dfl forge`: Stable Diffusion and its kin, diffusion of pixels, generators as files.
+
+Nothing heavy is imported until an entry of ``--models`` asks for it.
+"""
+
+#: What an entry may name in short, and the module that has it. Other classes are named by their import path.
+CLASSES = {
+    "TextToImage": "dfl.tools.forge.models.diffusion",
+    "Edit": "dfl.tools.forge.models.diffusion",
+    "Instruct": "dfl.tools.forge.models.diffusion",
+    "Inpaint": "dfl.tools.forge.models.diffusion",
+    "Vae": "dfl.tools.forge.models.vae",
+}

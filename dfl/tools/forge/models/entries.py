@@ -1,0 +1,138 @@
+"""``--models FILE``: a YAML file of ``name: {class_path: ..., init_args: ...}``, built without reading any weights.
+
+What an entry is follows from its class: a `Model` is a maker under its name, `Words` say what photos show, a `Check`
+measures how far fakes are from their photos.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dfl.cli import configs
+from dfl.data.sources.written import built_as
+from dfl.errors import UserError, first_line, near
+from dfl.tools.forge.makers import GROUPS, MAKERS
+from dfl.tools.forge.models import CLASSES
+from dfl.tools.forge.models.base import Check, Model, Part, Words
+from dfl.tools.forge.plan import Picture
+from dfl.tools.forge.prompts import wanted
+from dfl.tools.forge.settings import Settings
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass
+class Entries:
+    """The entries of a file, by kind and name.
+
+    Attributes:
+        fields: Words that the prompts of the models ask for.
+    """
+
+    file: str
+    models: dict[str, Model] = field(default_factory=dict)
+    words: dict[str, Words] = field(default_factory=dict)
+    checks: dict[str, Check] = field(default_factory=dict)
+    fields: list[str] = field(default_factory=list)
+
+    def makers(self, roundtrip: str | None) -> list[str]:
+        """Return the makers where none are named: all models, but not a VAE that is there for ``--roundtrip``."""
+        return [name for name, one in self.models.items() if not (name == roundtrip and one.method == "reconstruction")]
+
+    def settings(self, roundtrip: str | None, batch: int, device: str | None, dtype: str | None) -> dict[str, Any]:
+        """Return the settings of a set that are about models, with what was not given.
+
+        Raises:
+            UserError: If there is no such model or device.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device {device}: {first_line(error)}") from error
+        if roundtrip is not None and roundtrip not in self.models:
+            raise UserError(f"--roundtrip: {self.file} has no model {roundtrip!r}" + near(roundtrip, list(self.models)))
+        kinds = {name: one.kind for name, one in self.models.items()}
+        dtype = dtype or ("float16" if device.startswith("cuda") else "float32")
+        return {"models": kinds, "roundtrip": roundtrip, "batch": batch, "device": device, "dtype": dtype}
+
+    def used(self, settings: Settings, pictures: Sequence[Picture], given: Sequence[str]) -> "Entries":
+        """Return the entries that a set uses, once it is seen that they fit each other and the set.
+
+        Raises:
+            UserError: If they do not: a size, a prompt, a field that nothing says, makers whose fakes would tell.
+        """
+        models = {name: one for name, one in self.models.items() if name in settings.makers}
+        for name, one in models.items():
+            if one.size is not None and settings.square != one.size:
+                raise UserError(
+                    f"--models {self.file}: {name} makes {one.size}x{one.size} alone: give --square {one.size}"
+                )
+            if one.prompted and one.prompt is None and not given:
+                raise UserError(f"--models {self.file}: {name} has no prompt: write one, or give --prompts FILE")
+        prompts = [one.prompt or "" for one in models.values() if one.prompted and not given]
+        captioned = {"caption"} if any(picture.columns.get("caption") for picture in pictures) else set()
+        known = captioned.union(*(one.fields for one in self.words.values()))
+        fields = wanted(prompts, known, f"--models {self.file}")
+        words = {name: one for name, one in self.words.items() if set(one.fields) & set(fields)}
+        if settings.roundtrip:
+            models[settings.roundtrip] = self.models[settings.roundtrip]
+            models[settings.roundtrip].vae()
+            plain = [name for name in settings.makers if name not in models]
+            if plain:
+                raise UserError(f"--roundtrip is for fakes by models, and {plain[0]} is none: make two sets")
+        checks = self.checks if any(one.checkable for one in models.values()) else {}
+        return Entries(self.file, models, words, checks, fields)
+
+    def about(self) -> dict[str, Any]:
+        """Return what pictures depend on, flat: ``name.key``; hashes are of whole files, which takes a while."""
+        parts: dict[str, Part] = {**self.models, **self.words, **self.checks}
+        return {
+            f"{name}.{key}": value
+            for name, part in parts.items()
+            for key, value in {"class": type(part).__name__, **part.about()}.items()
+        }
+
+
+def read(file: str) -> Entries:
+    """Return the entries of a file, a path or the name of a packaged config such as ``forge/captioned``.
+
+    Raises:
+        UserError: If the file is none, or an entry is named badly, names no class, or its class refuses its arguments.
+    """
+    path = configs.find(file)
+    content = configs.read(path)
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"--models {file}: it must hold entries, name: {{class_path: ..., init_args: ...}}")
+    entries = Entries(file)
+    for name, spec in content.items():
+        where = f"--models {file}: {name}"
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"{where}: a name is of letters, digits, _ and -, since files are named by it")
+        if name in MAKERS or name in GROUPS:
+            raise UserError(f"{where}: there is a maker {name} already; give another name")
+        part = _built(spec, where)
+        kind = (
+            entries.models if isinstance(part, Model) else entries.words if isinstance(part, Words) else entries.checks
+        )
+        kind[name] = part  # type: ignore[assignment]
+    if len(entries.checks) > 1:
+        raise UserError(f"--models {file}: {' and '.join(entries.checks)} both check; keep one")
+    return entries
+
+
+def _built(spec: Any, where: str) -> Part:
+    """Return the object of an entry; its class is one of the table, or what the user names by import path."""
+    name = spec.get("class_path") if isinstance(spec, Mapping) else None
+    if not isinstance(name, str):
+        raise UserError(f"{where}: an entry is written as class_path and init_args, not {str(spec)[:60]!r}")
+    if "." not in name and name not in CLASSES:
+        raise UserError(f"{where}: no class {name!r}" + near(name, list(CLASSES)))
+    path = f"{CLASSES[name]}.{name}" if name in CLASSES else name
+    try:
+        return built_as(Part, {**spec, "class_path": path}, name)  # type: ignore[type-abstract]
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
