@@ -1,7 +1,7 @@
-"""Partial fakes with true masks, made of real images on a CPU: ``dfl forge SOURCE... --makers splice -o FOLDER``.
+"""Fakes of real images, partial ones with true masks: ``dfl forge SOURCE... --makers splice -o FOLDER``.
 
 A *maker* changes a region of a picture (makers.py); a *shape* is where that region comes from (shapes.py); what makes
-files of it, row by row and resumable, is make.py. A generator that is a model is one more maker.
+files of it, resumable, is make.py. Generators that are models come by ``--models FILE`` (models/, generate.py).
 """
 
 from typing import Any

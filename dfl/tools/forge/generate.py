@@ -113,11 +113,12 @@ class Generation:
 
         with Workers(len(batches), stage, 1, self.progress) as pool:
             results = list(self.folder.results(one, batches, pool, stage))
-        for part in parts:
-            part.close()
-        gc.collect()
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        if opened:
+            for part in parts:
+                part.close()
+            gc.collect()  # pipelines hold themselves
+            if self.device.startswith("cuda"):
+                torch.cuda.empty_cache()
         return results
 
     def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
@@ -211,7 +212,7 @@ class Generation:
             files.append(photos.save(self.partial, job.stems[k], image, self.settings))
             columns: dict[str, Any] = {} if model.of_photo else dict.fromkeys(OF_PHOTO, "")
             columns |= {"path": files[-1], "family": model.family, "method": model.method, "seed": fake.seed}
-            columns |= {"model": f"{name}@{model.about()['sha256'][:12]}", "steps": model.steps, "tries": fake.tries}
+            columns |= {"model": self.entries.identity(name), "steps": model.steps, "tries": fake.tries}
             columns |= {"caption": fake.prompt} if model.prompted else {}
             columns |= {"gram": float(f"{fake.distance:.6g}")} if check else {}
             rows.append([job.number, k, columns])

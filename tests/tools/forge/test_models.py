@@ -26,6 +26,7 @@ from dfl.tools.forge.makers import Scene
 from dfl.tools.forge.models import diffusion
 from dfl.tools.forge.models.base import Check, Model, Words, whole_cells
 from dfl.tools.forge.models.diffusion import Diffusion
+from dfl.tools.forge.models.pipeline import called
 from dfl.tools.forge.models.vae import Vae
 from dfl.tools.forge.scenes import batched
 from tests.generators import lora, stable_diffusion
@@ -122,7 +123,6 @@ ALL = {
     "edit": ("Edit", "sd"),
     "told": ("Instruct", "sd8"),
     "filled": ("Inpaint", "sd9"),
-    "plain": ("Inpaint", "sd"),
     "vae": ("Vae", "sd"),
 }
 
@@ -145,7 +145,7 @@ def test_tables_say_what_was_made_of_what(whole: tuple[Path, Rows]) -> None:
     assert len({row["seed"] for row in fakes}) == len(fakes)
     about = json.loads((root / "forge.json").read_text())["settings"]
     for row in fakes:
-        partial = row["generator"] in ("filled", "plain")
+        partial = row["generator"] == "filled"
         assert (row["class_label"], row["mask_rule"]) == (("2", "max") if partial else ("1", "all"))
         assert bool(row["mask"]) == partial
         assert row["split"] == split_of[row["source"]]
@@ -168,7 +168,7 @@ def test_pixels_outside_of_the_mask_are_the_photos(whole: tuple[Path, Rows], mod
         assert changed[mask].mean() > 0.5
 
 
-@pytest.mark.parametrize(("kind", "folder"), [ALL["text"], ALL["told"], ALL["filled"]])
+@pytest.mark.parametrize(("kind", "folder"), [ALL["text"], ALL["told"], ("Inpaint", "sd")])
 def test_alone_an_image_is_what_it_is_in_any_batch(kind: str, folder: str, models: Path) -> None:
     model = made(kind, models / folder)
     scenes, prompts, seeds = (
@@ -201,7 +201,7 @@ def test_a_set_that_was_cut_off_is_the_one_that_was_not(
         quick(models / "photos", "set", per_image=len(ALL))
     assert not Path("set").exists()
     quick(models / "photos", "set", per_image=len(ALL))
-    assert len(calls) == 26  # five makers, each three batches, two of them of two sizes; one began twice
+    assert len(calls) == 21  # four makers, each three batches, two of them of two sizes; one began twice
     assert content(Path("set")) == content(whole[0])
     calls.clear()
     quick(models / "photos", "set", per_image=len(ALL))  # it is there
@@ -381,6 +381,81 @@ def test_prompts_are_filled_and_what_is_too_far_is_made_again(models: Path) -> N
         assert tries == 3 or gram <= 99
         assert row["caption"] in ("a face, 34 wide", "a face, 34 wide once more")
     assert len({row["tries"] for row in fakes}) > 1
+
+
+def test_a_photo_that_cannot_be_read_is_left_out(models: Path) -> None:
+    shutil.copytree(models / "photos", "photos")
+    Path("photos/train/p1.png").write_bytes(b"nothing")
+    file(vae=entry("Vae", models / "sd"))
+    root, rows = quick(Path("photos"), "set", max_missing=0.5)
+    assert [row["source"] for row in rows if row["label"] == "1"] == [
+        *("train/p0.png", "train/p2.png", "val/p3.png", "val/p4.png")
+    ]
+    assert all((root / row["path"]).is_file() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "channels", "pipeline", "multiple"),
+    [
+        (
+            "Inpaint",
+            ("StableDiffusionXLPipeline", "unet", "UNet2DConditionModel"),
+            4,
+            "StableDiffusionXLInpaintPipeline",
+            8,
+        ),
+        (
+            "Inpaint",
+            ("StableDiffusion3Pipeline", "transformer", "SD3Transformer2DModel"),
+            33,
+            "StableDiffusion3InpaintPipeline",
+            16,
+        ),
+        ("Inpaint", ("FluxFillPipeline", "transformer", "FluxTransformer2DModel"), 384, "FluxFillPipeline", 16),
+        ("Edit", ("FluxPipeline", "transformer", "FluxTransformer2DModel"), 64, "FluxImg2ImgPipeline", 16),
+        (
+            "TextToImage",
+            ("StableDiffusionInpaintPipeline", "unet", "UNet2DConditionModel"),
+            4,
+            "StableDiffusionPipeline",
+            8,
+        ),
+    ],
+)
+def test_a_folder_is_what_it_says(
+    kind: str, names: tuple[str, str, str], channels: int, pipeline: str, multiple: int
+) -> None:
+    own, part, network = names
+    index = {"_class_name": own, part: ["diffusers", network], "vae": ["diffusers", "AutoencoderKL"]}
+    latent = 16 if part == "transformer" else 4
+    for name, config in {
+        ".": index,
+        part: {"_class_name": network, "in_channels": channels},
+        "vae": {"block_out_channels": [8] * 4, "latent_channels": latent},
+    }.items():
+        place = Path("folder", name)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ("model_index.json" if name == "." else "config.json")).write_text(json.dumps(config))
+        (place / "weights.fp16.safetensors").touch()
+    folder = getattr(diffusion, kind)("folder", prompt="x").folder
+    assert (folder.pipeline, folder.multiple, folder.variant) == (pipeline, multiple, "fp16")
+
+
+def test_what_is_no_picture_and_no_memory_are_one_line(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __call__(self, **words: Any) -> Any:
+            return type("Output", (), {"images": np.full((1, 8, 8, 3), np.nan)})
+
+    with pytest.raises(UserError, match="give --dtype float32 or bfloat16"):
+        called(Broken(), {}, (8, 8))
+
+    def full(self: Vae, *args: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Vae, "__call__", full)
+    file(vae=entry("Vae", models / "sd"))
+    with pytest.raises(UserError, match="no memory left on cpu for --batch 2: give a smaller one"):
+        quick(models / "photos", "set")
 
 
 def test_a_long_prompt_is_said_to_be_cut(models: Path) -> None:

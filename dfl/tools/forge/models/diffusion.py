@@ -63,6 +63,8 @@ class Diffusion(Model):
     ) -> None:
         if (steps is not None and steps < 1) or retries < 0:
             raise UserError(f"steps {steps} must be at least 1, retries {retries} not negative")
+        if negative_prompt and guidance is not None and guidance <= 1:
+            raise UserError(f"guidance {guidance} leaves negative_prompt unread: give more than 1, or leave it out")
         self.folder = Folder(model, self.pipelines, self.inputs, t5)
         self.multiple = self.folder.multiple
         self.prompt, self.again, self.retries, self.steps = prompt, again, retries, steps
@@ -74,10 +76,12 @@ class Diffusion(Model):
             "negative_prompt": negative_prompt,
         }
         self._sha256 = ""
+        if negative_prompt and self.folder.pipeline.startswith("Flux"):
+            raise UserError(f"{self.folder.pipeline} reads no negative_prompt: leave it out")
 
     def about(self) -> dict[str, Any]:
         """Return hash, prompt and numbers; a number that was not given is the pipeline's."""
-        self._sha256 = self._sha256 or self.folder.sha256(self.lora)
+        self._sha256 = self._sha256 or self.folder.sha256(self.lora)  # of gigabytes
         lora = {file.name: weight for file, weight in self.lora.items()}
         words = {name: value for name, value in self.words.items() if value is not None}
         once_more = {"again": self.again, "retries": self.retries}

@@ -37,6 +37,7 @@ class Entries:
     words: dict[str, Words] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
     fields: list[str] = field(default_factory=list)
+    _about: dict[str, Any] = field(default_factory=dict)
 
     def makers(self, roundtrip: str | None) -> list[str]:
         """Return the makers where none are named: all models, but not a VAE that is there for ``--roundtrip``."""
@@ -88,13 +89,18 @@ class Entries:
         return Entries(self.file, models, words, checks, fields)
 
     def about(self) -> dict[str, Any]:
-        """Return what pictures depend on, flat: ``name.key``; hashes are of whole files, which takes a while."""
+        """Return what pictures depend on, flat: ``name.key``; hashes are of whole files, which takes a while once."""
         parts: dict[str, Part] = {**self.models, **self.words, **self.checks}
-        return {
+        self._about = self._about or {
             f"{name}.{key}": value
             for name, part in parts.items()
             for key, value in {"class": type(part).__name__, **part.about()}.items()
         }
+        return self._about
+
+    def identity(self, model: str) -> str:
+        """Return the name of a model and the first 12 digits of its hash."""
+        return f"{model}@{self.about()[f'{model}.sha256'][:12]}"
 
 
 def read(file: str) -> Entries:

@@ -199,7 +199,8 @@ def called(pipe: Any, words: Mapping[str, Any], scenes_size: tuple[int, int]) ->
     height, width = scenes_size
     takes = inspect.signature(pipe.__call__).parameters
     size = {name: value for name, value in (("height", height), ("width", width)) if name in takes}
-    images = np.asarray(pipe(**words, **size, output_type="np").images)
+    with folders.silent():
+        images = np.asarray(pipe(**words, **size, output_type="np").images)
     if not np.isfinite(images).all():
         raise UserError(f"{type(pipe).__name__} made what is no picture (nan): give --dtype float32 or bfloat16")
     return list(np.rint(images.clip(0, 1) * 255).astype(np.uint8))
