@@ -61,12 +61,14 @@ def test_regions_by_a_model_of_pixels(folders: Callable[[str], Path], name: str,
     photos, seeds = scenes(16), [5, 6, 1 << 62]
     made = model(photos, [""] * 3, seeds)
     for scene, image in zip(photos, made, strict=True):
-        assert image.dtype == np.uint8 and image.shape == (16, 16, 3)
+        assert image.dtype == np.uint8
+        assert image.shape == (16, 16, 3)
         assert (image[scene.region] != scene.image[scene.region]).any()
         if sampler == "ddim":  # the authors' form leaves them at the noise of the last level
             assert np.array_equal(image[~scene.region], scene.image[~scene.region])
     assert np.array_equal(model(photos[1:2], [""], seeds[1:2])[0], made[1])
-    assert model.about()["calls"] == 5 + 2 * 2 and model.size == 16
+    assert model.about()["calls"] == 5 + 2 * 2
+    assert model.size == 16
 
 
 @pytest.mark.parametrize("vq", [False, True])
@@ -76,7 +78,8 @@ def test_regions_by_a_latent_model(folders: Callable[[str], Path], vq: bool) -> 
     photos[0].region[:], photos[0].region[6, 7] = False, True  # one pixel: the whole cell is made anew
     made = model(photos, [""] * 3, [1, 2, 3])
     again = LatentRepaint(str(folders("vq" if vq else "kl")), scale=2.0, **QUICK)
-    assert not model.paste and model.size == 32
+    assert not model.paste
+    assert model.size == 32
     assert (model.about()["scale"], again.about()["scale"]) == (0.5, 2.0)
     kept, there = model.network, torch.from_numpy(photos[0].image).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
@@ -106,7 +109,8 @@ def test_what_the_closed_form_makes_are_its_portraits_under_its_grain() -> None:
         made = repaint(network, levels, nothing, nothing[:, :1], [torch.Generator().manual_seed(i) for i in range(6)])
         apart = torch.cdist(made.flatten(1).double(), network.means) / (3 * 16 * 16) ** 0.5
         nearest, which = apart.min(1)
-        assert ((nearest > 0.025) & (nearest < 0.045)).all() and len(which.unique()) > 1
+        assert ((nearest > 0.025) & (nearest < 0.045)).all()
+        assert len(which.unique()) > 1
     # by hand, of two portraits
     few = ToyDenoiser(16, n=2, grain=0.1)
     few.open("cpu", torch.float32)
