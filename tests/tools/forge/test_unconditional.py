@@ -1,5 +1,6 @@
 """Diffusion models of whole images as makers: folders of diffusers, latents, and the closed form of toy portraits."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from dfl.data.decoding import read_image
 from dfl.errors import UserError
-from dfl.tools.forge import Scene
+from dfl.tools.forge import Scene, forge
+from dfl.tools.forge.models import toy_denoiser
 from dfl.tools.forge.models.repaint import Ddim, Ddpm, repaint
 from dfl.tools.forge.models.toy_denoiser import ToyDenoiser, portraits
 from dfl.tools.forge.models.unconditional import LatentRepaint, Repaint, Unconditional
@@ -122,6 +126,30 @@ def test_what_the_closed_form_makes_are_its_portraits_under_its_grain() -> None:
     mean = (weights[:, None, None, None] * means).sum(0)
     image = mean + 0.1**2 / v * (y - mean)
     np.testing.assert_allclose(few(x, 600), (x.numpy() - kept**0.5 * image) / (1 - kept) ** 0.5, atol=1e-5)
+
+
+def test_forged_sets_hold_regions_with_masks_and_whole_images_of_nobody(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(toy_denoiser, "portraits", lambda size, n: portraits(size, 8))
+    for i, image in enumerate(scenes(40, 6)):
+        Image.fromarray(image.image).save(tmp_path / f"{i}.png")
+    models = tmp_path / "models.yaml"
+    models.write_text(
+        "repaint: {class_path: Repaint, init_args: {model: 'toy:16', steps: 5, jump: 2, resample: 2}}\n"
+        "whole: {class_path: Unconditional, init_args: {model: 'toy:16', steps: 5}}\n"
+    )
+    table = forge([str(tmp_path)], str(tmp_path / "set"), models=str(models), square=16, progress=False, workers=1)
+    rows = list(csv.DictReader(table.open()))
+    photos = {row["source"]: read_image(table.parent / row["path"]) for row in rows if row["label"] == "0"}
+    fakes = {name: [row for row in rows if row["generator"] == name] for name in ("repaint", "whole")}
+    assert [len(fakes[name]) for name in fakes] == [3, 3]
+    for row in fakes["repaint"]:
+        mask = read_image(table.parent / row["mask"])[..., 0] > 0
+        changed = (read_image(table.parent / row["path"]) != photos[row["source"]]).any(2)
+        assert changed.any()
+        assert not changed[~mask].any()
+        assert (row["class_label"], row["steps"]) == ("2", "5")
+    for row in fakes["whole"]:
+        assert (row["class_label"], row["mask_rule"], row["source"], row["identity"]) == ("1", "all", "", "")
 
 
 def test_errors_name_what_to_change(folders: Callable[[str], Path], tmp_path: Path) -> None:
