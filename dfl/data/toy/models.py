@@ -15,7 +15,7 @@ from dfl.runs.output_folder import output_folder
 LETTERS = [chr(ord("a") + i) for i in range(26)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
 #: A transformer of one layer.
-LAYER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+LAYER: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def make_models(root: str | Path) -> Path:
@@ -71,8 +71,8 @@ def _parts(channels: int, hidden: int) -> dict[str, Any]:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
-    end = {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
-    text = CLIPTextConfig(vocab_size=514, **LAYER | end | {"hidden_size": hidden})
+    words = LAYER | {"hidden_size": hidden, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
+    text = CLIPTextConfig(vocab_size=514, **words)
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=channels,
