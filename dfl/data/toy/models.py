@@ -43,7 +43,9 @@ def seeded(build: Any, seed: int = 0) -> Any:
         return build()
 
 
-def stable_diffusion(folder: Path, kind: str = "StableDiffusionPipeline", channels: int = 4, hidden: int = 32) -> Path:
+def stable_diffusion(
+    folder: Path, kind: str = "StableDiffusionPipeline", channels: int = 4, hidden: int = 32, tokens: int = 160
+) -> Path:
     """Write a Stable Diffusion of 64 px, 0.1 M parameters.
 
     Args:
@@ -51,10 +53,11 @@ def stable_diffusion(folder: Path, kind: str = "StableDiffusionPipeline", channe
         kind: Class of the pipeline that the folder is of.
         channels: What its network takes: latents, and what stands beside them.
         hidden: Width of its words.
+        tokens: Most of a prompt; the captions of the toy set have up to 130 letters, each a token.
     """
     import diffusers
 
-    parts = seeded(lambda: _parts(channels, hidden), channels)
+    parts = seeded(lambda: _parts(channels, hidden, tokens), channels)
     levels = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     scheduler = diffusers.DDIMScheduler(**levels, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     words = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -62,7 +65,7 @@ def stable_diffusion(folder: Path, kind: str = "StableDiffusionPipeline", channe
     return folder
 
 
-def _parts(channels: int, hidden: int) -> dict[str, Any]:
+def _parts(channels: int, hidden: int, tokens: int) -> dict[str, Any]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from tokenizers import pre_tokenizers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -70,8 +73,9 @@ def _parts(channels: int, hidden: int) -> dict[str, Any]:
     # CLIP's letters: 256 bytes, and each at the end of a word
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
-    words = LAYER | {"hidden_size": hidden, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
+    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=tokens)
+    words = LAYER | {"hidden_size": hidden, "max_position_embeddings": tokens}
+    words |= {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
     text = CLIPTextConfig(vocab_size=514, **words)
     unet = UNet2DConditionModel(
         sample_size=8,
