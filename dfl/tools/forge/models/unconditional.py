@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from dfl.errors import UserError
 from dfl.tools.forge.makers import Scene
-from dfl.tools.forge.models.base import Model, generators
+from dfl.tools.forge.models.base import Model, generators, whole_cells
 from dfl.tools.forge.models.denoiser import Denoiser
 from dfl.tools.forge.models.folder_denoiser import FolderDenoiser
 from dfl.tools.forge.models.repaint import Ddim, Ddpm, calls, repaint
 from dfl.tools.forge.models.toy_denoiser import ToyDenoiser
+from dfl.tools.forge.models.vae import Vae
 
 #: Begins the name of the model that needs no file.
 TOY = "toy:"
@@ -74,6 +74,12 @@ class _Diffusion(Model):
         network = copy(self.model)  # what it loads goes when the copy does
         network.open(device, dtype)
         self.network, self.device = network, device
+
+    def vae(self) -> Vae:
+        """Return the autoencoder of a latent model, for photos that are to carry its trace; raises for one of VQ."""
+        if isinstance(self.model, FolderDenoiser) and self.model.latent:
+            return Vae(str(self.model.weighted[-1]))
+        raise UserError(f"{type(self).__name__} of pixels has no VAE: --roundtrip takes a Vae, or a model of latents")
 
     @torch.inference_mode()
     def _made(self, known: Tensor, keep: Tensor, seeds: list[int]) -> list[np.ndarray]:
@@ -158,11 +164,10 @@ class Repaint(_Diffusion):
     def __call__(self, scenes: list[Scene], prompts: list[str], seeds: list[int]) -> list[np.ndarray]:
         """Make the scenes' regions anew."""
         pixels = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
-        region = torch.from_numpy(np.stack([scene.region for scene in scenes])).float()[:, None]
         known = self.network.encoded((pixels.float() / 127.5 - 1).to(self.device))
-        # a latent cell is made anew if any of its pixels is; nearest resizing would lose regions smaller than a cell
-        keep = 1 - max_pool2d(region, self.model.cell)
-        return self._made(known, keep.to(self.device), seeds)
+        cell = self.model.cell
+        regions = np.stack([whole_cells(scene.region, cell)[None, ::cell, ::cell] for scene in scenes])
+        return self._made(known, torch.from_numpy(~regions).float().to(self.device), seeds)
 
 
 class LatentRepaint(Repaint):
