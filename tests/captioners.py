@@ -3,13 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import pre_tokenizers
 from transformers import (
-    BertTokenizer,
-    BlipConfig,
-    BlipForConditionalGeneration,
-    BlipImageProcessor,
     CLIPImageProcessor,
     GitConfig,
     GitForCausalLM,
@@ -21,39 +16,11 @@ from transformers import (
     ViTImageProcessor,
 )
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-LETTERS = [chr(ord("a") + i) for i in range(26)]
-LAYER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+from dfl.data.toy.models import LAYER, letters, louder, seeded
+from dfl.data.toy.models import captioner as blip
+
 TOWER: dict[str, Any] = LAYER | {"image_size": 32, "patch_size": 8}
 SIDE = {"height": 32, "width": 32}
-
-
-def letters(folder: Path) -> int:
-    """Write BERT's tokenizer of single letters; return how many tokens it has."""
-    folder.mkdir(parents=True)
-    tokens = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
-    (folder / "vocab.txt").write_text("\n".join(tokens))
-    BertTokenizer(str(folder / "vocab.txt"), bos_token="[DEC]").save_pretrained(folder)
-    return len(tokens)
-
-
-def louder(model: Any) -> Any:
-    """Return a model with larger random weights, or all images would give one caption."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.3)
-    return model
-
-
-def blip(folder: Path) -> Path:
-    n = letters(folder)
-    text = LAYER | {"vocab_size": n, "encoder_hidden_size": 32, "max_position_embeddings": 128}
-    ids = {"bos_token_id": 5, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
-    config = BlipConfig(vision_config=TOWER, text_config=text | ids, projection_dim=32)
-    louder(BlipForConditionalGeneration(config)).save_pretrained(folder)
-    BlipImageProcessor(size=SIDE).save_pretrained(folder)
-    return folder
 
 
 def git(folder: Path) -> Path:
@@ -84,7 +51,5 @@ MAKERS = {"blip": blip, "git": git, "vit_gpt2": vit_gpt2}
 def captioner(folder: Path, kind: str = "blip") -> Path:
     """Return a folder below another with a captioner of a kind, always the same."""
     if not (folder / kind).is_dir():
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            MAKERS[kind](folder / kind)
+        seeded(lambda: MAKERS[kind](folder / kind))
     return folder / kind

@@ -10,4 +10,7 @@ CLASSES = {
     "Instruct": "dfl.tools.forge.models.diffusion",
     "Inpaint": "dfl.tools.forge.models.diffusion",
     "Vae": "dfl.tools.forge.models.vae",
+    "Unconditional": "dfl.tools.forge.models.unconditional",
+    "Repaint": "dfl.tools.forge.models.unconditional",
+    "LatentRepaint": "dfl.tools.forge.models.unconditional",
 }
