@@ -27,14 +27,13 @@ class Vgg(nn.Module):
     Args:
         weights: A local file with torchvision's names, which are timm's too.
         depth: 16 or 19.
-        flag: What the user names the file by, for errors.
         otherwise: How to do without it, for errors.
 
     Raises:
         UserError: If there is none, for features at random would be no features; or the file does not fit.
     """
 
-    def __init__(self, weights: str | None, depth: int = 19, flag: str = "model.vgg", otherwise: str = "") -> None:
+    def __init__(self, weights: str | None, depth: int = 19, otherwise: str = "") -> None:
         super().__init__()
         name, file, self.ends = DEPTHS[depth]
         layers = make_layers(cfgs[name], batch_norm=False)
@@ -44,7 +43,7 @@ class Vgg(nn.Module):
             return
         if weights is None or not wants_file(weights):
             raise UserError(
-                f"{flag} is {weights!r}, and VGG{depth}'s weights are wanted: set it to the file {file} of "
+                f"model.vgg is {weights!r}, and VGG{depth}'s weights are wanted: set it to the file {file} of "
                 f"torchvision with its path{otherwise}"
             )
         beyond = tuple(f"features.{i}." for i in range(self.ends[-1], len(layers)))

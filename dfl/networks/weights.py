@@ -125,7 +125,7 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
     return missing
 
 
-def weights_file(file: str | Path, flag: str = "weights") -> Path:
+def weights_file(file: str | Path) -> Path:
     """Return the path of a local file of weights.
 
     Raises:
@@ -133,7 +133,7 @@ def weights_file(file: str | Path, flag: str = "weights") -> Path:
     """
     path = Path(file).expanduser()
     if not path.is_file():
-        raise UserError(f"no weights file '{file}' (looked in {path.absolute().parent}); set {flag} to a local file")
+        raise UserError(f"no weights file '{file}' (looked in {path.absolute().parent}); set weights to a local file")
     return path
 
 

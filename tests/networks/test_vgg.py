@@ -26,5 +26,5 @@ def test_a_file_of_another_depth_is_one_line(tmp_path: Path) -> None:
         torch.save(Vgg(None, 16).half().state_dict(), tmp_path / "vgg.pth")
     with pytest.raises(UserError, match=r"vgg.pth does not fit the network: .*missing"):
         Vgg(str(tmp_path / "vgg.pth"), 19)
-    with pytest.raises(UserError, match=r"gram.weights is 'imagenet', and VGG16's weights are wanted: .*vgg16-"):
-        Vgg("imagenet", 16, "gram.weights")
+    with pytest.raises(UserError, match=r"model.vgg is 'imagenet', and VGG16's weights are wanted: .*vgg16-"):
+        Vgg("imagenet", 16)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +26,7 @@ from dfl.networks import Normalize, create_backbone
 from dfl.networks.exported import ExportedNetwork, network_files
 from dfl.networks.weights import weights_file
 from dfl.tools.forge.models.base import Words, files_hash
+from dfl.tools.forge.photos import resized
 from dfl.tools.forge.plan import Picture
 
 #: Fields, and what columns are called that hold them.
@@ -138,7 +138,7 @@ class AttributesNet(Words):
         std: Sequence[float] = IMAGENET_DEFAULT_STD,
     ) -> None:
         self.exported = Path(file).suffix.lower() in (".onnx", ".xml")
-        self.files = network_files(file, "file") if self.exported else [weights_file(file, "file")]
+        self.files = network_files(file, "file") if self.exported else [weights_file(file)]
         self.heads = FAIRFACE if heads is None else heads
         if not self.heads or not all(self.heads.values()):
             raise UserError("heads must give the words of each field")
@@ -172,7 +172,7 @@ class AttributesNet(Words):
         return [self._words(image) for image in images]
 
     def _words(self, image: np.ndarray) -> dict[str, str]:
-        shown = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        shown = resized(image, (self.size, self.size))
         values = self.network(self.normalize(torch.from_numpy(shown).permute(2, 0, 1)[None].float() / 255))
         outputs = sum(map(len, self.heads.values()))
         if values.shape != (1, outputs):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -23,6 +22,7 @@ from dfl.networks import Normalize
 from dfl.networks.vgg import Vgg
 from dfl.networks.weights import weights_file
 from dfl.tools.forge.models.base import Check, files_hash
+from dfl.tools.forge.photos import resized
 
 Network = Literal["vgg19", "vgg16_bgr"]
 #: What a sum over all pairs of channels is divided by: C^2 and, where named, C, H and W. ``paper`` divides by nothing.
@@ -67,16 +67,12 @@ class GramCheck(Check):
         pairs: int = 500,
         photos: int = 128,
     ) -> None:
-        if network not in NETWORKS or norm not in ("chw", "hw", "raw", "paper"):
-            raise UserError(
-                f"gram takes network {', '.join(NETWORKS)} and norm chw, hw, raw, paper; not {network}, {norm}"
-            )
         if size < 16 or not 0 < quantile < 1 or pairs < 1 or photos < 2 or (threshold is not None and threshold < 0):
             raise UserError(
-                "gram needs size >= 16, quantile within 0 and 1, pairs >= 1, photos >= 2 and a threshold >= 0, not "
+                "GramCheck takes size >= 16, quantile within 0 and 1, pairs >= 1, photos >= 2, threshold >= 0, not "
                 f"{size}, {quantile}, {pairs}, {photos}, {threshold}"
             )
-        self.weights = weights_file(weights, "gram.weights")
+        self.weights = weights_file(weights)
         self.of, self.norm, self.size = network, norm, size
         self.given, self.quantile, self.pairs, self.photos = threshold, quantile, pairs, photos
         self.threshold = threshold
@@ -89,7 +85,7 @@ class GramCheck(Check):
         """
         depth, self.bgr, view = NETWORKS[self.of]
         self.device, self.normalize = device, Normalize(*view).to(device)
-        self.network = Vgg(str(self.weights), depth).to(device)
+        self.network = Vgg(str(self.weights.absolute()), depth).to(device)
 
     def about(self) -> dict[str, Any]:
         """Return what distances and threshold depend on beside the photos, as JSON stores it."""
@@ -119,17 +115,13 @@ class GramCheck(Check):
         errors = [(a - b).abs() for a, b in zip(one, other, strict=True)]
         return float(sum((e.sum() if self.norm == "paper" else e.mean()).double() for e in errors))
 
-    def resized(self, picture: np.ndarray) -> np.ndarray:
-        """Return a picture at the size at which all are compared."""
-        how = cv2.INTER_AREA if min(picture.shape[:2]) > self.size else cv2.INTER_CUBIC
-        return cv2.resize(picture, (self.size, self.size), interpolation=how)
-
     def __call__(self, photos: Sequence[np.ndarray], made: Sequence[np.ndarray]) -> list[float]:
         """Return the distance of each made picture from its photo, uint8 (H, W, 3) each of its own size."""
-        return [
-            self.between(*(self.grams(self.resized(picture)) for picture in both))
-            for both in zip(photos, made, strict=True)
-        ]
+        return [self.between(self.at_size(a), self.at_size(b)) for a, b in zip(photos, made, strict=True)]
+
+    def at_size(self, picture: np.ndarray) -> list[Tensor]:
+        """Return the Gram matrices of a picture at the size at which all are compared."""
+        return self.grams(resized(picture, (self.size, self.size)))
 
     def calibrate(self, photos: Sequence[Callable[[], np.ndarray]], people: Sequence[str], seed: int) -> dict[str, Any]:
         """Set the threshold from pairs of different photos, unless it is given; see `Check.calibrate`.
@@ -146,6 +138,7 @@ class GramCheck(Check):
             return {"threshold": self.given, "n": 0}
         distances = self.strangers(photos, people, seed)
         self.threshold = float(np.quantile(distances, self.quantile))
+        print(f"{self.quantile:.0%} of {len(distances):,} pairs of different photos are within {self.threshold:.4g}")
         quantiles = {str(q): float(np.quantile(distances, q)) for q in QUANTILES}
         return {"threshold": self.threshold, "n": len(distances), "quantiles": quantiles}
 
@@ -157,14 +150,14 @@ class GramCheck(Check):
             if len(grams) == self.photos:
                 break
             try:
-                grams[i] = self.grams(self.resized(photos[i]()))
+                grams[i] = self.at_size(photos[i]())
             except DecodeError as error:
                 why = f"; one cannot be read: {first_line(error)}"
         pairs = [(i, j) for i, j in combinations(sorted(grams), 2) if not (people[i] and people[i] == people[j])]
         if not pairs:
             raise UserError(
-                f"the threshold of gram comes from pairs of different photos of the training split, and of its "
-                f"{len(photos)} no two can be compared{why}; give gram.threshold"
+                f"the threshold comes from pairs of different photos of the training split, and of its "
+                f"{len(photos)} no two can be compared{why}; give a threshold"
             )
         chosen = rng.choice(len(pairs), min(self.pairs, len(pairs)), replace=False)
         return [self.between(grams[i], grams[j]) for i, j in (pairs[k] for k in sorted(chosen))]

@@ -10,4 +10,9 @@ CLASSES = {
     "Instruct": "dfl.tools.forge.models.diffusion",
     "Inpaint": "dfl.tools.forge.models.diffusion",
     "Vae": "dfl.tools.forge.models.vae",
+    "Captions": "dfl.tools.forge.captions",
+    "AttributesTable": "dfl.tools.forge.attributes",
+    "AttributesNet": "dfl.tools.forge.attributes",
+    "AttributesDeepFace": "dfl.tools.forge.attributes",
+    "GramCheck": "dfl.tools.forge.gram",
 }
