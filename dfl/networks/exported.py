@@ -1,12 +1,12 @@
 """A network by file, in ONNX or in OpenVINO's format, as a function of NumPy arrays."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning_utilities.core.imports import RequirementCache
 
 from dfl.errors import UserError, first_line, near
 
@@ -37,7 +37,7 @@ def network_files(file: str, what: str) -> list[Path]:
     if lacks := next((one for one in files if not one.is_file()), None):
         raise UserError(f"{what}: no file {lacks} in {Path.cwd()}")
     package, extra = _RUN_BY[suffix]
-    if not RequirementCache(package):
+    if find_spec(package) is None:
         raise UserError(f"{what}: {file} is run by the package {package}: pip install 'dfl[{extra}]'")
     return files
 
