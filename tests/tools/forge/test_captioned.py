@@ -110,11 +110,17 @@ def test_photos_become_words_pictures_and_distances(monkeypatch: pytest.MonkeyPa
     assert content(Path("again")) == made
 
 
-def test_what_is_near_enough_is_made_once() -> None:
+def test_a_set_with_captions_needs_no_captioner_and_what_is_near_enough_is_made_once() -> None:
+    lines = ["path,label,caption", *(f"photos/{i}.png,0,number {i}" for i in range(6))]
+    Path("set.csv").write_text("\n".join(lines))
     small(gram={"threshold": 1e9})
-    assert {
-        (row["tries"], AGAIN in row["caption"]) for row in fakes(forge(["photos"], models="small.yaml", **WORDS))
-    } == {("1", False)}
+    rows = fakes(forge(["set.csv"], models="small.yaml", **WORDS))
+    assert [(row["tries"], row["caption"][:25]) for row in rows] == [
+        ("1", f"A face image of number {i}.") for i in range(6)
+    ]
+    settings = json.loads(Path("forged/forge.json").read_text())["settings"]
+    assert "attributes.sha256" in settings
+    assert "captions.sha256" not in settings
 
 
 def test_words_that_nothing_says_are_one_line() -> None:
