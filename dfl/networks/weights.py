@@ -125,6 +125,18 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
     return missing
 
 
+def weights_file(file: str | Path) -> Path:
+    """Return the path of a local file of weights.
+
+    Raises:
+        UserError: If it is not there.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UserError(f"no weights file '{file}' (looked in {path.absolute().parent}); set weights to a local file")
+    return path
+
+
 def read_state(file: str | Path) -> dict[str, Tensor]:
     """Read tensors by name from a safetensors, torch or Keras file; wrappings and ``module.`` are taken off.
 
@@ -133,9 +145,7 @@ def read_state(file: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: If the file is not there, holds anything but tensors, or cannot be read.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise UserError(f"no weights file '{file}' (looked in {path.absolute().parent}); set weights to a local file")
+    path = weights_file(file)
     with path.open("rb") as opened:
         begins = opened.read(64)
     if problem := archive.wrong(path):

@@ -22,11 +22,12 @@ from torch import Tensor, optim
 
 from dfl.detectors.base import Losses
 from dfl.detectors.outputs import Outputs
-from dfl.detectors.resynthesis.networks import CHANNELS, distance, downscaled, published_strides
+from dfl.detectors.resynthesis.networks import distance, downscaled, published_strides
 from dfl.detectors.resynthesis.super_resolution import Resynthesizing, of_reals
 from dfl.errors import UserError
 from dfl.losses import cross_entropy
 from dfl.networks import TIMM, About, create_backbone, load_named, wants_file
+from dfl.networks.vgg import CHANNELS
 
 #: Chance of a step to disturb the small images; deviation of the noise; least and largest share of pixels without
 #: colour.

@@ -1,24 +1,21 @@
-"""The parts of re-synthesis: a residual dense network, the stages of VGG19, and a ResNet with the strides of the paper.
+"""The parts of re-synthesis: a residual dense network, a distance by VGG19, and a ResNet with the strides of the paper.
 
 Parameters have the names of the published code, so that its files fit.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs, make_layers
 
 from dfl.errors import UserError
-from dfl.networks import load_named, wants_file
-from dfl.networks.backbone import skips_weights
+from dfl.networks.vgg import Vgg
 
 #: Side of an image over that of what it is made anew from.
 SCALE = 4
-#: Places in VGG19's layers where the stages relu1_1 ... relu5_1 end, their channels, and their weights in losses.
-ENDS, CHANNELS, WEIGHTS = (2, 7, 12, 21, 30), (64, 128, 256, 512, 512), (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+#: Of VGG19's stages in losses.
+WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 
 
 class _DenseLayer(nn.Module):
@@ -72,38 +69,6 @@ class Rdn(nn.Module):
         return self.output(self.upscale(self.gff(torch.cat(found, 1)) + first))
 
 
-class Vgg(nn.Module):
-    """VGG19 up to relu5_1, frozen, of images in [0, 1] as they are: the published code does not normalise them.
-
-    Args:
-        weights: A local file with torchvision's names.
-
-    Raises:
-        UserError: If there is none: features at random would be no features.
-    """
-
-    def __init__(self, weights: str | None) -> None:
-        super().__init__()
-        self.features = make_layers(cfgs["E"], batch_norm=False)[: ENDS[-1]]
-        self.requires_grad_(False)
-        if skips_weights():
-            return
-        if weights is None or not wants_file(weights):
-            raise UserError(
-                f"model.vgg is {weights!r}, and VGG19's weights are wanted: set it to the file vgg19-dcbb9e9d.pth of "
-                "torchvision with its path, or do without VGG19 (model.perceptual=0, model.stage=0)"
-            )
-        load_named(self, weights, spare=("classifier.", "features.3", "pre_logits.", "head."))
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Return relu1_1 ... relu5_1: (N, C, H / 2^s, W / 2^s) for s = 0 ... 4."""
-        found = []
-        for start, end in pairwise((0, *ENDS)):
-            image = self.features[start:end](image)
-            found.append(image)
-        return found
-
-
 def downscaled(image: Tensor) -> Tensor:
     """Return the mean of each 4 x 4 pixels, (N, 3, H / 4, W / 4)."""
     return F.avg_pool2d(image, SCALE)
@@ -112,7 +77,8 @@ def downscaled(image: Tensor) -> Tensor:
 def distance(made: Tensor, image: Tensor, vgg: Vgg | None, weight: float, squared: bool) -> Tensor:
     """Return how far each image is from the one it was made from, (N,) float32.
 
-    Mean absolute error of pixels, and ``weight`` x the sum over VGG's stages of their mean error times `WEIGHTS`.
+    Mean absolute error of pixels, and ``weight`` x the sum over VGG's stages of their mean error times `WEIGHTS`. VGG
+    gets images in [0, 1] as they are: the published code does not normalise them.
 
     Args:
         made: (N, 3, H, W).

@@ -16,11 +16,12 @@ from torch import Tensor, optim
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
-from dfl.detectors.resynthesis.networks import SCALE, Rdn, Vgg, distance, downscaled
+from dfl.detectors.resynthesis.networks import SCALE, Rdn, distance, downscaled
 from dfl.errors import UserError
 from dfl.metrics.gathered import ImageLoss
 from dfl.metrics.measures import MEASURES, Measure
 from dfl.networks import About, load_named, wants_file
+from dfl.networks.vgg import Vgg
 
 
 class Resynthesizing(Detector):
@@ -65,7 +66,8 @@ class Resynthesizing(Detector):
         self.sr = Rdn(dim, depth, layers)
         if weights is not None and wants_file(weights):
             load_named(self.sr, weights)
-        self.vgg = Vgg(vgg) if self.wants_vgg() else None
+        without = ", or do without VGG19 (model.perceptual=0, model.stage=0)"
+        self.vgg = Vgg(vgg, otherwise=without) if self.wants_vgg() else None
 
     def wants_vgg(self) -> bool:
         """Return whether VGG19 is used at all."""

@@ -23,10 +23,10 @@ def opened(picture: Picture, settings: Settings) -> tuple[np.ndarray, tuple[int,
     height, width = image.shape[:2]
     size = (width, height)
     if settings.square is not None:
-        return _resized(_centre(image), (settings.square, settings.square)), size
+        return resized(_centre(image), (settings.square, settings.square)), size
     scale = (settings.max_side or max(size)) / max(size)
     if scale < 1:
-        image = _resized(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+        image = resized(image, (max(1, round(width * scale)), max(1, round(height * scale))))
     return image, size
 
 
@@ -89,7 +89,7 @@ def _centre(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return an image at (width, height); unchanged if it has that size."""
     if image.shape[1::-1] == size:
         return image

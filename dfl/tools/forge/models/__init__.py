@@ -13,4 +13,9 @@ CLASSES = {
     "Unconditional": "dfl.tools.forge.models.unconditional",
     "Repaint": "dfl.tools.forge.models.unconditional",
     "LatentRepaint": "dfl.tools.forge.models.unconditional",
+    "Captions": "dfl.tools.forge.captions",
+    "AttributesTable": "dfl.tools.forge.attributes",
+    "AttributesNet": "dfl.tools.forge.attributes",
+    "AttributesDeepFace": "dfl.tools.forge.attributes",
+    "GramCheck": "dfl.tools.forge.gram",
 }

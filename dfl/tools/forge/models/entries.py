@@ -75,10 +75,11 @@ class Entries:
             if one.prompted and one.prompt is None and not given:
                 raise UserError(f"--models {self.file}: {name} has no prompt: write one, or give --prompts FILE")
         prompts = [one.prompt or "" for one in models.values() if one.prompted and not given]
-        captioned = {"caption"} if any(picture.columns.get("caption") for picture in pictures) else set()
-        known = captioned.union(*(one.fields for one in self.words.values()))
-        fields = wanted(prompts, known, f"--models {self.file}")
-        words = {name: one for name, one in self.words.items() if set(one.fields) & set(fields)}
+        captioned = [bool(picture.columns.get("caption")) for picture in pictures]
+        known = {"caption"} if any(captioned) else set()
+        fields = wanted(prompts, known.union(*(one.fields for one in self.words.values())), f"--models {self.file}")
+        asked = set(fields) - ({"caption"} if all(captioned) else set())
+        words = {name: one for name, one in self.words.items() if asked & set(one.fields)}
         if settings.roundtrip:
             models[settings.roundtrip] = self.models[settings.roundtrip]
             models[settings.roundtrip].vae()
