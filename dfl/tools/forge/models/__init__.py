@@ -9,5 +9,7 @@ CLASSES = {
     "Edit": "dfl.tools.forge.models.diffusion",
     "Instruct": "dfl.tools.forge.models.diffusion",
     "Inpaint": "dfl.tools.forge.models.diffusion",
+    "GanFile": "dfl.tools.forge.models.gan_file",
+    "Lama": "dfl.tools.forge.models.lama",
     "Vae": "dfl.tools.forge.models.vae",
 }
