@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dfl.benchmark.changes import Rate
 from dfl.benchmark.entries import Entry, Images
 from dfl.benchmark.spec import STORED
 from dfl.benchmark.statistics import Resamples, difference, ranks, unit_names
@@ -58,6 +59,8 @@ class Comparison:
         self._roles: dict[tuple[str, str], str] = {}
         #: By method, variant and metric: sum over cross-domains of the resampled means over seeds, and their number.
         self._sums: dict[tuple[str, str, str], tuple[np.ndarray, int]] = {}
+        #: By method and domain, as stored: shares that are called fake, see `changes`.
+        self.rates: dict[tuple[str, str], dict[str, Rate]] = {}
         #: By method and variant: the same of COMPARED over the domains that are degraded.
         self._degraded: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
 
@@ -113,6 +116,10 @@ class Comparison:
         )
         key = (method, variant, metric)
         self._values.setdefault(key, {})[domain] = of_seeds
+        if variant == STORED and metric in ("acc_real", "acc_fake"):
+            side = metric.removeprefix("acc_")
+            called = (value, resampled, fakes) if side == "fake" else (1 - value, 1 - resampled, reals)
+            self.rates.setdefault((method, domain), {})[side] = called
         if math.isnan(value):
             return
         if self._roles[method, domain] == "cross":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dfl
-from dfl.benchmark import details
+from dfl.benchmark import changes, details
 from dfl.benchmark.compare import Comparison, all_fake
 from dfl.benchmark.entries import Entry, Images, by_domain
 from dfl.benchmark.leaks import leaks
@@ -36,6 +36,9 @@ class Settings:
     #: Last year of the data of a method's backbone.
     data_until: Mapping[str, int] = field(default_factory=dict)
     reference: Sequence[Mapping[str, Any]] = ()
+    #: Domains to compare with others, and who lets fakes pass, see `changes.asked`.
+    before: Mapping[str, str] = field(default_factory=dict)
+    surrogate: str = ""
     resamples: int = 1000
     seed: int = 0
     #: Whether the most wrong images are named, for the page to show.
@@ -60,6 +63,8 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
     chains = {f"{name}_{s}": (name, s) for name, family in FAMILIES.items() for s in family.strengths}
     comparison, pooled = Comparison(settings.resamples, settings.seed), details.Pooled()
     parts = by_domain(tested)
+    more, compared = changes.past(parts, settings.before, settings.surrogate)
+    parts |= more
     content: dict[str, Any] = {
         **{"name": settings.name, "version": dfl.__version__, "command": settings.command, "spec": settings.spec},
         "spec_sha256": digest(settings.spec) if settings.spec else None,
@@ -93,6 +98,7 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
     return (
         content
         | {"metrics": _metrics(comparison, settings.metrics), "cells": comparison.cells}
+        | {"changes": changes.changes(comparison.rates, {**settings.before, **compared})}
         | {"summaries": comparison.summaries(), "differences": comparison.differences, "ranks": _ranks(comparison)}
         | {"robustness": robustness, "robustness_area": _areas(robustness)}
         | _calibration(content["methods"], entries, pooled)
@@ -137,6 +143,7 @@ def _domain(domain: str, images: Images, settings: Settings) -> dict[str, Any]:
             f"the files alone, without a pixel, tell real from fake with AUROC {worst['value']:.3f}: read the table of "
             "images re-encoded alike"
         )
+    flags += [facts["part"]] if "part" in facts else []
     if unreadable := facts.get("unreadable", 0):
         flags.append(f"{unreadable} of {facts.get('listed')} images could not be read")
     return {

@@ -13,6 +13,8 @@ TITLES = {STORED: "as stored", ALIKE: "re-encoded alike"}
 BY_METHOD = "by method"
 #: The row of what a map that calls every pixel fake would get.
 ALL_FAKE = "all fake"
+#: The title of the table of `changes`.
+CHANGES = "Share called fake at the validation threshold, before and after"
 
 
 class Lookup:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dfl.benchmark import figures, sections
 from dfl.benchmark import spectra as spectrum
-from dfl.benchmark.lookup import ALIKE, STORED, Lookup, defined, number
+from dfl.benchmark.lookup import ALIKE, CHANGES, STORED, Lookup, defined, number
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.errors import UserError
@@ -35,6 +35,8 @@ NOTES = {
     "forest": "In the second colour: p below 0.05 after Holm's correction for the number of pairs.",
     "calibration": "Points on the diagonal are calibrated; grey bars are the share of images. Risk over coverage: "
     "share of wrong verdicts if only the surest images get one. The temperature is from validation data.",
+    "changes": "With the 95 % interval of the change, paired where both are of the same photos. Compared with reals: "
+    "before, the share of the real images; after, that of the fakes made of them.",
     "reference": "From papers, under their own protocols; they are in no mean and no rank.",
     "shifts": "Mean score re-encoded alike, minus as stored, of each class. Classes that move towards each other "
     "were told apart by their files.",
@@ -65,6 +67,7 @@ def page(content: Mapping[str, Any], spectra: Mapping[str, spectrum.Spectrum] | 
             _shown("Differences to the best method", "forest", html.figures(figures.forest(look))),
             _shown("Within and across domains", "", sections.summary(look)),
             _shown(f"{label} on each domain", "", sections.metric(look, look.metric, intervals=True)),
+            _shown(CHANGES, "changes", sections.changes(look)),
             _shown("Robustness", "robustness", _robustness(look)),
             _shown("Ranks", "ranks", html.figures(figures.ranks(look), "figures scroll") + _friedman(look)),
             *_folded(look, spectra or {}),

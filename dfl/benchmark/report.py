@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dfl.benchmark import changes, store, tensorboard
 from dfl.benchmark import run as runs
-from dfl.benchmark import store, tensorboard
 from dfl.benchmark.content import Settings, build
 from dfl.benchmark.entries import Entry, by_domain, of_others, of_store, own_first
 from dfl.benchmark.lookup import Lookup
@@ -113,6 +113,7 @@ def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dic
         if not one.predictions and runs.is_trained(spec, one):
             found = runs.tests(spec, one, runs.Detector(spec, one), hashes)
             entries += [of_store(test.file) for test in found if store.find(test.file, test.facts)]
+    before, surrogate = changes.asked(spec)
     settings = Settings(
         name=spec.name,
         command=command,
@@ -122,6 +123,8 @@ def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dic
         years=spec.years,
         data_until={one.method: one.data_until for one in spec.runs},
         reference=spec.reference,
+        before=before,
+        surrogate=surrogate,
         resamples=spec.resamples,
         seed=seed,
         pictures=spec.pictures,

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from dfl.benchmark import store, training
+from dfl.benchmark import changes, store, training
 from dfl.benchmark.collect import Collect, transform_hash
 from dfl.benchmark.compare import MEASURED
 from dfl.benchmark.entries import Entry, of_others
@@ -150,8 +150,9 @@ def prepare(spec: Spec, hashes: DataHashes) -> None:
     Sources make what they need on disk before several processes ask for it at once.
 
     Raises:
-        UserError: For a metric that is none, and for a source that cannot be read.
+        UserError: For a metric, domain or run that is none, and for a source that cannot be read.
     """
+    changes.asked(spec)
     for run in spec.runs:
         try:
             Transform(**(run.transform or {}))

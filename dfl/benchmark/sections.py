@@ -154,6 +154,16 @@ def differences(look: Lookup) -> str:
     return html.table(["a", "b", "a - b", "95 % interval", "p", "p, Holm"], lines) if lines else ""
 
 
+def changes(look: Lookup) -> str:
+    """Return the share that is called fake of a domain and of what it is compared with, of each method."""
+    names = ("method", "domain", "compared")
+    lines = [
+        [*(r[n] for n in names), number(r["before"]), number(r["after"]), html.Cell(signed(r["value"]), interval(r))]
+        for r in look.rows("changes")
+    ]
+    return html.table(["method", "domain", "compared with", "before", "after", "change"], lines) if lines else ""
+
+
 def robustness(look: Lookup) -> str:
     """Return the area under each curve, and the share of verdicts that each degradation changes."""
     areas = look.named("robustness_area")

@@ -28,7 +28,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     **{"train": (dict, list), "val": (dict,), "transform": (dict,), "within": (list,), "domains": (dict,)},
     **{"reals": (dict,), "alike": (bool, int), "robustness": (list, str), "robustness_domains": (list,)},
     **{"views": (str, list), "groups": (list,), "unit": (str,), "metrics": (list, str), "years": (dict,)},
-    **{"reference": (list,), "resamples": (int,), "pictures": (bool,)},
+    **{"reference": (list,), "resamples": (int,), "pictures": (bool,), "before": (dict,), "surrogate": (str,)},
 }
 RUN_KEYS: dict[str, tuple[type, ...]] = {
     **{"config": (str, list), "checkpoint": (str, list), "predictions": (str, list), "seeds": (list,)},

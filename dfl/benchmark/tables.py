@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dfl.benchmark.lookup import ALL_FAKE, STORED, TITLES, Lookup, number
+from dfl.benchmark.lookup import ALL_FAKE, CHANGES, STORED, TITLES, Lookup, number
 from dfl.data import csv_files
 from dfl.evaluation.results import to_json
 from dfl.metrics.names import about
@@ -61,7 +61,12 @@ Table = tuple[str, list[str], list[list[str]]]
 
 def tables(look: Lookup) -> list[Table]:
     """Return the summary, a table for each metric with its domains as columns, and the published numbers, apart."""
-    found = [_summary(look), *(_metric(look, name) for name in look.rows("metrics")), _differences(look)]
+    found = [
+        _summary(look),
+        *(_metric(look, name) for name in look.rows("metrics")),
+        _differences(look),
+        _changes(look),
+    ]
     reference = [
         [r["method"], r["domain"], about(r["metric"]).label, number(r["value"]), r["source"], r["protocol"]]
         for r in look.rows("reference")
@@ -107,6 +112,19 @@ def _differences(look: Lookup) -> Table:
             numbers = [number(one.get(name), 4) for name in ("value", "low", "high", "p", "p_holm")]
             rows.append([one["a"], one["b"], *numbers])
     return "AUROC a - b, mean over the cross domains", ["a", "b", "a - b", "low", "high", "p", "p, Holm"], rows
+
+
+def _changes(look: Lookup) -> Table:
+    rows = [
+        [
+            r["method"],
+            r["domain"],
+            r["compared"],
+            *(number(r[name]) for name in ("before", "after", "value", "low", "high")),
+        ]
+        for r in look.rows("changes")
+    ]
+    return CHANGES, ["method", "domain", "compared with", "before", "after", "change", "low", "high"], rows
 
 
 def markdown(look: Lookup) -> str:

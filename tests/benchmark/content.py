@@ -77,6 +77,11 @@ def content(methods: int = 3, domains: int = 3, images: int = 60, seed: int = 0)
             for m in names
             for rate in (0.05, 0.001)
         ],
+        "changes": [
+            {"method": m, "domain": places[-1], "compared": places[0], "before": 0.9, "after": 0.4}
+            | {"value": -0.5, "low": -0.6, "high": -0.35}
+            for m in names
+        ],
         "fairness": [
             {"method": m, "domain": d, "attribute": "gender", "F_FPR": 0.1, "F_EO": 0.2, "gap_auroc": math.nan}
             for m in names

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dfl.benchmark import spec
+from dfl.benchmark import changes, spec
 from dfl.cli import configs
 from dfl.data.chains import FAMILIES
 from dfl.data.sources.written import built
@@ -76,8 +76,12 @@ def sources(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def config_files(one: dict[str, Any]) -> list[str]:
-    """Return the paths of a run's configs: beside the preset, or wherever `configs.find` finds them."""
-    names = [one["config"]] if isinstance(one["config"], str) else one["config"]
+    """Return the paths of a run's configs: beside the preset, or wherever `configs.find` finds them.
+
+    A checkpoint in a preset is what `fit` leaves with the config of its name.
+    """
+    named = one["config"] if "config" in one else f"{one['checkpoint']}.yaml"
+    names = [named] if isinstance(named, str) else named
     return [str(FOLDER / name) if (FOLDER / name).is_file() else configs.find(name) for name in names]
 
 
@@ -89,7 +93,9 @@ def generators(domain: dict[str, Any]) -> list[str]:
 def test_it_says_what_it_is_and_uses_known_keys(file: Path) -> None:
     assert configs.describe(f"benchmark/{file.name}")
     assert re.search(r"^# .*(Hours|minutes)", file.read_text(), re.M), "how long does it take?"
-    assert all(one.configs for one in spec.read(str(file)).runs)
+    found = spec.read(str(file))
+    assert all(one.configs or one.checkpoint for one in found.runs)
+    changes.asked(found)
 
 
 @every_preset

@@ -201,7 +201,7 @@ class Generation:
     ) -> dict[str, Any]:
         """Make a batch of fakes and their files."""
         there = [(job, k) for job, k in batch if self.rows[job.number]]
-        scenes = [self._scene(job, self.rows[job.number][1 + k].get("mask", "")) for job, k in there]
+        scenes = [self._scene(job, self.rows[job.number][1 + k].get("mask", ""), job.counts[k]) for job, k in there]
         made = self._tried(model, scenes, [prompts[job.number] for job, _ in there], there, check)
         files, rows = [], []
         for (job, k), scene, fake in zip(there, scenes, made, strict=True):
@@ -244,13 +244,13 @@ class Generation:
                 break
         return [best[i] for i in range(len(scenes))]
 
-    def _scene(self, job: Job, mask: str = "") -> Scene:
+    def _scene(self, job: Job, mask: str = "", count: int = 0) -> Scene:
         """Return what a model is shown of a picture: the region of a mask, or all of it."""
         image = photos.opened(job.picture, self.settings)[0]
         height, width = image.shape[:2]
         area = load_mask(str(self.partial / mask), "max", (width, height)) if mask else None
         region = np.ones((height, width), bool) if area is None else area > 0
-        return Scene(image, region, image, self.settings.limits, self.settings.colour)
+        return Scene(image, region, image, self.settings.limits, self.settings.colour, count)
 
 
 def _photo(picture: Picture, settings: Settings) -> np.ndarray:

@@ -38,6 +38,7 @@ class Scene:
         donor: uint8 (h, w, 3): another picture of the same split, or the image itself if the maker needs none.
         limits: Smallest and largest share of the image that a region should have.
         colour: How far colours of the donor are brought to those of the image, 0 to 1.
+        count: How many fakes its maker makes before this one, in the order of the set.
     """
 
     image: Array
@@ -45,6 +46,7 @@ class Scene:
     donor: Array
     limits: tuple[float, float]
     colour: float
+    count: int = 0
 
 
 @dataclass(frozen=True)

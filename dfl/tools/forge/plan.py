@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture, and the makers and possible donors of its fakes."""
+    """One picture, and the makers and possible donors of its fakes.
+
+    Attributes:
+        counts: Of each fake, how many its maker makes before it.
+    """
 
     number: int
     picture: Picture
     fakes: tuple[tuple[str, tuple[Picture, ...]], ...]
+    counts: tuple[int, ...]
 
     @property
     def stems(self) -> list[str]:
@@ -159,15 +165,17 @@ def jobs(pictures: list[Picture], needs_donor: dict[str, bool], per_image: int, 
     turns = np.empty(len(pictures), int)  # shuffled: a set that lists its persons in a rhythm would tie makers to them
     for side, members in sorted(sides.items()):
         turns[members] = np.random.default_rng([seed, *side.encode()]).permutation(len(members))
-    out = []
+    out, made = [], Counter[str]()
     for i, picture in enumerate(pictures):
-        fakes = []
+        fakes, counts = [], []
         for k in range(per_image):
             turn = (int(turns[i]) * per_image + k) % len(names)
             rng = np.random.default_rng([seed, i, k, 0])
             donors = _donors(sides[picture.split], i, rng) if needs_donor[names[turn]] else []
             fakes.append((names[turn], tuple(replace(pictures[donor], columns={}) for donor in donors)))
-        out.append(Job(i, picture, tuple(fakes)))
+            counts.append(made[names[turn]])
+            made[names[turn]] += 1
+        out.append(Job(i, picture, tuple(fakes), tuple(counts)))
     return out
 
 

@@ -9,6 +9,8 @@ CLASSES = {
     "Edit": "dfl.tools.forge.models.diffusion",
     "Instruct": "dfl.tools.forge.models.diffusion",
     "Inpaint": "dfl.tools.forge.models.diffusion",
+    "GanFile": "dfl.tools.forge.models.gan_file",
+    "Lama": "dfl.tools.forge.models.lama",
     "Vae": "dfl.tools.forge.models.vae",
     "Unconditional": "dfl.tools.forge.models.unconditional",
     "Repaint": "dfl.tools.forge.models.unconditional",
