@@ -6,8 +6,9 @@ says.
 
 import json
 import logging
+import sys
 import warnings
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
 from dfl.detectors.base import class_path
 from dfl.errors import UserError, behind
+from dfl.evaluation.predictions import STANDARD
 from dfl.networks import without_weights
 from dfl.runs import settings
 from dfl.runs.best import Keeper
@@ -47,10 +49,20 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
         None,
         "Run (its best), RUN/last or file whose weights fit begins with, by name and shape.",
     ),
-    ("output", str | None, None, "File of predict, .csv or .jsonl; predictions.csv in the log."),
+    (
+        "output",
+        str | None,
+        None,
+        "File of predict, .csv or .jsonl, or - for the screen; predictions.csv in the log.",
+    ),
     ("maps", str | None, None, "Folder of predict for maps and overlays."),
     ("map_format", Literal["png", "npz"], "png", "Format of the maps: 16 bits, or float32."),
+    ("fpr", float | None, None, "Share of real images that predict may call fake; else the best balanced accuracy."),
+    ("coverage", float, 1.0, "Share of images that predict gives a verdict; the least sure are unsure."),
 )
+PREDICT = """Score images: dfl predict PATH... [--output FILE]. A PATH is an image, a folder, a pattern such as
+'photos/**/*.jpg', a table or list of images, or - for paths on standard input. --views five or tiles also looks at the
+corners of large images, or at nine parts."""
 #: Warnings about what is intended.
 EXPECTED = (
     r"Checkpoint directory .* exists and is not empty",  # runs are resumed in their folder
@@ -115,6 +127,8 @@ class CLI(LightningCLI):
     """
 
     def __init__(self, words: list[str], until_end: ExitStack) -> None:
+        #: Where the rows of ``predict --output -`` go.
+        self.rows = sys.stdout
         #: What is let go of when the command ends, however it ends.
         self.until_end = until_end
         self._verb = words[0]
@@ -126,7 +140,7 @@ class CLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={
                 "prog": "dfl",
-                "predict": {"description": "Score images and folders: dfl predict PATH... [--output FILE]"},
+                "predict": {"description": PREDICT},
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -192,9 +206,11 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Say what the command is about to do, and set where its files go."""
+        run = self.config[self.subcommand]
+        if self.subcommand == "predict" and run.output == STANDARD:  # it is for the rows alone
+            self.until_end.enter_context(redirect_stdout(sys.stderr))
         for note in self.plan.notes:
             say(note)
-        run = self.config[self.subcommand]
         run.name, run.root = self.plan.name, str(self.plan.root)
         if self.subcommand == "predict":
             run.return_predictions = bool(run.return_predictions)  # they are on disk; memory is not for them
@@ -269,7 +285,9 @@ class CLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins(root)]
         verb, plan = str(self.subcommand), self.plan
-        self.trainer_defaults["callbacks"] = callbacks(verb, run, plan, lambda trainer, _: self._begin(trainer, run))
+        self.trainer_defaults["callbacks"] = callbacks(
+            verb, run, plan, lambda trainer, _: self._begin(trainer, run), self.rows
+        )
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError, RuntimeError) as error:  # such as no number of devices

@@ -95,6 +95,7 @@ def plan(words: list[str]) -> Plan:
     verb, *rest = words
     plan = Plan(verb)
     for flag, value in pairs(rest):
+        flag = "--data.views" if (verb, flag) == ("predict", "--views") else flag
         if flag == "":
             plan.paths.append(_positional(verb, str(value)))
         elif flag in ("-c", "--config"):
@@ -172,7 +173,7 @@ def pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
     while at < len(words):
         flag, equals, value = words[at].partition("=")
         at += 1
-        if not flag.startswith("-"):
+        if not flag.startswith("-") or flag == "-":
             yield "", flag + equals + value
         elif not flag.startswith("--") and flag not in ("-c", "-h"):
             raise UserError(f"options are written with two dashes: -{flag}")

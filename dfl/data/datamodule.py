@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +23,7 @@ from dfl.data.locators import shared_paths
 from dfl.data.overlap import Videos
 from dfl.data.rows import Rows
 from dfl.data.sampler import EvalSampler, TrainSampler, shuffled, steps_of_epoch
-from dfl.data.sources.base import Source, joined
+from dfl.data.sources.base import Source, by_name, joined
 from dfl.data.transforms import Transform, Views
 from dfl.data.unread import Unread
 from dfl.errors import UserError
@@ -93,9 +93,9 @@ class DataModule(pl.LightningDataModule):
         trained = [train] if isinstance(train, Source) else list(train or [])
         self.train_sources = trained
         self.sources: dict[str, dict[str, Source]] = {
-            "val": val if val is not None else _by_name(trained),
-            "test": test if test is not None else _by_name(trained),
-            "predict": predict if predict is not None else test if test is not None else _by_name(trained),
+            "val": val if val is not None else by_name(trained),
+            "test": test if test is not None else by_name(trained),
+            "predict": predict if predict is not None else test if test is not None else by_name(trained),
         }
         for domain in (d for domains in self.sources.values() for d in domains):
             if "." in domain or "/" in domain:
@@ -123,6 +123,8 @@ class DataModule(pl.LightningDataModule):
         self.videos = Videos()
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}
+        #: Returns how many batches of this process are predicted already, by domain; asked when the weights are there.
+        self.done: Callable[[], Mapping[str, int]] = dict
         #: Data sets by split and domain, after ``setup``.
         self.sets: dict[str, dict[str, ImageDataset]] = {}
 
@@ -305,9 +307,10 @@ class DataModule(pl.LightningDataModule):
 
     def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        done, size = self.done() if split == "predict" else {}, self.eval_batch_size
         return [
-            self._loader(data, EvalSampler(len(data), rank, world), self.eval_batch_size)
-            for data in self.sets[split].values()
+            self._loader(data, EvalSampler(len(data), rank, world, start=done.get(domain, 0) * size), size)
+            for domain, data in self.sets[split].items()
         ]
 
     def _loader(
@@ -342,10 +345,3 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         state = self.trainer
         return "train" if state.training else "test" if state.testing else "predict" if state.predicting else "val"
-
-
-def _by_name(sources: list[Source]) -> dict[str, Source]:
-    """Name the domains of a mixture that is evaluated on its own: ``same``, or one name for each source."""
-    if len(sources) == 1:
-        return {"same": sources[0]}
-    return {f"{type(source).__name__.lower()}{i}": source for i, source in enumerate(sources)}

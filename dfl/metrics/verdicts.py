@@ -46,15 +46,18 @@ class Rule:
     temperature: float
     meaning: str
 
-    def probability(self, score: ArrayLike) -> np.ndarray:
-        """Return the calibrated probability of fake, float64 (N,), of scores (N,)."""
-        return np.asarray(special.expit(logit(score) / self.temperature))
+    def verdicts(self, score: ArrayLike) -> list[Verdict]:
+        """Return the verdicts on scores (N,): the sigmoid of a detector's log-odds, in float32; NaN is real."""
+        values = np.asarray(score, np.float64).reshape(-1)
+        odds = logit(values)
+        near = np.abs(odds - logit(self.threshold)) < self.band
+        words = np.where(near, "unsure", np.where(values >= self.threshold, "fake", "real"))
+        probability = special.expit(odds / self.temperature)
+        return [Verdict(*one) for one in zip(probability.tolist(), words.tolist(), strict=True)]
 
     def __call__(self, score: float) -> Verdict:
-        """Return the verdict on a score: the sigmoid of a detector's log-odds, in float32."""
-        near = abs(logit(score)[0] - logit(self.threshold)[0]) < self.band
-        word: Literal["real", "fake", "unsure"] = "unsure" if near else "fake" if score >= self.threshold else "real"
-        return Verdict(float(self.probability(score)[0]), word)
+        """Return the verdict on one score."""
+        return self.verdicts(score)[0]
 
     def of_log_odds(self, log_odds: float) -> Verdict:
         """Return the verdict on the log-odds of fake of a detector."""

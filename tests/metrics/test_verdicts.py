@@ -34,7 +34,7 @@ def test_a_rule_keeps_its_word_on_the_validation_it_was_fitted_to() -> None:
     for fpr in (None, 0.01, 0.05, 0.2):
         for coverage in COVERAGES:
             rule = found.rule(fpr, coverage)
-            words = np.array([rule(float(one)).verdict for one in score])
+            words = np.array([one.verdict for one in rule.verdicts(score)])
             assert (words != "unsure").mean() >= coverage
             assert (words != "unsure").mean() < coverage + 0.01
             if coverage == 1 and fpr is not None:
@@ -47,10 +47,11 @@ def test_probabilities_are_those_of_the_temperature_and_keep_the_order() -> None
     rule, (score, _) = fitted().rule(), validation(1_000)
     expected = special.expit(special.logit(score.astype(float)) / rule.temperature)
     inside = (score > 1e-6) & (score < 1 - 1e-6)
-    assert rule.probability(score)[inside] == pytest.approx(expected[inside])
+    found = np.array([one.probability for one in rule.verdicts(score)])
+    assert found[inside] == pytest.approx(expected[inside])
     assert rule(float(score[0])).probability == pytest.approx(expected[0])
     assert rule.of_log_odds(0.0).probability == pytest.approx(0.5)
-    assert (np.diff(rule.probability(np.sort(score))) >= 0).all()
+    assert (np.diff(found[np.argsort(score)]) >= 0).all()
 
 
 def test_a_score_at_the_threshold_is_fake_and_one_below_is_real() -> None:

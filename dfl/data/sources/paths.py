@@ -1,6 +1,9 @@
 """Files and folders named by hand, without labels: what `predict` scores."""
 
+import os
+import sys
 from collections.abc import Iterator
+from glob import glob, has_magic
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +17,8 @@ from dfl.errors import NothingDone, UserError
 
 #: How a list of images is written.
 _LISTS = "a list of images is a .csv or .parquet with a column path, or a .txt with a path in each line"
+#: The word for a path in each line of standard input.
+STANDARD_INPUT = "-"
 _LIKE_LISTS = frozenset([".tsv", ".json", ".jsonl", ".xlsx", ".ods", ".yaml", ".yml"])
 
 
@@ -22,8 +27,9 @@ class Paths(Source):
 
     Args:
         paths: Image files; places inside files (``clip.mp4#frame=7``); folders, which are searched with all their
-            subfolders; lists: a ``.csv`` or ``.parquet`` with a column ``path``, or a ``.txt`` with a path in each
-            line, relative to the list's folder. Of other columns only ``caption`` is read, for detectors that take it.
+            subfolders; patterns (``photos/**/*.jpg``); ``-`` for a path in each line of standard input; lists: a
+            ``.csv`` or ``.parquet`` with a column ``path``, or a ``.txt`` with a path in each line, relative to the
+            list's folder. Of other columns only ``caption`` is read, for detectors that take it.
             Videos, archives and other files that hold pictures in a way that is not read are counted in ``left_out``.
     """
 
@@ -31,7 +37,7 @@ class Paths(Source):
         super().__init__()
         if "" in paths:
             raise UserError("one of the paths is empty: name images or folders; this folder is .")
-        self.paths = [Path(on_disk(p)).expanduser() for p in paths]
+        self.paths = [Path(one) for p in paths for one in _meant(os.path.expanduser(on_disk(p)))]
 
     def items(self, split: str) -> pa.Table:
         """Return one row for each image, in the order given; the split does not matter.
@@ -49,6 +55,22 @@ class Paths(Source):
 
     def __repr__(self) -> str:
         return f"Paths({', '.join(map(str, self.paths))})"
+
+
+def _meant(word: str) -> list[str]:
+    """Return the paths that a word stands for: itself, or the lines of standard input, or what fits a pattern.
+
+    Raises:
+        UserError: If nothing fits it.
+    """
+    if word == STANDARD_INPUT:
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
+        return [line for line in lines if line]
+    if not has_magic(word) or os.path.lexists(split(word)[0]) or is_url(Path(word)):
+        return [word]
+    if not (found := sorted(glob(word, recursive=True))):
+        raise UserError(f"nothing in {Path.cwd()} fits the pattern {word!r}")
+    return found
 
 
 def _images(path: Path) -> Iterator[tuple[str, str]]:
