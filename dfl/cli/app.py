@@ -66,6 +66,7 @@ corners of large images, or at nine parts."""
 #: Warnings about what is intended.
 EXPECTED = (
     r"Checkpoint directory .* exists and is not empty",  # runs are resumed in their folder
+    r"Total length of `DataLoader` across ranks is zero",  # a domain that is predicted already
     # a detector normalises on its device, and may look at a batch on the way there
     r"You have overridden `(on_after_batch_transfer|transfer_batch_to_device)` in `LightningModule`",
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # training's are not for testing

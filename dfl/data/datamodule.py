@@ -13,9 +13,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from dfl.data.appearance import Usual
 from dfl.data.batch import collate
 from dfl.data.checks import check
-from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
+from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab, usual_of
 from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
 from dfl.data.loader_process import loader_context, outlive_signals
@@ -123,6 +124,8 @@ class DataModule(pl.LightningDataModule):
         self.videos = Videos()
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}
+        #: What training images look like: of a checkpoint, or of ``train`` when one is saved.
+        self.usual: Usual | None = None
         #: Returns how many batches of this process are predicted already, by domain; asked when the weights are there.
         self.done: Callable[[], Mapping[str, int]] = dict
         #: Data sets by split and domain, after ``setup``.
@@ -191,7 +194,7 @@ class DataModule(pl.LightningDataModule):
                 on_bad=self.on_bad,
                 seed=self.seed,
                 max_pixels=self.max_pixels,
-                class_weight=self._class_weight(table.label) if split == "train" else (1.0, 1.0),
+                class_weight=self._epoch.class_weight(table.label) if split == "train" else (1.0, 1.0),
             )
             for domain, table in tables.items()
         }
@@ -262,14 +265,20 @@ class DataModule(pl.LightningDataModule):
         self._unread.check(self.trainer, split, self.sets[split])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the vocabulary, so that ids mean the same names later, the unreadable images, and the transform."""
+        """Return the vocabulary, so that ids keep their names, unreadable images, the transform, and what is usual."""
+        if self.usual is None and "train" in self.sets:
+            self.usual = usual_of(self.sets["train"]["train"], self.transform)
+        usual = None if self.usual is None else self.usual.ranges
         transform = {k: v for k, v in self.transform.spec().items() if k not in Transform.TRAINING}
         bad = {split: {d: data.bad for d, data in domains.items()} for split, domains in self.sets.items()}
-        return {"vocab": self.vocab, "bad": bad, "transform": transform}
+        return {"vocab": self.vocab, "bad": bad, "transform": transform, "usual": usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Number names as the checkpoint does; names it does not know come after."""
-        vocab: Vocab = {column: dict(ids) for column, ids in state_dict["vocab"].items()}
+        self.usual = Usual.of_file(state_dict.get("usual"))
+        for data in self.sets.get("predict", {}).values():
+            data.with_appearance = self.usual is not None
+        vocab: Vocab = {column: dict(ids) for column, ids in state_dict.get("vocab", {}).items()}
         for domains in self.sets.values():
             extend_vocab(vocab, [data.rows for data in domains.values()])
         self.vocab = vocab
@@ -334,12 +343,6 @@ class DataModule(pl.LightningDataModule):
         if self.trainer is None:
             raise UserError("no trainer and no detector to ask for the image size: set data.size")
         return int(cast(Any, self.trainer.lightning_module).input_size)
-
-    def _class_weight(self, label: np.ndarray) -> tuple[float, float]:
-        if self.balance != "weights":
-            return (1.0, 1.0)
-        count = np.bincount(label, minlength=2)
-        return (len(label) / (2 * max(count[0], 1)), len(label) / (2 * max(count[1], 1)))
 
     def _running_split(self) -> str:
         assert self.trainer is not None

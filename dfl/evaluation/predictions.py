@@ -89,6 +89,8 @@ class PredictionWriter(BasePredictionWriter):
         #: Unreadable images that the part names, by domain.
         self._named: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
+        #: Images that are unlike the training's, and in which facts.
+        self._unusual: Counter[str] = Counter()
 
     # at the beginning
 
@@ -113,7 +115,7 @@ class PredictionWriter(BasePredictionWriter):
         self._rule = module.rule(self.fpr, self.coverage)
         vocab = getattr(getattr(trainer, "datamodule", None), "vocab", {})
         self._names = {c: {number: name for name, number in vocab.get(c, {}).items()} for c in ("group", "video")}
-        self._named, self._verdicts = Counter(), Counter()
+        self._named, self._verdicts, self._unusual = Counter(), Counter(), Counter()
         if self.output == STANDARD and trainer.world_size > 1:
             raise UserError(f"--output {STANDARD} is for one process; name a file for several")
         path = Path(self.output).expanduser() if self.output else Path(trainer.log_dir or ".") / "predictions.csv"
@@ -171,7 +173,9 @@ class PredictionWriter(BasePredictionWriter):
         Raises:
             UserError: If maps are wanted of a detector that gives none.
         """
-        beside = {}
+        beside: dict[str, Sequence[str]] = {}
+        if "appearance" in batch:
+            beside["unusual"] = trainer.datamodule.usual.unusual(batch["appearance"].cpu().numpy())  # type: ignore[attr-defined]
         if self.maps is not None:
             if "map" not in prediction:
                 what = type(pl_module).__name__
@@ -199,6 +203,8 @@ class PredictionWriter(BasePredictionWriter):
         """Yield rows, and count them for the last line."""
         for row in found:
             self._verdicts[row["verdict"]] += 1
+            if odd := row.get("unusual"):
+                self._unusual.update(["images", *(part.split()[0] for part in odd.split("; "))])
             yield row
 
     # at the end
@@ -228,8 +234,17 @@ class PredictionWriter(BasePredictionWriter):
         words = ", ".join(f"{count:,} {word}" for word, count in sorted(self._verdicts.items()))
         maps = "" if self.maps is None else f", maps to {self.maps}"
         print(f"wrote {self._verdicts.total()} scores to {self.path or 'standard output'}{maps}: {words}")
-        for line in (self._rule.meaning, *unscored):
+        for line in (self._rule.meaning, *self._warnings(), *unscored):
             print(visible(line))
+
+    def _warnings(self) -> Iterator[str]:
+        """Yield a sentence on images that are unlike those that the detector was trained on."""
+        if images := self._unusual.pop("images", 0):
+            facts = ", ".join(f"{count:,} in {name}" for name, count in self._unusual.most_common())
+            yield (
+                f"{images:,} images are unlike those that it was trained on ({facts}): what they get is less sure than "
+                "validation says; see the column unusual"
+            )
 
     def _join(self, parts: Sequence[Part]) -> None:
         """Write the table from its parts, unless they hold no row, and remove them."""

@@ -13,7 +13,16 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from dfl.errors import UserError
-from dfl.metrics.calibration import COLDEST, HOTTEST, FprThreshold, logit, resolves, temperature, threshold_at_fpr
+from dfl.metrics.calibration import (
+    COLDEST,
+    HOTTEST,
+    FprThreshold,
+    logit,
+    resolves,
+    softened,
+    temperature,
+    threshold_at_fpr,
+)
 from dfl.metrics.intervals import clopper_pearson
 
 #: False positive rates that have a threshold, and shares of images with a verdict that have a band of doubt.
@@ -72,7 +81,7 @@ class Verdicts:
     fake as of the validation's; an interval takes its images for independent.
 
     Attributes:
-        temperature: Of `dfl.metrics.calibration.temperature`.
+        temperature: Of `dfl.metrics.calibration.temperature`, with softened labels.
         reals: Real images of validation.
         fakes: Fake ones.
         coverages: Shares of validation images with a verdict.
@@ -121,8 +130,8 @@ class Verdicts:
             threshold: Of the best balanced accuracy.
         """
         score, label = (np.asarray(one, np.float64).reshape(-1) for one in (score, label))
-        heat = temperature(logit(score), label)
-        if math.isnan(heat) or math.isnan(threshold):
+        heat = temperature(logit(score), softened(label))
+        if not 0 < label.mean() < 1 or math.isnan(heat) or math.isnan(threshold):
             return None
         real, wrong = score[label == 0], label == 1
         hits = int((real >= threshold).sum())

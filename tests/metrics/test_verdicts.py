@@ -30,7 +30,7 @@ def fitted(n: int = 1_000) -> Verdicts:
 
 def test_a_rule_keeps_its_word_on_the_validation_it_was_fitted_to() -> None:
     found, (score, label) = fitted(), validation(1_000)
-    assert found.temperature == pytest.approx(2, rel=0.15)
+    assert found.temperature == pytest.approx(2, rel=0.2)
     for fpr in (None, 0.01, 0.05, 0.2):
         for coverage in COVERAGES:
             rule = found.rule(fpr, coverage)
