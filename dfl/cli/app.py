@@ -10,7 +10,7 @@ import sys
 import warnings
 from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from dfl.cli import arguments, messages
 from dfl.cli.callbacks import callbacks, writes
 from dfl.cli.checkpoints import RUN_SETTINGS
+from dfl.cli.options import OPTIONS, PREDICT
 from dfl.cli.verbs import ParseError, Raising
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
@@ -38,31 +39,6 @@ from dfl.training.tensorboard import OwnVersion
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
-#: Options of every verb: name, type, default, help.
-OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
-    ("root", str, ".", "Folder that holds checkpoints/ and lightning_logs/."),
-    ("name", str | None, None, "Name of the run; that of the first config."),
-    ("overwrite", bool, False, "Let fit replace the run of this name, if there is one."),
-    (
-        "init_from",
-        str | None,
-        None,
-        "Run (its best), RUN/last or file whose weights fit begins with, by name and shape.",
-    ),
-    (
-        "output",
-        str | None,
-        None,
-        "File of predict, .csv or .jsonl, or - for the screen; predictions.csv in the log.",
-    ),
-    ("maps", str | None, None, "Folder of predict for maps and overlays."),
-    ("map_format", Literal["png", "npz"], "png", "Format of the maps: 16 bits, or float32."),
-    ("fpr", float | None, None, "Share of real images that predict may call fake; else the best balanced accuracy."),
-    ("coverage", float, 1.0, "Share of images that predict gives a verdict; the least sure are unsure."),
-)
-PREDICT = """Score images: dfl predict PATH... [--output FILE]. A PATH is an image, a folder, a pattern such as
-'photos/**/*.jpg', a table or list of images, or - for paths on standard input. --views five or tiles also looks at the
-corners of large images, or at nine parts."""
 #: Warnings about what is intended.
 EXPECTED = (
     r"Checkpoint directory .* exists and is not empty",  # runs are resumed in their folder

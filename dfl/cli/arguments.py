@@ -6,7 +6,6 @@ ever lost.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from dfl.cli import checkpoints, configs
 from dfl.cli.checkpoints import Trained
 from dfl.cli.configs import mapping
+from dfl.cli.words import TRUE, pairs
 from dfl.data.decoding import escaped
 from dfl.detectors.renamed import NEW, OLD, renamed
 from dfl.errors import UserError
@@ -23,8 +23,6 @@ from dfl.runs.settings import flat
 
 #: How an option says that it has no value.
 NONE = (None, "null", "None")
-#: Flags that may stand without a value.
-ALONE = ("-h", "--help", "--print_config", "--overwrite")
 #: Settings of a run that its resume takes up again, without the model and the data.
 RESUMED = ("trainer", "checkpoint", "last", "init_from", "seed_everything")
 
@@ -160,34 +158,11 @@ def arrange(plan: Plan) -> list[str]:
     words += [f"--data={value}" for flag, value in plan.typed if flag == "--data"]
     if transform := _trained_transform(plan):
         words.append(f"--data.transform={json.dumps(transform)}")
-    typed = [("--overwrite", "true") if one == ("--overwrite", None) else one for one in plan.typed]
+    typed = [(flag, "true") if flag in TRUE and value is None else (flag, value) for flag, value in plan.typed]
     words += [f if value is None else f"{f}={value}" for f, value in typed if f not in ("--data", "--ckpt_path")]
     if trained and plan.verb != "count" and (plan.verb != "fit" or trained.in_run):
         words.append(f"--ckpt_path={trained.path}")
     return [plan.verb, *words]
-
-
-def pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield (flag, value), whether written ``--flag value`` or ``--flag=value``; ('', word) for a bare word."""
-    at = 0
-    while at < len(words):
-        flag, equals, value = words[at].partition("=")
-        at += 1
-        if not flag.startswith("-") or flag == "-":
-            yield "", flag + equals + value
-        elif not flag.startswith("--") and flag not in ("-c", "-h"):
-            raise UserError(f"options are written with two dashes: -{flag}")
-        elif equals:
-            yield flag, value
-        elif flag in ALONE:
-            yield flag, None
-        elif at == len(words) or words[at].startswith("--"):
-            if not flag.endswith(".help"):  # --model.help, or --model.help CLASS
-                raise UserError(f"{flag} needs a value: {flag}=VALUE")
-            yield flag, None
-        else:
-            yield flag, words[at]
-            at += 1
 
 
 def _positional(verb: str, word: str) -> str:

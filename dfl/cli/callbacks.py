@@ -62,7 +62,8 @@ def callbacks(
     if verb == "test":
         wanted.append(Report())
     if verb == "predict":
-        wanted.append(PredictionWriter(run.output, run.maps, run.map_format, run.fpr, run.coverage, rows))
+        told = {key: run[key] for key in ("output", "maps", "map_format", "fpr", "coverage", "metadata", "trust")}
+        wanted.append(PredictionWriter(**told, stream=rows))
     if trainer.enable_progress_bar is not False:  # a log file cannot be redrawn
         wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]

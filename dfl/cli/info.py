@@ -42,8 +42,10 @@ def info(checkpoint: str, root: str = ".") -> None:
     """
     path = stage(checkpoint, Path(root), "info")
     trained = checkpoints.read(path, Path(root))
-    for name, value in facts(trained):
-        print(visible(f"{name:15}{value}"))
+    found = list(facts(trained))
+    width = max(len(name) for name, _ in found)
+    for name, value in found:
+        print(visible(f"{name:{width}}  {value}"))
     if trained.contents.verdicts is not None:
         print()
         for line in table(trained.contents.verdicts):
@@ -66,7 +68,7 @@ def facts(trained: Trained) -> Iterator[tuple[str, str]]:
         yield "usual images", ", ".join(ranges) + " (1st to 99th percentile)"
     yield "images", ", ".join(f"{key} {value}" for key, value in (trained.transform or {}).items()) or "not known"
     for key, value in sorted(flat(trained.init_args).items()):
-        yield f"  {key}", f" {value}"
+        yield f"  {key}", str(value)
     count = sum(weight.numel() for weight in state.values())
     left_out = trained.contents.left_out
     rest = f", on top of {left_out['name']} (sha256 {left_out['sha256'][:12]})" if left_out else ""
@@ -80,7 +82,7 @@ def facts(trained: Trained) -> Iterator[tuple[str, str]]:
 def table(verdicts: Verdicts) -> Iterator[str]:
     """Yield the lines of a table: each threshold, what it does on validation, and what may be expected of others."""
     yield (
-        f"validation     {verdicts.reals:,} real and {verdicts.fakes:,} fake images; temperature "
+        f"validation: {verdicts.reals:,} real and {verdicts.fakes:,} fake images; temperature "
         f"{verdicts.temperature:.3f}: probability = sigmoid(log-odds / temperature)"
     )
     shown = [c for c in verdicts.coverages if c in (0.8, 0.9, 0.95, 1.0)]

@@ -68,6 +68,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         self.encode(vocab)
         #: Whether samples have `dfl.data.appearance.appearance`.
         self.with_appearance = False
+        #: What else a sample says of the file, by column, such as `dfl.data.metadata.metadata`.
+        self.beside: Callable[[str], dict[str, str]] | None = None
         #: Path and reason of each image that could not be read so far; filled by the DataModule.
         self.bad: dict[str, str] = {}
 
@@ -131,6 +133,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         facts = self._facts(row, -1) | self._extent(self.size, self.size)
         if self.with_appearance:
             facts["appearance"] = torch.full((len(FACTS),), torch.nan)
+        if self.beside is not None:
+            facts["beside"] = self.beside("")
         return Unreadable(facts | {"image": black, "mask": black[0].float(), "has_mask": False, "bad": bad})
 
     def path(self, row: int) -> str:
@@ -154,6 +158,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         }
         if several:
             pixels_and_mask["views"] = pixels[1:]
+        if self.beside is not None:
+            pixels_and_mask["beside"] = self.beside(self.path(row))
         if self.with_appearance:
             pixels_and_mask["appearance"] = appearance(self.path(row), image.shape[:2], pixels_and_mask["image"])
         return self._facts(row, index) | pixels_and_mask | self._extent(*image.shape[:2])

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -19,6 +20,8 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from dfl.data import csv_files
 from dfl.data.formats import LeftOut
+from dfl.data.metadata import metadata as metadata_of
+from dfl.data.metadata import need_c2pa
 from dfl.distributed import largest, say
 from dfl.errors import NothingDone, UserError, visible
 from dfl.evaluation.map_files import write_maps
@@ -59,6 +62,8 @@ class PredictionWriter(BasePredictionWriter):
         map_format: ``png``, or ``npz`` with float32 ``map`` (h, w).
         fpr: Share of real images that may be called fake; by default the threshold of the best balanced accuracy.
         coverage: Share of images that are to have a verdict; others are ``unsure``.
+        metadata: Add what the files say of their making, `dfl.data.metadata.COLUMNS`; scores do not depend on it.
+        trust: PEM file of certificates whose signed manifests are believed.
         stream: Where the rows go if ``output`` is ``-``.
     """
 
@@ -69,6 +74,8 @@ class PredictionWriter(BasePredictionWriter):
         map_format: Literal["png", "npz"] = "png",
         fpr: float | None = None,
         coverage: float = 1.0,
+        metadata: bool = False,
+        trust: str | None = None,
         stream: IO[str] | None = None,
     ) -> None:
         super().__init__("batch")
@@ -80,6 +87,7 @@ class PredictionWriter(BasePredictionWriter):
         self.map_format, self.output, self.fpr, self.coverage = map_format, output, fpr, coverage
         #: Where the scores went, after the run; None for standard output.
         self.path: Path | None = None
+        self._trusted = _certificates(metadata, trust)
         self._stream = stream or sys.stdout
         self._part: Part | None = None
         #: What this process alone may write while it runs.
@@ -97,8 +105,12 @@ class PredictionWriter(BasePredictionWriter):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let the data ask which batches need not be scored again, when the weights are there."""
         self._part = self.path = None
-        if stage == "predict" and getattr(trainer, "datamodule", None) is not None:
-            trainer.datamodule.done = lambda: self._begin(trainer, pl_module)  # type: ignore[attr-defined]
+        data = getattr(trainer, "datamodule", None)
+        if stage == "predict" and data is not None:
+            data.done = lambda: self._begin(trainer, pl_module)
+            if self._trusted is not None:
+                for one in data.sets["predict"].values():
+                    one.beside = partial(metadata_of, trusted=self._trusted)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin, where there are plain loaders, which did not ask."""
@@ -153,7 +165,7 @@ class PredictionWriter(BasePredictionWriter):
             "images": {name: [one.sha256, one.path(0)] for name, one in data.sets["predict"].items() if len(one)},
             "seen": [data.transform.spec(), data.views, data.size or module.input_size, data.max_pixels],
             "batches": [data.eval_batch_size, trainer.world_size, str(trainer.precision)],
-            "table": [str(self.path), str(self.maps), self.map_format, self._rule.meaning],
+            "table": [str(self.path), str(self.maps), self.map_format, self._rule.meaning, self._trusted],
         }
 
     # batch by batch
@@ -173,7 +185,7 @@ class PredictionWriter(BasePredictionWriter):
         Raises:
             UserError: If maps are wanted of a detector that gives none.
         """
-        beside: dict[str, Sequence[str]] = {}
+        beside: dict[str, Sequence[str]] = dict(batch.get("beside", {}))
         if "appearance" in batch:
             beside["unusual"] = trainer.datamodule.usual.unusual(batch["appearance"].cpu().numpy())  # type: ignore[attr-defined]
         if self.maps is not None:
@@ -291,6 +303,26 @@ def unreadable(trainer: pl.Trainer) -> list[tuple[str, str]]:
     """Return path and reason of images that this process could not read."""
     sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("predict", {})
     return [(str(path), str(reason)) for name in sets for path, reason in dict(_bad(trainer, name)).items()]
+
+
+def _certificates(wanted: bool, file: str | None) -> str | None:
+    """Return the certificates of a file, '' for none, or None if no metadata are wanted.
+
+    Raises:
+        UserError: If the package for them is missing, or the file holds no certificate.
+    """
+    if file is not None and not wanted:
+        raise UserError(f"--trust {file} says whose signed manifests are believed: give --metadata too")
+    if not wanted:
+        return None
+    need_c2pa()
+    if file is None:
+        return ""
+    path = Path(file).expanduser()
+    text = path.read_text("ascii", "replace") if path.is_file() else ""
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise UserError(f"--trust {file}: {'no certificate in PEM in it' if text else f'no such file in {Path.cwd()}'}")
+    return text
 
 
 def _bad(trainer: pl.Trainer, domain: str) -> dict[str, str]:

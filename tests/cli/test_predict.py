@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_a_folder_a_pattern_and_standard_input_give_the_same_rows(
     assert rows(streams.out) == rows(Path("a.csv").read_text())
     assert "wrote 3 scores to standard output" in streams.err
 
-    run("predict", "photos/**/[a-l]*.??g", "--name=tiny", "--output=b.csv", "--views=five")
+    run("predict", "photos/**/[a-l]*.??g", "--name=tiny", "--output=b.csv")
     paths = [row["path"] for row in rows(Path("b.csv").read_text())]
     assert paths == ["photos/a.png", "photos/deep/b.png", "photos/large.jpg"]
 
@@ -62,6 +63,7 @@ def test_what_validation_cannot_know_is_refused(photos: Path, capsys: pytest.Cap
     words = ["predict", "photos", "--name=tiny", "--output=a.csv"]
     assert "--fpr 0.05 needs at least 20 real validation images" in fails(capsys, *words, "--fpr=0.05")
     assert "--coverage 0.5001 is none of" in fails(capsys, *words, "--coverage=0.5001")
+    assert "data.views is five, but transform.resize: squash shows all" in fails(capsys, *words, "--views=five")
     assert "nothing in " in fails(capsys, "predict", "photos/*.gif", "--name=tiny")
     assert not list(photos.parent.glob("*a.csv*"))
 
@@ -73,13 +75,13 @@ def test_info_shows_what_a_checkpoint_is(place: Path, capsys: pytest.CaptureFixt
         "dfl.detectors.VitScl",
         "epoch 0, step 4",
         "Folder {'root': ",
-        "rank            2",
         "size 40 px to 40 px, quality 100 to 100",
         "of the weights",
-        "validation     6 real and 6 fake images; temperature ",
+        "validation: 6 real and 6 fake images; temperature ",
         "     0.2 ",
     ):
         assert part in said
+    assert re.search(r"^  rank +2$", said, re.M)
     assert "no such file" in fails(capsys, "info", "nothing")
 
 
