@@ -111,6 +111,8 @@ def plan(words: list[str]) -> Plan:
     _find_run(plan)
     if verb == "predict" and not plan.paths and not plan.gives("data"):
         raise UserError("nothing to predict: name images or folders, dfl predict PATH..., or give --data NAME.yaml")
+    if plan.value("--frames") and not plan.paths:
+        raise UserError("--frames says how many frames predict takes of the videos among its paths: name some")
     if verb == "fit" and not (plan.trained and plan.trained.in_run):  # a run that goes on has begun with it
         plan.init_from = _find_stage(plan)
     return plan
@@ -320,6 +322,9 @@ def _data_of_paths(plan: Plan) -> str:
     """Return the option with the data of ``predict PATH...``; unreadable images are listed, not fatal."""
     if plan.value("--data") is not None:
         raise UserError("predict takes paths or --data, not both")
-    source = {"class_path": "dfl.data.sources.Paths", "init_args": {"paths": list(map(escaped, plan.paths))}}
+    named: dict[str, Any] = {"paths": list(map(escaped, plan.paths))}
+    if frames := plan.value("--frames"):
+        named["frames"] = frames
+    source = {"class_path": "dfl.data.sources.Paths", "init_args": named}
     init_args = {"predict": {"images": source}, "on_bad": "skip", "max_bad": 1.0}
     return f"--data={json.dumps({'class_path': 'dfl.data.DataModule', 'init_args': init_args})}"

@@ -22,6 +22,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("maps", str | None, None, "Folder of predict for maps and overlays."),
     ("map_format", Literal["png", "npz"], "png", "Format of the maps: 16 bits, or float32."),
     ("fpr", float | None, None, "Share of real images that predict may call fake; else the best balanced accuracy."),
+    ("frames", int | None, None, "Frames, evenly spread, that predict PATH takes of a video; videos are left out."),
     ("metadata", bool, False, "Let predict add what files say of their making: C2PA, EXIF, XMP, chunks of PNG."),
     ("trust", str | None, None, "PEM file of certificates whose C2PA manifests --metadata believes."),
     ("coverage", float, 1.0, "Share of images that predict gives a verdict; the least sure are unsure."),

@@ -27,6 +27,7 @@ from dfl.errors import NothingDone, UserError, visible
 from dfl.evaluation.map_files import write_maps
 from dfl.evaluation.parts import Part
 from dfl.evaluation.rows import Row, encode, rows
+from dfl.evaluation.videos import Videos
 from dfl.metrics.verdicts import Rule, rule_of
 from dfl.runs.files import claimed, errors_in_one_line, may_be_file, whole
 from dfl.runs.weights_hash import WeightsHash
@@ -97,6 +98,7 @@ class PredictionWriter(BasePredictionWriter):
         #: Unreadable images that the part names, by domain.
         self._named: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
+        self._videos = Videos()
         #: Images that are unlike the training's, and in which facts.
         self._unusual: Counter[str] = Counter()
 
@@ -127,7 +129,7 @@ class PredictionWriter(BasePredictionWriter):
         self._rule = module.rule(self.fpr, self.coverage)
         vocab = getattr(getattr(trainer, "datamodule", None), "vocab", {})
         self._names = {c: {number: name for name, number in vocab.get(c, {}).items()} for c in ("group", "video")}
-        self._named, self._verdicts, self._unusual = Counter(), Counter(), Counter()
+        self._named, self._verdicts, self._unusual, self._videos = Counter(), Counter(), Counter(), Videos()
         if self.output == STANDARD and trainer.world_size > 1:
             raise UserError(f"--output {STANDARD} is for one process; name a file for several")
         path = Path(self.output).expanduser() if self.output else Path(trainer.log_dir or ".") / "predictions.csv"
@@ -215,6 +217,7 @@ class PredictionWriter(BasePredictionWriter):
         """Yield rows, and count them for the last line."""
         for row in found:
             self._verdicts[row["verdict"]] += 1
+            self._videos.add(row)
             if odd := row.get("unusual"):
                 self._unusual.update(["images", *(part.split()[0] for part in odd.split("; "))])
             yield row
@@ -246,6 +249,8 @@ class PredictionWriter(BasePredictionWriter):
         words = ", ".join(f"{count:,} {word}" for word, count in sorted(self._verdicts.items()))
         maps = "" if self.maps is None else f", maps to {self.maps}"
         print(f"wrote {self._verdicts.total()} scores to {self.path or 'standard output'}{maps}: {words}")
+        if self.path is not None and len(self._videos):
+            print(f"wrote scores of {len(self._videos):,} videos to {self._videos.write(self.path, self._rule)}")
         for line in (self._rule.meaning, *self._warnings(), *unscored):
             print(visible(line))
 
