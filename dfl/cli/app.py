@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from dfl.cli import arguments, messages
 from dfl.cli.callbacks import callbacks, writes
 from dfl.cli.checkpoints import RUN_SETTINGS
-from dfl.cli.options import OPTIONS, PREDICT
+from dfl.cli.options import OPTIONS, PREDICT, TOLD
 from dfl.cli.verbs import ParseError, Raising
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
@@ -284,6 +284,20 @@ class CLI(LightningCLI):
         for keeper in ("checkpoint", "last"):
             record[keeper] = {key: value for key, value in run[keeper].items() if key != "dirpath"}
         return record
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb: ``predict --ray`` in Ray's processes, anything else by the trainer."""
+        run = self.config_init[subcommand]
+        if subcommand != "predict" or run.ray is None:
+            super()._run_subcommand(subcommand)
+            return
+        from dfl.cli import ray_job  # Ray is an extra
+
+        if self.plan.trained is None or run.output in (None, STANDARD):
+            raise UserError("--ray needs a checkpoint, which its workers open, and --output FOLDER for the parts")
+        self.datamodule.usual = self.plan.trained.usual
+        words = {key: run[key] for key in TOLD if key != "output"}
+        ray_job.run(self.model, self.plan.trained.path, self.datamodule, words, run.output, run.ray)
 
     # at the beginning and after the work
 

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import (
 )
 
 from dfl.cli.arguments import Plan
+from dfl.cli.options import TOLD
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
 from dfl.runs.init_from import InitFrom
@@ -61,9 +62,8 @@ def callbacks(
         wanted.append(TensorBoardInspect())
     if verb == "test":
         wanted.append(Report())
-    if verb == "predict":
-        told = {key: run[key] for key in ("output", "maps", "map_format", "fpr", "coverage", "metadata", "trust")}
-        wanted.append(PredictionWriter(**told, stream=rows))
+    if verb == "predict" and run.ray is None:  # whose workers write
+        wanted.append(PredictionWriter(**{key: run[key] for key in TOLD}, stream=rows))
     if trainer.enable_progress_bar is not False:  # a log file cannot be redrawn
         wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]

@@ -23,6 +23,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("map_format", Literal["png", "npz"], "png", "Format of the maps: 16 bits, or float32."),
     ("fpr", float | None, None, "Share of real images that predict may call fake; else the best balanced accuracy."),
     ("frames", int | None, None, "Frames, evenly spread, that predict PATH takes of a video; videos are left out."),
+    ("ray", int | None, None, "Workers of Ray that predict shares a long list among; --output is a folder of parts."),
     ("metadata", bool, False, "Let predict add what files say of their making: C2PA, EXIF, XMP, chunks of PNG."),
     ("trust", str | None, None, "PEM file of certificates whose C2PA manifests --metadata believes."),
     ("coverage", float, 1.0, "Share of images that predict gives a verdict; the least sure are unsure."),
@@ -31,3 +32,5 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 PREDICT = """Score images: dfl predict PATH... [--output FILE]. A PATH is an image, a folder, a pattern such as
 'photos/**/*.jpg', a table or list of images, or - for paths on standard input. --views five or tiles also looks at the
 corners of large images, or at nine parts."""
+#: Options that are arguments of the `PredictionWriter`.
+TOLD = ("output", "maps", "map_format", "fpr", "coverage", "metadata", "trust")

@@ -140,6 +140,7 @@ class DataModule(pl.LightningDataModule):
         """Read the tables of the stage's splits and make their data sets."""
         for split in STAGES[stage]:
             self.sets[split] = dict(self.datasets(split))
+        self._look()
         check(self, STAGES[stage])
         observe = getattr(getattr(self.trainer, "lightning_module", None), "observe", None)
         if stage == "fit" and observe is not None:
@@ -276,8 +277,7 @@ class DataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Number names as the checkpoint does; names it does not know come after."""
         self.usual = Usual.of_file(state_dict.get("usual"))
-        for data in self.sets.get("predict", {}).values():
-            data.with_appearance = self.usual is not None
+        self._look()
         vocab: Vocab = {column: dict(ids) for column, ids in state_dict.get("vocab", {}).items()}
         for domains in self.sets.values():
             extend_vocab(vocab, [data.rows for data in domains.values()])
@@ -290,6 +290,11 @@ class DataModule(pl.LightningDataModule):
                 if bad and (images := self.sets.get(split, {}).get(domain)):
                     here = shared_paths(images.table["path"], pa.chunked_array([list(bad)], pa.string()))
                     images.bad.update({path: bad[path] for path in bad if path in here})
+
+    def _look(self) -> None:
+        """Let images be compared with those of training in prediction, where these are known."""
+        for data in self.sets.get("predict", {}).values():
+            data.with_appearance = self.usual is not None
 
     def sources_of(self, split: str) -> list[Source]:
         """Return the sources of a split."""
