@@ -35,6 +35,7 @@ OWN_VERBS = {
     "benchmark": ("dfl.benchmark.verb", "methods x domains in one honest table: dfl benchmark SPEC.yaml"),
     "report": ("dfl.benchmark.report", "the same from files of predictions: dfl report PREDICTIONS..."),
     "matrix": ("dfl.benchmark.matrix", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
+    "info": ("dfl.cli.info", "what a checkpoint is, and what its scores mean: dfl info NAME or FILE"),
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
     "forge": (
         "dfl.tools.forge",

@@ -15,8 +15,8 @@ from typing import Any
 
 from dfl.benchmark import work
 from dfl.benchmark.spec import read
-from dfl.cli import arguments
 from dfl.cli.verbs import call
+from dfl.cli.words import pairs
 from dfl.errors import UserError
 
 #: Options of the benchmark itself; all others are those of ``fit`` and ``test``.
@@ -40,7 +40,7 @@ def split(words: list[str], options: Sequence[str], verb: str, help: str) -> tup
         print(help.strip() + "\n")
     own: list[str] = []
     others: list[str] = []
-    for flag, value in arguments.pairs(["--output" if word == "-o" else word for word in words]):
+    for flag, value in pairs(["--output" if word == "-o" else word for word in words]):
         typed = flag if value is None else f"{flag}={value}"
         if flag in ("-c", "--config", ""):
             own.insert(0, str(value))

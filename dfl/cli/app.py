@@ -6,10 +6,11 @@ says.
 
 import json
 import logging
+import sys
 import warnings
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -19,11 +20,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from dfl.cli import arguments, messages
 from dfl.cli.callbacks import callbacks, writes
 from dfl.cli.checkpoints import RUN_SETTINGS
+from dfl.cli.options import OPTIONS, PREDICT, TOLD
 from dfl.cli.verbs import ParseError, Raising
 from dfl.data import DataModule, Source
 from dfl.detectors import Detector, untrained
 from dfl.detectors.base import class_path
 from dfl.errors import UserError, behind
+from dfl.evaluation.predictions import STANDARD
 from dfl.networks import without_weights
 from dfl.runs import settings
 from dfl.runs.best import Keeper
@@ -36,24 +39,10 @@ from dfl.training.tensorboard import OwnVersion
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
-#: Options of every verb: name, type, default, help.
-OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
-    ("root", str, ".", "Folder that holds checkpoints/ and lightning_logs/."),
-    ("name", str | None, None, "Name of the run; that of the first config."),
-    ("overwrite", bool, False, "Let fit replace the run of this name, if there is one."),
-    (
-        "init_from",
-        str | None,
-        None,
-        "Run (its best), RUN/last or file whose weights fit begins with, by name and shape.",
-    ),
-    ("output", str | None, None, "File of predict, .csv or .jsonl; predictions.csv in the log."),
-    ("maps", str | None, None, "Folder of predict for maps and overlays."),
-    ("map_format", Literal["png", "npz"], "png", "Format of the maps: 16 bits, or float32."),
-)
 #: Warnings about what is intended.
 EXPECTED = (
     r"Checkpoint directory .* exists and is not empty",  # runs are resumed in their folder
+    r"Total length of `DataLoader` across ranks is zero",  # a domain that is predicted already
     # a detector normalises on its device, and may look at a batch on the way there
     r"You have overridden `(on_after_batch_transfer|transfer_batch_to_device)` in `LightningModule`",
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # training's are not for testing
@@ -115,6 +104,8 @@ class CLI(LightningCLI):
     """
 
     def __init__(self, words: list[str], until_end: ExitStack) -> None:
+        #: Where the rows of ``predict --output -`` go.
+        self.rows = sys.stdout
         #: What is let go of when the command ends, however it ends.
         self.until_end = until_end
         self._verb = words[0]
@@ -126,7 +117,7 @@ class CLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={
                 "prog": "dfl",
-                "predict": {"description": "Score images and folders: dfl predict PATH... [--output FILE]"},
+                "predict": {"description": PREDICT},
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -192,9 +183,11 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Say what the command is about to do, and set where its files go."""
+        run = self.config[self.subcommand]
+        if self.subcommand == "predict" and run.output == STANDARD:  # it is for the rows alone
+            self.until_end.enter_context(redirect_stdout(sys.stderr))
         for note in self.plan.notes:
             say(note)
-        run = self.config[self.subcommand]
         run.name, run.root = self.plan.name, str(self.plan.root)
         if self.subcommand == "predict":
             run.return_predictions = bool(run.return_predictions)  # they are on disk; memory is not for them
@@ -269,7 +262,9 @@ class CLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, AtomicCheckpointIO(self.subcommand != "fit"), *slurm_plugins(root)]
         verb, plan = str(self.subcommand), self.plan
-        self.trainer_defaults["callbacks"] = callbacks(verb, run, plan, lambda trainer, _: self._begin(trainer, run))
+        self.trainer_defaults["callbacks"] = callbacks(
+            verb, run, plan, lambda trainer, _: self._begin(trainer, run), self.rows
+        )
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError, RuntimeError) as error:  # such as no number of devices
@@ -289,6 +284,20 @@ class CLI(LightningCLI):
         for keeper in ("checkpoint", "last"):
             record[keeper] = {key: value for key, value in run[keeper].items() if key != "dirpath"}
         return record
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb: ``predict --ray`` in Ray's processes, anything else by the trainer."""
+        run = self.config_init[subcommand]
+        if subcommand != "predict" or run.ray is None:
+            super()._run_subcommand(subcommand)
+            return
+        from dfl.cli import ray_job  # Ray is an extra
+
+        if self.plan.trained is None or run.output in (None, STANDARD):
+            raise UserError("--ray needs a checkpoint, which its workers open, and --output FOLDER for the parts")
+        self.datamodule.usual = self.plan.trained.usual
+        words = {key: run[key] for key in TOLD if key != "output"}
+        ray_job.run(self.model, self.plan.trained.path, self.datamodule, words, run.output, run.ray)
 
     # at the beginning and after the work
 

@@ -6,7 +6,6 @@ ever lost.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from dfl.cli import checkpoints, configs
 from dfl.cli.checkpoints import Trained
 from dfl.cli.configs import mapping
+from dfl.cli.words import TRUE, pairs
 from dfl.data.decoding import escaped
 from dfl.detectors.renamed import NEW, OLD, renamed
 from dfl.errors import UserError
@@ -23,8 +23,6 @@ from dfl.runs.settings import flat
 
 #: How an option says that it has no value.
 NONE = (None, "null", "None")
-#: Flags that may stand without a value.
-ALONE = ("-h", "--help", "--print_config", "--overwrite")
 #: Settings of a run that its resume takes up again, without the model and the data.
 RESUMED = ("trainer", "checkpoint", "last", "init_from", "seed_everything")
 
@@ -95,6 +93,7 @@ def plan(words: list[str]) -> Plan:
     verb, *rest = words
     plan = Plan(verb)
     for flag, value in pairs(rest):
+        flag = "--data.views" if (verb, flag) == ("predict", "--views") else flag
         if flag == "":
             plan.paths.append(_positional(verb, str(value)))
         elif flag in ("-c", "--config"):
@@ -112,6 +111,8 @@ def plan(words: list[str]) -> Plan:
     _find_run(plan)
     if verb == "predict" and not plan.paths and not plan.gives("data"):
         raise UserError("nothing to predict: name images or folders, dfl predict PATH..., or give --data NAME.yaml")
+    if plan.value("--frames") and not plan.paths:
+        raise UserError("--frames says how many frames predict takes of the videos among its paths: name some")
     if verb == "fit" and not (plan.trained and plan.trained.in_run):  # a run that goes on has begun with it
         plan.init_from = _find_stage(plan)
     return plan
@@ -159,34 +160,11 @@ def arrange(plan: Plan) -> list[str]:
     words += [f"--data={value}" for flag, value in plan.typed if flag == "--data"]
     if transform := _trained_transform(plan):
         words.append(f"--data.transform={json.dumps(transform)}")
-    typed = [("--overwrite", "true") if one == ("--overwrite", None) else one for one in plan.typed]
+    typed = [(flag, "true") if flag in TRUE and value is None else (flag, value) for flag, value in plan.typed]
     words += [f if value is None else f"{f}={value}" for f, value in typed if f not in ("--data", "--ckpt_path")]
     if trained and plan.verb != "count" and (plan.verb != "fit" or trained.in_run):
         words.append(f"--ckpt_path={trained.path}")
     return [plan.verb, *words]
-
-
-def pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield (flag, value), whether written ``--flag value`` or ``--flag=value``; ('', word) for a bare word."""
-    at = 0
-    while at < len(words):
-        flag, equals, value = words[at].partition("=")
-        at += 1
-        if not flag.startswith("-"):
-            yield "", flag + equals + value
-        elif not flag.startswith("--") and flag not in ("-c", "-h"):
-            raise UserError(f"options are written with two dashes: -{flag}")
-        elif equals:
-            yield flag, value
-        elif flag in ALONE:
-            yield flag, None
-        elif at == len(words) or words[at].startswith("--"):
-            if not flag.endswith(".help"):  # --model.help, or --model.help CLASS
-                raise UserError(f"{flag} needs a value: {flag}=VALUE")
-            yield flag, None
-        else:
-            yield flag, words[at]
-            at += 1
 
 
 def _positional(verb: str, word: str) -> str:
@@ -344,6 +322,9 @@ def _data_of_paths(plan: Plan) -> str:
     """Return the option with the data of ``predict PATH...``; unreadable images are listed, not fatal."""
     if plan.value("--data") is not None:
         raise UserError("predict takes paths or --data, not both")
-    source = {"class_path": "dfl.data.sources.Paths", "init_args": {"paths": list(map(escaped, plan.paths))}}
+    named: dict[str, Any] = {"paths": list(map(escaped, plan.paths))}
+    if frames := plan.value("--frames"):
+        named["frames"] = frames
+    source = {"class_path": "dfl.data.sources.Paths", "init_args": named}
     init_args = {"predict": {"images": source}, "on_bad": "skip", "max_bad": 1.0}
     return f"--data={json.dumps({'class_path': 'dfl.data.DataModule', 'init_args': init_args})}"

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import (
 )
 
 from dfl.cli.arguments import Plan
+from dfl.cli.options import TOLD
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
 from dfl.runs.init_from import InitFrom
@@ -27,7 +28,9 @@ Callbacks = list[pl.Callback]
 ONE = (ProgressBar, ModelSummary)
 
 
-def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.LightningModule], None]) -> Callbacks:
+def callbacks(
+    verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.LightningModule], None], rows: IO[str]
+) -> Callbacks:
     """Return the callbacks of every run, without those that a flag of the trainer turns off or a config brings.
 
     Args:
@@ -35,6 +38,7 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
         run: Its settings, with classes built.
         plan: What the command asks for.
         begin: Called when training begins.
+        rows: Where the rows of ``predict --output -`` go.
     """
     trainer = run.trainer
     wanted: list[pl.Callback] = []
@@ -58,8 +62,8 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
         wanted.append(TensorBoardInspect())
     if verb == "test":
         wanted.append(Report())
-    if verb == "predict":
-        wanted.append(PredictionWriter(run.output, run.maps, run.map_format))
+    if verb == "predict" and run.ray is None:  # whose workers write
+        wanted.append(PredictionWriter(**{key: run[key] for key in TOLD}, stream=rows))
     if trainer.enable_progress_bar is not False:  # a log file cannot be redrawn
         wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dfl.data.appearance import Usual
 from dfl.data.transforms import Transform
 from dfl.detectors.base import class_path
 from dfl.detectors.loading import Contents, examine
@@ -43,6 +44,8 @@ class Trained:
     in_run: bool
     #: How images are resized for the detector, without augmentation; None if the file does not say.
     transform: dict[str, Any] | None
+    #: What its training images look like; None if the file does not say.
+    usual: Usual | None = None
     #: The settings of the run (model, data, trainer, ...); empty if they are not this user's own.
     run: dict[str, Any] = field(default_factory=dict)
     #: What to tell the user of it.
@@ -98,6 +101,7 @@ def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | No
         step=_whole(content, "global_step", path),
         in_run=in_run,
         transform=_transform(content, path),
+        usual=_usual(content.get("DataModule"), path),
         run=run,
     )
     _check_vocabulary(content.get("DataModule"), path)
@@ -150,6 +154,13 @@ def _transform(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
         return arguments(Transform, transform, {}, left_out=Transform.TRAINING)
     except Misfit as error:
         raise untrusted(path, f"its transform's settings {error}") from None
+
+
+def _usual(data: Any, path: Path) -> Usual | None:
+    try:
+        return Usual.of_file(data.get("usual")) if isinstance(data, Mapping) else None
+    except Misfit as error:
+        raise untrusted(path, f"what it says of its training images {error}") from None
 
 
 def _check_vocabulary(data: Any, path: Path) -> None:

@@ -1,7 +1,7 @@
 """What a batch is: the one meeting place of data and detectors.
 
-Every key but ``extent`` and ``views`` is always there, so that batches collate and detectors need no checks. Absent is
--1 or ''. (``bad`` is taken out on the way to the detector.)
+Every key but those of evaluation alone is always there, so that batches collate and detectors need no
+checks. Absent is -1 or ''. (``bad`` is taken out on the way to the detector.)
 """
 
 from typing import Any, TypedDict
@@ -32,6 +32,8 @@ class Batch(TypedDict, total=False):
     weight: Tensor  # (N,) float32, weight of the sample's class in the loss; 1 unless balance="weights"
     views: Tensor  # (N, V - 1, 3, H, W) uint8, further views of the images; only in evaluation with data.views
     extent: Tensor  # (N, 2) long, rows and columns from the top left that are no padding; only with resize: pad
+    appearance: Tensor  # (N, 3) float32, `dfl.data.appearance`; only in predict, of a detector that knows what is usual
+    beside: dict[str, list[str]]  # what the images' files say, by column; only in predict, where it is asked for
     bad: list[tuple[str, str]]  # path and reason of images that could not be read; taken out before the detector
 
 

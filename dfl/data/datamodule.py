@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -13,9 +13,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from dfl.data.appearance import Usual
 from dfl.data.batch import collate
 from dfl.data.checks import check
-from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab
+from dfl.data.dataset import ImageDataset, Policy, Vocab, extend_vocab, usual_of
 from dfl.data.depths import with_defaults
 from dfl.data.epoch import Balance, Epoch
 from dfl.data.loader_process import loader_context, outlive_signals
@@ -23,7 +24,7 @@ from dfl.data.locators import shared_paths
 from dfl.data.overlap import Videos
 from dfl.data.rows import Rows
 from dfl.data.sampler import EvalSampler, TrainSampler, shuffled, steps_of_epoch
-from dfl.data.sources.base import Source, joined
+from dfl.data.sources.base import Source, by_name, joined
 from dfl.data.transforms import Transform, Views
 from dfl.data.unread import Unread
 from dfl.errors import UserError
@@ -93,9 +94,9 @@ class DataModule(pl.LightningDataModule):
         trained = [train] if isinstance(train, Source) else list(train or [])
         self.train_sources = trained
         self.sources: dict[str, dict[str, Source]] = {
-            "val": val if val is not None else _by_name(trained),
-            "test": test if test is not None else _by_name(trained),
-            "predict": predict if predict is not None else test if test is not None else _by_name(trained),
+            "val": val if val is not None else by_name(trained),
+            "test": test if test is not None else by_name(trained),
+            "predict": predict if predict is not None else test if test is not None else by_name(trained),
         }
         for domain in (d for domains in self.sources.values() for d in domains):
             if "." in domain or "/" in domain:
@@ -123,6 +124,10 @@ class DataModule(pl.LightningDataModule):
         self.videos = Videos()
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}
+        #: What training images look like: of a checkpoint, or of ``train`` when one is saved.
+        self.usual: Usual | None = None
+        #: Returns how many batches of this process are predicted already, by domain; asked when the weights are there.
+        self.done: Callable[[], Mapping[str, int]] = dict
         #: Data sets by split and domain, after ``setup``.
         self.sets: dict[str, dict[str, ImageDataset]] = {}
 
@@ -135,6 +140,7 @@ class DataModule(pl.LightningDataModule):
         """Read the tables of the stage's splits and make their data sets."""
         for split in STAGES[stage]:
             self.sets[split] = dict(self.datasets(split))
+        self._look()
         check(self, STAGES[stage])
         observe = getattr(getattr(self.trainer, "lightning_module", None), "observe", None)
         if stage == "fit" and observe is not None:
@@ -189,7 +195,7 @@ class DataModule(pl.LightningDataModule):
                 on_bad=self.on_bad,
                 seed=self.seed,
                 max_pixels=self.max_pixels,
-                class_weight=self._class_weight(table.label) if split == "train" else (1.0, 1.0),
+                class_weight=self._epoch.class_weight(table.label) if split == "train" else (1.0, 1.0),
             )
             for domain, table in tables.items()
         }
@@ -260,14 +266,19 @@ class DataModule(pl.LightningDataModule):
         self._unread.check(self.trainer, split, self.sets[split])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the vocabulary, so that ids mean the same names later, the unreadable images, and the transform."""
+        """Return the vocabulary, so that ids keep their names, unreadable images, the transform, and what is usual."""
+        if self.usual is None and "train" in self.sets:
+            self.usual = usual_of(self.sets["train"]["train"], self.transform)
+        usual = None if self.usual is None else self.usual.ranges
         transform = {k: v for k, v in self.transform.spec().items() if k not in Transform.TRAINING}
         bad = {split: {d: data.bad for d, data in domains.items()} for split, domains in self.sets.items()}
-        return {"vocab": self.vocab, "bad": bad, "transform": transform}
+        return {"vocab": self.vocab, "bad": bad, "transform": transform, "usual": usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Number names as the checkpoint does; names it does not know come after."""
-        vocab: Vocab = {column: dict(ids) for column, ids in state_dict["vocab"].items()}
+        self.usual = Usual.of_file(state_dict.get("usual"))
+        self._look()
+        vocab: Vocab = {column: dict(ids) for column, ids in state_dict.get("vocab", {}).items()}
         for domains in self.sets.values():
             extend_vocab(vocab, [data.rows for data in domains.values()])
         self.vocab = vocab
@@ -279,6 +290,11 @@ class DataModule(pl.LightningDataModule):
                 if bad and (images := self.sets.get(split, {}).get(domain)):
                     here = shared_paths(images.table["path"], pa.chunked_array([list(bad)], pa.string()))
                     images.bad.update({path: bad[path] for path in bad if path in here})
+
+    def _look(self) -> None:
+        """Let images be compared with those of training in prediction, where these are known."""
+        for data in self.sets.get("predict", {}).values():
+            data.with_appearance = self.usual is not None
 
     def sources_of(self, split: str) -> list[Source]:
         """Return the sources of a split."""
@@ -305,9 +321,10 @@ class DataModule(pl.LightningDataModule):
 
     def _eval_loaders(self, split: str) -> list[DataLoader[dict[str, Any]]]:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        done, size = self.done() if split == "predict" else {}, self.eval_batch_size
         return [
-            self._loader(data, EvalSampler(len(data), rank, world), self.eval_batch_size)
-            for data in self.sets[split].values()
+            self._loader(data, EvalSampler(len(data), rank, world, start=done.get(domain, 0) * size), size)
+            for domain, data in self.sets[split].items()
         ]
 
     def _loader(
@@ -332,20 +349,7 @@ class DataModule(pl.LightningDataModule):
             raise UserError("no trainer and no detector to ask for the image size: set data.size")
         return int(cast(Any, self.trainer.lightning_module).input_size)
 
-    def _class_weight(self, label: np.ndarray) -> tuple[float, float]:
-        if self.balance != "weights":
-            return (1.0, 1.0)
-        count = np.bincount(label, minlength=2)
-        return (len(label) / (2 * max(count[0], 1)), len(label) / (2 * max(count[1], 1)))
-
     def _running_split(self) -> str:
         assert self.trainer is not None
         state = self.trainer
         return "train" if state.training else "test" if state.testing else "predict" if state.predicting else "val"
-
-
-def _by_name(sources: list[Source]) -> dict[str, Source]:
-    """Name the domains of a mixture that is evaluated on its own: ``same``, or one name for each source."""
-    if len(sources) == 1:
-        return {"same": sources[0]}
-    return {f"{type(source).__name__.lower()}{i}": source for i, source in enumerate(sources)}

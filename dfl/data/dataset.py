@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dfl.data.appearance import FACTS, LOOKED_AT, Usual, appearance
 from dfl.data.batch import Unreadable
 from dfl.data.decoding import DecodeError
 from dfl.data.degrading import degraded
 from dfl.data.locators import load_image
 from dfl.data.masks import load_mask
 from dfl.data.rows import Rows
+from dfl.data.transforms import Transform
 from dfl.errors import UserError
 
 #: What happens when an image cannot be read.
@@ -64,6 +66,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
         self.on_bad, self.seed, self.max_pixels, self.class_weight = on_bad, seed, max_pixels, class_weight
         self._no_mask = torch.zeros(()).expand(size, size)  # zeros by broadcasting, so no time to make
         self.encode(vocab)
+        #: Whether samples have `dfl.data.appearance.appearance`.
+        self.with_appearance = False
+        #: What else a sample says of the file, by column, such as `dfl.data.metadata.metadata`.
+        self.beside: Callable[[str], dict[str, str]] | None = None
         #: Path and reason of each image that could not be read so far; filled by the DataModule.
         self.bad: dict[str, str] = {}
 
@@ -125,6 +131,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
                     bad.append((self.path(int(other)), e.reason))
         black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
         facts = self._facts(row, -1) | self._extent(self.size, self.size)
+        if self.with_appearance:
+            facts["appearance"] = torch.full((len(FACTS),), torch.nan)
+        if self.beside is not None:
+            facts["beside"] = self.beside("")
         return Unreadable(facts | {"image": black, "mask": black[0].float(), "has_mask": False, "bad": bad})
 
     def path(self, row: int) -> str:
@@ -141,13 +151,17 @@ class ImageDataset(Dataset[dict[str, Any]]):
         several = pixels.ndim == 4
         empty = self._no_mask if area is None else area
         # a real image has a mask without a file: nothing in it is manipulated
-        pixels_and_mask = {
+        pixels_and_mask: dict[str, Any] = {
             "image": pixels[0] if several else pixels,
             "mask": empty,
             "has_mask": mask is not None or bool(self.label[row] == 0),
         }
         if several:
             pixels_and_mask["views"] = pixels[1:]
+        if self.beside is not None:
+            pixels_and_mask["beside"] = self.beside(self.path(row))
+        if self.with_appearance:
+            pixels_and_mask["appearance"] = appearance(self.path(row), image.shape[:2], pixels_and_mask["image"])
         return self._facts(row, index) | pixels_and_mask | self._extent(*image.shape[:2])
 
     def _extent(self, height: int, width: int) -> dict[str, Tensor]:
@@ -181,3 +195,11 @@ def extend_vocab(vocab: Vocab, tables: Iterable[Rows]) -> None:
             for name in sorted(table.names(column)):  # each is there once, and often in order: a set would mix them
                 if name:
                     ids.setdefault(name, len(ids) + (column == "generator"))
+
+
+def usual_of(data: ImageDataset, transform: Transform) -> Usual:
+    """Return what the images of a data set look like in evaluation: of some of them, evenly spread over the table."""
+    seen = ImageDataset(data.rows, transform.eval(data.size), data.size, {}, on_bad="skip", max_pixels=data.max_pixels)
+    seen.with_appearance = True
+    rows = np.linspace(0, len(seen) - 1, min(LOOKED_AT, len(seen))).astype(int)
+    return Usual.of(np.stack([seen[int(row)]["appearance"].numpy() for row in rows]))

@@ -87,3 +87,10 @@ class Epoch:
         rank = np.argsort(np.argsort(data.rows.names("generator")))
         generator = np.where(generator < 0, -1, rank[generator])
         return Aligned.of(data.label, generator, place(data.rows), self.generators_per_batch)
+
+    def class_weight(self, label: np.ndarray) -> tuple[float, float]:
+        """Return the weights of real and fake images (n,) in the loss."""
+        if self.balance != "weights":
+            return (1.0, 1.0)
+        count = np.bincount(label, minlength=2)
+        return (len(label) / (2 * max(count[0], 1)), len(label) / (2 * max(count[1], 1)))

@@ -27,7 +27,7 @@ FORMATS: dict[str, tuple[str, bytes]] = {
 }
 #: What to do with files that hold pictures, and that we do not read.
 ADVICE: dict[str, str] = {
-    "video: extract frames, or name them: FILE#frame=0, FILE#at=0/8": (
+    "video: extract frames, or name them: FILE#frame=0, FILE#at=0/8, or predict --frames 16": (
         ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp .mts"
     ),
     "archive: unpack it": ".zip .tar .tgz .gz .bz2 .xz .7z .rar .zst",

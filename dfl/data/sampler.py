@@ -287,15 +287,17 @@ class EvalSampler(Sampler[int]):
         rank: This process.
         world: Number of processes W.
         order: The rows in another order.
+        start: So many rows of the rank are left out at the beginning.
     """
 
-    def __init__(self, n: int, rank: int = 0, world: int = 1, order: np.ndarray | None = None) -> None:
+    def __init__(self, n: int, rank: int = 0, world: int = 1, order: np.ndarray | None = None, start: int = 0) -> None:
         self.n, self.rank, self.world, self.order = n, rank, world, order
+        self._rows = range(rank + start * world, -(-n // world) * world, world)
 
     def __len__(self) -> int:
-        return -(-self.n // self.world)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[int]:
-        for at in range(self.rank, len(self) * self.world, self.world):
+        for at in self._rows:
             row = at % self.n if self.order is None else int(self.order[at % self.n])
             yield row if at < self.n else -1 - row

@@ -22,8 +22,9 @@ from dfl.distributed import is_sharded
 from dfl.errors import UserError
 from dfl.metrics import inside
 from dfl.metrics.measures import TEXT_OUTPUTS
+from dfl.metrics.verdicts import Verdicts
 from dfl.networks import About, Normalize
-from dfl.runs.plain import parameters
+from dfl.runs.plain import Misfit, arguments, parameters
 from dfl.runs.weights_hash import WeightsHash
 from dfl.training import SAM
 from dfl.training.domains import domains, settle
@@ -222,6 +223,8 @@ class Detector(Measured, ABC):
             "input": {"size": self.input_size, "mean": mean, "std": std},
             "threshold": float(self.threshold),
         }
+        if self.verdicts is not None:
+            checkpoint["dfl"]["verdicts"] = self.verdicts.plain()
         run = getattr(self._trainer, "run_config", None)
         if run is not None:
             checkpoint["dfl"]["run"] = {"config": run}
@@ -236,12 +239,14 @@ class Detector(Measured, ABC):
                     del checkpoint["state_dict"][key]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put back the frozen weights that the checkpoint left out, if they are the same ones.
+        """Take what its validation said, and put back the frozen weights that it left out, if they are the same ones.
 
         Raises:
             UserError: If this backbone is not the one that was trained on.
         """
-        backbone = checkpoint.get("dfl", {}).get("backbone")
+        about = checkpoint.get("dfl", {})
+        self.verdicts = verdicts_of(about)
+        backbone = about.get("backbone")
         if backbone is None:
             return
         own = self.state_dict()
@@ -270,6 +275,25 @@ class Detector(Measured, ABC):
     def _hash(self, keys: list[str]) -> str:
         own = self.state_dict()
         return self._weights_hash({key: own[key] for key in keys})
+
+
+def verdicts_of(about: Mapping[str, Any]) -> Verdicts | None:
+    """Return what the validation of a checkpoint said of scores; None of one that holds no such numbers.
+
+    Args:
+        about: What the checkpoint says of its detector.
+
+    Raises:
+        Misfit: If it holds anything else.
+    """
+    if about.get("verdicts") is None:
+        return None
+    try:
+        return Verdicts(**arguments(Verdicts, about["verdicts"], {}))
+    except (Misfit, TypeError, ValueError) as error:
+        raise Misfit(
+            f"its numbers of verdicts {'are not complete' if isinstance(error, TypeError) else error}"
+        ) from None
 
 
 def _built(flag: str, make: Callable[[Any], Any], of: Any) -> Any:

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from dfl.detectors.base import Detector
+from dfl.detectors.base import Detector, verdicts_of
 from dfl.detectors.renamed import renamed
 from dfl.errors import UserError, near, subclasses
+from dfl.metrics.verdicts import Verdicts
 from dfl.networks import without_weights
 from dfl.runs.archive import distrusted
 from dfl.runs.checkpoint import read_checkpoint
@@ -36,6 +37,8 @@ class Contents:
     places: dict[str, Any]
     #: Frozen weights that the file leaves out: their names, hash, and what they are of; empty where it holds all.
     left_out: dict[str, Any] = field(default_factory=dict)
+    #: What its validation said of scores; None for nothing.
+    verdicts: Verdicts | None = None
 
     def missing(self, typed: Mapping[str, Any]) -> str | None:
         """Return what to ask the user for, if the file leaves weights out and what the user gives names none."""
@@ -109,7 +112,11 @@ def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = No
         init_args, places = plain_arguments(kind, hparams)
     except Misfit as error:
         raise untrusted(path, f"its hyper-parameters {error}") from None
-    contents = Contents(kind, init_args, places, left_out or {})
+    try:
+        verdicts = verdicts_of(about)
+    except Misfit as error:
+        raise untrusted(path, str(error)) from None
+    contents = Contents(kind, init_args, places, left_out or {}, verdicts)
     if places.keys().isdisjoint(kind.shaping):
         _check_shapes(contents, content["state_dict"], path)
     return contents

@@ -17,6 +17,7 @@ from dfl.metrics import balanced_draws_ap, choose_threshold, mean_over_domains
 from dfl.metrics.gathered import Gathered
 from dfl.metrics.localization import Protocol
 from dfl.metrics.measures import MEASURES, Measure, Measurements
+from dfl.metrics.verdicts import Rule, Verdicts, rule_of
 from dfl.training.domains import domains, ids, settle
 
 #: Outputs that are averaged over the views of an image.
@@ -44,6 +45,8 @@ class Measured(pl.LightningModule):
         self.results: dict[str, dict[str, dict[str, float]]] = {}
         #: Verdict is fake at this probability and above; chosen on validation, NaN before.
         self.register_buffer("threshold", torch.tensor(float("nan")))
+        #: What the newest validation of a training says of scores; a checkpoint holds it.
+        self.verdicts: Verdicts | None = None
 
     def outputs(self, batch: dict[str, Any]) -> Outputs:
         """Return the outputs of a batch that evaluation and predict read; a detector may read more of it than images.
@@ -78,6 +81,10 @@ class Measured(pl.LightningModule):
             sums = {name: value + other[name].float() for name, value in sums.items()}
         mean: Any = {name: value / (1 + views.shape[1]) for name, value in sums.items()}
         return centre, centre | mean
+
+    def rule(self, fpr: float | None = None, coverage: float = 1.0) -> Rule:
+        """Return how scores become probabilities and verdicts, see `dfl.metrics.verdicts`."""
+        return rule_of(self.verdicts, float(self.threshold), fpr, coverage)
 
     def image_loss(self, out: Any, batch: Mapping[str, Any]) -> Tensor | None:
         """Return the loss of every image, (N,) float32, whose mean validation reports as ``loss``; None reports none.
@@ -125,6 +132,7 @@ class Measured(pl.LightningModule):
         rows = [self.metrics["val"].rows(domain) for domain in self.metrics["val"]]
         score, label = (torch.cat([r[k] for r in rows]) for k in ("score", "label"))
         self.threshold.copy_(choose_threshold(score, label))
+        self.verdicts = Verdicts.fitted(score.numpy(), label.numpy(), float(self.threshold))
         self._finish("val")
         auroc = self.results["val"]["mean"]["auroc"]
         if auroc < 0.4 and not self.trainer.sanity_checking:

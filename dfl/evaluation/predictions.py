@@ -1,98 +1,176 @@
-"""Scores of single images as a table on disk: what `predict` writes.
+"""Scores of single images as a table on disk, or on standard output: what `predict` writes.
 
-Rows go to a temporary file as they come, so memory does not grow with the number of images; the file takes its name
-when it is complete. With several processes each writes its own part, and the parts are joined at the end.
+Rows are on disk as they come, so memory does not grow with the number of images, and a run that was killed goes on; the
+file takes its name when it is complete. With several processes each writes its own part, and the parts are joined at
+the end.
 """
 
-import io
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
-from torch import Tensor
 
 from dfl.data import csv_files
 from dfl.data.formats import LeftOut
+from dfl.data.metadata import metadata as metadata_of
+from dfl.data.metadata import need_c2pa
+from dfl.distributed import largest, say
 from dfl.errors import NothingDone, UserError, visible
-from dfl.evaluation.examples import overlay, pixels, without_padding
-from dfl.metrics import resize_map
-from dfl.metrics.measures import TEXT_OUTPUTS
-from dfl.runs.files import claimed, errors_in_one_line, may_be_file, whole, write
+from dfl.evaluation.map_files import write_maps
+from dfl.evaluation.parts import Part
+from dfl.evaluation.rows import Row, encode, rows
+from dfl.evaluation.videos import Videos
+from dfl.metrics.verdicts import Rule, rule_of
+from dfl.runs.files import claimed, errors_in_one_line, may_be_file, whole
+from dfl.runs.weights_hash import WeightsHash
 
-COLUMNS = ("path", "score", "verdict", "threshold", "domain", "label", "group", "video")
 SUFFIXES = (".csv", ".jsonl")
+#: The output that is standard output, as CSV.
+STANDARD = "-"
 #: Names of unreadable images that are printed; the rest is counted.
 MOST_NAMES = 10
 
-Row = dict[str, Any]
-
 
 class PredictionWriter(BasePredictionWriter):
-    """Write path, score (probability of fake), verdict, threshold and domain of each image, and its labels.
+    """Write path, score, calibrated probability, verdict, threshold and domain of each image, and its labels.
 
-    These are its label (0 real, 1 fake), group and video; empty where unknown. Detectors with class logits add
-    ``class``, the most probable one, and ``prob_<class>`` for each; those that write add ``text``, and
-    ``generated_text`` where that is a part of it.
+    Score and probability are of fake. Labels are its label (0 real, 1 fake), group and video; empty where unknown.
+    Detectors with class logits add ``class``, the most probable one, and ``prob_<class>`` for each; those that write
+    add ``text``, and ``generated_text`` where that is a part of it.
 
-    The verdict is ``fake`` at the threshold and above. The threshold is the one chosen on validation, or 0.5 when there
-    is none. Padding rows (index -1) are left out; unreadable images, and files that were not taken for images, are
-    named on the terminal. Where nothing at all was scored, no file is written.
+    What a verdict follows from is `Measured.rule`, and is said at the end. Padding rows (index -1) are left out;
+    unreadable images, and files that were not taken for images, are named on the terminal. Where nothing at all was
+    scored, no file is written.
+
+    With ``output`` the same command goes on after a kill: with the same weights, images and settings, batches that are
+    on disk are not scored again, and the file has the bytes of an uncut run.
 
     Args:
-        output: A ``.csv`` or ``.jsonl`` file; by default ``predictions.csv`` in the log folder of the run.
+        output: A ``.csv`` or ``.jsonl`` file, or ``-`` for standard output; by default ``predictions.csv`` in the log
+            folder of the run.
         maps: Folder for the maps of detectors that give ``mask_logit``: for each image ``<domain>/<index>_<name>.png``,
             16 bits, 65535 = surely manipulated, as large as the detector's maps, and an overlay (JPEG) of the image as
             the network saw it. Where images were padded, both are of the image alone, as large as it was seen. The
             table then has a column ``map``.
         map_format: ``png``, or ``npz`` with float32 ``map`` (h, w).
+        fpr: Share of real images that may be called fake; by default the threshold of the best balanced accuracy.
+        coverage: Share of images that are to have a verdict; others are ``unsure``.
+        metadata: Add what the files say of their making, `dfl.data.metadata.COLUMNS`; scores do not depend on it.
+        trust: PEM file of certificates whose signed manifests are believed.
+        stream: Where the rows go if ``output`` is ``-``.
     """
 
     def __init__(
-        self, output: str | None = None, maps: str | None = None, map_format: Literal["png", "npz"] = "png"
+        self,
+        output: str | None = None,
+        maps: str | None = None,
+        map_format: Literal["png", "npz"] = "png",
+        fpr: float | None = None,
+        coverage: float = 1.0,
+        metadata: bool = False,
+        trust: str | None = None,
+        stream: IO[str] | None = None,
     ) -> None:
         super().__init__("batch")
         if map_format not in ("png", "npz"):
             raise UserError(f"--map_format {map_format} must be png or npz")
-        if output is not None and Path(output).suffix not in SUFFIXES:
-            raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
+        if output is not None and output != STANDARD and Path(output).suffix not in SUFFIXES:
+            raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}, or be {STANDARD}")
         self.maps = None if maps is None else Path(maps).expanduser()
-        self.map_format, self.output = map_format, output
-        #: Where the scores went, after the run.
+        self.map_format, self.output, self.fpr, self.coverage = map_format, output, fpr, coverage
+        #: Where the scores went, after the run; None for standard output.
         self.path: Path | None = None
-        self._file: IO[str] | None = None
+        self._trusted = _certificates(metadata, trust)
+        self._stream = stream or sys.stdout
+        self._part: Part | None = None
         #: What this process alone may write while it runs.
         self._claims = ExitStack()
-        self._rows = 0
-        self._columns: tuple[str, ...] = COLUMNS
+        self._rule: Rule = rule_of(None, 0.5)
         self._names: dict[str, dict[int, str]] = {}
+        #: Unreadable images that the part names, by domain.
+        self._named: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
+        self._videos = Videos()
+        #: Images that are unlike the training's, and in which facts.
+        self._unusual: Counter[str] = Counter()
+
+    # at the beginning
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let the data ask which batches need not be scored again, when the weights are there."""
+        self._part = self.path = None
+        data = getattr(trainer, "datamodule", None)
+        if stage == "predict" and data is not None:
+            data.done = lambda: self._begin(trainer, pl_module)
+            if self._trusted is not None:
+                for one in data.sets["predict"].values():
+                    one.beside = partial(metadata_of, trusted=self._trusted)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open this process's part.
+        """Begin, where there are plain loaders, which did not ask."""
+        if self._part is None and self.output != STANDARD:
+            self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: pl.Trainer, module: Any) -> Mapping[str, int]:
+        """Open this process's part; return how many of its batches are scored already, by domain.
 
         Raises:
-            UserError: If the file or the folder of maps cannot be written, or another run is writing it.
+            UserError: If there is no such threshold; if the file or the folder of maps cannot be written, or another
+                run is writing it.
         """
-        self.path = Path(self.output).expanduser() if self.output else Path(trainer.log_dir or ".") / "predictions.csv"
-        self.path = Path(trainer.strategy.broadcast(str(self.path)))
+        self._rule = module.rule(self.fpr, self.coverage)
+        vocab = getattr(getattr(trainer, "datamodule", None), "vocab", {})
+        self._names = {c: {number: name for name, number in vocab.get(c, {}).items()} for c in ("group", "video")}
+        self._named, self._verdicts, self._unusual, self._videos = Counter(), Counter(), Counter(), Videos()
+        if self.output == STANDARD and trainer.world_size > 1:
+            raise UserError(f"--output {STANDARD} is for one process; name a file for several")
+        path = Path(self.output).expanduser() if self.output else Path(trainer.log_dir or ".") / "predictions.csv"
+        path = Path(trainer.strategy.broadcast(str(path)))
         if trainer.is_global_zero:
-            may_be_file(self.path)
-            self._claims.enter_context(claimed(self.path))
+            if self.output != STANDARD:
+                may_be_file(path)
+                self._claims.enter_context(claimed(path))
             if self.maps is not None:
                 self._claims.enter_context(claimed(self.maps, inside=True))
         trainer.strategy.barrier()
-        self._rows = 0
-        vocab = getattr(getattr(trainer, "datamodule", None), "vocab", {})
-        self._names = {c: {number: name for name, number in vocab.get(c, {}).items()} for c in ("group", "video")}
-        with errors_in_one_line(self.path):
-            self._file = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
+        if self.output == STANDARD:
+            return {}
+        self.path = path
+        with errors_in_one_line(path):
+            self._part = Part(self._part_of(trainer.global_rank), self._facts(trainer, module))
+            # as many as every rank has; the last is scored again, since without any batch no hook would be called
+            found = self._part.found[: max(0, -largest(trainer, -len(self._part.found)) - 1)]
+            self._part.begin(len(found))
+        if found:
+            say(f"{path}: {len(found):,} batches are scored already; going on behind them")
+        for batch in found:
+            _bad(trainer, batch.domain).update(batch.bad)
+            self._named[batch.domain] = len(_bad(trainer, batch.domain))
+        return Counter(batch.domain for batch in found)
+
+    def _facts(self, trainer: pl.Trainer, module: Any) -> dict[str, Any] | None:
+        """Return all that decides which rows are written, of a run that may go on; None of one that begins anew."""
+        data = getattr(trainer, "datamodule", None)
+        if data is None or self.output is None or trainer.limit_predict_batches != 1.0:
+            return None
+        return {
+            "weights": WeightsHash()(module.state_dict()),
+            # a list's hash is of what is below its common folder
+            "images": {name: [one.sha256, one.path(0)] for name, one in data.sets["predict"].items() if len(one)},
+            "seen": [data.transform.spec(), data.views, data.size or module.input_size, data.max_pixels],
+            "batches": [data.eval_batch_size, trainer.world_size, str(trainer.precision)],
+            "table": [str(self.path), str(self.maps), self.map_format, self._rule.meaning, self._trusted],
+        }
+
+    # batch by batch
 
     def write_on_batch_end(
         self,
@@ -104,178 +182,113 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write the rows of one batch."""
-        assert self._file is not None
-        assert self.path is not None
-        stored = float(getattr(pl_module, "threshold", math.nan))
-        files = self._write_maps(pl_module, prediction, batch)
-        with errors_in_one_line(self.path):
-            for row in rows(prediction, 0.5 if math.isnan(stored) else stored, batch, self._names):
-                row |= {"map": next(files)} if self.maps is not None else {}
-                self._columns = tuple(row)
-                self._file.write(encode(row, str(self.path)))
-                self._rows += 1
-
-    def _write_maps(self, module: Any, prediction: dict[str, Any], batch: Any) -> Iterator[str]:
-        """Write the maps of a batch where they are wanted; return their files in the order of its rows.
+        """Write the rows of one batch.
 
         Raises:
-            UserError: If the detector gives no maps.
+            UserError: If maps are wanted of a detector that gives none.
         """
-        if self.maps is None:
-            return iter(())
-        if "map" not in prediction:
-            raise UserError(
-                f"--maps: {type(module).__name__} gives no maps; leave it out, or take a detector that does"
-            )
-        files, images = [], as_seen(batch["image"])
-        for i, index in enumerate(prediction["index"].tolist()):
-            if index < 0:
-                continue
-            prob, image = prediction["map"][i].float().cpu(), images[i]
-            if "extent" in prediction:  # back from the padded square to the image, as large as it was seen
-                extent = prediction["extent"][i]
-                prob = without_padding(resize_map(prob[None], _size(image))[0].clamp(0, 1), extent)
-                image = without_padding(image, extent)
-            name = f"{index:06d}_{Path(prediction['path'][i]).stem}.{self.map_format}"
-            file, content, over = self.maps / prediction["domain"] / name, io.BytesIO(), io.BytesIO()
-            if self.map_format == "npz":
-                np.savez_compressed(content, map=prob.numpy())
-            else:
-                Image.fromarray((prob.numpy() * 65535).round().astype(np.uint16)).save(content, "png")
-            laid = overlay(image, resize_map(prob[None], _size(image))[0])
-            Image.fromarray(pixels(laid)).save(over, "jpeg", quality=92)
-            write(file, content.getvalue(), sync=False)
-            write(file.with_name(f"{file.stem}_overlay.jpg"), over.getvalue(), sync=False)
-            files.append(str(file))
-        return iter(files)
+        beside: dict[str, Sequence[str]] = dict(batch.get("beside", {}))
+        if "appearance" in batch:
+            beside["unusual"] = trainer.datamodule.usual.unusual(batch["appearance"].cpu().numpy())  # type: ignore[attr-defined]
+        if self.maps is not None:
+            if "map" not in prediction:
+                what = type(pl_module).__name__
+                raise UserError(f"--maps: {what} gives no maps; leave it out, or take a detector that does")
+            beside["map"] = write_maps(self.maps, self.map_format, prediction, batch)
+        found = list(rows(prediction, self._rule, batch, self._names, beside))
+        if self._part is None:
+            self._print(found)
+            return
+        assert self.path is not None
+        domain = prediction["domain"]
+        bad = list(islice(_bad(trainer, domain).items(), self._named[domain], None))
+        self._named[domain] += len(bad)
+        with errors_in_one_line(self.path):
+            self._part.add(domain, found, bad)
+
+    def _print(self, found: Sequence[Row]) -> None:
+        """Print rows as CSV, and before the first one the names of the columns."""
+        if found and not self._verdicts:
+            self._stream.write(csv_files.line(found[0]))
+        self._stream.writelines(encode(row, ".csv") for row in self._counted(found))
+        self._stream.flush()
+
+    def _counted(self, found: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows, and count them for the last line."""
+        for row in found:
+            self._verdicts[row["verdict"]] += 1
+            self._videos.add(row)
+            if odd := row.get("unusual"):
+                self._unusual.update(["images", *(part.split()[0] for part in odd.split("; "))])
+            yield row
+
+    # at the end
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Join the parts under the final name, and say where the scores are and what has none.
+        """Join the parts under the final name, and say where the scores are, what they mean, and what has none.
 
         Raises:
             NothingDone: If no image was scored.
         """
-        assert self._file is not None
-        assert self.path is not None
-        with errors_in_one_line(self.path):
-            self._file.close()
-        self._file = None
-        own = (self._rows, self._columns, unreadable(trainer))
+        if self._part is not None:
+            assert self.path is not None
+            with errors_in_one_line(self.path):
+                self._part.close()
+        own = unreadable(trainer)
         every: list[Any] = [own] * trainer.world_size
         if trainer.world_size > 1:  # also waits until every part is complete
             torch.distributed.all_gather_object(every, own)
         if not trainer.is_global_zero:
             return
-        counts, columns, bad = zip(*every, strict=True)
-        unscored = list(_unscored(trainer, sorted({item for part in bad for item in part})))
-        if not sum(counts):
-            for rank in range(trainer.world_size):
-                self._part(rank).unlink(missing_ok=True)
-            raise NothingDone("; ".join(["no image was scored", *unscored]))
-        self._join(trainer.world_size, max(columns, key=len))  # a rank without an image has only those of all
+        unscored = list(_unscored(trainer, sorted({item for part in every for item in part})))
+        if self._part is not None:
+            self._join([Part(self._part_of(rank), None) for rank in range(trainer.world_size)])
         self._claims.close()
-        print(f"wrote {sum(counts)} scores to {self.path}" + ("" if self.maps is None else f", maps to {self.maps}"))
-        for line in unscored:
+        if not self._verdicts.total():
+            raise NothingDone("; ".join(["no image was scored", *unscored]))
+        words = ", ".join(f"{count:,} {word}" for word, count in sorted(self._verdicts.items()))
+        maps = "" if self.maps is None else f", maps to {self.maps}"
+        print(f"wrote {self._verdicts.total()} scores to {self.path or 'standard output'}{maps}: {words}")
+        if self.path is not None and len(self._videos):
+            print(f"wrote scores of {len(self._videos):,} videos to {self._videos.write(self.path, self._rule)}")
+        for line in (self._rule.meaning, *self._warnings(), *unscored):
             print(visible(line))
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave no half-written file behind."""
-        if self._file is not None:
-            with suppress(OSError):  # a full disk refuses the rest once more
-                self._file.close()
-            self._file = None
-            with suppress(OSError):
-                self._part(trainer.global_rank).unlink(missing_ok=True)
-        self._claims.close()
+    def _warnings(self) -> Iterator[str]:
+        """Yield a sentence on images that are unlike those that the detector was trained on."""
+        if images := self._unusual.pop("images", 0):
+            facts = ", ".join(f"{count:,} in {name}" for name, count in self._unusual.most_common())
+            yield (
+                f"{images:,} images are unlike those that it was trained on ({facts}): what they get is less sure than "
+                "validation says; see the column unusual"
+            )
 
-    def _part(self, rank: int) -> Path:
+    def _join(self, parts: Sequence[Part]) -> None:
+        """Write the table from its parts, unless they hold no row, and remove them."""
         assert self.path is not None
-        return self.path.with_name(f".{self.path.name}.part{rank}")
-
-    def _join(self, parts: int, columns: tuple[str, ...]) -> None:
-        assert self.path is not None
+        found = self._counted(chain.from_iterable(part.rows() for part in parts))
         try:
+            if (first := next(found, None)) is None:
+                return
             with whole(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as out:
                 if self.path.suffix == ".csv":
-                    out.write(csv_files.line(columns))
-                for rank in range(parts):
-                    with self._part(rank).open(newline="", encoding="utf-8") as part:
-                        out.writelines(part)
+                    out.write(csv_files.line(first))
+                out.writelines(encode(row, str(self.path)) for row in chain([first], found))
         finally:
-            for rank in range(parts):
-                self._part(rank).unlink(missing_ok=True)
+            for part in parts:
+                part.remove()
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave no half-written file behind, but what the same command can go on with after an interruption."""
+        if self._part is not None:
+            with suppress(OSError):  # a full disk refuses the rest once more
+                goes_on = self.output is not None and not isinstance(exception, UserError)
+                self._part.close() if goes_on else self._part.remove()
+        self._claims.close()
 
-def rows(
-    prediction: Mapping[str, Any],
-    threshold: float,
-    batch: Mapping[str, Any],
-    names: Mapping[str, Mapping[int, str]],
-) -> Iterator[Row]:
-    """Yield a row for each image of a batch, without padding: ``COLUMNS``, then classes and texts.
-
-    Args:
-        prediction: ``score`` (N,) float32 probability of fake, ``index`` (N,), ``path`` N strings, ``domain``; where
-            the detector gives them ``class_prob`` (N, K) float32 with K ``class_names``, and ``text`` and
-            ``generated_text``, N strings each.
-        threshold: Score from which the verdict is fake.
-        batch: ``label``, ``group``, ``video`` (N,) integers, -1 for unknown; a column that lacks is unknown.
-        names: Name by id of ``group`` and ``video``; an id without one is written as it is.
-
-    Raises:
-        UserError: If a score is NaN, which is no verdict.
-    """
-    limit, probs = np.float32(threshold), prediction.get("class_prob")
-    probs = (
-        None if probs is None else probs.float().cpu().numpy()
-    )  # of all rows at once: each copy waits for the device
-    numbers = {column: batch[column].tolist() for column in ("label", "group", "video") if column in batch}
-    columns = zip(
-        prediction["score"].float().cpu().numpy(), prediction["index"].tolist(), prediction["path"], strict=True
-    )
-    for i, (score, index, path) in enumerate(columns):
-        if index < 0:
-            continue
-        if math.isnan(score):
-            raise UserError(
-                f"the score of {path} is no number, and no scores are written: the weights are damaged, or "
-                "trainer.precision is too coarse for them"
-            )
-        row = {"path": path, "score": _short(score), "verdict": "fake" if score >= limit else "real"}
-        row |= {"threshold": _short(limit), "domain": prediction["domain"]}
-        for column in ("label", "group", "video"):
-            number = numbers[column][i] if column in numbers else -1
-            cell = number if column == "label" else names.get(column, {}).get(number, str(number))
-            row[column] = "" if number < 0 else cell
-        if probs is not None:
-            prob = dict(zip(prediction["class_names"], probs[i], strict=True))
-            row["class"] = max(prob, key=prob.__getitem__)
-            row |= {f"prob_{name}": _short(value) for name, value in prob.items()}
-        yield row | {name: prediction[name][i] for name in TEXT_OUTPUTS if name in prediction}
-
-
-def encode(row: Row, name: str) -> str:
-    """Return a row as a line of CSV, or of JSON, without what is unknown, where the file's name says so."""
-    if name.endswith(".jsonl"):
-        return json.dumps({column: cell for column, cell in row.items() if cell != ""}, ensure_ascii=False) + "\n"
-    return csv_files.line(row.values())
-
-
-def _short(value: np.float32) -> float:
-    """Return a float32 as a number whose shortest decimal gives it back."""
-    return float(str(value))
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return image.shape[1], image.shape[2]
-
-
-def as_seen(image: Tensor) -> Tensor:
-    """Return images (N, 3, H, W) in [0, 1] as uint8 on the CPU; uint8 ones as they are."""
-    if not image.is_floating_point():
-        return image.cpu()
-    return (image.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+    def _part_of(self, rank: int) -> Path:
+        assert self.path is not None
+        return self.path.with_name(f".{self.path.name}.part{rank}")
 
 
 def _unscored(trainer: pl.Trainer, bad: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -294,4 +307,30 @@ def _unscored(trainer: pl.Trainer, bad: Sequence[tuple[str, str]]) -> Iterator[s
 def unreadable(trainer: pl.Trainer) -> list[tuple[str, str]]:
     """Return path and reason of images that this process could not read."""
     sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("predict", {})
-    return [(str(path), str(reason)) for data in sets.values() for path, reason in dict(data.bad).items()]
+    return [(str(path), str(reason)) for name in sets for path, reason in dict(_bad(trainer, name)).items()]
+
+
+def _certificates(wanted: bool, file: str | None) -> str | None:
+    """Return the certificates of a file, '' for none, or None if no metadata are wanted.
+
+    Raises:
+        UserError: If the package for them is missing, or the file holds no certificate.
+    """
+    if file is not None and not wanted:
+        raise UserError(f"--trust {file} says whose signed manifests are believed: give --metadata too")
+    if not wanted:
+        return None
+    need_c2pa()
+    if file is None:
+        return ""
+    path = Path(file).expanduser()
+    text = path.read_text("ascii", "replace") if path.is_file() else ""
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise UserError(f"--trust {file}: {'no certificate in PEM in it' if text else f'no such file in {Path.cwd()}'}")
+    return text
+
+
+def _bad(trainer: pl.Trainer, domain: str) -> dict[str, str]:
+    """Return the unreadable images of a domain so far, path to reason; of plain loaders nothing is known."""
+    sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("predict", {})
+    return sets[domain].bad if domain in sets else {}

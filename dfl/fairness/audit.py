@@ -81,12 +81,13 @@ def audit(
 
 def _predicted(words: list[str]) -> list[str]:
     """Score the data with the checkpoint; return the file of scores and the options of the audit itself."""
-    from dfl.cli import app, arguments
+    from dfl.cli import app
+    from dfl.cli.words import pairs
 
     own: list[str] = []
     others: list[str] = []
     folder = "audit"
-    for flag, value in arguments.pairs(words):
+    for flag, value in pairs(words):
         if not flag:
             raise UserError(f"{value!r} stands alone; with --ckpt_path, images and their groups come from --data")
         typed = flag if value is None else f"{flag}={value}"

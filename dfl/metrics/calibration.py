@@ -76,20 +76,33 @@ def temperature(logit: ArrayLike, label: ArrayLike) -> float:
 
     Args:
         logit: (N,) finite log-odds of fake, such as `logit` of the scores.
-        label: (N,) 0 real, 1 fake.
+        label: (N,) 0 real, 1 fake; or between, such as those of `softened`.
     """
     logit, label = _flat(logit), _flat(label)
     if not len(label) or label.min() == label.max() or np.isnan(logit).any():
         return math.nan
-    signed = np.where(label == 1, -logit, logit)
 
     def loss(log_t: float) -> float:
-        return float(np.logaddexp(0, signed * math.exp(-log_t)).mean())
+        odds = logit * math.exp(-log_t)
+        return float((label * np.logaddexp(0, -odds) + (1 - label) * np.logaddexp(0, odds)).mean())
 
     # convex in 1 / T, so that the one valley is found
     ends = (math.log(COLDEST), math.log(HOTTEST))
     found = optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-7})
     return math.exp(min([found.x, *ends], key=loss))
+
+
+def softened(label: ArrayLike) -> np.ndarray:
+    """Return labels, float64 (N,), that leave room for one more image of each class that is otherwise (Platt 1999).
+
+    With them no number of images is enough for a probability of 0 or 1, also where a detector separates the classes.
+
+    Args:
+        label: (N,) 0 real, 1 fake.
+    """
+    label = _flat(label)
+    fakes = label.sum()
+    return np.where(label == 1, (fakes + 1) / (fakes + 2), 1 / (len(label) - fakes + 2))
 
 
 def coverage_risk(score: ArrayLike, label: ArrayLike, threshold: float) -> tuple[np.ndarray, np.ndarray]:

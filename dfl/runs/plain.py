@@ -26,6 +26,7 @@ BOUNDS = {
     **dict.fromkeys(("dim", "hidden", "rank"), (1, 65_536)),
     "longest_answer": (1, 8_192),
     "std": (1e-4, 1e4),
+    **dict.fromkeys(("reals", "fakes"), (1, 2**40)),  # images of a validation
 }
 #: The same of any number whose name holds this: less than all of it is dropped.
 DROP = ("drop", (0.0, 0.999))

@@ -7,15 +7,14 @@ import hashlib
 import io
 import os
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
+from dfl.data.appearance import jpeg_quality
 from dfl.data.containers import AbsentCell
 from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk, open_header
 from dfl.data.locators import load_image, read_bytes, split
@@ -120,23 +119,11 @@ def header(content: bytes) -> dict[str, Any]:
             if image.format == "JPEG" and tables:
                 text = repr(sorted((number, tuple(table)) for number, table in tables.items()))
                 facts["qtables"] = hashlib.sha256(text.encode()).hexdigest()[:12]
-                facts["quality"] = _qualities().get(tuple(tables[min(tables)]), -1)  # -1: of another kind
+                facts["quality"] = jpeg_quality(tables)
                 facts["subsampling"] = _sampling(getattr(image, "layer", []))
             return facts
     except Exception:  # Pillow raises nearly anything on a damaged header
         return {}
-
-
-@lru_cache
-def _qualities() -> dict[tuple[int, ...], int]:
-    """Return the quality of each luma table that libjpeg scales from the standard's (ITU-T T.81, Table K.1)."""
-    qualities: dict[tuple[int, ...], int] = {}
-    for quality in range(1, 101):
-        data = io.BytesIO()
-        Image.new("L", (8, 8)).save(data, "JPEG", quality=quality)
-        with JpegImageFile(io.BytesIO(data.getvalue())) as image:
-            qualities[tuple(image.quantization[0])] = quality
-    return qualities
 
 
 def _sampling(layer: list[tuple[int, ...]]) -> str:

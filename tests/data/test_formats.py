@@ -87,7 +87,8 @@ def test_what_is_left_out_is_counted_by_suffix_with_a_few_names(tmp_path: Path) 
     said = str(found).replace(f"{tmp_path}/", "")
     assert said == (
         "7 files were left out: 4 .mp4 (b.MP4, c.mp4, d/e.mp4, ...; video: extract frames, or name them: "
-        "FILE#frame=0, FILE#at=0/8); 1 .tar (d/g.tar; archive: unpack it); 1 without suffix (LICENSE); 1 .txt (n.txt)"
+        "FILE#frame=0, FILE#at=0/8, or predict --frames 16); 1 .tar (d/g.tar; archive: unpack it); 1 without suffix "
+        "(LICENSE); 1 .txt (n.txt)"
     )
 
 

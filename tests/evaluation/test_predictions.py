@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,16 @@ from dfl.data import DataModule
 from dfl.data.sources import Paths
 from dfl.errors import UserError
 from dfl.evaluation import predictions
-from dfl.evaluation.predictions import COLUMNS, PredictionWriter, encode, rows
+from dfl.evaluation.predictions import PredictionWriter
+from dfl.evaluation.rows import COLUMNS, encode, rows
+from dfl.metrics.verdicts import Rule
 from dfl.runs.files import claimed
 
 ODD = 'a "b", c\nd.png'
+
+
+def rule(threshold: float = 0.5) -> Rule:
+    return Rule(threshold, 0.0, math.nan, "")
 
 
 def batch(score: list[float], index: list[int], path: list[str]) -> dict[str, object]:
@@ -30,7 +37,7 @@ def batch(score: list[float], index: list[int], path: list[str]) -> dict[str, ob
 def test_verdict_at_the_threshold_is_fake_and_padding_is_left_out() -> None:
     threshold = float(torch.tensor(0.3))  # as a checkpoint holds it
     given = batch([0.3, 0.29999998, 0.9], [4, 5, -1], ["a.png", "b.png", "pad.png"])
-    assert [(row["path"], row["verdict"]) for row in rows(given, threshold, {}, {})] == [
+    assert [(row["path"], row["verdict"]) for row in rows(given, rule(threshold), {}, {})] == [
         ("a.png", "fake"),
         ("b.png", "real"),
     ]
@@ -40,7 +47,7 @@ def test_scores_keep_every_bit_of_float32() -> None:
     score = torch.rand(1000, generator=torch.Generator().manual_seed(0)).square()
     given = {"score": score, "index": torch.arange(1000), "path": [""] * 1000, "domain": "own"}
     for name in ("x.csv", "x.jsonl"):
-        lines = "".join(encode(row, name) for row in rows(given, 0.5, {}, {}))
+        lines = "".join(encode(row, name) for row in rows(given, rule(), {}, {}))
         if name == "x.csv":
             back = [float(row[1]) for row in csv.reader(io.StringIO(lines, newline=""))]
         else:
@@ -49,7 +56,7 @@ def test_scores_keep_every_bit_of_float32() -> None:
 
 
 def test_odd_paths_come_back() -> None:
-    (row,) = rows(batch([0.25], [0], [ODD]), 0.5, {}, {})
+    (row,) = rows(batch([0.25], [0], [ODD]), rule(), {}, {})
     assert next(csv.reader(io.StringIO(encode(row, "x.csv"), newline="")))[0] == ODD
     assert tuple(row) == COLUMNS
     in_json = json.loads(encode(row, "x.jsonl"))
@@ -60,10 +67,10 @@ def test_odd_paths_come_back() -> None:
 def test_what_is_known_of_an_image_is_written_beside_its_score() -> None:
     known = {"label": torch.tensor([1, -1]), "group": torch.tensor([2, -1]), "video": torch.tensor([0, 7])}
     names = {"group": {2: "male,asian"}, "video": {0: "id0_0001"}}
-    first, second = rows(batch([0.9, 0.1], [0, 1], ["a.png", "b.png"]), 0.5, known, names)
-    assert list(first.values())[5:] == [1, "male,asian", "id0_0001"]
-    assert list(second.values())[5:] == ["", "", "7"]
-    assert next(csv.reader(io.StringIO(encode(first, "x.csv"), newline="")))[5:] == ["1", "male,asian", "id0_0001"]
+    first, second = rows(batch([0.9, 0.1], [0, 1], ["a.png", "b.png"]), rule(), known, names)
+    assert list(first.values())[6:] == [1, "male,asian", "id0_0001"]
+    assert list(second.values())[6:] == ["", "", "7"]
+    assert next(csv.reader(io.StringIO(encode(first, "x.csv"), newline="")))[6:] == ["1", "male,asian", "id0_0001"]
     assert json.loads(encode(first, "x.jsonl"))["label"] == 1
 
 
@@ -129,3 +136,61 @@ def test_an_output_that_cannot_be_is_told_before_a_batch_is_scored(
     predict(faces, output="s.csv", maps="maps")
     assert len(everything()) == 61
     assert everything() >= {"s.csv", "maps/images/000000_00.png", "maps/images/000000_00_overlay.jpg"}
+
+
+class Counting(Brightness):
+    """Counts the images that it scores, and is interrupted at one of them."""
+
+    def __init__(self, at: int | None = None) -> None:
+        super().__init__()
+        self.seen, self.at = 0, at
+
+    def outputs(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        self.seen += len(batch["index"])
+        if self.at is not None and self.seen > self.at:
+            raise RuntimeError("cut off")
+        return super().outputs(batch)
+
+
+def scored(faces: Path, model: Counting, output: str = "s.csv", **words: Any) -> Counting:
+    sources = {name: Paths([str(faces / name), "broken.png"]) for name in ("real", "fake")}
+    data = DataModule(predict=sources, batch_size=4, num_workers=0, on_bad="skip", max_bad=1.0)
+    trainer(Path(), PredictionWriter(output, **words)).predict(model, data, return_predictions=False)
+    return model
+
+
+def test_a_run_that_is_cut_off_ends_with_the_bytes_of_one_that_is_not(
+    faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("broken.png").write_bytes(b"nothing")
+    scored(faces, Counting(), "whole.csv")
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line.startswith("1 images could not be read")
+    for at in (0, 5, 10, 21, 36):  # each of them goes on behind the one before
+        with pytest.raises(RuntimeError, match="cut off"):
+            scored(faces, Counting(at))
+        assert not Path("s.csv").exists()
+    with Path(".s.csv.part0").open("a") as torn:
+        torn.write('{"domain": "fake", "ro')
+    # all 8 batches of the first domain are there, and 5 of the other; the sixth is scored again
+    assert scored(faces, Counting()).seen == 60 - 30 - 5 * 4
+    assert capsys.readouterr().out.splitlines()[-1] == last_line
+    assert Path("s.csv").read_bytes() == Path("whole.csv").read_bytes()
+    assert everything() == {"broken.png", "s.csv", "whole.csv"}
+
+
+def test_what_another_run_has_left_is_not_gone_on_with(faces: Path) -> None:
+    Path("broken.png").write_bytes(b"nothing")
+    with pytest.raises(RuntimeError, match="cut off"):
+        scored(faces, Counting(40))
+    other = Counting()
+    other.weight.data *= 2
+    assert scored(faces, other).seen == 60
+
+
+def test_rows_go_to_standard_output_alone(faces: Path) -> None:
+    Path("broken.png").write_bytes(b"nothing")
+    stream = io.StringIO()
+    scored(faces, Counting(), "-", stream=stream)
+    scored(faces, Counting())
+    assert stream.getvalue() == Path("s.csv").read_bytes().decode()

@@ -16,6 +16,7 @@ from dfl.metrics.calibration import (
     reliability,
     resolves,
     risk_area,
+    softened,
     temperature,
     threshold_at_fpr,
 )
@@ -128,3 +129,12 @@ def test_intervals_of_a_chosen_threshold_hold_its_true_fpr() -> None:
         found = threshold_at_fpr(rng.random(300), 0.03)
         held += found.low <= 1 - found.threshold <= found.high
     assert 0.93 < held / 400 < 0.995  # a little conservative, as Clopper's and Pearson's are
+
+
+def test_softened_labels_leave_room_for_doubt_where_the_classes_are_separated() -> None:
+    odds, label = np.array([-3.0, -2.0, 2.0, 3.0, 4.0]), np.array([0, 0, 1, 1, 1])
+    assert softened(label) == pytest.approx([1 / 4, 1 / 4, 4 / 5, 4 / 5, 4 / 5])
+    assert temperature(odds, label) == pytest.approx(0.01)
+    assert 0.6 < special.expit(4 / temperature(odds, softened(label))) < 0.95
+    many = drawn(2_000)
+    assert temperature(many[0], softened(many[1])) == pytest.approx(temperature(*many), rel=0.02)

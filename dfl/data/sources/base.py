@@ -336,3 +336,10 @@ class TrainTest(WithSplits):
             raise UserError(f"{self!r} has no validation images: set val_share, or give data.val another source")
         shares = {"train": 1 - self.val_share, "val": self.val_share}
         return part(to_table(self.rows("train")), split, shares, self.seed)
+
+
+def by_name(sources: list[Source]) -> dict[str, Source]:
+    """Name the domains of a mixture that is evaluated on its own: ``same``, or one name for each source."""
+    if len(sources) == 1:
+        return {"same": sources[0]}
+    return {f"{type(source).__name__.lower()}{i}": source for i, source in enumerate(sources)}

@@ -1,19 +1,24 @@
 """Files and folders named by hand, without labels: what `predict` scores."""
 
+import os
+import sys
 from collections.abc import Iterator
+from glob import glob, has_magic
 from pathlib import Path
 
 import pyarrow as pa
 
 from dfl.data.decoding import on_disk
-from dfl.data.formats import advice_on, leave_out
-from dfl.data.locators import below, split
+from dfl.data.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, advice_on, leave_out
+from dfl.data.locators import below, locate, split
 from dfl.data.sources.base import NO_URLS, Source, images_in, is_url, to_table
 from dfl.data.sources.table import Table, texts
 from dfl.errors import NothingDone, UserError
 
 #: How a list of images is written.
 _LISTS = "a list of images is a .csv or .parquet with a column path, or a .txt with a path in each line"
+#: The word for a path in each line of standard input.
+STANDARD_INPUT = "-"
 _LIKE_LISTS = frozenset([".tsv", ".json", ".jsonl", ".xlsx", ".ods", ".yaml", ".yml"])
 
 
@@ -22,16 +27,21 @@ class Paths(Source):
 
     Args:
         paths: Image files; places inside files (``clip.mp4#frame=7``); folders, which are searched with all their
-            subfolders; lists: a ``.csv`` or ``.parquet`` with a column ``path``, or a ``.txt`` with a path in each
-            line, relative to the list's folder. Of other columns only ``caption`` is read, for detectors that take it.
+            subfolders; patterns (``photos/**/*.jpg``); ``-`` for a path in each line of standard input; lists: a
+            ``.csv`` or ``.parquet`` with a column ``path``, or a ``.txt`` with a path in each line, relative to the
+            list's folder. Of other columns only ``caption`` is read, for detectors that take it.
             Videos, archives and other files that hold pictures in a way that is not read are counted in ``left_out``.
+        frames: Frames that stand for a video, evenly spread; by default videos are left out.
     """
 
-    def __init__(self, paths: list[str]) -> None:
+    def __init__(self, paths: list[str], frames: int | None = None) -> None:
         super().__init__()
+        if frames is not None and frames < 1:
+            raise UserError(f"--frames {frames} must be at least 1 of each video")
+        self.frames = frames
         if "" in paths:
             raise UserError("one of the paths is empty: name images or folders; this folder is .")
-        self.paths = [Path(on_disk(p)).expanduser() for p in paths]
+        self.paths = [Path(one) for p in paths for one in _meant(os.path.expanduser(on_disk(p)))]
 
     def items(self, split: str) -> pa.Table:
         """Return one row for each image, in the order given; the split does not matter.
@@ -39,20 +49,57 @@ class Paths(Source):
         Raises:
             NothingDone: If there is no image.
         """
-        others = {str(path) for path in self.paths if advice_on(str(path)) and path.is_file()}
-        images = [image for path in self.paths if str(path) not in others for image in _images(path)]
+        taken = VIDEO_SUFFIXES if self.frames else frozenset[str]()
+        others = {str(p) for p in self.paths if advice_on(str(p)) and p.suffix.lower() not in taken and p.is_file()}
+        images = [
+            (frame, caption)
+            for path in self.paths
+            if str(path) not in others
+            for file, caption in _images(path, taken)
+            for frame in self._frames(file, taken)
+        ]
         leave_out("", others)
         if not images:
             named = ", ".join(map(str, self.paths))
             raise NothingDone("; ".join(filter(None, (f"no image in {named}", str(self.left_out)))))
-        return to_table({"path": file, "label": -1, "caption": caption} for file, caption in images)
+        return to_table(
+            {"path": file, "label": -1, "caption": caption, "video": _video(file)} for file, caption in images
+        )
+
+    def _frames(self, file: str, taken: frozenset[str]) -> list[str]:
+        """Return the frames that stand for a video; of any other file itself."""
+        if Path(file).suffix.lower() not in taken:
+            return [file]
+        return [locate(file, at=f"{i}/{self.frames}") for i in range(self.frames or 0)]
 
     def __repr__(self) -> str:
         return f"Paths({', '.join(map(str, self.paths))})"
 
 
-def _images(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the images that a word means, each with its caption, '' for none."""
+def _meant(word: str) -> list[str]:
+    """Return the paths that a word stands for: itself, or the lines of standard input, or what fits a pattern.
+
+    Raises:
+        UserError: If nothing fits it.
+    """
+    if word == STANDARD_INPUT:
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
+        return [line for line in lines if line]
+    if not has_magic(word) or os.path.lexists(split(word)[0]) or is_url(Path(word)):
+        return [word]
+    if not (found := sorted(glob(word, recursive=True))):
+        raise UserError(f"nothing in {Path.cwd()} fits the pattern {word!r}")
+    return found
+
+
+def _video(locator: str) -> str:
+    """Return the video that a frame is of; '' for an image."""
+    file, inside = split(locator)
+    return file if inside.keys() & {"frame", "at"} else ""
+
+
+def _images(path: Path, videos: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Yield the images that a word means, each with its caption, '' for none; and files with suffixes of videos."""
     file, inside = split(str(path))
     if not Path(on_disk(file)).exists() and path.is_file():  # all of it is a name
         file, inside = str(path), {}
@@ -62,7 +109,7 @@ def _images(path: Path) -> Iterator[tuple[str, str]]:
             raise UserError(f"{path} is an address; {NO_URLS}")
         raise UserError(f"no file or folder {file!r} in {Path.cwd()}")
     if path.is_dir():
-        yield from ((str(file), "") for file in images_in(path))
+        yield from ((str(file), "") for file in images_in(path, IMAGE_SUFFIXES | videos if videos else IMAGE_SUFFIXES))
     elif inside:
         yield str(path), ""
     elif suffix in (".csv", ".parquet"):

@@ -1,0 +1,176 @@
+"""``predict --ray N``: parts of a long list, each scored by one of N workers that hold a detector each.
+
+A part is a slice of the list, a whole number of batches long, and a Parquet file of the rows that `predict` writes of
+it. Each part is made by `predict` itself, in a worker, so scores are those of one process; a part that is there is not
+made again.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytorch_lightning as pl
+import torch
+from lightning_utilities.core.imports import RequirementCache
+
+from dfl.data import DataModule, Source
+from dfl.data.appearance import Usual
+from dfl.detectors.base import Detector
+from dfl.detectors.loading import load
+from dfl.errors import NothingDone, UserError
+from dfl.evaluation.predictions import PredictionWriter
+from dfl.runs.checkpoint import read_checkpoint
+from dfl.runs.files import claimed, whole, write
+from dfl.runs.weights_hash import WeightsHash
+
+_HAS_RAY = RequirementCache("ray>=2.40")
+#: Images of a part, or the next whole number of batches.
+PART = 1024
+#: What decides the rows of all parts, beside them.
+FACTS = "job.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told.
+
+    Attributes:
+        checkpoint: The detector.
+        places: Hyper-parameters that name files, which a checkpoint does not bring.
+        data: Arguments of the `DataModule` but for its sources.
+        writer: Arguments of the `PredictionWriter`.
+        usual: What the training images look like.
+        folder: Where the parts go.
+    """
+
+    checkpoint: Path
+    places: dict[str, Any]
+    data: dict[str, Any]
+    writer: dict[str, Any]
+    usual: Usual | None
+    folder: Path
+
+    def file(self, number: int) -> Path:
+        """Return the file of a part."""
+        return self.folder / f"part-{number:06d}.parquet"
+
+
+class Rows(Source):
+    """Rows of another source, as they are."""
+
+    def __init__(self, table: pa.Table) -> None:
+        super().__init__()
+        self.table = table
+
+    def items(self, split: str) -> pa.Table:
+        """Return them, whatever the split."""
+        return self.table
+
+
+class Worker:
+    """One detector, and the parts that it is given; Ray keeps it in a process of its own."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.detector = job, load(job.checkpoint, **job.places)
+
+    def __call__(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        """Score a part and write its file; return how many rows it has, and what could not be read.
+
+        Args:
+            part: Its ``number``, ``domain`` and ``rows``, a table in Arrow's format for streams.
+        """
+        job, number = self.job, int(part["number"])
+        table = pa.ipc.open_stream(part["rows"]).read_all()
+        data = DataModule(predict={str(part["domain"]): Rows(table)}, **job.data)
+        data.usual = job.usual
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        with tempfile.TemporaryDirectory() as folder:
+            rows = Path(folder) / "rows.jsonl"
+            writer = PredictionWriter(str(rows), **job.writer)
+            trainer = pl.Trainer(devices=1, callbacks=[writer], enable_checkpointing=False, **quiet)
+            try:
+                trainer.predict(self.detector, data, return_predictions=False)
+                found = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+            except NothingDone:
+                found = []
+        with whole(job.file(number)) as partial:
+            pq.write_table(pa.Table.from_pylist(found), partial)
+        bad = next(iter(data.sets["predict"].values())).bad
+        return {"rows": len(found), "bad": len(bad)}
+
+
+def run(
+    detector: Detector, checkpoint: Path, data: DataModule, writer: dict[str, Any], output: str, workers: int
+) -> None:
+    """Score the data of ``predict`` by Ray; say how many rows there are.
+
+    Args:
+        detector: As the checkpoint says; its weights are not read here.
+        checkpoint: Its file.
+        data: What to predict.
+        writer: Arguments of the `PredictionWriter`, without the output.
+        output: Folder of the parts.
+        workers: How many processes, each with a GPU where there are some.
+
+    Raises:
+        UserError: If Ray is missing, or the folder holds parts of another job.
+    """
+    if not _HAS_RAY:
+        raise UserError("--ray needs the package ray: pip install 'dfl[ray]'")
+    if workers < 1:
+        raise UserError(f"--ray {workers} must be at least one worker")
+    import ray  # an extra
+    import ray.data
+
+    settings = ("batch_size", "eval_batch_size", "num_workers", "on_bad", "max_bad", "max_pixels", "views", "transform")
+    kept = {name: getattr(data, name) for name in settings} | {"num_workers": 0, "size": data.size}
+    places = {name: detector.hparams[name] for name in detector.places if detector.hparams.get(name) is not None}
+    job = Job(checkpoint.resolve(), places, kept, writer, data.usual, Path(output).expanduser().resolve())
+    with claimed(job.folder, inside=True):
+        parts = list(_parts(data, -(-PART // data.eval_batch_size) * data.eval_batch_size))
+        _begin(job, parts)
+        missing = [part for part in parts if not job.file(part["number"]).is_file()]
+        print(f"{job.folder}: {len(parts) - len(missing):,} of {len(parts):,} parts are there")
+        if missing:
+            ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
+            gpus = 1 if torch.cuda.is_available() else 0
+            asked = ray.data.from_items(missing, override_num_blocks=len(missing))
+            done = asked.map(Worker, fn_constructor_args=(job,), concurrency=workers, num_gpus=gpus).take_all()
+            if bad := sum(one["bad"] for one in done):
+                print(f"{bad:,} images could not be read and have no score")
+        count = sum(pq.read_metadata(job.file(part["number"])).num_rows for part in parts)
+    print(f"wrote {count:,} scores to {len(parts):,} parts in {job.folder}")
+
+
+def _parts(data: DataModule, size: int) -> Iterator[dict[str, Any]]:
+    """Yield all parts of all domains, in order."""
+    number = 0
+    for domain, source in data.sources["predict"].items():
+        source.prepare()
+        table = source.load("test").combine_chunks()
+        for start in range(0, len(table), size):
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table.slice(start, size))
+            yield {"number": number, "domain": domain, "rows": sink.getvalue().to_pybytes()}
+            number += 1
+
+
+def _begin(job: Job, parts: list[dict[str, Any]]) -> None:
+    """Note what the job is; refuse a folder with parts of another one."""
+    images = hashlib.sha256(b"".join(hashlib.sha256(part["rows"]).digest() for part in parts)).hexdigest()
+    data = job.data | {"transform": job.data["transform"].spec()}
+    facts = {"weights": WeightsHash()(read_checkpoint(job.checkpoint)["state_dict"]), "images": images}
+    facts |= {"data": data, "writer": job.writer}
+    text, file = json.dumps(facts, indent=1, sort_keys=True, default=str), job.folder / FACTS
+    if file.is_file() and file.read_text("utf-8") != text:
+        raise UserError(f"{job.folder} holds parts of other weights, images or settings ({FACTS}): give another folder")
+    if not file.is_file() and any(job.folder.glob("part-*.parquet")):
+        raise UserError(f"{job.folder} holds parts that are not of dfl (there is no {FACTS}): give another folder")
+    write(file, text)
