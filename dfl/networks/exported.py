@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dfl.errors import UserError, first_line, near
+from dfl.errors import UserError, near
 
 #: What ONNX calls the types that networks of images have.
 _TYPES = {"float": "float32", "float16": "float16", "double": "float64", "uint8": "uint8", "int64": "int64"}
@@ -99,9 +99,9 @@ class ExportedNetwork:
         """
         try:
             return self._run({name: x.astype(self.inputs[name].dtype) for name, x in arrays.items()}, output)
-        except (RuntimeError, ValueError) as error:  # onnxruntime's own errors, and OpenVINO's, are RuntimeErrors
+        except Exception as error:  # the errors of onnxruntime have no class in common
             shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
-            raise UserError(f"{self.what}: {self.file} fails on {shapes}: {first_line(error)}") from error
+            raise UserError(f"{self.what}: {self.file} fails on {shapes}: {_line(error)}") from error
 
 
 _Opened = tuple[Sequence[Port], Sequence[Port], Callable[[dict[str, np.ndarray], str], np.ndarray]]
@@ -119,8 +119,8 @@ def _onnx(path: Path, what: str, device: str) -> _Opened:
         print(f"{what}: this onnxruntime has no CUDA and runs on the CPU; the package onnxruntime-gpu has")
     try:  # from its bytes: a file that says where the rest of it lies is not followed
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
-    except Exception as error:  # its errors have no common class of their own
-        raise UserError(f"{what}: {path} cannot be read as ONNX: {first_line(error)}") from error
+    except Exception as error:
+        raise UserError(f"{what}: {path} cannot be read as ONNX: {_line(error)}") from error
 
     def ports(of: Sequence[Any]) -> list[Port]:
         return [_port_of_onnx(one, what) for one in of]
@@ -145,10 +145,16 @@ def _openvino(path: Path, what: str, device: str) -> _Opened:
         model = core.read_model(path)
         compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        raise UserError(f"{what}: {path} cannot be read by OpenVINO: {first_line(error)}") from error
+        raise UserError(f"{what}: {path} cannot be read by OpenVINO: {_line(error)}") from error
 
     def port(one: Any) -> Port:
         shape = tuple(n.get_length() if n.is_static else None for n in one.get_partial_shape())
         return Port(one.get_any_name(), shape, np.dtype(one.get_element_type().to_dtype()))
 
     return [*map(port, model.inputs)], [*map(port, model.outputs)], lambda x, name: compiled(x)[name]
+
+
+def _line(error: Exception) -> str:
+    """Return the line of an error that says something: OpenVINO's begin with places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith(("Exception from", "Check '"))), type(error).__name__)
