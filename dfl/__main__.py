@@ -36,6 +36,8 @@ OWN_VERBS = {
     "report": ("dfl.benchmark.report", "the same from files of predictions: dfl report PREDICTIONS..."),
     "matrix": ("dfl.benchmark.matrix", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
     "info": ("dfl.cli.info", "what a checkpoint is, and what its scores mean: dfl info NAME or FILE"),
+    "export": ("dfl.sharing.export", "write a detector for other programs: dfl export CKPT -o FOLDER --to onnx"),
+    "push": ("dfl.sharing.push", "share a detector on the Hugging Face hub: dfl push RUN user/repo"),
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
     "forge": (
         "dfl.tools.forge",

@@ -13,6 +13,7 @@ PAGES = {"evaluation.html", "evaluation.plots"}
 MAY = {
     "__main__": {"cli", "cli.configs", "orphans"},
     "cli.configs": set(),
+    "cli.checkpoints": {"data", "detectors", "runs"},  # what a checkpoint says of itself, and the settings of its run
     "cli.messages": set(),  # what the parser says, in one line
     "cli.verbs": {"cli.messages"},  # a function as a verb; those of data and the audit
     "errors": set(),
@@ -37,6 +38,7 @@ MAY = {
         *PAGES,
         *(
             "cli",
+            "cli.checkpoints",
             "cli.configs",
             "cli.verbs",
             "data",
@@ -49,10 +51,11 @@ MAY = {
             "training",
         ),
     },
+    "sharing": {"cli.checkpoints", "cli.configs", "cli.verbs", "data", "detectors", "metrics", "networks", "runs"},
     "fairness": {*PAGES, "cli", "cli.verbs", "evaluation", "metrics", "runs", "terminal"},
     "cli": {
-        *("cli.configs", "cli.messages", "cli.verbs", "data", "detectors", "evaluation", "metrics"),
-        *("networks", "runs", "training"),
+        *("cli.checkpoints", "cli.configs", "cli.messages", "cli.verbs", "data", "detectors", "evaluation"),
+        *("metrics", "networks", "runs", "sharing", "training"),
     },
 }
 

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dfl.cli import arguments, messages
 from dfl.cli.callbacks import callbacks, writes
-from dfl.cli.checkpoints import RUN_SETTINGS
+from dfl.cli.checkpoints import RUN_SETTINGS, data_module
 from dfl.cli.options import OPTIONS, PREDICT, TOLD
 from dfl.cli.verbs import ParseError, Raising
 from dfl.data import DataModule, Source
@@ -225,6 +225,7 @@ class CLI(LightningCLI):
 
         if (
             trained is None
+            and self.plan.graph is None
             and self.subcommand != "count"
             and (line := untrained.note(self.model, str(self.subcommand)))
         ):
@@ -234,11 +235,8 @@ class CLI(LightningCLI):
         """Return the error, behind that of training data that are not there either: the user learns of both at once."""
         if self.subcommand != "fit":
             return error
-        parser = LightningArgumentParser()
-        parser.add_subclass_arguments(DataModule, "data")
         try:
-            config = parser.parse_object({"data": self.config.fit.data.as_dict()})
-            for source in parser.instantiate_classes(config).data.train_sources:
+            for source in data_module(self.config.fit.data.as_dict()).train_sources:
                 if type(source).prepare is Source.prepare:  # others make what is missing
                     source.load("train")
         except (UserError, ParseError, ValueError) as other:

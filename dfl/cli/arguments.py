@@ -20,6 +20,7 @@ from dfl.errors import UserError
 from dfl.runs.checkpoint import previous
 from dfl.runs.find import WHICH, resolve, stage
 from dfl.runs.settings import flat
+from dfl.sharing.onnx_model import About, about
 
 #: How an option says that it has no value.
 NONE = (None, "null", "None")
@@ -40,6 +41,8 @@ class Plan:
     root: Path = Path()
     name: str = "run"
     trained: Trained | None = None
+    #: What a graph says of itself that scores in place of a checkpoint.
+    graph: About | None = None
     #: Checkpoint of an earlier stage that `fit` begins with.
     init_from: Path | None = None
     #: Whether training goes on in the run's own folder.
@@ -108,7 +111,10 @@ def plan(words: list[str]) -> Plan:
     if any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _ in plan.typed):
         return plan
     plan.root = Path(plan.word("root") or ".").expanduser()
-    _find_run(plan)
+    if plan.value("--onnx") is None:
+        _find_run(plan)
+    else:
+        _take_graph(plan)
     if verb == "predict" and not plan.paths and not plan.gives("data"):
         raise UserError("nothing to predict: name images or folders, dfl predict PATH..., or give --data NAME.yaml")
     if plan.value("--frames") and not plan.paths:
@@ -210,6 +216,22 @@ def _find_run(plan: Plan) -> None:
     _check_complete(plan, trained)
 
 
+def _take_graph(plan: Plan) -> None:
+    """Take a graph of ONNX for the detector.
+
+    Raises:
+        UserError: If it is not there or not to be trusted, or a checkpoint or another detector is given too.
+    """
+    if other := next((flag for flag, _ in plan.typed if flag.startswith(("--ckpt_path", "--model"))), None):
+        raise UserError(f"--onnx and {other} both give the detector; keep one")
+    file = str(plan.value("--onnx"))
+    plan.graph = about(Path(file).expanduser())
+    plan.name = _name(plan) or Path(file).stem
+    plan.notes.append(f"scoring with {file} ({plan.graph.detector})")
+    plan.layers.append({"model": {"class_path": "dfl.sharing.onnx_model.OnnxModel", "init_args": {"file": file}}})
+    plan.typed = [(flag, value) for flag, value in plan.typed if flag != "--onnx"]
+
+
 def _name(plan: Plan) -> str | None:
     """Return the name of the run: typed or written, else that of the first config, else that of the detector."""
     name = plan.word("name")
@@ -302,8 +324,10 @@ def _trained_transform(plan: Plan) -> dict[str, Any] | None:
     It is left alone where the whole transform is typed, and where the data come from a class of another kind. Training
     goes on with all of it, what is trained is measured without its augmentation.
     """
-    if plan.trained is None or plan.value("--data.transform") is not None:
+    if plan.value("--data.transform") is not None or not (plan.graph or plan.trained):
         return None
+    if plan.trained is None:
+        return plan.graph.transform if plan.graph else None
     own, data = mapping(plan.trained.run.get("data")), plan.value("--data")
     if data is None and not plan.paths:
         data = plan.written("data")

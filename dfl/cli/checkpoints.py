@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.cli import LightningArgumentParser
+
+from dfl.data import DataModule
 from dfl.data.appearance import Usual
 from dfl.data.transforms import Transform
 from dfl.detectors.base import class_path
@@ -86,6 +89,19 @@ def read(path: Path, root: Path, typed: str | None = None) -> Trained:
         return _trained(content, path, root, typed)
 
 
+def data_module(settings: Mapping[str, Any]) -> DataModule:
+    """Return the data module of a run's settings.
+
+    Raises:
+        UserError, ValueError: If there is none of these settings, or its constructor refuses them.
+    """
+    parser = LightningArgumentParser()
+    parser.add_subclass_arguments(DataModule, "data")
+    data = parser.instantiate_classes(parser.parse_object({"data": dict(settings)})).data
+    assert isinstance(data, DataModule)
+    return data
+
+
 def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | None) -> Trained:
     contents = examine(content, path, typed)
     folder = path.resolve().parent
@@ -100,8 +116,8 @@ def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | No
         epoch=_whole(content, "epoch", path),
         step=_whole(content, "global_step", path),
         in_run=in_run,
-        transform=_transform(content, path),
         usual=_usual(content.get("DataModule"), path),
+        transform=transform_of(content, path),
         run=run,
     )
     _check_vocabulary(content.get("DataModule"), path)
@@ -137,7 +153,7 @@ def _whole(content: Mapping[str, Any], key: str, path: Path) -> int:
     return value
 
 
-def _transform(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+def transform_of(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     """Return the evaluation transform that a checkpoint names; of older files from their record."""
     data = content.get("DataModule")
     transform = data.get("transform") if isinstance(data, Mapping) else None

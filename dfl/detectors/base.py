@@ -71,6 +71,8 @@ class Detector(Measured, ABC):
     shaping: ClassVar[tuple[str, ...]] = ("folder",)
     #: What a checkpoint may give for arguments that are dictionaries: keys, each with its kind (`dfl.runs.plain`).
     kinds: ClassVar[dict[str, Any]] = {}
+    #: Opens a shared folder or a repository of the hub; `dfl.detectors.loading`, which knows all classes, sets it.
+    from_pretrained: ClassVar[Any]
 
     def __init__(
         self,
@@ -93,6 +95,10 @@ class Detector(Measured, ABC):
         #: Named losses of the newest training step.
         self.losses: Losses = {}
         self._weights_hash = WeightsHash()
+
+    def merged(self) -> "Detector":
+        """Return a detector of the same outputs with nothing left to merge, such as LoRA; itself where nothing is."""
+        return self
 
     @abstractmethod
     def forward(self, image: Tensor) -> Outputs:

@@ -15,7 +15,17 @@ from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.losses import Criterion
 from dfl.losses.criterion import of_images
-from dfl.networks import TIMM, About, backbone_and_view, is_convolutional, keep_projection, projection_width
+from dfl.networks import (
+    TIMM,
+    About,
+    backbone_and_view,
+    is_convolutional,
+    keep_projection,
+    merge_lora,
+    projection_width,
+    without_weights,
+)
+from dfl.runs.plain import parameters
 
 
 class Classifier(Detector):
@@ -102,6 +112,20 @@ class Classifier(Detector):
         if logits.shape[1] == 1:
             return {"logit": logits[:, 0], "feature": feature}
         return {"logit": logits[:, 1] - logits[:, 0], "logits": logits, "feature": feature}
+
+    def _with_lora_added(self, kind: type["Classifier"], **changes: Any) -> "Classifier":
+        """Return a classifier of another class, with LoRA added into the weights: the same outputs, no extra cost."""
+        words = {
+            k: v for k, v in self.hparams.items() if k in parameters(kind) and k not in ("criterion", *kind.places)
+        }
+        words["timm_args"] = (words["timm_args"] or {}) | {"num_classes": self.network.get_classifier().out_features}
+        with without_weights():
+            plain = kind(**words | changes).train(self.training)
+        plain.network = merge_lora(self.network)
+        plain.normalize = self.normalize
+        plain.threshold.copy_(self.threshold)
+        plain.verdicts = self.verdicts
+        return plain
 
     def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
         """Return what the criterion gives."""

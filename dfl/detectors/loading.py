@@ -7,6 +7,7 @@ the user's to give.
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from dfl import hub
 from dfl.detectors.base import Detector, verdicts_of
 from dfl.detectors.renamed import renamed
 from dfl.errors import UserError, near, subclasses
@@ -23,6 +25,7 @@ from dfl.metrics.verdicts import Verdicts
 from dfl.networks import without_weights
 from dfl.runs.archive import distrusted
 from dfl.runs.checkpoint import read_checkpoint
+from dfl.runs.find import weights_of
 from dfl.runs.plain import Misfit, arguments, fit, parameters, shown, untrusted
 
 
@@ -64,7 +67,7 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
     """Rebuild the detector that a checkpoint holds, in evaluation mode on the CPU.
 
     Args:
-        path: A local checkpoint.
+        path: A local checkpoint, a folder of ``dfl export --to safetensors``, or ``hf://user/repo``.
         kind: Another class than the checkpoint says, with the same network under the same names: a trained `Classifier`
             opens as `GradCam`. Hyper-parameters that it does not take are left out.
         **changes: Hyper-parameters that are not as the checkpoint says; those that name places, such as ``weights`` of
@@ -74,7 +77,7 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
         UserError: If the file cannot be read, was not made by ``dfl``, does not fit its class, or needs weights that
             are neither typed nor there.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path := weights_of(path))
     with distrusted(path):
         contents = examine(content, path)
     if wanted := contents.missing(changes):
@@ -87,6 +90,27 @@ def load(path: str | Path, kind: type[Detector] | None = None, **changes: Any) -
         detector.on_load_checkpoint(content)
         detector.load_state_dict(content["state_dict"])
     return detector.eval()
+
+
+def from_pretrained(cls: type[Detector], place: str | Path, **changes: Any) -> Detector:
+    """Rebuild a detector that somebody shared, in evaluation mode on the CPU.
+
+    Args:
+        cls: ``Detector``, or the class that it must be of.
+        place: What `load` takes, or the name of a repository of the hub, ``user/repo``.
+        **changes: Of `load`.
+
+    Raises:
+        UserError: As `load`, and for a detector of another class.
+    """
+    repository = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", str(place)) and not Path(place).exists()
+    detector = load(f"{hub.BEGINS}{place}" if repository else place, **changes)
+    if not isinstance(detector, cls):
+        raise UserError(f"{place} holds a {type(detector).__name__}, not a {cls.__name__}")
+    return detector
+
+
+Detector.from_pretrained = classmethod(from_pretrained)
 
 
 def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = None) -> Contents:

@@ -81,6 +81,12 @@ class Tuned(Classifier):
         if head_weights is not None and not skips_weights():
             load_weights(head, head_weights)
 
+    def merged(self) -> Classifier:
+        """Return a ``Tuned`` of which nothing but the last layer is trained, with LoRA added into its weights."""
+        if self.hparams["tune"] != "lora":
+            return self
+        return self._with_lora_added(Tuned, tune="linear", rank=None, targets=None)
+
     def features(self, image: Tensor) -> Tensor:
         """Return the input of the last layer, (N, D)."""
         feature = super().features(image)

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfl.detectors.classifier import Classifier
 from dfl.errors import UserError
 from dfl.losses import Criterion, SingleCenter
-from dfl.networks import About, add_lora, merge_lora, whiten_patch_embed
+from dfl.networks import About, add_lora, whiten_patch_embed
 
 
 class VitScl(Classifier):
@@ -73,6 +73,6 @@ class VitScl(Classifier):
         if self.whiten:
             whiten_patch_embed(self.network.patch_embed.proj, self.normalize(sample(self.whiten)))
 
-    def merged(self) -> nn.Module:
-        """Return a plain timm network with LoRA added into its weights, for export: the same outputs, no extra cost."""
-        return merge_lora(self.network)
+    def merged(self) -> Classifier:
+        """Return a `Classifier` with LoRA added into its weights."""
+        return self._with_lora_added(Classifier)

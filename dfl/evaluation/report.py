@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 
 from dfl.evaluation import figures, html, matrices, results
 from dfl.evaluation.examples import Examples, MapExample, TextExample, pixels, without_padding
-from dfl.metrics import GroupFairness
+from dfl.metrics import GroupFairness, auroc_interval
 from dfl.metrics.classes import PER_CLASS
 from dfl.metrics.names import FAIRNESS, about
 from dfl.runs.files import claimed, write
@@ -66,13 +66,14 @@ class Report(pl.Callback):
         sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("test", {})
         run, images = results.run_info(trainer, pl_module), image_notes(sets, rows)
         numbers = {str(row["domain"]): {k: v for k, v in row.items() if k != "domain"} for row in table}
-        content = {"results": numbers, "groups": group_rates(metrics.groups), "images": images, "run": run}
+        groups = group_rates(metrics.groups)
+        content = {"results": numbers, "intervals": intervals(rows), "groups": groups, "images": images, "run": run}
         write(folder / "results.csv", results.to_csv(table))
         write(folder / "results.json", results.to_json(content))
         examples = Examples.of(trainer, pl_module, "test")
         parts = [
             *(headline(table), at_a_glance(rows, run), results_tables(table), classes(pl_module)),
-            html.folded("Fairness between groups", fairness(table, content["groups"])),
+            html.folded("Fairness between groups", fairness(table, groups)),
             html.folded("Precision and recall", html.figures({"Precision-recall curves": figures.pr(rows)})),
             html.folded("Texts", texts(pl_module, examples, self.pictures)),
             html.folded("Most wrong images", wrong_images(examples, self.pictures)),
@@ -81,8 +82,8 @@ class Report(pl.Callback):
         ]
         write(folder / "report.html", page(run, parts))
         self._claims.close()
-        groups = ", rates by groups of people" if content["groups"] else ""
-        print(f"report: {folder / 'report.html'} (curves{groups}, the most wrong images)")
+        of_groups = ", rates by groups of people" if groups else ""
+        print(f"report: {folder / 'report.html'} (curves{of_groups}, the most wrong images)")
 
 
 def image_notes(sets: Mapping[str, Any], rows: Mapping[str, figures.Rows]) -> dict[str, dict[str, Any]]:
@@ -96,6 +97,11 @@ def image_notes(sets: Mapping[str, Any], rows: Mapping[str, figures.Rows]) -> di
         }
         for domain, data in sets.items()
     }
+
+
+def intervals(rows: Mapping[str, figures.Rows]) -> dict[str, tuple[float, float]]:
+    """Return the ends of the 95 % interval of each domain's AUROC."""
+    return {domain: auroc_interval(one["logit"], one["label"], one["video"]) for domain, one in rows.items()}
 
 
 def group_rates(groups: Mapping[str, Mapping[str, GroupFairness]]) -> dict[str, dict[str, Any]]:

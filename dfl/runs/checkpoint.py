@@ -21,6 +21,7 @@ from dfl.distributed import largest
 from dfl.errors import UserError, behind, first_line
 from dfl.runs import archive, files
 from dfl.runs.plain import untrusted
+from dfl.runs.shared import read_shared
 
 #: The file whose version before the newest stays, as ``last-previous.ckpt``.
 ROTATED = "last.ckpt"
@@ -100,7 +101,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint of a local path, mapped into memory; nothing in it runs.
+    """Read a checkpoint of a local path, mapped into memory, or the weights of a shared folder; nothing in it runs.
 
     Raises:
         UserError: If it is a URL, is not there, is damaged, or holds anything but plain values and the weights of a
@@ -111,10 +112,21 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"no checkpoint {file.absolute()}")
+    checkpoint = read_shared(file) if file.suffix == ".safetensors" else _read(file)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
+    checkpoint["pytorch-lightning_version"] = pl.__version__  # there is nothing to migrate
+    with archive.distrusted(file):
+        checkpoint["state_dict"] = _weights(checkpoint["state_dict"], file, file.stat().st_size)
+    return checkpoint
+
+
+def _read(file: Path) -> Any:
+    """Return what a torch file holds."""
     if problem := archive.wrong(file):
         raise UserError(f"{file} {problem}")
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as e:
         raise UserError(
             f"{file} is torn or is no checkpoint that is safe to load: it holds Python objects beside tensors and "
@@ -122,12 +134,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from e
     except Exception as e:  # torn files raise many kinds
         raise UserError(f"{file} is torn or is no checkpoint that is safe to load: {first_line(e)[:160]}") from e
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
-    checkpoint["pytorch-lightning_version"] = pl.__version__  # there is nothing to migrate
-    with archive.distrusted(file):
-        checkpoint["state_dict"] = _weights(checkpoint["state_dict"], file, file.stat().st_size)
-    return checkpoint
 
 
 def _weights(state: dict[Any, Any], file: Path, size: int) -> dict[str, Tensor]:

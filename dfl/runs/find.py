@@ -1,8 +1,10 @@
-"""Checkpoints by the name of their run, as ``--ckpt_path`` and ``--init_from`` take them."""
+"""Checkpoints, as ``--ckpt_path`` and ``--init_from`` take them: by the name of a run, or as somebody shared them."""
 
 from pathlib import Path
 
+from dfl import hub
 from dfl.errors import UserError, near
+from dfl.runs import shared
 from dfl.runs.checkpoint import newest_whole
 
 WHICH = ("best", "last")
@@ -12,18 +14,21 @@ def resolve(word: str, root: Path, name: str | None) -> Path:
     """Return the file that ``--ckpt_path`` means.
 
     Args:
-        word: ``best``, ``last`` or a file.
+        word: ``best``, ``last``, a file, a shared folder, or a repository of the hub, ``hf://user/repo``.
         root: Folder that holds ``checkpoints``.
         name: Name of the run; None takes the newest run that has such a checkpoint.
 
     Raises:
-        UserError: If it is a URL, or no such file exists.
+        UserError: If it is any other URL, or no such file exists.
     """
-    if "://" in word:
-        raise UserError(f"--ckpt_path takes a local file, not the URL {word}; download it first if you trust it")
+    if "://" in word and not word.startswith(hub.BEGINS):
+        raise UserError(
+            f"--ckpt_path takes a local file or {hub.BEGINS}user/repo, not the URL {word}; download it first if you "
+            "trust it"
+        )
     runs = root / "checkpoints"
     if word not in WHICH:
-        path = Path(word).expanduser()
+        path = weights_of(word)
         if path.is_dir():
             raise UserError(f"--ckpt_path {word} is a folder; name the file in it, such as {path / 'best.ckpt'}")
         if not path.is_file():
@@ -47,16 +52,17 @@ def stage(word: str, root: Path, flag: str = "--init_from") -> Path:
     """Return the file that ``--init_from`` means.
 
     Args:
-        word: A file, the name of a run (its best checkpoint), or ``NAME/best``, ``NAME/last``.
+        word: A file, a shared folder, ``hf://user/repo``, the name of a run (its best checkpoint), or ``NAME/best``,
+            ``NAME/last``.
         root: Folder that holds ``checkpoints``.
         flag: What the user wrote it after, for errors.
 
     Raises:
-        UserError: If it is a URL, or there is neither such a file nor such a run.
+        UserError: If it is any other URL, or there is neither such a file nor such a run.
     """
-    if "://" in word:
-        raise UserError(f"{flag} takes a run or a local file, not the URL {word}")
-    path = Path(word).expanduser()
+    if "://" in word and not word.startswith(hub.BEGINS):
+        raise UserError(f"{flag} takes a run, a local file or {hub.BEGINS}user/repo, not the URL {word}")
+    path = weights_of(word)
     if path.is_file():
         return path
     name, _, which = word.rpartition("/")
@@ -65,6 +71,14 @@ def stage(word: str, root: Path, flag: str = "--init_from") -> Path:
     if name in ("", ".", "..") or not (runs / name).is_dir():
         raise UserError(f"{flag} {word}: no such file in {Path.cwd()}, and no such run" + _hint(name, runs))
     return resolve(which, root, name)
+
+
+def weights_of(place: str | Path) -> Path:
+    """Return the file of a shared folder or of a repository of the hub, which is fetched; any other path as it is."""
+    if str(place).startswith(hub.BEGINS):
+        return hub.fetch(str(place), (shared.CONFIG, shared.WEIGHTS)) / shared.WEIGHTS
+    path = Path(place).expanduser()
+    return path / shared.WEIGHTS if shared.is_shared(path) else path
 
 
 def _hint(word: str, runs: Path) -> str:

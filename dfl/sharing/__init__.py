@@ -1,0 +1,1 @@
+"""A trained detector elsewhere: as a folder, a graph for other programs, a repository of the hub."""
