@@ -39,6 +39,7 @@ OWN_VERBS = {
     "export": ("dfl.sharing.export", "write a detector for other programs: dfl export CKPT -o FOLDER --to onnx"),
     "push": ("dfl.sharing.push", "share a detector on the Hugging Face hub: dfl push RUN user/repo"),
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
+    "serve": ("dfl.sharing.serve", "answer over HTTP, with a page: dfl serve --ckpt_path FILE"),
     "forge": (
         "dfl.tools.forge",
         "make fakes of real images, partial with true masks or by models: dfl forge SOURCE...",

@@ -51,7 +51,11 @@ MAY = {
             "training",
         ),
     },
-    "sharing": {"cli.checkpoints", "cli.configs", "cli.verbs", "data", "detectors", "metrics", "networks", "runs"},
+    "sharing": {
+        *PAGES,
+        *("cli", "cli.checkpoints", "cli.configs", "cli.verbs", "data", "detectors", "evaluation", "metrics"),
+        *("networks", "runs", "orphans"),
+    },
     "fairness": {*PAGES, "cli", "cli.verbs", "evaluation", "metrics", "runs", "terminal"},
     "cli": {
         *("cli.checkpoints", "cli.configs", "cli.messages", "cli.verbs", "data", "detectors", "evaluation"),

@@ -1,1 +1,1 @@
-"""A trained detector elsewhere: as a folder, a graph for other programs, a repository of the hub."""
+"""A trained detector elsewhere: as a folder, a graph for other programs, a repository of the hub, a server."""
