@@ -36,6 +36,7 @@ OWN_VERBS = {
     "report": ("dfl.benchmark.report", "the same from files of predictions: dfl report PREDICTIONS..."),
     "matrix": ("dfl.benchmark.matrix", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
+    "doctor": ("dfl.cli.doctor", "is all there? versions, devices, extras, disk; a config's weights and data"),
     "forge": ("dfl.tools.forge", "make partial fakes with true masks of real images: dfl forge SOURCE..."),
 }
 VERBS = {**MODEL_VERBS, **{verb: what for verb, (_, what) in OWN_VERBS.items()}, "list": "show detectors and configs"}
