@@ -11,9 +11,12 @@ from pytorch_lightning.callbacks import (
     ModelSummary,
     ProgressBar,
     RichProgressBar,
+    StochasticWeightAveraging,
+    WeightAveraging,
 )
 
 from dfl.cli.arguments import Plan
+from dfl.errors import UserError
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
 from dfl.runs.init_from import InitFrom
@@ -25,6 +28,8 @@ from dfl.training.trainer import ParameterTable
 Callbacks = list[pl.Callback]
 #: Of these a trainer takes one: that of a config in place of ours.
 ONE = (ProgressBar, ModelSummary)
+#: Those of which `dfl.training.averaged` has its own.
+INEXACT = (WeightAveraging, StochasticWeightAveraging)
 
 
 def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.LightningModule], None]) -> Callbacks:
@@ -35,6 +40,9 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
         run: Its settings, with classes built.
         plan: What the command asks for.
         begin: Called when training begins.
+
+    Raises:
+        UserError: For a callback of Lightning's from which a run would not go on exactly.
     """
     trainer = run.trainer
     wanted: list[pl.Callback] = []
@@ -63,6 +71,8 @@ def callbacks(verb: str, run: Any, plan: Plan, begin: Callable[[pl.Trainer, pl.L
     if trainer.enable_progress_bar is not False:  # a log file cannot be redrawn
         wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    if other := next((type(one).__name__ for one in own if isinstance(one, INEXACT)), None):
+        raise UserError(f"a run with {other} does not go on exactly: take dfl.training.EMA or dfl.training.SWA")
     replaced = tuple(kind for kind in ONE if any(isinstance(callback, kind) for callback in own))
     return [
         one
