@@ -40,6 +40,7 @@ OWN_VERBS = {
     "push": ("dfl.sharing.push", "share a detector on the Hugging Face hub: dfl push RUN user/repo"),
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
     "serve": ("dfl.sharing.serve", "answer over HTTP, with a page: dfl serve --ckpt_path FILE"),
+    "doctor": ("dfl.cli.doctor", "is all there? versions, devices, extras, disk; a config's weights and data"),
     "forge": (
         "dfl.tools.forge",
         "make fakes of real images, partial with true masks or by models: dfl forge SOURCE...",
