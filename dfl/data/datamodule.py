@@ -133,7 +133,7 @@ class DataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Let every source make what it needs on disk; called on one process."""
-        for source in self._all_sources():
+        for source in (s for split in ("train", *self.sources) for s in self.sources_of(split)):
             source.prepare()
 
     def setup(self, stage: str) -> None:
@@ -269,10 +269,9 @@ class DataModule(pl.LightningDataModule):
         """Return the vocabulary, so that ids keep their names, unreadable images, the transform, and what is usual."""
         if self.usual is None and "train" in self.sets:
             self.usual = usual_of(self.sets["train"]["train"], self.transform)
-        usual = None if self.usual is None else self.usual.ranges
         transform = {k: v for k, v in self.transform.spec().items() if k not in Transform.TRAINING}
         bad = {split: {d: data.bad for d, data in domains.items()} for split, domains in self.sets.items()}
-        return {"vocab": self.vocab, "bad": bad, "transform": transform, "usual": usual}
+        return {"vocab": self.vocab, "bad": bad, "transform": transform, "usual": self.usual and self.usual.ranges}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Number names as the checkpoint does; names it does not know come after."""
@@ -282,9 +281,8 @@ class DataModule(pl.LightningDataModule):
         for domains in self.sets.values():
             extend_vocab(vocab, [data.rows for data in domains.values()])
         self.vocab = vocab
-        for domains in self.sets.values():
-            for data in domains.values():
-                data.encode(vocab)
+        for data in (one for domains in self.sets.values() for one in domains.values()):
+            data.encode(vocab)
         for split, domains in state_dict.get("bad", {}).items():
             for domain, bad in domains.items():
                 if bad and (images := self.sets.get(split, {}).get(domain)):
@@ -299,9 +297,6 @@ class DataModule(pl.LightningDataModule):
     def sources_of(self, split: str) -> list[Source]:
         """Return the sources of a split."""
         return self.train_sources if split == "train" else list(self.sources[split].values())
-
-    def _all_sources(self) -> list[Source]:
-        return [*self.train_sources, *(s for domains in self.sources.values() for s in domains.values())]
 
     def _tables(self, split: str) -> dict[str, pa.Table]:
         if split == "train":
