@@ -39,7 +39,7 @@ OWN_VERBS = {
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
     "forge": (
         "dfl.tools.forge",
-        "make fakes of real images, partial with true masks or by models: dfl forge SOURCE...",
+        "make fakes of real images, partial ones with true masks: dfl forge SOURCE...",
     ),
 }
 VERBS = {**MODEL_VERBS, **{verb: what for verb, (_, what) in OWN_VERBS.items()}, "list": "show detectors and configs"}
