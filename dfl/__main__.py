@@ -43,7 +43,7 @@ OWN_VERBS = {
     "doctor": ("dfl.cli.doctor", "is all there? versions, devices, extras, disk; a config's weights and data"),
     "forge": (
         "dfl.tools.forge",
-        "make fakes of real images, partial with true masks or by models: dfl forge SOURCE...",
+        "make fakes of real images, partial ones with true masks: dfl forge SOURCE...",
     ),
 }
 VERBS = {**MODEL_VERBS, **{verb: what for verb, (_, what) in OWN_VERBS.items()}, "list": "show detectors and configs"}

@@ -108,7 +108,7 @@ class Generation:
             except torch.OutOfMemoryError as error:
                 raise UserError(
                     f"{stage}: no memory left on {self.device} for --batch {self.settings.batch}: give a smaller one, "
-                    "or --dtype float16"
+                    "--dtype float16, or smaller pictures (--square, --max_side)"
                 ) from error
 
         with Workers(len(batches), stage, 1, self.progress) as pool:

@@ -93,13 +93,19 @@ class Bomb:
 
 
 def folders_gone_wrong(models: Path) -> None:
-    """Make folders that each lack something: empty, pickled, foreign, other."""
-    for name in ("empty", "pickled", "foreign", "other"):
+    """Make folders that each lack something, or say what they must not."""
+    changes: dict[str, dict[str, Any]] = {
+        "foreign": {"unet": ["os", "system"]},
+        "timed": {"scheduler": ["os", "system"]},
+        "own": {"vae": ["dfl", "AutoencoderKL"]},
+        "other": {"_class_name": "PaintPipeline"},
+    }
+    for name in ("empty", "pickled", *changes):
         shutil.copytree(models / "sd", name)
     for name in ("empty", "pickled"):
         Path(name, "unet/diffusion_pytorch_model.safetensors").unlink()
     Path("pickled/unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    for name, change in (("foreign", {"unet": ["os", "system"]}), ("other", {"_class_name": "PaintPipeline"})):
+    for name, change in changes.items():
         index = json.loads(Path(name, "model_index.json").read_text())
         Path(name, "model_index.json").write_text(json.dumps(index | change))
     Path("b.safetensors").write_bytes(pickle.dumps(Bomb()))
@@ -231,6 +237,8 @@ def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[
         "the unet of": ("TextToImage", models / "sd9", {}),
         "Instruct 8": ("Instruct", models / "sd", {}),
         "its unet is ['os', 'system']; it must be UNet2DConditionModel": ("Edit", "foreign", {}),
+        "its scheduler is ['os', 'system']": ("Edit", "timed", {}),
+        "its vae is ['dfl', 'AutoencoderKL']": ("Edit", "own", {}),
         "is of 'PaintPipeline', and this maker takes": ("Edit", "other", {}),
         "lora.bin must end in .safetensors": ("Edit", models / "sd", {"lora": {"lora.bin": 1.0}}),
         "lora: no file 'a.safetensors'": ("Edit", models / "sd", {"lora": {"a.safetensors": 1.0}}),
@@ -255,7 +263,8 @@ def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[
 def test_what_only_weights_tell_is_one_line_too(models: Path) -> None:
     other = stable_diffusion(Path("other"), hidden=48)
     wrong: dict[str, tuple[str, dict[str, Any]]] = {
-        "cannot be opened": ("broken", {}),
+        "broken cannot be opened": ("broken", {}),
+        "pointer cannot be opened": ("pointer", {}),
         "was it made of another base?": (
             str(other),
             {"lora": {str(models / "lora" / "pytorch_lora_weights.safetensors"): 1}},
@@ -265,6 +274,8 @@ def test_what_only_weights_tell_is_one_line_too(models: Path) -> None:
     shutil.copytree(models / "sd", "broken")
     weights = Path("broken/unet/diffusion_pytorch_model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1000])
+    shutil.copytree(models / "sd", "pointer")
+    Path("pointer/text_encoder/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
     for message, (folder, words) in wrong.items():
         with pytest.raises(UserError, match=re.escape(message)) as error:
             made("Edit", folder, **words)
@@ -427,6 +438,7 @@ def test_a_folder_is_what_it_says(
 ) -> None:
     own, part, network = names
     index = {"_class_name": own, part: ["diffusers", network], "vae": ["diffusers", "AutoencoderKL"]}
+    index["scheduler"] = ["diffusers", "EulerDiscreteScheduler"]
     latent = 16 if part == "transformer" else 4
     for name, config in {
         ".": index,

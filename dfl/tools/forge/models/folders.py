@@ -17,6 +17,8 @@ from dfl.errors import UserError, first_line
 from dfl.networks.pretrained import quiet
 
 _HAS_DIFFUSERS = RequirementCache("diffusers>=0.42")
+#: Where parts of a pipeline may come from.
+LIBRARIES = ("diffusers", "transformers")
 #: Weights that are read, and those that can run code.
 SAFE, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 
@@ -120,7 +122,7 @@ def loaded(cls: Any, folder: Path, dtype: torch.dtype, variant: str | None = Non
             return cls.from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=True, dtype=dtype, variant=variant, **words
             )
-    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError, ImportError) as error:
+    except Exception as error:  # whatever libraries meet in a stranger's files: their errors have no common kind
         raise UserError(f"model: {folder} cannot be opened: {one_line(error)}") from error
 
 
@@ -136,7 +138,8 @@ def index_of(folder: Path, pipelines: Sequence[str], parts: Mapping[str, Sequenc
     Args:
         folder: The folder.
         pipelines: Classes of pipelines.
-        parts: Classes by part; a part that is not among them must be absent, or is left out.
+        parts: Classes by part, of diffusers or transformers. Parts that are not among them are left out, but for the
+            scheduler, which is any of diffusers.
 
     Raises:
         UserError: If it names others.
@@ -146,17 +149,17 @@ def index_of(folder: Path, pipelines: Sequence[str], parts: Mapping[str, Sequenc
         raise UserError(f"model: {folder} is no folder of diffusers: it has no model_index.json")
     index = read_json(file)
     name = class_of(file, index, pipelines)
-    found = []
-    for part, classes in parts.items():
-        entry = index.get(part, [None, None])
-        if entry == [None, None]:
-            continue
-        if not isinstance(entry, list) or len(entry) != 2 or entry[1] not in classes:
-            raise UserError(
-                f"model: {file} says that its {part} is {str(entry)[:80]}; it must be {' or '.join(classes)}"
-            )
-        found.append(part)
-    return name, found
+    found = [part for part in parts if index.get(part, [None, None]) != [None, None]]
+    for part in found:
+        if index[part] not in [[library, one] for library in LIBRARIES for one in parts[part]]:
+            says = str(index[part])[:80]
+            raise UserError(f"model: {file} says that its {part} is {says}; it must be {' or '.join(parts[part])}")
+    match index.get("scheduler"):
+        case ["diffusers", str(one)] if one.isidentifier() and one.endswith("Scheduler"):
+            return name, found
+    raise UserError(
+        f"model: {file} says that its scheduler is {str(index.get('scheduler'))[:80]}; it must be diffusers'"
+    )
 
 
 @contextmanager

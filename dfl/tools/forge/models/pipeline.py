@@ -41,8 +41,6 @@ INSTEAD = {
 #: The name of a pipeline is that of a family and one of these.
 ENDING = re.compile(r"(?:Img2Img|Inpaint|InstructPix2Pix)?Pipeline$")
 FAMILIES = ("StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "Flux", "FluxFill")
-#: Errors that these libraries raise for files that do not fit.
-ERRORS = (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError, ImportError)
 
 
 class Folder:
@@ -168,7 +166,7 @@ def _add_lora(pipe: Any, file: Path, name: str) -> None:
         with folders.silent():
             pipe.load_lora_weights(str(file), adapter_name=name, local_files_only=True, use_safetensors=True)
         known = {one for names in pipe.get_list_adapters().values() for one in names}
-    except ERRORS as error:
+    except Exception as error:  # as in `folders.loaded`
         why = folders.one_line(error, 160)
         raise UserError(
             f"lora: {file} does not fit {type(pipe).__name__}: was it made of another base? ({why})"
