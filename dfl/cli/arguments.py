@@ -217,11 +217,7 @@ def _find_run(plan: Plan) -> None:
 
 
 def _take_graph(plan: Plan) -> None:
-    """Take a graph of ONNX for the detector.
-
-    Raises:
-        UserError: If it is not there or not to be trusted, or a checkpoint or another detector is given too.
-    """
+    """Take a graph of ONNX for the detector, or raise a UserError if there is none or another detector is given too."""
     if other := next((flag for flag, _ in plan.typed if flag.startswith(("--ckpt_path", "--model"))), None):
         raise UserError(f"--onnx and {other} both give the detector; keep one")
     file = str(plan.value("--onnx"))
