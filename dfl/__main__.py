@@ -37,6 +37,7 @@ OWN_VERBS = {
     "matrix": ("dfl.benchmark.matrix", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
     "info": ("dfl.cli.info", "what a checkpoint is, and what its scores mean: dfl info NAME or FILE"),
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
+    "doctor": ("dfl.cli.doctor", "is all there? versions, devices, extras, disk; a config's weights and data"),
     "forge": (
         "dfl.tools.forge",
         "make fakes of real images, partial with true masks or by models: dfl forge SOURCE...",
