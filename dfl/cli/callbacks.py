@@ -11,10 +11,13 @@ from pytorch_lightning.callbacks import (
     ModelSummary,
     ProgressBar,
     RichProgressBar,
+    StochasticWeightAveraging,
+    WeightAveraging,
 )
 
 from dfl.cli.arguments import Plan
 from dfl.cli.options import TOLD
+from dfl.errors import UserError
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.report import Report
 from dfl.runs.init_from import InitFrom
@@ -26,6 +29,8 @@ from dfl.training.trainer import ParameterTable
 Callbacks = list[pl.Callback]
 #: Of these a trainer takes one: that of a config in place of ours.
 ONE = (ProgressBar, ModelSummary)
+#: Those of which `dfl.training.averaged` has its own.
+INEXACT = (WeightAveraging, StochasticWeightAveraging)
 
 
 def callbacks(
@@ -39,6 +44,9 @@ def callbacks(
         plan: What the command asks for.
         begin: Called when training begins.
         rows: Where the rows of ``predict --output -`` go.
+
+    Raises:
+        UserError: For a callback of Lightning's from which a run would not go on exactly.
     """
     trainer = run.trainer
     wanted: list[pl.Callback] = []
@@ -67,6 +75,8 @@ def callbacks(
     if trainer.enable_progress_bar is not False:  # a log file cannot be redrawn
         wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    if other := next((type(one).__name__ for one in own if isinstance(one, INEXACT)), None):
+        raise UserError(f"a run with {other} does not go on exactly: take dfl.training.EMA or dfl.training.SWA")
     replaced = tuple(kind for kind in ONE if any(isinstance(callback, kind) for callback in own))
     return [
         one

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
 from dfl.errors import UserError, near
 from dfl.metrics.names import DETECTION, METRICS, OF_ONE_CLASS, direction
@@ -81,6 +82,10 @@ class Monitored(pl.Callback):
                 )
                 self._warned.add(name)
 
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        """Let a run that was stopped early stay so when its command is given again, unless patience has grown."""
+        trainer.should_stop |= any(_has_stopped(c) for c in trainer.callbacks if isinstance(c, EarlyStopping))
+
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Look for what is watched in the first validation.
 
@@ -134,6 +139,12 @@ def watched(trainer: Any) -> Iterator[tuple[str, str]]:
     for config in trainer.lr_scheduler_configs:
         if config.reduce_on_plateau and config.monitor:
             yield type(config.scheduler).__name__, config.monitor
+
+
+def _has_stopped(callback: EarlyStopping) -> bool:
+    if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
+        return callback.wait_count >= callback.patience
+    return callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
 
 def _no_direction(who: str, name: str) -> str:
