@@ -108,8 +108,8 @@ class Averaged(pl.Callback, ABC):
         """Go on with the weights."""
         self._show(module, average=False)
 
-    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
-        """Leave the average in the network."""
+    def on_fit_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Leave the average in the network, of a run too that was over when it was resumed."""
         self._show(module, average=True)
 
     def _show(self, module: Any, average: bool) -> None:
