@@ -31,11 +31,10 @@ from dfl.networks import without_weights
 from dfl.runs import settings
 from dfl.runs.best import Keeper
 from dfl.runs.claim import claim, clear
-from dfl.training import AtomicCheckpointIO, KeepLast
+from dfl.training import AtomicCheckpointIO, KeepLast, loggers
 from dfl.training.faults import explain, in_restoring
 from dfl.training.monitored import follow_directions
 from dfl.training.preemption import slurm_plugins
-from dfl.training.tensorboard import OwnVersion
 from dfl.training.trainer import Trainer
 
 say = rank_zero_only(print)
@@ -195,6 +194,7 @@ class CLI(LightningCLI):
             run.verbose = False  # the report's table says it better
         if self.subcommand == "fit":
             follow_directions(run, say)
+        loggers.settle(run.trainer.get("logger"), self.plan.root, self.plan.name)
         for keeper in (run.checkpoint, run.last):
             keeper.dirpath = keeper.dirpath or str(self.plan.root / "checkpoints" / self.plan.name)
         if self.subcommand == "fit":
@@ -251,8 +251,7 @@ class CLI(LightningCLI):
         """Build the trainer with this project's logger and callbacks; those of a config are added to them."""
         run, root = self.config_init[self.subcommand], self.plan.root
         options = run.trainer
-        if options.logger in (None, True):
-            kwargs["logger"] = OwnVersion(root / "lightning_logs", self.plan.name, default_hp_metric=False)
+        kwargs["logger"] = loggers.of_run(options.logger, root, self.plan.name)
         if options.logger is False:
             self.save_config_callback = None  # it would write into the root
         kwargs["default_root_dir"] = options.default_root_dir or str(root)

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 
 from dfl.distributed import largest, may_ask
@@ -166,8 +167,8 @@ class KeepLast(Checkpoint):
             return
         for logger in trainer.loggers:  # what was logged before this step is not logged again after a resume
             flush = getattr(getattr(logger, "experiment", None), "flush", None)
-            if flush is not None and trainer.is_global_zero:
-                flush()
+            if trainer.is_global_zero and (flush is not None or isinstance(logger, CSVLogger)):
+                (flush or logger.save)()
         trainer.save_checkpoint(self.path, weights_only=False)
         self._due, self.tried_step, self._clock = False, trainer.global_step, time.monotonic()
         if not refused(trainer):

@@ -82,7 +82,7 @@ class Monitored(pl.Callback):
                 )
                 self._warned.add(name)
 
-    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+    def on_train_start(self, trainer: Any, module: Any) -> None:
         """Let a run that was stopped early stay so when its command is given again, unless patience has grown."""
         trainer.should_stop |= any(_has_stopped(c) for c in trainer.callbacks if isinstance(c, EarlyStopping))
 

@@ -1,48 +1,31 @@
-"""What TensorBoard shows of a run beyond its curves: what the detector gets wrong, how fast it trains, its settings.
+"""What loggers show of a run beyond its curves: what the detector gets wrong, how fast it trains, its settings.
 
 Everything is drawn between the steps, from the scores of the last evaluation; the images are read again from disk.
-Only the first process draws. Settings are written at the start of a run, as a session of the HPARAMS tab. The tab
-finds the metrics and settings by itself: a list of them, which TensorBoard can take too, counts for all runs of a
-folder, and would hide what the first of them does not have.
+Only the first process draws. Settings are written at the start of a run; in TensorBoard they are a session of the
+HPARAMS tab. The tab finds the metrics and settings by itself: a list of them, which TensorBoard can take too, counts
+for all runs of a folder, and would hide what the first of them does not have.
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from dfl.errors import UserError
 from dfl.evaluation import figures, matrices, plots
 from dfl.evaluation.examples import Examples
 from dfl.runs.settings import flat
+from dfl.training.loggers import PICTURED, show
 from dfl.training.progress import Speed
 
 #: Beginnings of settings that runs are not compared by.
 LEFT_OUT = ("name.", "checkpoint.", "last.", "data.val.", "data.test.", "data.predict.")
 
 
-class OwnVersion(TensorBoardLogger):
-    """Lightning's logger, in a version folder that is no other process's: two that start at once would take one."""
-
-    def _get_next_version(self) -> int:
-        number, folder = int(super()._get_next_version()), Path(self.root_dir)
-        if getattr(rank_zero_only, "rank", 0):  # the first process tells it
-            return number
-        folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            try:
-                (folder / f"version_{number}").mkdir()
-                return number
-            except FileExistsError:
-                number += 1
-
-
 class TensorBoardInspect(pl.Callback):
-    """Write figures, images per second and settings to TensorBoard; idle without its logger.
+    """Write figures, images per second and settings to TensorBoard and to the other loggers of a run.
 
     After each validation and test: ROC and precision-recall curves of all domains, and for each domain the histogram
     of its scores, the images with scores farthest from their label, the best and worst maps of detectors that give
@@ -64,24 +47,30 @@ class TensorBoardInspect(pl.Callback):
             raise UserError("TensorBoardInspect no longer has projector, the PROJECTOR tab: take it out of the config")
         self.k, self.every, self.window = k, every, window
         self._validations = 0
-        self._session: TensorBoardLogger | None = None
+        self._opened: list[Logger] = []
         self._speed = Speed()
 
     # settings
 
     def _open(self, trainer: pl.Trainer, module: Any) -> None:
         """Write the settings."""
-        if (logger := tensorboard(trainer)) is not None and logger is not self._session:
-            self._session = logger
-            _, start, _ = hparams(settings(trainer, module), {})
-            logger.experiment.file_writer.add_summary(start)
+        for logger in of_first_process(trainer):
+            if logger in self._opened:
+                continue
+            self._opened.append(logger)
+            if isinstance(logger, TensorBoardLogger):
+                _, start, _ = hparams(settings(trainer, module), {})
+                logger.experiment.file_writer.add_summary(start)
+            else:
+                logger.log_hyperparams(settings(trainer, module))
 
     def _close(self, trainer: pl.Trainer, *_: Any) -> None:
         """Mark the run as complete."""
-        if (logger := tensorboard(trainer)) is not None:
-            _, _, end = hparams({}, {})
-            logger.experiment.file_writer.add_summary(end)
-            logger.experiment.flush()
+        for logger in of_first_process(trainer):
+            if isinstance(logger, TensorBoardLogger):
+                _, _, end = hparams({}, {})
+                logger.experiment.file_writer.add_summary(end)
+                logger.experiment.flush()
 
     on_fit_start = on_test_start = _open  # type: ignore[assignment]
     on_fit_end = _close  # type: ignore[assignment]
@@ -110,8 +99,9 @@ class TensorBoardInspect(pl.Callback):
 
     def _log_speed(self, trainer: pl.Trainer) -> None:
         rate = self._speed.take()
-        if rate is not None and (logger := tensorboard(trainer)) is not None:
-            logger.experiment.add_scalar("train/images_per_second", rate * trainer.world_size, step(trainer))
+        if rate is not None:
+            for logger in of_first_process(trainer):
+                logger.log_metrics({"train/images_per_second": rate * trainer.world_size}, step(trainer))
 
     # pictures
 
@@ -130,8 +120,8 @@ class TensorBoardInspect(pl.Callback):
         self._close(trainer)
 
     def _draw(self, trainer: pl.Trainer, module: Any, split: str) -> None:
-        logger = tensorboard(trainer)
-        if logger is None:
+        pictured = [one for one in of_first_process(trainer) if isinstance(one, PICTURED)]
+        if not pictured:
             return
         metrics, threshold = module.metrics[split], float(module.threshold)
         rows = {domain: metrics.rows(domain) for domain in metrics}
@@ -150,14 +140,16 @@ class TensorBoardInspect(pl.Callback):
                     drawn[f"{domain}/{name}"] = matrices.confusion(confusion, by_domain[domain].names)
         for name, figure in drawn.items():
             pixels = plots.to_array(figure)
-            logger.experiment.add_image(f"{split}/{name}", pixels, step(trainer), dataformats="HWC")
-        logger.experiment.flush()
+            for logger in pictured:
+                show(logger, f"{split}/{name}", pixels, step(trainer))
+        for logger in pictured:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
 
 
-def tensorboard(trainer: pl.Trainer) -> TensorBoardLogger | None:
-    """Return the TensorBoard logger, in the first process only."""
-    loggers = (one for one in trainer.loggers if isinstance(one, TensorBoardLogger))
-    return next(loggers, None) if trainer.is_global_zero else None
+def of_first_process(trainer: pl.Trainer) -> list[Logger]:
+    """Return the loggers, in the first process only."""
+    return list(trainer.loggers) if trainer.is_global_zero else []
 
 
 def step(trainer: pl.Trainer) -> int:

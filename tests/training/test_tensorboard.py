@@ -1,10 +1,11 @@
 """What the callback writes comes back out of TensorBoard's own readers."""
 
+import csv
 from pathlib import Path
 
 import pytest
 from brightness import Brightness, data, trainer
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.metadata import (
     EXPERIMENT_TAG,
@@ -14,17 +15,21 @@ from tensorboard.plugins.hparams.metadata import (
 )
 
 from dfl.errors import UserError
+from dfl.training.loggers import OwnVersion
 from dfl.training.progress import Speed
-from dfl.training.tensorboard import OwnVersion, TensorBoardInspect
+from dfl.training.tensorboard import TensorBoardInspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:domain ", "ignore:validation AUROC")
 LOOKS_AT_FIGURES = True
 
 
-def fit(faces: Path, folder: Path, inspect: TensorBoardInspect, test: bool = False, **words) -> EventAccumulator:
+def fit(
+    faces: Path, folder: Path, inspect: TensorBoardInspect, test: bool = False, other: Logger | None = None, **words
+) -> EventAccumulator:
     logger = TensorBoardLogger(folder / "logs", "a", default_hp_metric=False)
     (folder / "data").mkdir()
-    run, module, source = trainer(folder, inspect, logger=logger, **words), Brightness(), data(faces, folder / "data")
+    words["logger"] = [logger, other] if other else logger
+    run, module, source = trainer(folder, inspect, **words), Brightness(), data(faces, folder / "data")
     run.run_config = {"model": {"class_path": "Brightness", "init_args": {"depth": 3, "on": True, "no": None}}}
     run.run_config |= {"name": "a", "data": {"init_args": {"batch_size": 4, "test": {"own": {"root": "x"}}}}}
     run.fit(module, source)
@@ -35,14 +40,23 @@ def fit(faces: Path, folder: Path, inspect: TensorBoardInspect, test: bool = Fal
     return events.Reload()
 
 
+@pytest.fixture(scope="module")
+def drawn(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[EventAccumulator, Path]:
+    """What a run with a test left in TensorBoard and in the folder of a CSV logger."""
+    folder = tmp_path_factory.mktemp("drawn")
+    other = CSVLogger(folder, "csv")
+    events = fit(faces, folder, TensorBoardInspect(window=3), test=True, other=other, num_sanity_val_steps=2)
+    return events, Path(other.log_dir)
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is logged beside the figures."""
     monkeypatch.setattr(TensorBoardInspect, "_draw", lambda *_: None)
 
 
-def test_every_domain_is_drawn_at_every_validation_and_test(faces: Path, tmp_path: Path) -> None:
-    events = fit(faces, tmp_path, TensorBoardInspect(), test=True, num_sanity_val_steps=2)
+def test_every_domain_is_drawn_at_every_validation_and_test(drawn: tuple[EventAccumulator, Path]) -> None:
+    events, _ = drawn
     names = {"val": ("own", "odd"), "test": ("own", "odd", "lone")}
     tags = {
         f"{split}/{name}"
@@ -53,6 +67,18 @@ def test_every_domain_is_drawn_at_every_validation_and_test(faces: Path, tmp_pat
     curve = [event.step for event in events.Scalars("val/own/auroc")]
     assert len(curve) == 2
     assert all([e.step for e in events.Images(tag)] == curve for tag in tags if tag.startswith("val/"))
+
+
+def test_csv_has_the_same_numbers_settings_and_figures(drawn: tuple[EventAccumulator, Path]) -> None:
+    events, folder = drawn
+    pictures = {f"figures/{tag}/{one.step}.png" for tag in events.Tags()["images"] for one in events.Images(tag)}
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} == pictures
+    with (folder / "metrics.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    for tag in ("val/own/auroc", "test/odd/eer", "train/images_per_second"):
+        values = [(event.step, pytest.approx(event.value, rel=1e-6)) for event in events.Scalars(tag)]
+        assert [(int(row["step"]), float(row[tag])) for row in rows if row[tag]] == values, tag
+    assert "model.depth: 3" in (folder / "hparams.yaml").read_text()
 
 
 def test_pictures_can_be_rarer(faces: Path, tmp_path: Path) -> None:
@@ -102,13 +128,6 @@ def test_images_per_second_are_logged_by_window(faces: Path, tmp_path: Path) -> 
 def test_what_is_gone_is_named() -> None:
     with pytest.raises(UserError, match="no longer has projector"):
         TensorBoardInspect(projector=8)
-
-
-def test_other_loggers_are_left_alone(faces: Path, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    logger = CSVLogger(tmp_path / "logs")
-    trainer(tmp_path, TensorBoardInspect(), logger=logger).fit(Brightness(), data(faces, tmp_path / "data"))
-    assert list(tmp_path.rglob("events*")) == []
 
 
 def test_two_runs_that_start_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
