@@ -4,7 +4,7 @@ PIP_FLAGS ?=
 READY := .venv/.ready-$(shell $(PYTHON) -c "import hashlib; print(hashlib.sha256(open('pyproject.toml','rb').read()).hexdigest()[:16])")
 RUN := .venv/bin/python
 
-.PHONY: help demo demo-benchmark test real lint bench soak clean
+.PHONY: help demo demo-benchmark test real lint bench soak docs notebooks clean
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -37,6 +37,14 @@ bench: $(READY) ## speed, each as a ratio against a named baseline in the same r
 
 soak: $(READY) ## kill training at random 50 times, and compare what the resumed runs end with (20 minutes)
 	@$(RUN) tests/soak.py --kills 50
+
+docs: $(READY) ## the site of the docs, in site/: pages, API from docstrings; a warning is an error
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
+
+notebooks: $(READY) ## run the notebooks of docs/recipes on toy images
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[notebooks]'
+	@PYTHONPATH=tests $(RUN) tests/notebooks.py
 
 clean: ## remove the environment and caches, not your runs
 	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache

@@ -43,9 +43,19 @@ def test_every_config_of_a_detector_is_in_the_table() -> None:
 
 
 def test_every_link_of_the_docs_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:\s]+)[^):]*\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_page_is_in_the_nav_of_the_site() -> None:
+    """``make docs`` says so too, in a minute."""
+    nav = (ROOT / "mkdocs.yml").read_text().split("nav:\n")[-1]
+    named = set(re.findall(r"[\w/]+\.md", nav))
+    folders = tuple(re.findall(r"\b(\w+/)(?=[\]\s])", nav))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages - named if not page.startswith(folders)} == set()
+    assert named - pages == {"index.md", "contributing.md", "changelog.md"}  # docs/site.py makes them
 
 
 def test_the_example_of_a_detector_runs() -> None:

@@ -12,29 +12,33 @@ from dfl.cli import configs
 RECIPES = Path(__file__).parent.parent / "docs" / "recipes"
 
 
-def commands() -> dict[str, str]:
-    notebook = json.loads((RECIPES / "colab.ipynb").read_text())
-    cells = {
-        f"colab {i}": "".join(cell["source"]) for i, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code"
-    }
-    return cells | {path.name: path.read_text() for path in RECIPES.glob("*.sh")}
+NOTEBOOKS = sorted(path.name for path in RECIPES.glob("*.ipynb"))
 
 
-def test_the_notebook_is_one() -> None:
-    notebook = json.loads((RECIPES / "colab.ipynb").read_text())
-    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+def code(notebook: str) -> list[str]:
+    cells = json.loads((RECIPES / notebook).read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_one_of_five_cells(name: str) -> None:
+    notebook = json.loads((RECIPES / name).read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert (notebook["nbformat"], notebook["nbformat_minor"], len(cells)) == (4, 5, 5)
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
-    assert all(cell["outputs"] == [] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    assert all(cell["outputs"] == [] for cell in cells)
+    assert [cell["metadata"].get("tags") for cell in cells].count(["settings"]) == 1
 
 
 def test_every_config_exists_and_every_run_resumes() -> None:
-    fits = {name: text for name, text in commands().items() if re.search(r"dfl\s+fit", text)}
-    assert len(fits) == 3
-    for text in fits.values():
-        for name in re.findall(r"--config[ =](\S+)", text):
-            configs.find(name)
-        assert "--ckpt_path last" in text
-        assert "--root" in text
+    texts = {path.name: path.read_text() for path in RECIPES.glob("*.sh")}
+    texts |= {name: "\n".join(code(name)) for name in NOTEBOOKS}
+    for name, text in texts.items():
+        for config in re.findall(r"--config[ =]([\w/]+\.yaml)|\"([\w/]+\.yaml)\"", text):
+            configs.find(max(config)) if max(config) != "compare.yaml" else None
+        if name != "compare.ipynb":
+            assert re.search(r"dfl\s+fit[^!]*--ckpt_path last", text), name
+            assert "--root" in text or name == "own_data.ipynb"
 
 
 @pytest.mark.parametrize("script", [path.name for path in RECIPES.glob("*.sh")])

@@ -30,7 +30,7 @@ Callbacks = list[pl.Callback]
 #: Of these a trainer takes one: that of a config in place of ours.
 ONE = (ProgressBar, ModelSummary)
 #: Those of which `dfl.training.averaged` has its own.
-INEXACT = (WeightAveraging, StochasticWeightAveraging)
+REFUSED = (WeightAveraging, StochasticWeightAveraging)
 
 
 def callbacks(
@@ -46,7 +46,7 @@ def callbacks(
         rows: Where the rows of ``predict --output -`` go.
 
     Raises:
-        UserError: For a callback of Lightning's from which a run would not go on exactly.
+        UserError: For a callback of Lightning's that averages weights.
     """
     trainer = run.trainer
     wanted: list[pl.Callback] = []
@@ -75,8 +75,10 @@ def callbacks(
     if trainer.enable_progress_bar is not False:  # a log file cannot be redrawn
         wanted.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-    if other := next((type(one).__name__ for one in own if isinstance(one, INEXACT)), None):
-        raise UserError(f"a run with {other} does not go on exactly: take dfl.training.EMA or dfl.training.SWA")
+    if other := next((type(one).__name__ for one in own if isinstance(one, REFUSED)), None):
+        raise UserError(
+            f"{other} loses thresholds or does not go on exactly: take dfl.training.EMA or dfl.training.SWA"
+        )
     replaced = tuple(kind for kind in ONE if any(isinstance(callback, kind) for callback in own))
     return [
         one

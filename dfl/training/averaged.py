@@ -6,9 +6,8 @@
 What is averaged: the trainable parameters, and the statistics of batch normalisation, which SWA's authors compute anew
 in one more pass. Frozen weights are no part of it, so the average holds nothing twice.
 
-Lightning's callbacks of the same purpose do not go on exactly: they average frozen weights, which drift by rounding,
-integers, which lose their fraction, and the threshold, which is then no number; a checkpoint from the middle of a
-validation has both sides exchanged.
+Lightning's callbacks of the same purpose are refused (LOG, 2026-11-29): what EMA's saves has no threshold, since it
+averages that too, from NaN; a run with SWA's, resumed, has other losses.
 """
 
 from abc import ABC, abstractmethod
