@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: README and CONTRIBUTING are pages of the site, and each part of the package gets one of docstrings."""
+"""Hooks of mkdocs: README and its kin are pages of the site, and each part of the package gets one of docstrings."""
 
 import re
 from pathlib import Path
