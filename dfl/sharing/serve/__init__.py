@@ -9,6 +9,7 @@ is written to disk and no address is opened. See docs/serve.md.
 
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
@@ -49,7 +50,8 @@ def serve(settings: Settings) -> None:
     with listener:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         address = f"http://{host}:{listener.getsockname()[1]}"
-        sys.exit(supervise(work, (settings, listener), lambda: print(f"serving at {address}, until Ctrl-C", flush=True)))
+        begun = partial(print, f"serving at {address}, until Ctrl-C", flush=True)
+        sys.exit(supervise(work, (settings, listener), begun))
 
 
 def work(settings: Settings, listener: socket.socket, ready: Any) -> None:

@@ -73,7 +73,7 @@ def create(scorer: Scorer, settings: Settings, ready: Callable[[], None] = lambd
     _add_facts(app, service)
     _add_scoring(app, service, rate)
     paths = frozenset(route.path for route in app.routes)  # type: ignore[attr-defined]
-    return Guard(service.telemetry.watching(app, paths), settings.names, settings.key)
+    return service.telemetry.watching(Guard(app, settings.names, settings.key), paths)
 
 
 def _add_scoring(app: FastAPI, service: Service, rate: Rate) -> None:

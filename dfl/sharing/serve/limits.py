@@ -17,7 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 #: Addresses that anybody may ask for: they tell nothing of an image, and cost nothing.
 OPEN = ("/", "/health", "/openapi.json")
 #: Of every answer.
-HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store"))
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 #: Seconds that a client has to send its images.
 PATIENCE = 60
 #: Clients whose rate is remembered.
@@ -40,6 +44,7 @@ class Guard:
         self.app, self.names, self.key = app, names, key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -88,7 +93,9 @@ class Rate:
         """
         if self._most and (left := self._left(client)) <= 0:
             wait = str(max(1, round(-left * 60 / self._most) + 1))
-            raise HTTPException(429, f"more than {self._most} images a minute; wait for {wait} s", {"Retry-After": wait})
+            raise HTTPException(
+                429, f"more than {self._most} images a minute; wait for {wait} s", {"Retry-After": wait}
+            )
 
     def take(self, client: str, images: int) -> None:
         """Count images that a client has sent, and perhaps more than it had left."""

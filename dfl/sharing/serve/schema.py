@@ -1,6 +1,6 @@
 """What the API answers, as its OpenAPI document describes it. Absent parts are left out of an answer."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -14,7 +14,7 @@ class Change(BaseModel):
     name: str = Field(description="Such as jpeg_75.")
     about: str = Field(description="What was done, and what the number of the name means.")
     score: float = Field(description="As of the image itself.")
-    probability: float | None = Field(None, description=PROBABILITY)
+    probability: Annotated[float | None, Field(description=PROBABILITY)] = None
     verdict: Word
 
 
@@ -23,16 +23,24 @@ class Answer(BaseModel):
 
     name: str = Field(description="Of the file, as it was sent.")
     score: float = Field(description="The detector's own probability of fake, in [0, 1].")
-    probability: float | None = Field(None, description=PROBABILITY)
+    probability: Annotated[float | None, Field(description=PROBABILITY)] = None
     verdict: Word = Field(description="By the threshold of GET /about.")
     width: int = Field(description="Of the upright image, in pixels.")
     height: int
-    classes: dict[str, float] | None = Field(None, description="Probability of each class, of detectors with several.")
-    text: str | None = Field(None, description="What the detector says in words, of those that write.")
-    map: str | None = Field(None, description="With maps=true: PNG of 16 bits in base64, 65535 = surely manipulated.")
-    overlay: str | None = Field(None, description="With maps=true: the image with its map over it, JPEG in base64.")
-    metadata: dict[str, Any] | None = Field(None, description="With metadata=true: what the file says of itself.")
-    changes: list[Change] | None = Field(None, description="With changes=true: the same of changed copies.")
+    classes: Annotated[
+        dict[str, float] | None, Field(description="Probability of each class, of detectors with several.")
+    ] = None
+    text: Annotated[str | None, Field(description="What the detector says in words, of those that write.")] = None
+    map: Annotated[
+        str | None, Field(description="With maps=true: PNG of 16 bits in base64, 65535 = surely manipulated.")
+    ] = None
+    overlay: Annotated[
+        str | None, Field(description="With maps=true: the image with its map over it, JPEG in base64.")
+    ] = None
+    metadata: Annotated[
+        dict[str, Any] | None, Field(description="With metadata=true: what the file says of itself.")
+    ] = None
+    changes: Annotated[list[Change] | None, Field(description="With changes=true: the same of changed copies.")] = None
 
 
 class Failed(BaseModel):
@@ -61,7 +69,7 @@ class About(BaseModel):
     version: str = Field(description="Of dfl.")
     device: str
     threshold: float = Field(description="An image is fake from this score.")
-    unsure: tuple[float, float] | None = Field(None, description="Between these scores nothing is said.")
+    unsure: Annotated[tuple[float, float] | None, Field(description="Between these scores nothing is said.")] = None
     meaning: str = Field(description="Where the threshold comes from, in a sentence.")
     max_bytes: int = Field(description="Of a request.")
     max_pixels: int = Field(description="Of an image.")

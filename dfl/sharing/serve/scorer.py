@@ -104,7 +104,7 @@ class Scorer:
             raise UserError(f"{path} {missing}")
         print(f"serving with {trained}", *trained.notes, sep="\n", flush=True)
         transform = Transform(**trained.transform or {})
-        name = f"{kind.__name__} of {path.parent.name}/{path.name}" if trained.in_run else f"{kind.__name__} of {path.name}"
+        name = f"{kind.__name__} of {path.parent.name if trained.in_run else path.name}"
         return cls(load(path, **given), transform, settings.views, settings.max_pixels, settings.accelerator, name)
 
     def read(self, content: bytes) -> np.ndarray:

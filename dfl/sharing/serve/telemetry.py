@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -23,11 +24,13 @@ class Telemetry:
     def __init__(self, waiting: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        own = {"registry": self._registry}
+        own: Any = {"registry": self._registry}
         self._requests = Counter("dfl_requests", "Requests by path and status.", ["path", "status"], **own)
         self._seconds = Histogram("dfl_request_seconds", "Time to an answer.", ["path"], buckets=SECONDS, **own)
         self._images = Counter("dfl_images", "Images scored, by verdict.", ["verdict"], **own)
-        self._batches = Histogram("dfl_batch_images", "Images that went through the detector together.", buckets=IMAGES, **own)
+        self._batches = Histogram(
+            "dfl_batch_images", "Images that went through the detector together.", buckets=IMAGES, **own
+        )
         self._busy = Counter("dfl_detector_seconds", "Time that the detector was at work.", **own)
         Gauge("dfl_waiting_images", "Images that wait for the detector.", **own).set_function(waiting)
 
