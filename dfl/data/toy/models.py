@@ -72,8 +72,10 @@ def _parts(channels: int, hidden: int, tokens: int) -> dict[str, Any]:
 
     # CLIP's letters: 256 bytes, and each at the end of a word
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=tokens)
+    vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=tokens
+    )
     words = LAYER | {"hidden_size": hidden, "max_position_embeddings": tokens}
     words |= {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
     text = CLIPTextConfig(vocab_size=514, **words)
