@@ -73,7 +73,7 @@ class GramCheck(Check):
                 f"{size}, {quantile}, {pairs}, {photos}, {threshold}"
             )
         self.weights = weights_file(weights)
-        self.of, self.norm, self.size = network, norm, size
+        self.layers, self.norm, self.size = network, norm, size
         self.given, self.quantile, self.pairs, self.photos = threshold, quantile, pairs, photos
         self.threshold = threshold
 
@@ -83,14 +83,14 @@ class GramCheck(Check):
         Raises:
             UserError: If the file is none of weights, or of another network.
         """
-        depth, self.bgr, view = NETWORKS[self.of]
+        depth, self.bgr, view = NETWORKS[self.layers]
         self.device, self.normalize = device, Normalize(*view).to(device)
         self.network = Vgg(str(self.weights.absolute()), depth).to(device)
 
     def about(self) -> dict[str, Any]:
         """Return what distances and threshold depend on beside the photos, as JSON stores it."""
-        names = ("norm", "size", "given", "quantile", "pairs", "photos")
-        settings = {"network": self.of} | {name: getattr(self, name) for name in names}
+        names = ("norm", "size", "quantile", "pairs", "photos")
+        settings = {"network": self.layers, "threshold": self.given} | {name: getattr(self, name) for name in names}
         return settings | {"sha256": files_hash([self.weights])}
 
     @torch.no_grad()
