@@ -294,7 +294,8 @@ class CLI(LightningCLI):
             raise UserError("--ray needs a checkpoint, which its workers open, and --output FOLDER for the parts")
         self.datamodule.usual = self.plan.trained.usual
         words = {key: run[key] for key in TOLD if key != "output"}
-        ray_job.run(self.model, self.plan.trained.path, self.datamodule, words, run.output, run.ray)
+        precision = str(self.trainer.precision)
+        ray_job.run(self.model, self.plan.trained.path, self.datamodule, words, precision, run.output, run.ray)
 
     # at the beginning and after the work
 

@@ -7,6 +7,7 @@ made again.
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.imports import RequirementCache
 
-from dfl.data import DataModule, Source
+from dfl.data import DataModule, Source, csv_files
 from dfl.data.appearance import Usual
 from dfl.detectors.base import Detector
 from dfl.detectors.loading import load
@@ -34,6 +36,8 @@ _HAS_RAY = RequirementCache("ray>=2.40")
 PART = 1024
 #: What decides the rows of all parts, beside them.
 FACTS = "job.json"
+#: Columns of numbers; all others are text.
+NUMBERS = ("score", "probability", "threshold")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Job:
         data: Arguments of the `DataModule` but for its sources.
         writer: Arguments of the `PredictionWriter`.
         usual: What the training images look like.
+        precision: Of the trainer.
+        place: The working directory, which paths start from.
         folder: Where the parts go.
     """
 
@@ -54,6 +60,8 @@ class Job:
     data: dict[str, Any]
     writer: dict[str, Any]
     usual: Usual | None
+    precision: str
+    place: Path
     folder: Path
 
     def file(self, number: int) -> Path:
@@ -77,6 +85,7 @@ class Worker:
     """One detector, and the parts that it is given; Ray keeps it in a process of its own."""
 
     def __init__(self, job: Job) -> None:
+        os.chdir(job.place)
         self.job, self.detector = job, load(job.checkpoint, **job.places)
 
     def __call__(self, part: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,24 +98,39 @@ class Worker:
         table = pa.ipc.open_stream(part["rows"]).read_all()
         data = DataModule(predict={str(part["domain"]): Rows(table)}, **job.data)
         data.usual = job.usual
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        settings: dict[str, Any] = {"devices": 1, "precision": job.precision, "logger": False}
+        settings |= dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
         with tempfile.TemporaryDirectory() as folder:
-            rows = Path(folder) / "rows.jsonl"
-            writer = PredictionWriter(str(rows), **job.writer)
-            trainer = pl.Trainer(devices=1, callbacks=[writer], enable_checkpointing=False, **quiet)
+            file = Path(folder) / "rows.csv"
+            trainer = pl.Trainer(callbacks=[PredictionWriter(str(file), **job.writer)], **settings)
             try:
                 trainer.predict(self.detector, data, return_predictions=False)
-                found = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+                found = _typed(csv_files.read(file))
             except NothingDone:
-                found = []
+                found = pa.table({})
         with whole(job.file(number)) as partial:
-            pq.write_table(pa.Table.from_pylist(found), partial)
+            pq.write_table(found, partial)
         bad = next(iter(data.sets["predict"].values())).bad
         return {"rows": len(found), "bad": len(bad)}
 
 
+def _typed(table: pa.Table) -> pa.Table:
+    """Return a table of text with its numbers as numbers."""
+    for i, name in enumerate(table.column_names):
+        if name in NUMBERS or name.startswith("prob_"):
+            known = pc.if_else(pc.equal(table[name], ""), None, table[name])
+            table = table.set_column(i, name, known.cast(pa.float64()))
+    return table
+
+
 def run(
-    detector: Detector, checkpoint: Path, data: DataModule, writer: dict[str, Any], output: str, workers: int
+    detector: Detector,
+    checkpoint: Path,
+    data: DataModule,
+    writer: dict[str, Any],
+    precision: str,
+    output: str,
+    workers: int,
 ) -> None:
     """Score the data of ``predict`` by Ray; say how many rows there are.
 
@@ -115,14 +139,17 @@ def run(
         checkpoint: Its file.
         data: What to predict.
         writer: Arguments of the `PredictionWriter`, without the output.
+        precision: Of the trainer.
         output: Folder of the parts.
         workers: How many processes, each with a GPU where there are some.
 
     Raises:
-        UserError: If Ray is missing, or the folder holds parts of another job.
+        UserError: If Ray is missing, maps are wanted, or the folder holds parts of another job.
     """
     if not _HAS_RAY:
         raise UserError("--ray needs the package ray: pip install 'dfl[ray]'")
+    if writer.get("maps") is not None:
+        raise UserError("--ray writes tables alone: leave --maps out")
     if workers < 1:
         raise UserError(f"--ray {workers} must be at least one worker")
     import ray  # an extra
@@ -131,7 +158,8 @@ def run(
     settings = ("batch_size", "eval_batch_size", "num_workers", "on_bad", "max_bad", "max_pixels", "views", "transform")
     kept = {name: getattr(data, name) for name in settings} | {"num_workers": 0, "size": data.size}
     places = {name: detector.hparams[name] for name in detector.places if detector.hparams.get(name) is not None}
-    job = Job(checkpoint.resolve(), places, kept, writer, data.usual, Path(output).expanduser().resolve())
+    folder = Path(output).expanduser().resolve()
+    job = Job(checkpoint.resolve(), places, kept, writer, data.usual, precision, Path.cwd(), folder)
     with claimed(job.folder, inside=True):
         parts = list(_parts(data, -(-PART // data.eval_batch_size) * data.eval_batch_size))
         _begin(job, parts)
@@ -167,7 +195,7 @@ def _begin(job: Job, parts: list[dict[str, Any]]) -> None:
     images = hashlib.sha256(b"".join(hashlib.sha256(part["rows"]).digest() for part in parts)).hexdigest()
     data = job.data | {"transform": job.data["transform"].spec()}
     facts = {"weights": WeightsHash()(read_checkpoint(job.checkpoint)["state_dict"]), "images": images}
-    facts |= {"data": data, "writer": job.writer}
+    facts |= {"data": data, "writer": job.writer, "precision": job.precision}
     text, file = json.dumps(facts, indent=1, sort_keys=True, default=str), job.folder / FACTS
     if file.is_file() and file.read_text("utf-8") != text:
         raise UserError(f"{job.folder} holds parts of other weights, images or settings ({FACTS}): give another folder")
