@@ -37,6 +37,7 @@ OWN_VERBS = {
     "matrix": ("dfl.benchmark.matrix", "train on each domain, test on all: dfl matrix --config SWEEP.yaml"),
     "info": ("dfl.cli.info", "what a checkpoint is, and what its scores mean: dfl info NAME or FILE"),
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
+    "serve": ("dfl.sharing.serve", "answer over HTTP, with a page: dfl serve --ckpt_path FILE"),
     "forge": (
         "dfl.tools.forge",
         "make fakes of real images, partial with true masks or by models: dfl forge SOURCE...",

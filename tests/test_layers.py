@@ -49,6 +49,7 @@ MAY = {
             "training",
         ),
     },
+    "sharing": {*PAGES, *("cli", "cli.verbs", "data", "detectors", "evaluation", "metrics", "runs", "orphans")},
     "fairness": {*PAGES, "cli", "cli.verbs", "evaluation", "metrics", "runs", "terminal"},
     "cli": {
         *("cli.configs", "cli.messages", "cli.verbs", "data", "detectors", "evaluation", "metrics"),

@@ -26,7 +26,7 @@ class Raising(ArgumentParser):
         raise ParseError(message) from ex
 
 
-def call(run: Callable[..., Any], words: list[str], name: str, what: str, first: tuple[str, str, str]) -> Any:
+def call(run: Callable[..., Any], words: list[str], name: str, what: str, first: tuple[str, str, str] | None) -> Any:
     """Call a function with the options that were typed; ``-o`` is short for ``--output``.
 
     Args:
@@ -34,7 +34,8 @@ def call(run: Callable[..., Any], words: list[str], name: str, what: str, first:
         words: As typed, after the verb.
         name: The whole verb, such as ``dfl data scan``.
         what: What it does, for the help.
-        first: The parameter that stands without a flag, how many words it takes (``+`` or ``1``), and its help.
+        first: The parameter that stands without a flag, how many words it takes (``+`` or ``1``), and its help;
+            None for none.
 
     Returns:
         What the function returns.
@@ -42,11 +43,12 @@ def call(run: Callable[..., Any], words: list[str], name: str, what: str, first:
     Raises:
         UserError: For words that make no sense; and the function's own.
     """
-    place, number, help = first
     parser = Raising(prog=name, description=what)
-    many: dict[str, Any] = {"nargs": number} if number == "+" else {}
-    parser.add_argument(place, help=help, **many)
-    parser.add_function_arguments(run, skip={place})
+    if first is not None:
+        place, number, help = first
+        many: dict[str, Any] = {"nargs": number} if number == "+" else {}
+        parser.add_argument(place, help=help, **many)
+    parser.add_function_arguments(run, skip={first[0]} if first else None)
     try:
         values = parser.parse_args(["--output" if word == "-o" else word for word in words])
     except (ParseError, ArgumentError) as error:

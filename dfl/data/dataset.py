@@ -130,7 +130,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
                 except DecodeError as e:
                     bad.append((self.path(int(other)), e.reason))
         black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-        facts = self._facts(row, -1) | self._extent(self.size, self.size)
+        facts = self._facts(row, -1) | _extent(self.view, self.size, self.size)
         if self.with_appearance:
             facts["appearance"] = torch.full((len(FACTS),), torch.nan)
         if self.beside is not None:
@@ -148,26 +148,15 @@ class ImageDataset(Dataset[dict[str, Any]]):
         if self.rows.degradations:
             image, mask = degraded((image, mask), self.rows.text("degradation", row), row, self.path(row))
         pixels, area = self.view(image, mask, (self.seed, epoch, row))
-        several = pixels.ndim == 4
         empty = self._no_mask if area is None else area
         # a real image has a mask without a file: nothing in it is manipulated
-        pixels_and_mask: dict[str, Any] = {
-            "image": pixels[0] if several else pixels,
-            "mask": empty,
-            "has_mask": mask is not None or bool(self.label[row] == 0),
-        }
-        if several:
-            pixels_and_mask["views"] = pixels[1:]
+        masked = {"mask": empty, "has_mask": mask is not None or bool(self.label[row] == 0)}
+        sample = self._facts(row, index) | _views(pixels) | masked | _extent(self.view, *image.shape[:2])
         if self.beside is not None:
-            pixels_and_mask["beside"] = self.beside(self.path(row))
+            sample["beside"] = self.beside(self.path(row))
         if self.with_appearance:
-            pixels_and_mask["appearance"] = appearance(self.path(row), image.shape[:2], pixels_and_mask["image"])
-        return self._facts(row, index) | pixels_and_mask | self._extent(*image.shape[:2])
-
-    def _extent(self, height: int, width: int) -> dict[str, Tensor]:
-        """Return the key ``extent`` of an image of so many pixels, where the view pads."""
-        extent = self.view.extent(height, width) if hasattr(self.view, "extent") else None
-        return {} if extent is None else {"extent": torch.tensor(extent)}
+            sample["appearance"] = appearance(self.path(row), image.shape[:2], sample["image"])
+        return sample
 
     def _facts(self, row: int, index: int) -> dict[str, Any]:
         label = int(self.label[row])
@@ -182,6 +171,32 @@ class ImageDataset(Dataset[dict[str, Any]]):
             "weight": np.float32(self.class_weight[label] if label >= 0 else 1.0),
             "training": self.training,
         }
+
+
+def unlabelled(image: np.ndarray, view: View, caption: str = "") -> dict[str, Any]:
+    """Return the sample of an image that is in no table, uint8 (H, W, 3), of which nothing else is known.
+
+    Args:
+        image: As `dfl.data.decoding.read_image` gives it.
+        view: `Transform.eval`.
+        caption: What it shows, for detectors that read captions.
+    """
+    pixels = view(image, None, ())[0]
+    absent = {"label": -1, "class_label": -1, **dict.fromkeys(NAMED, -1), "explanation": "", "weight": np.float32(1)}
+    nothing = {"mask": torch.zeros(pixels.shape[-2:]), "has_mask": False, "bad": [], "training": False}
+    own = {"index": 0, "path": "", "caption": caption}
+    return absent | own | nothing | _views(pixels) | _extent(view, *image.shape[:2])
+
+
+def _views(pixels: Tensor) -> dict[str, Tensor]:
+    """Return ``image``, and ``views`` of what a view gave that has several."""
+    return {"image": pixels[0], "views": pixels[1:]} if pixels.ndim == 4 else {"image": pixels}
+
+
+def _extent(view: View, height: int, width: int) -> dict[str, Tensor]:
+    """Return the key ``extent`` of an image of so many pixels, where the view pads."""
+    extent = view.extent(height, width) if hasattr(view, "extent") else None
+    return {} if extent is None else {"extent": torch.tensor(extent)}
 
 
 def extend_vocab(vocab: Vocab, tables: Iterable[Rows]) -> None:
