@@ -3,6 +3,7 @@
 Chromium's debugging protocol goes over two pipes: messages are JSON, with a zero byte at the end of each.
 """
 
+import base64
 import json
 import os
 import select
@@ -31,7 +32,7 @@ class Browser:
     """A browser with one page open.
 
     Args:
-        page: The file.
+        page: The file, or an address.
         profile: An empty folder.
         width: Of the window in CSS pixels, as of a phone.
 
@@ -39,7 +40,7 @@ class Browser:
         events: What it told on the way: (name, parameters).
     """
 
-    def __init__(self, page: Path, profile: Path, width: int = 390) -> None:
+    def __init__(self, page: Path | str, profile: Path, width: int = 390) -> None:
         read, self._out = os.pipe()
         self._in, write = os.pipe()
         words = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}"]
@@ -58,7 +59,7 @@ class Browser:
         for part in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{part}.enable")
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=False)
-        self.send("Page.navigate", url=page.as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(name == "Page.loadEventFired" for name, _ in self.events):
             self._receive()
 
@@ -107,6 +108,22 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             more = {"text": text} if text and kind == "keyDown" else {}
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression of JavaScript is true."""
+        asked = f"new Promise(done => {{ const look = () => {expression} ? done(1) : setTimeout(look, 50); look(); }})"
+        self.send("Runtime.evaluate", expression=asked, awaitPromise=True)
+
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file in a field."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        field = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", files=[str(file.resolve())], nodeId=field)
+
+    def picture(self, file: Path) -> None:
+        """Save the whole page as it looks, PNG."""
+        shot = self.send("Page.captureScreenshot", captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(shot["data"]))
 
     def problems(self) -> list[Any]:
         """Return what was logged as an error or thrown, up to now."""

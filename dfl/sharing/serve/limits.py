@@ -67,7 +67,7 @@ class Guard:
             return 403, "pages of other sites may not ask"
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # compared in constant time: how long a refusal takes tells nothing of the key
-        right = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.key)
+        right = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self.key)
         if self.key and path not in OPEN and not right:
             return 401, "give the key of this server as the header Authorization: Bearer KEY"
         return 200, ""

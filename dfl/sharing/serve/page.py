@@ -21,7 +21,7 @@ body { max-width: 960px } [hidden] { display: none !important }
 #drop { display: block; border: 2px dashed var(--line); border-radius: 12px; padding: 28px; text-align: center;
   cursor: pointer; margin: 20px 0 }
 #drop.over, #drop:focus-within, #drop:hover { border-color: var(--ink); background: var(--card) }
-#drop input { display: block; margin: 12px auto 0; max-width: 100%; font: inherit }
+#drop input { display: block; margin: 12px auto 0; width: 260px; max-width: 100%; font: inherit }
 #key { margin: 16px 0 } #key input { font: inherit; padding: 6px 10px; width: min(100%, 320px) }
 button { font: inherit; padding: 6px 14px; border: 1px solid var(--line); border-radius: 8px; background: var(--card);
   color: inherit; cursor: pointer } button:disabled { cursor: wait; opacity: .6 }
@@ -39,7 +39,8 @@ figcaption { white-space: normal; margin-top: 6px; color: var(--soft); font-size
   background: var(--page); border: 4px solid var(--ink) }
 .ends { display: flex; justify-content: space-between; font-size: 13px; color: var(--soft) }
 td.long { white-space: normal; text-align: left } td .scale { height: 8px } td .scale b { width: 12px; height: 12px;
-  margin: -6px 0 0 -6px; border-width: 3px } td:nth-child(2) { width: 45% }
+  margin: -6px 0 0 -6px; border-width: 3px } #changes td:nth-child(2) { width: 55% }
+#where img { width: 256px } body > p:last-of-type { margin-top: 28px }
 #words { white-space: pre-wrap; background: var(--card); border-radius: 8px; padding: 12px 16px }
 @media (max-width: 600px) { .pair { grid-template-columns: minmax(0, 1fr); gap: 16px } #drop { padding: 18px }
   #verdict { font-size: 36px } }
@@ -78,7 +79,7 @@ seen.</p></div>
 """
 
 SCRIPT = """
-const $ = id => document.getElementById(id), percent = x => (100 * x).toFixed(1) + " %";
+const $ = id => document.getElementById(id), percent = x => (100 * x).toFixed(x > .1 && x < .9 ? 0 : 1) + " %";
 let key = "", image = null, about = null, asked = 0;
 const make = (tag, text, kind) => {
   const made = document.createElement(tag);
@@ -160,7 +161,7 @@ function tell(said) {
   $("verdict").className = said.verdict;
   $("scale").replaceChildren(scale(said.score));
   $("score").textContent = "Score " + said.score.toFixed(3) + (said.probability === undefined ? ""
-    : ": about " + percent(said.probability) + " of such images are fake, where as many are as in validation");
+    : "; calibrated: " + percent(said.probability) + " fake, where as many images are fake as in validation");
   $("meaning").textContent = "The line is the threshold: " + about.meaning + ".";
   if (show("where", said.overlay)) $("where").querySelector("img").src = "data:image/jpeg;base64," + said.overlay;
   if (show("why", said.text)) $("words").textContent = said.text;
@@ -179,7 +180,11 @@ $("try").onclick = async () => {
     if (mine != asked) return;
     rows($("changes"), said.changes.map(one =>
       [one.name.replace("_", " "), scale(one.score), make("span", one.verdict, one.verdict)]));
-    for (const [i, row] of [...$("changes").rows].entries()) row.title = said.changes[i].about;
+    for (const [i, row] of [...$("changes").rows].entries()) {
+      if (said.changes[i].about == said.changes[i - 1]?.about) continue;
+      const head = make("tr"), cell = make("td", said.changes[i].about, "long soft");
+      cell.colSpan = 3; head.append(cell); row.before(head);
+    }
     $("try").hidden = true;
   } catch (error) { fail(error.message); } finally { $("try").disabled = false; }
 };
