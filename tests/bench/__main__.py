@@ -7,7 +7,7 @@ import torch
 
 NAMES = (
     *("step", "xception", "loader", "augmented", "packed", "rows", "overhead", "maps", "fair", "statistics", "page"),
-    "probes",
+    *("probes", "serve"),
 )
 
 

@@ -60,9 +60,9 @@ def test_a_killed_worker_is_replaced_and_goes_with_its_parent(stop: signal.Signa
         port = int(process.stdout.readline())
         first = number(port)
         os.kill(first, signal.SIGKILL)
+        assert "SIGKILL; another one takes its place" in process.stderr.readline()
         second = number(port)  # waits in the queue of the socket, and is not refused
         assert second not in (first, process.pid)
-        assert "SIGKILL; another one takes its place" in process.stderr.readline()
         assert "serving again" in process.stderr.readline()
         process.send_signal(stop)
         assert process.stdout.read() == ""  # comes once no process holds it any more
