@@ -31,18 +31,18 @@ LOOKED_AT = 128
 _LOSSLESS = frozenset(["PNG", "BMP", "TIFF", "GIF", "PPM"])
 
 
-def appearance(locator: str, shape: tuple[int, int], seen: Tensor) -> Tensor:
+def appearance(source: str | bytes, shape: tuple[int, int], seen: Tensor) -> Tensor:
     """Return the `FACTS` of an image, (3,) float32; NaN for what is not known.
 
     Args:
-        locator: Where it is.
+        source: Where it is, or the bytes of its file.
         shape: Its height and width in pixels.
         seen: What the detector gets of it, uint8 (3, S, S).
     """
     gray = seen.float().mean(0)
     laplacian = 4 * gray[1:-1, 1:-1] - gray[:-2, 1:-1] - gray[2:, 1:-1] - gray[1:-1, :-2] - gray[1:-1, 2:]
     sharpness = float(laplacian.var(unbiased=False).add(1).log()) if laplacian.numel() else math.nan
-    return torch.tensor([math.log2(max(min(shape), 1)), _quality_of(locator), sharpness])
+    return torch.tensor([math.log2(max(min(shape), 1)), _quality_of(source), sharpness])
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,13 @@ def _shown(name: str, value: float) -> str:
     return f"{2**value:.0f} px" if name == "size" else f"{value:.3g}"
 
 
-def _quality_of(locator: str) -> float:
+def _quality_of(source: str | bytes) -> float:
     """Return the quality of a JPEG by its luma table, the nearest of another kind; 100 without loss, NaN unknown."""
-    if split(locator)[1].keys() & {"frame", "at"}:
+    if isinstance(source, str) and split(source)[1].keys() & {"frame", "at"}:
         return math.nan
     try:
-        with open_header("<bytes>", io.BytesIO(read_bytes(locator))) as image:
+        content = read_bytes(source) if isinstance(source, str) else source
+        with open_header("<bytes>", io.BytesIO(content)) as image:
             tables = getattr(image, "quantization", None)
             if image.format != "JPEG" or not tables:
                 return 100.0 if image.format in _LOSSLESS else math.nan

@@ -14,14 +14,14 @@ from typing import Any
 from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 
-from dfl.data.decoding import open_header
+from dfl.data.decoding import DecodeError, open_header
 from dfl.data.locators import read_bytes, split
 from dfl.errors import UserError, visible
 
 #: Columns: ``verified``, ``untrusted`` (whole, and its signer is not on the list), ``broken`` (the file was changed
 #: since, or the manifest), ``none``; what the manifest says; the program; signs of a generator.
 COLUMNS = ("c2pa", "c2pa_says", "software", "generator_tags")
-_HAS_C2PA = RequirementCache("c2pa-python>=0.38")
+HAS_C2PA = RequirementCache("c2pa-python>=0.38")
 _STATES = {"Trusted": "verified", "Valid": "untrusted", "Invalid": "broken"}
 _SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True}}
 #: Text chunks, or tags, that generators write, and whose they are.
@@ -48,7 +48,7 @@ _SOFTWARE, _DESCRIPTION, _EXIF, _COMMENT = 0x131, 0x10E, 0x8769, 0x9286
 
 def need_c2pa() -> None:
     """Raise a UserError if the package that reads signed manifests is not installed."""
-    if not _HAS_C2PA:
+    if not HAS_C2PA:
         raise UserError("--metadata checks signed manifests with the package c2pa-python: pip install 'dfl[metadata]'")
 
 
@@ -59,11 +59,18 @@ def metadata(locator: str, trusted: str = "") -> dict[str, str]:
         locator: Where the image is.
         trusted: Certificates, PEM, of those whose manifests are believed; without any no manifest is verified.
     """
-    found = dict.fromkeys(COLUMNS, "")
     if split(locator)[1].keys() & {"frame", "at"}:
-        return found
+        return dict.fromkeys(COLUMNS, "")
     try:
-        content = read_bytes(locator)
+        return metadata_of(read_bytes(locator), trusted)
+    except DecodeError:
+        return dict.fromkeys(COLUMNS, "")
+
+
+def metadata_of(content: bytes, trusted: str = "") -> dict[str, str]:
+    """Return `metadata` of the bytes of a file."""
+    found = dict.fromkeys(COLUMNS, "")
+    try:
         with open_header("<bytes>", io.BytesIO(content)) as image:
             found |= _manifest(content, Image.MIME.get(str(image.format), ""), trusted)
             texts = dict(_texts(image))

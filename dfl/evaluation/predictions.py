@@ -88,7 +88,7 @@ class PredictionWriter(BasePredictionWriter):
         self.map_format, self.output, self.fpr, self.coverage = map_format, output, fpr, coverage
         #: Where the scores went, after the run; None for standard output.
         self.path: Path | None = None
-        self._trusted = _certificates(metadata, trust)
+        self._trusted = certificates(metadata, trust)
         self._stream = stream or sys.stdout
         self._part: Part | None = None
         #: What this process alone may write while it runs.
@@ -310,7 +310,7 @@ def unreadable(trainer: pl.Trainer) -> list[tuple[str, str]]:
     return [(str(path), str(reason)) for name in sets for path, reason in dict(_bad(trainer, name)).items()]
 
 
-def _certificates(wanted: bool, file: str | None) -> str | None:
+def certificates(wanted: bool, file: str | None) -> str | None:
     """Return the certificates of a file, '' for none, or None if no metadata are wanted.
 
     Raises:

@@ -21,7 +21,9 @@ import uvicorn
 from commands import run
 from odd_images import chunk, encode, ordinary, photo, png
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from dfl.data.appearance import Usual
 from dfl.data.chains import variants
 from dfl.data.csv_files import read
 from dfl.data.decoding import image_size
@@ -121,6 +123,27 @@ def test_changed_copies_are_the_benchmarks(client: httpx.Client, scorer: Scorer)
     for name, copy in (("jpeg_30", scorer.read(jpeg)), ("crop_50", half)):
         want = scorer.score([scorer.row(copy)])[0].score
         assert by_name[name] == pytest.approx(want, abs=1e-5), name
+
+
+def test_what_the_file_says_stands_beside_the_score(client: httpx.Client) -> None:
+    pytest.importorskip("c2pa")
+    told = PngInfo()
+    told.add_text("parameters", "a cat, Steps: 20, Sampler: Euler")
+    plain, tagged = encode(photo(), "PNG"), encode(photo(), "PNG", pnginfo=told)
+    assert client.get("/about").json()["metadata"] is True
+    first, second = (client.post("/score", params={"metadata": True}, content=c).json() for c in (plain, tagged))
+    assert first["metadata"] == {"c2pa": "none"}
+    assert second["metadata"] == {"c2pa": "none", "generator_tags": "parameters (Stable Diffusion web UI)"}
+    assert first["score"] == second["score"]
+    assert "metadata" not in client.post("/score", content=tagged).json()
+
+
+def test_an_image_unlike_the_training_says_so(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer, "usual", Usual({"size": [8.0, 8.0, 8.0], "quality": [100.0, 100.0, 100.0]}))
+    app = create(scorer, SETTINGS)
+    small, large = (asked(app, "/score", content=encode(photo(s, s), "PNG")).json() for s in (40, 256))
+    assert small["unusual"] == "size 40 px (trained on 256 px to 256 px)"
+    assert "unusual" not in large
 
 
 def bomb() -> bytes:
@@ -376,6 +399,15 @@ def test_settings_that_make_no_sense(words: dict[str, Any], line: str) -> None:
 def test_a_port_that_is_taken_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot listen.*in use"):
         serve(Settings(port=taken.getsockname()[1]))
+
+
+def test_a_detector_that_does_not_open_as_asked_is_one_line() -> None:
+    with pytest.raises(UserError, match="no checkpoint 'gone.ckpt'"):
+        Scorer.opened(Settings("gone.ckpt"))
+    with pytest.raises(UserError, match=r"--model.cut: .*; there are folder, weights"):
+        Scorer.opened(Settings(str(CHECKPOINT), model={"cut": "block2"}))
+    with pytest.raises(UserError, match="--accelerator abacus: "):
+        Scorer.opened(Settings(str(CHECKPOINT), accelerator="abacus"))
 
 
 def test_a_detector_without_a_validation_has_no_wanted_rate(scorer: Scorer) -> None:

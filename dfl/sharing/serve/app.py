@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from dfl import __version__
 from dfl.data.decoding import DecodeError
+from dfl.data.metadata import HAS_C2PA
 from dfl.errors import UserError
 from dfl.sharing.serve.limits import Guard, Rate, sent_images
 from dfl.sharing.serve.page import PAGE, POLICY
@@ -128,6 +129,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
             threshold=rule.threshold,
             unsure=service.unsure,
             meaning=rule.meaning,
+            metadata=bool(HAS_C2PA),
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_images=settings.max_images,

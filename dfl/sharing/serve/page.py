@@ -25,6 +25,7 @@ body { max-width: 960px } [hidden] { display: none !important }
 #key { margin: 16px 0 } #key input { font: inherit; padding: 6px 10px; width: min(100%, 320px) }
 button { font: inherit; padding: 6px 14px; border: 1px solid var(--line); border-radius: 8px; background: var(--card);
   color: inherit; cursor: pointer } button:disabled { cursor: wait; opacity: .6 }
+#unusual { border-left: 3px solid var(--fake); padding-left: 10px }
 #error { color: var(--fake); font-weight: 600 }
 .pair { display: grid; grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); gap: 28px; align-items: start }
 figure img, #picture img { width: auto; max-width: 100%; max-height: 420px; border-radius: 8px; display: block }
@@ -61,6 +62,7 @@ BODY = """
 <div><p id="verdict" role="status"></p><div id="scale"></div>
 <div class="ends"><span>0 real</span><span>fake 1</span></div>
 <p id="score"></p><p class="soft" id="meaning"></p>
+<p id="unusual" hidden></p>
 <p class="soft">A verdict is a hint, no proof: detectors fail on generators, cameras and edits that they have never
 seen.</p></div>
 </div>
@@ -81,6 +83,8 @@ seen.</p></div>
 SCRIPT = """
 const $ = id => document.getElementById(id), percent = x => (100 * x).toFixed(x > .1 && x < .9 ? 0 : 1) + " %";
 let key = "", image = null, about = null, asked = 0;
+const SAYS = { c2pa: "Signed manifest (C2PA)", c2pa_says: "which says", software: "Program",
+  generator_tags: "Signs of a generator" };
 const make = (tag, text, kind) => {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;
@@ -123,11 +127,6 @@ function rows(table, lines) {
   }));
 }
 
-function flat(value, name = "") {
-  if (value === null || typeof value != "object") return [[name, String(value)]];
-  return Object.entries(value).flatMap(([inner, one]) => flat(one, name ? name + " · " + inner : inner));
-}
-
 async function open() {
   about = await call("about");
   show("key", false);
@@ -143,7 +142,7 @@ async function ask(file) {
   try {
     if (!about) await open();
     if (file.size > about.max_bytes) throw new Error("more than " + about.max_bytes.toLocaleString() + " bytes");
-    const said = await call("score?maps=true&metadata=true", { method: "POST", body: file });
+    const said = await call("score?maps=true&metadata=" + about.metadata, { method: "POST", body: file });
     if (mine == asked) tell(said);
   } catch (error) { if (mine == asked) fail(error.message); }
   if (mine == asked) show("busy", false);
@@ -167,8 +166,10 @@ function tell(said) {
   if (show("why", said.text)) $("words").textContent = said.text;
   if (show("classes", said.classes))
     rows($("classes").querySelector("table"), Object.entries(said.classes).map(([name, p]) => [name, percent(p)]));
-  const facts = flat(said.metadata ?? {});
-  if (show("file", said.metadata)) rows($("file").querySelector("table"), facts);
+  if (show("file", said.metadata))
+    rows($("file").querySelector("table"), Object.entries(said.metadata).map(([name, text]) => [SAYS[name], text]));
+  if (show("unusual", said.unusual)) $("unusual").textContent = "Unlike the images of the training in " + said.unusual
+    + ": the score is less sure than validation says.";
   show("answer", true);
 }
 

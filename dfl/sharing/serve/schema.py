@@ -1,6 +1,6 @@
 """What the API answers, as its OpenAPI document describes it. Absent parts are left out of an answer."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -37,8 +37,9 @@ class Answer(BaseModel):
     overlay: Annotated[
         str | None, Field(description="With maps=true: the image with its map over it, JPEG in base64.")
     ] = None
+    unusual: Annotated[str | None, Field(description="In what it is unlike the images of the training.")] = None
     metadata: Annotated[
-        dict[str, Any] | None, Field(description="With metadata=true: what the file says of itself.")
+        dict[str, str] | None, Field(description="With metadata=true: what the file says of itself.")
     ] = None
     changes: Annotated[list[Change] | None, Field(description="With changes=true: the same of changed copies.")] = None
 
@@ -71,6 +72,7 @@ class About(BaseModel):
     threshold: float = Field(description="An image is fake from this score.")
     unsure: Annotated[tuple[float, float] | None, Field(description="Between these scores nothing is said.")] = None
     meaning: str = Field(description="Where the threshold comes from, in a sentence.")
+    metadata: bool = Field(description="Whether metadata=true can be answered: it needs the extra of this name.")
     max_bytes: int = Field(description="Of a request.")
     max_pixels: int = Field(description="Of an image.")
     max_images: int = Field(description="Of POST /batch.")

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from dfl.cli import checkpoints
+from dfl.data.appearance import Usual, appearance
 from dfl.data.batch import collate
 from dfl.data.chains import FAMILIES, chain, variants
 from dfl.data.dataset import View, unlabelled
@@ -25,7 +27,7 @@ from dfl.data.degrading import degraded
 from dfl.data.transforms import Transform, Views
 from dfl.detectors import Detector
 from dfl.detectors.loading import load
-from dfl.errors import UserError
+from dfl.errors import UserError, first_line, near
 from dfl.evaluation.maps import fitted
 from dfl.runs.find import resolve
 from dfl.sharing.serve.settings import Settings
@@ -62,7 +64,11 @@ class Scorer:
         views: What it sees of an image.
         max_pixels: Images with more are refused.
         accelerator: As Lightning's.
+        usual: What its training images look like; None where that is not known.
         name: What to call it.
+
+    Raises:
+        UserError: If there is no such accelerator.
     """
 
     def __init__(
@@ -72,12 +78,16 @@ class Scorer:
         views: Views = "centre",
         max_pixels: int = 64_000_000,
         accelerator: str = "auto",
+        usual: Usual | None = None,
         name: str = "",
     ) -> None:
         logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
         off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         # never run: it knows devices, and is what detectors ask whether they are trained
-        trainer = pl.Trainer(accelerator=accelerator, devices=1, enable_model_summary=False, **off)  # type: ignore[arg-type]
+        try:
+            trainer = pl.Trainer(accelerator=accelerator, devices=1, enable_model_summary=False, **off)  # type: ignore[arg-type]
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"--accelerator {accelerator}: {first_line(error)}") from error
         detector.trainer = trainer
         detector.setup("predict")
         self.device = trainer.strategy.root_device
@@ -85,7 +95,7 @@ class Scorer:
         self.view: View = transform.eval(detector.input_size, transform.checked(views))
         #: Whether images keep their sizes, so that no two make a batch.
         self.one_by_one = transform.resize == "whole"
-        self.max_pixels, self.name = max_pixels, name or type(detector).__name__
+        self.max_pixels, self.usual, self.name = max_pixels, usual, name or type(detector).__name__
         self._changing = threading.Lock()
 
     @classmethod
@@ -99,13 +109,17 @@ class Scorer:
         trained = checkpoints.read(path, Path(settings.root).expanduser())
         kind = trained.contents.kind
         given = {key: trained.init_args[key] for key in kind.places if key in trained.init_args}
-        given |= settings.model or {}
+        for key, value in (settings.model or {}).items():
+            if key not in kind.places:
+                raise UserError(f"--model.{key}: a checkpoint brings it itself" + near(key, list(kind.places)))
+            given[key] = value
         if missing := trained.contents.missing(given):
             raise UserError(f"{path} {missing}")
         print(f"serving with {trained}", *trained.notes, sep="\n", flush=True)
         transform = Transform(**trained.transform or {})
         name = f"{kind.__name__} of {path.parent.name if trained.in_run else path.name}"
-        return cls(load(path, **given), transform, settings.views, settings.max_pixels, settings.accelerator, name)
+        words = settings.views, settings.max_pixels, settings.accelerator
+        return cls(load(path, **given), transform, *words, trained.usual, name)
 
     def read(self, content: bytes) -> np.ndarray:
         """Return the pixels of an image, uint8 (H, W, 3).
@@ -118,6 +132,19 @@ class Scorer:
     def row(self, image: np.ndarray, caption: str = "") -> Row:
         """Return what goes into a batch of an image uint8 (H, W, 3)."""
         return unlabelled(image, self.view, caption)
+
+    def unusual(self, content: bytes, image: np.ndarray, row: Row) -> str | None:
+        """Return in what an image is unlike those of the training; None for nothing.
+
+        Args:
+            content: Of its file.
+            image: Its pixels.
+            row: Of `row`.
+        """
+        if self.usual is None:
+            return None
+        facts = appearance(content, image.shape[:2], row["image"])
+        return self.usual.unusual(facts.numpy()[None])[0] or None
 
     def changed(self, image: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
         """Yield name, meaning and pixels of each changed copy of an image.

@@ -15,8 +15,10 @@ from starlette.exceptions import HTTPException
 from torch import Tensor
 
 from dfl.data.decoding import DecodeError
+from dfl.data.metadata import HAS_C2PA, metadata_of, need_c2pa
 from dfl.errors import UserError
 from dfl.evaluation import maps
+from dfl.evaluation.predictions import certificates
 from dfl.metrics.calibration import logit
 from dfl.sharing.serve.batching import Batcher
 from dfl.sharing.serve.schema import Answer, Change, Failed
@@ -44,6 +46,8 @@ class _Prepared:
     width: int
     height: int
     row: Row
+    unusual: str | None
+    metadata: dict[str, str] | None
     #: Name, meaning and row of each changed copy.
     changes: list[tuple[str, str, Row]]
 
@@ -64,6 +68,7 @@ class Service:
         self.batcher: Batcher[Row, Scored] = Batcher(
             scorer.score, size, settings.batch_window / 1000, self.telemetry.batch
         )
+        self._trusted = certificates(bool(HAS_C2PA) or settings.trust is not None, settings.trust)
         self._pool = ThreadPoolExecutor(os.cpu_count(), "decode")
         self._at_work = 0
 
@@ -121,6 +126,8 @@ class Service:
             height=image.height,
             classes=first.classes,
             text=first.text,
+            unusual=image.unusual,
+            metadata=image.metadata,
         )
         if asked.maps and first.map is not None:
             answer.map, answer.overlay = await self._in_pool(_drawn, *first.map)
@@ -138,7 +145,14 @@ class Service:
         image = self.scorer.read(content)
         changed = self.scorer.changed(image) if asked.changes else ()
         changes = [(name, about, self.scorer.row(copy, asked.caption)) for name, about, copy in changed]
-        return _Prepared(image.shape[1], image.shape[0], self.scorer.row(image, asked.caption), changes)
+        row, (height, width) = self.scorer.row(image, asked.caption), image.shape[:2]
+        says = self._metadata(content) if asked.metadata else None
+        return _Prepared(width, height, row, self.scorer.unusual(content, image, row), says, changes)
+
+    def _metadata(self, content: bytes) -> dict[str, str]:
+        """Return what is known of an image's file."""
+        need_c2pa()
+        return {name: text for name, text in metadata_of(content, self._trusted or "").items() if text}
 
     def _read(self, score: float) -> tuple[float | None, Literal["real", "fake", "unsure"]]:
         """Return calibrated probability and verdict."""

@@ -24,6 +24,7 @@ class Settings:
         model: Arguments that a checkpoint cannot bring, such as --model.weights FILE.
         fpr: Share of real images that may be called fake, for the threshold.
         coverage: Share of images that are to have a verdict; the others are unsure.
+        trust: PEM file of certificates whose signed manifests are believed.
         views: The centre of an image; five: and its corners; tiles: nine crops.
         accelerator: As Lightning's: auto, cpu, gpu.
         batch_size: Images that go through the detector together, at most.
@@ -47,6 +48,7 @@ class Settings:
     model: dict[str, Any] | None = None
     fpr: float | None = None
     coverage: float = 1.0
+    trust: str | None = None
     views: Literal["centre", "five", "tiles"] = "centre"
     accelerator: str = "auto"
     batch_size: int = 16
