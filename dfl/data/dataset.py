@@ -183,7 +183,7 @@ def unlabelled(image: np.ndarray, view: View, caption: str = "") -> dict[str, An
     """
     pixels = view(image, None, ())[0]
     absent = {"label": -1, "class_label": -1, **dict.fromkeys(NAMED, -1), "explanation": "", "weight": np.float32(1)}
-    nothing = {"mask": torch.zeros(pixels.shape[-2:]), "has_mask": False, "bad": [], "training": False}
+    nothing = {"mask": torch.zeros(()).expand(pixels.shape[-2:]), "has_mask": False, "bad": [], "training": False}
     own = {"index": 0, "path": "", "caption": caption}
     return absent | own | nothing | _views(pixels) | _extent(view, *image.shape[:2])
 

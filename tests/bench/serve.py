@@ -3,10 +3,14 @@
 Both see 256 px JPEG files and the same network, on the same device with all its threads; `predict` reads them from disk
 with two loader processes, in batches of 32. The server is a process of its own, asked over loopback by threads of this
 one, each of which sends its next image when it has the answer to the last: clients and HTTP take their time from the
-same cores, which they would not where clients are elsewhere. After a warm-up they are timed in turns.
+same cores, which they would not where clients are elsewhere. After a warm-up they are timed in turns. Beside the rates
+stands the processor time that an image takes of the server and of `predict` with its loaders, which other work on the
+machine hardly changes.
 """
 
 import multiprocessing
+import os
+import re
 import socket
 import statistics
 import tempfile
@@ -88,31 +92,46 @@ def ask(port: int, images: list[bytes]) -> list[float]:
     return seconds
 
 
-def offline(network: Classifier, paths: list[str]) -> None:
-    """Score all files as `predict` does."""
+def at_work(port: int) -> float:
+    """Return the seconds of processor time that a server has had, as it says itself."""
+    connection = HTTPConnection("127.0.0.1", port)
+    connection.request("GET", "/metrics")
+    (line,) = re.findall(rb"^process_cpu_seconds_total (.*)$", connection.getresponse().read(), re.M)
+    return float(line)
+
+
+def offline(network: Classifier, paths: list[str]) -> float:
+    """Score all files as `predict` does; return the seconds of processor time, those of the loader processes too."""
+    before = os.times()
     off: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(devices=1, enable_model_summary=False, use_distributed_sampler=False, **off)
     trainer.predict(network, DataModule(predict={"images": Paths(paths)}, batch_size=32), return_predictions=False)
+    return sum(os.times()[:4]) - sum(before[:4])
 
 
 def compare(network: str, paths: list[str]) -> dict[str, float]:
-    """Time both in turns; return images/s, their ratio, and percentiles of the time to an answer in ms."""
+    """Time both in turns; return images/s and their ratio, and in ms percentiles of the time to an answer and
+    processor time of an image."""
     images, own = [Path(path).read_bytes() for path in paths], detector(network)
     rates: list[tuple[float, float]] = []
+    work: list[tuple[float, float]] = []
     waits: list[float] = []
     with served(network) as port:
         ask(port, images[:64])
         offline(own, paths[:64])
         for _ in range(ROUNDS):
-            begun = time.perf_counter()
+            before, begun = at_work(port), time.perf_counter()
             waits += ask(port, images)
-            middle = time.perf_counter()
-            offline(own, paths)
+            middle, after = time.perf_counter(), at_work(port)
+            work.append((1000 * (after - before) / FILES, 1000 * offline(own, paths) / FILES))
             rates.append((FILES / (middle - begun), FILES / (time.perf_counter() - middle)))
-    served_rate, offline_rate = (statistics.median(column) for column in zip(*rates, strict=True))
+    served_rate, offline_rate, served_work, offline_work = (
+        statistics.median(column) for pairs in (rates, work) for column in zip(*pairs, strict=True)
+    )
     p50, p99 = (1000 * float(np.percentile(waits, share)) for share in (50, 99))
     ratio = statistics.median(a / b for a, b in rates)
-    return {"served": served_rate, "offline": offline_rate, "ratio": ratio, "p50": p50, "p99": p99}
+    found = {"served": served_rate, "offline": offline_rate, "ratio": ratio, "p50": p50, "p99": p99}
+    return found | {"served_work": served_work, "offline_work": offline_work}
 
 
 def main() -> dict[str, dict[str, float]]:
@@ -125,7 +144,8 @@ def main() -> dict[str, dict[str, float]]:
         print(
             f"serve, {network}, {CLIENTS} clients, {device}: {found['served']:.1f} img/s, predict "
             f"{found['offline']:.1f}, ratio {found['ratio']:.2f} (goal {GOAL}); p50 {found['p50']:.0f} ms, p99 "
-            f"{found['p99']:.0f} ms"
+            f"{found['p99']:.0f} ms; processor time of an image {found['served_work']:.1f} against "
+            f"{found['offline_work']:.1f} ms"
         )
     return results
 

@@ -33,9 +33,8 @@ figcaption { white-space: normal; margin-top: 6px; color: var(--soft); font-size
 #verdict { font-size: 44px; font-weight: 700; line-height: 1.1; margin: 0 }
 .real { color: var(--real) } .fake { color: var(--fake) } .unsure { color: var(--soft) }
 .scale { position: relative; height: 14px; border-radius: 7px; margin: 6px 0; min-width: 120px;
-  background: linear-gradient(90deg, var(--real), var(--line) 45% 55%, var(--fake)) }
+  background: var(--line) }
 .scale i { position: absolute; top: -4px; bottom: -4px; width: 2px; background: var(--ink) }
-.scale s { position: absolute; top: 0; bottom: 0; background: var(--page); opacity: .6 }
 .scale b { position: absolute; top: 50%; width: 18px; height: 18px; margin: -9px 0 0 -9px; border-radius: 50%;
   background: var(--page); border: 4px solid var(--ink) }
 .ends { display: flex; justify-content: space-between; font-size: 13px; color: var(--soft) }
@@ -105,10 +104,12 @@ async function call(path, options = {}) {
 
 function scale(score) {
   const bar = make("div", undefined, "scale"), at = (tag, x) => {
-    const mark = make(tag); mark.style.left = 100 * x + "%"; bar.append(mark); return mark;
+    const mark = make(tag); mark.style.left = 100 * x + "%"; bar.append(mark);
   };
-  if (about?.unsure) at("s", about.unsure[0]).style.width = 100 * (about.unsure[1] - about.unsure[0]) + "%";
-  if (about) at("i", about.threshold);
+  const [low, high] = (about.unsure ?? [about.threshold, about.threshold]).map(x => 100 * x + "%");
+  bar.style.background =
+    `linear-gradient(90deg, var(--real) ${low}, var(--line) ${low} ${high}, var(--fake) ${high})`;
+  at("i", about.threshold);
   at("b", score);
   bar.setAttribute("role", "img");
   bar.setAttribute("aria-label", "score " + score.toFixed(3));
