@@ -11,6 +11,7 @@ machine hardly changes.
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import statistics
 import tempfile
@@ -30,6 +31,7 @@ from dfl.data import DataModule
 from dfl.data.sources import Paths
 from dfl.data.transforms import Transform
 from dfl.detectors import Classifier
+from dfl.orphans import end_with
 from tests.bench.augmented import make_files
 
 NETWORKS = ("resnet50", "mobilenetv2_100")
@@ -49,6 +51,7 @@ def answer(network: str, listener: socket.socket, ready: Any) -> None:
     from dfl.sharing.serve.scorer import Scorer
     from dfl.sharing.serve.settings import Settings
 
+    end_with(os.getppid(), signal.SIGKILL)
     app = create(Scorer(detector(network), Transform()), Settings(rate=0), ready.set)
     uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", log_level="warning")).run(sockets=[listener])
 
