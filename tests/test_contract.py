@@ -194,11 +194,9 @@ def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
 
 @every_trained_detector
 def test_learns_one_batch(name: str) -> None:
-    detector = build(name)
-    batch, optimizer = (
-        batch_for(detector),
-        torch.optim.Adam([p for p in detector.parameters() if p.requires_grad], 0.01),
-    )
+    detector, rate = build(name), 0.003 if name == "DctNetwork" else 0.01  # at 0.01 its small CNN leaps back and forth
+    batch = batch_for(detector)
+    optimizer = torch.optim.Adam([p for p in detector.parameters() if p.requires_grad], rate)
     losses = []
     for _ in range(30):
         loss = detector.loss(detector(batch["image"]), batch)["loss"]

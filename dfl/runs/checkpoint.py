@@ -90,8 +90,9 @@ class AtomicCheckpointIO(CheckpointIO):
             return checkpoint
         checkpoint = {key: checkpoint[key] for key in EVALUATED if key in checkpoint}
         data = checkpoint.pop("DataModule", None)
-        if isinstance(data, Mapping):  # not the list of unreadable images
-            checkpoint["DataModule"] = {key: data[key] for key in ("vocab", "usual") if data.get(key)}
+        kept = ("vocab", "usual")  # not the list of unreadable images
+        if isinstance(data, Mapping) and any(data.get(key) for key in kept):
+            checkpoint["DataModule"] = {key: data[key] for key in kept if data.get(key)}
         return checkpoint
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:

@@ -49,7 +49,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--model.rank=3", "--model.rank=4"], "--model.rank is given twice, as '3' and as '4'"),
     (["--data.train.root=nowhere"], "no folder at"),
     (["--ckpt_path=nope.ckpt"], "no checkpoint 'nope.ckpt' in"),
-    (["--ckpt_path=https://x.org/a.ckpt"], "takes a local file, not the URL"),
+    (["--ckpt_path=https://x.org/a.ckpt"], "not the URL"),
     (["--ckpt_path=best", "--name=tyni"], "no best.ckpt of the run 'tyni'"),
     (["--ckpt_path=best", "--model=Classifier"], "holds a VitScl, not a Classifier"),
     (["--ckpt_path=tiny.yaml"], "tiny.yaml"),
