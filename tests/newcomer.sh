@@ -21,7 +21,7 @@ trap 'kill "${background[@]}" 2>/dev/null || true' EXIT
 step dfl --version
 step dfl list | head -n 3
 step dfl doctor
-python "$here/newcomer_images.py" set mixed
+python "$here/newcomer_images.py" make set mixed
 step dfl doctor --config meso4.yaml --data data/folder.yaml --data.train.root set
 step dfl fit --config meso4.yaml --data data/folder.yaml --data.train.root set --data.num_workers 0 --data.batch_size 8 \
     --trainer.max_epochs 1 --trainer.accelerator cpu
@@ -31,7 +31,7 @@ python "$here/newcomer_images.py" check scores.csv
 
 step dfl export meso4 -o exported --to onnx
 step dfl predict mixed --onnx exported/model.onnx --output onnx.csv
-python "$here/odd_images.py" same scores.csv onnx.csv
+python "$here/newcomer_images.py" same scores.csv onnx.csv
 
 port=$(python -c "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])")
 dfl serve --name meso4 --ckpt_path best --port "$port" > serve.txt 2>&1 & background+=($!)
@@ -49,5 +49,5 @@ until [ -s hub.txt ]; do sleep 0.2; done
 export HF_ENDPOINT=$(cat hub.txt) HF_TOKEN=hf_nobody HF_HOME="$work/hub"
 step dfl push meso4 somebody/meso4
 step dfl predict mixed --ckpt_path hf://somebody/meso4 --output hub.csv --trainer.accelerator cpu
-python "$here/odd_images.py" same scores.csv hub.csv
+python "$here/newcomer_images.py" same scores.csv hub.csv
 echo "all went well in $work"
