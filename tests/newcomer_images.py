@@ -1,4 +1,4 @@
-"""The twenty images of ``tests/newcomer.sh``, as people have them: ``newcomer_images.py make SET MIXED``, and a set to learn.
+"""The twenty images of ``tests/newcomer.sh``, as people have them: ``make SET MIXED``, and a set to learn.
 
 ``check SCORES.csv`` looks whether each image that can be read has a score, ``same A.csv B.csv`` whether scores agree.
 """
