@@ -1,6 +1,6 @@
-"""Twenty images as people have them, for ``tests/newcomer.sh``: ``newcomer_images.py SET MIXED`` makes them and a set.
+"""The twenty images of ``tests/newcomer.sh``, as people have them: ``make SET MIXED``, and a set to learn.
 
-``newcomer_images.py check SCORES.csv`` looks whether each image that can be read has a score.
+``check SCORES.csv`` looks whether each image that can be read has a score, ``same A.csv B.csv`` whether scores agree.
 """
 
 import csv
@@ -47,21 +47,37 @@ def make(train: Path, mixed: Path) -> None:
     assert len(list(mixed.iterdir())) == 20
 
 
-def check(scores: Path) -> None:
+def scores(file: str) -> dict[str, float]:
+    """Return the score of each image in a table, by the name of its file."""
+    with open(file, encoding="utf-8") as lines:
+        return {Path(row["path"]).name: float(row["score"]) for row in csv.DictReader(lines)}
+
+
+def check(file: str) -> None:
     """Compare a table of scores with what could be read.
 
     Raises:
         AssertionError: For an image without a score, or a score without an image.
     """
-    with scores.open(encoding="utf-8") as lines:
-        rows = {Path(row["path"]).name: float(row["score"]) for row in csv.DictReader(lines)}
+    rows = scores(file)
     assert len(rows) == 20 - len(UNREADABLE), sorted(rows)
     assert UNREADABLE.isdisjoint(rows)
     assert all(math.isfinite(score) and 0 <= score <= 1 for score in rows.values())
 
 
+def same(file: str, other: str) -> None:
+    """Compare two tables.
+
+    Raises:
+        AssertionError: Where scores differ by more than 1e-4.
+    """
+    one, two = scores(file), scores(other)
+    assert one.keys() == two.keys()
+    most = max(abs(one[name] - two[name]) for name in one)
+    print(f"{other}: {len(one)} scores, none further than {most:.1e} from {file}")
+    assert most <= 1e-4
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "check":
-        check(Path(sys.argv[2]))
-    else:
-        make(Path(sys.argv[1]), Path(sys.argv[2]))
+    what, *files = sys.argv[1:]
+    {"make": lambda *f: make(*map(Path, f)), "check": check, "same": same}[what](*files)

@@ -1,14 +1,24 @@
 """The callbacks of a command: what a config gives takes the place of ours, and nothing more."""
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ModelSummary, ProgressBar, RichModelSummary
+from pytorch_lightning.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+    RichModelSummary,
+    StochasticWeightAveraging,
+)
 from pytorch_lightning.callbacks import TQDMProgressBar as Bar
 
 from dfl.cli.arguments import Plan
 from dfl.cli.callbacks import callbacks
+from dfl.errors import UserError
 from dfl.runs.best import Keeper
 from dfl.training import FiniteLoss, KeepLast
 from dfl.training.progress import ProgressLines
@@ -20,7 +30,7 @@ def of_fit(own: Any, **switches: Any) -> list[Callback]:
     trainer = SimpleNamespace(**dict.fromkeys([*names, "log_every_n_steps"]), callbacks=own)
     vars(trainer).update(switches)
     run = SimpleNamespace(trainer=trainer, checkpoint=Keeper(), last=KeepLast(), seed_everything=0)
-    return callbacks("fit", run, Plan("fit"), lambda trainer, module: None)
+    return callbacks("fit", run, Plan("fit"), lambda trainer, module: None, sys.stdout)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +60,9 @@ def test_other_checkpoints_of_a_config_leave_ours() -> None:
 )
 def test_a_flag_of_the_trainer_turns_one_off(switch: str, kind: type) -> None:
     assert not any(isinstance(one, kind) for one in of_fit(None, **{switch: False}))
+
+
+@pytest.mark.parametrize("other", [EMAWeightAveraging(), StochasticWeightAveraging(0.1)])
+def test_averages_of_lightning_are_refused(other: Callback) -> None:
+    with pytest.raises(UserError, match="take dfl.training.EMA or dfl.training.SWA"):
+        of_fit([other])
