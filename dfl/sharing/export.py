@@ -84,7 +84,7 @@ def export(
     """
     if int8 and to != "onnx":
         raise UserError(f"--int8 is a graph of onnxruntime: it goes with --to onnx, not with {to}")
-    trained, detector = opened(checkpoint, root, weights)
+    trained, detector = opened(checkpoint, root, weights=weights)
     settings = {"checkpoint": sha256(trained.path), "to": to, "images": images, "values": values, "int8": int8}
     with output_folder(output, "export", settings) as folder:
         if folder.done:

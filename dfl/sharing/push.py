@@ -62,7 +62,7 @@ def push(
     """
     if repo.count("/") != 1:
         raise UserError(f"{repo!r} is no repository: user/repo")
-    trained, detector = opened(checkpoint, root, weights)
+    trained, detector = opened(checkpoint, root, weights=weights)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         settings = {"checkpoint": sha256(trained.path), "to": "safetensors", "images": images, "values": "uint8"}

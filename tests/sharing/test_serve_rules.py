@@ -200,10 +200,12 @@ def test_a_port_that_is_taken_is_one_line() -> None:
 
 
 def test_a_detector_that_does_not_open_as_asked_is_one_line() -> None:
-    with pytest.raises(UserError, match="no checkpoint 'gone.ckpt'"):
+    with pytest.raises(UserError, match="gone.ckpt"):
         Scorer.opened(Settings("gone.ckpt"))
-    with pytest.raises(UserError, match=r"--model.cut: .*; there are folder, weights"):
+    with pytest.raises(UserError, match="--model.cut: a PatchForensics takes none; there are"):
         Scorer.opened(Settings(str(CHECKPOINT), model={"cut": "block2"}))
+    with pytest.raises(UserError, match="holds all weights, so those of --model.weights would not be read"):
+        Scorer.opened(Settings(str(CHECKPOINT), model={"weights": "a.safetensors"}))
     with pytest.raises(UserError, match="--accelerator abacus: "):
         Scorer.opened(Settings(str(CHECKPOINT), accelerator="abacus"))
 

@@ -9,7 +9,6 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from dfl.cli import checkpoints
 from dfl.data.appearance import Usual, appearance
 from dfl.data.batch import collate
 from dfl.data.chains import FAMILIES, chain, variants
@@ -26,10 +24,9 @@ from dfl.data.decoding import read_image
 from dfl.data.degrading import degraded
 from dfl.data.transforms import Transform, Views
 from dfl.detectors import Detector
-from dfl.detectors.loading import load
-from dfl.errors import UserError, first_line, near
+from dfl.errors import UserError, first_line
 from dfl.evaluation.maps import fitted
-from dfl.runs.find import resolve
+from dfl.sharing.opened import opened
 from dfl.sharing.serve.settings import Settings
 
 #: What an image is changed by, as the benchmark does it, to see whether its verdict changes: name and meaning.
@@ -105,21 +102,12 @@ class Scorer:
         Raises:
             UserError: If there is none, it is damaged, or it needs weights that are not given.
         """
-        path = resolve(settings.ckpt_path, Path(settings.root).expanduser(), settings.name)
-        trained = checkpoints.read(path, Path(settings.root).expanduser())
-        kind = trained.contents.kind
-        given = {key: trained.init_args[key] for key in kind.places if key in trained.init_args}
-        for key, value in (settings.model or {}).items():
-            if key not in kind.places:
-                raise UserError(f"--model.{key}: a checkpoint brings it itself" + near(key, list(kind.places)))
-            given[key] = value
-        if missing := trained.contents.missing(given):
-            raise UserError(f"{path} {missing}")
+        word, places = settings.ckpt_path, settings.model or {}
+        trained, detector = opened(word, settings.root, settings.name, "--model.", **places)
         print(f"serving with {trained}", *trained.notes, sep="\n", flush=True)
-        transform = Transform(**trained.transform or {})
-        name = f"{kind.__name__} of {path.parent.name if trained.in_run else path.name}"
+        name = f"{trained.class_name} of {trained.path.parent.name if trained.in_run else trained.path.name}"
         words = settings.views, settings.max_pixels, settings.accelerator
-        return cls(load(path, **given), transform, *words, trained.usual, name)
+        return cls(detector, Transform(**trained.transform or {}), *words, trained.usual, name)
 
     def read(self, content: bytes) -> np.ndarray:
         """Return the pixels of an image, uint8 (H, W, 3).

@@ -4,7 +4,7 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from dfl.errors import UserError
 
@@ -18,7 +18,7 @@ class Settings:
     """A detector, an address, and limits.
 
     Args:
-        ckpt_path: best, last or a file.
+        ckpt_path: best, last, a file, or hf://user/repo.
         root: Folder that holds checkpoints/.
         name: Name of the run; by default the newest one.
         model: Arguments that a checkpoint cannot bring, such as --model.weights FILE.
@@ -45,7 +45,7 @@ class Settings:
     ckpt_path: str = "best"
     root: str = "."
     name: str | None = None
-    model: dict[str, Any] | None = None
+    model: dict[str, str] | None = None
     fpr: float | None = None
     coverage: float = 1.0
     trust: str | None = None
