@@ -194,8 +194,8 @@ def _begin(job: Job, parts: list[dict[str, Any]]) -> None:
     """Note what the job is; refuse a folder with parts of another one."""
     images = hashlib.sha256(b"".join(hashlib.sha256(part["rows"]).digest() for part in parts)).hexdigest()
     data = job.data | {"transform": job.data["transform"].spec()}
-    facts = {"weights": WeightsHash()(read_checkpoint(job.checkpoint)["state_dict"]), "images": images}
-    facts |= {"data": data, "writer": job.writer, "precision": job.precision}
+    weights = WeightsHash()(read_checkpoint(job.checkpoint)["state_dict"])
+    facts = {"weights": weights, "images": images, "data": data, "writer": job.writer, "precision": job.precision}
     text, file = json.dumps(facts, indent=1, sort_keys=True, default=str), job.folder / FACTS
     if file.is_file() and file.read_text("utf-8") != text:
         raise UserError(f"{job.folder} holds parts of other weights, images or settings ({FACTS}): give another folder")
