@@ -25,7 +25,7 @@ from dfl.data import DataModule, Source, csv_files
 from dfl.data.appearance import Usual
 from dfl.detectors.base import Detector
 from dfl.detectors.loading import load
-from dfl.errors import NothingDone, UserError
+from dfl.errors import NothingDone, UserError, first_line
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.files import claimed, whole, write
@@ -166,7 +166,10 @@ def run(
         missing = [part for part in parts if not job.file(part["number"]).is_file()]
         print(f"{job.folder}: {len(parts) - len(missing):,} of {len(parts):,} parts are there")
         if missing:
-            ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
+            try:
+                ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
+            except Exception as error:  # of any kind: no cluster, no memory, no time
+                raise UserError(f"Ray does not start: {first_line(error)}") from error
             gpus = 1 if torch.cuda.is_available() else 0
             asked = ray.data.from_items(missing, override_num_blocks=len(missing))
             done = asked.map(Worker, fn_constructor_args=(job,), concurrency=workers, num_gpus=gpus).take_all()
