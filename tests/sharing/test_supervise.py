@@ -18,6 +18,8 @@ import os, signal, socket, sys
 from dfl.errors import UserError
 from dfl.sharing.serve.supervise import supervise
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where the tests run in the background
+
 def work(listener, ready):
     if sys.argv[1] == "refuse":
         raise UserError("no such detector")
