@@ -19,7 +19,7 @@ background=()
 trap 'kill "${background[@]}" 2>/dev/null || true' EXIT
 [[ $(python -c "import dfl; print(dfl.__file__)") == "$environment"/* ]]  # the wheel's, not a checkout's
 step dfl --version
-step dfl list | head -n 3
+step dfl list > list.txt
 step dfl doctor
 python "$here/newcomer_images.py" make set mixed
 step dfl doctor --config meso4.yaml --data data/folder.yaml --data.train.root set
