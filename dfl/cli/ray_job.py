@@ -37,7 +37,7 @@ PART = 1024
 #: What decides the rows of all parts, beside them.
 FACTS = "job.json"
 #: Columns of numbers; all others are text.
-NUMBERS = ("score", "probability", "threshold")
+NUMBERS = ("score", "logit", "probability", "threshold")
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Detector(Measured, ABC):
         self.log_dict({f"train/{name}": value for name, value in self.losses.items()}, batch_size=batch_size)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return ``score`` (N,) float32, ``index`` (N,), ``path`` and the name of the domain.
+        """Return ``score`` and ``logit`` (N,) float32, ``index`` (N,), ``path`` and the name of the domain.
 
         Detectors that give ``mask_logit`` also give ``map`` (N, h, w) float32, the probability of manipulation; those
         that give ``class_logit`` the probabilities ``class_prob`` (N, K) float32 and ``class_names``; and those that
@@ -154,9 +154,15 @@ class Detector(Measured, ABC):
         so of the map, they fill.
         """
         out: Any = self.over_views(batch)[1]
-        score = out["logit"].float().sigmoid()
+        logit = out["logit"].float()
         domain = domains(self.trainer, "predict")[dataloader_idx]
-        answers = {"score": score, "index": batch["index"], "path": batch["path"], "domain": domain}
+        answers = {
+            "score": logit.sigmoid(),
+            "logit": logit,
+            "index": batch["index"],
+            "path": batch["path"],
+            "domain": domain,
+        }
         if "mask_logit" in out:
             answers["map"] = out["mask_logit"].float().sigmoid()
         if "extent" in batch:

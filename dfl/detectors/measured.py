@@ -130,9 +130,9 @@ class Measured(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Choose the threshold, then log every domain's metrics and their mean."""
         rows = [self.metrics["val"].rows(domain) for domain in self.metrics["val"]]
-        score, label = (torch.cat([r[k] for r in rows]) for k in ("score", "label"))
+        score, label, logit = (torch.cat([r[k] for r in rows]) for k in ("score", "label", "logit"))
         self.threshold.copy_(choose_threshold(score, label))
-        self.verdicts = Verdicts.fitted(score.numpy(), label.numpy(), float(self.threshold))
+        self.verdicts = Verdicts.fitted(score, label, float(self.threshold), logit)
         self._finish("val")
         auroc = self.results["val"]["mean"]["auroc"]
         if auroc < 0.4 and not self.trainer.sanity_checking:

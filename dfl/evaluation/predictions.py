@@ -40,7 +40,7 @@ MOST_NAMES = 10
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write path, score, calibrated probability, verdict, threshold and domain of each image, and its labels.
+    """Write path, score, its log-odds, calibrated probability, verdict, threshold, domain and labels of each image.
 
     Score and probability are of fake. Labels are its label (0 real, 1 fake), group and video; empty where unknown.
     Detectors with class logits add ``class``, the most probable one, and ``prob_<class>`` for each; those that write

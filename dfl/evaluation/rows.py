@@ -12,7 +12,7 @@ from dfl.errors import UserError
 from dfl.metrics.measures import TEXT_OUTPUTS
 from dfl.metrics.verdicts import Rule
 
-COLUMNS = ("path", "score", "probability", "verdict", "threshold", "domain", "label", "group", "video")
+COLUMNS = ("path", "score", "logit", "probability", "verdict", "threshold", "domain", "label", "group", "video")
 
 Row = dict[str, Any]
 
@@ -27,9 +27,9 @@ def rows(
     """Yield a row for each image of a batch, without padding: ``COLUMNS``, then classes, texts and what is beside them.
 
     Args:
-        prediction: ``score`` (N,) float32 probability of fake, ``index`` (N,), ``path`` N strings, ``domain``; where
-            the detector gives them ``class_prob`` (N, K) float32 with K ``class_names``, and ``text`` and
-            ``generated_text``, N strings each.
+        prediction: ``score`` (N,) float32 probability of fake, perhaps its log-odds ``logit`` (N,) float32, ``index``
+            (N,), ``path`` N strings, ``domain``; where the detector gives them ``class_prob`` (N, K) float32 with K
+            ``class_names``, and ``text`` and ``generated_text``, N strings each.
         rule: How a score becomes a probability and a verdict.
         batch: ``label``, ``group``, ``video`` (N,) integers, -1 for unknown; a column that lacks is unknown.
         names: Name by id of ``group`` and ``video``; an id without one is written as it is.
@@ -42,7 +42,8 @@ def rows(
     # of all rows at once: each copy waits for the device
     probs = None if probs is None else probs.float().cpu().numpy()
     score = prediction["score"].float().cpu().numpy()
-    verdicts = rule.verdicts(score)
+    logit = prediction["logit"].float().cpu().numpy() if "logit" in prediction else None
+    verdicts = rule.verdicts(score, logit)
     numbers = {column: batch[column].tolist() for column in ("label", "group", "video") if column in batch}
     for i, (index, path) in enumerate(zip(prediction["index"].tolist(), prediction["path"], strict=True)):
         if index < 0:
@@ -53,8 +54,15 @@ def rows(
                 "trainer.precision is too coarse for them"
             )
         probability, verdict = verdicts[i]
-        row = {"path": path, "score": _short(score[i]), "probability": _short(np.float32(probability))}
-        row |= {"verdict": verdict, "threshold": threshold, "domain": prediction["domain"]}
+        row = {
+            "path": path,
+            "score": _short(score[i]),
+            "logit": "" if logit is None else _short(logit[i]),
+            "probability": _short(np.float32(probability)),
+            "verdict": verdict,
+            "threshold": threshold,
+            "domain": prediction["domain"],
+        }
         for column in ("label", "group", "video"):
             number = numbers[column][i] if column in numbers else -1
             cell = number if column == "label" else names.get(column, {}).get(number, str(number))

@@ -16,7 +16,6 @@ from dfl.errors import UserError
 from dfl.metrics.calibration import (
     COLDEST,
     HOTTEST,
-    FprThreshold,
     logit,
     resolves,
     softened,
@@ -28,6 +27,8 @@ from dfl.metrics.intervals import clopper_pearson
 #: False positive rates that have a threshold, and shares of images with a verdict that have a band of doubt.
 RATES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
+#: Log-odds beyond these are cut off; and those that all are above.
+FAR, NONE = 1e5, -math.inf
 #: In the place of a rate: the threshold of the best balanced accuracy.
 BALANCED = 0.0
 
@@ -45,32 +46,36 @@ class Rule:
 
     Attributes:
         threshold: Fake from this score, a float32 number.
+        odds: Fake from these log-odds among scores that are equal to the threshold, as of a detector whose scores round
+            to 1.
         band: Unsure where the log-odds are nearer to the threshold's than this; 0 for never.
         temperature: Log-odds are divided by it for the probability; NaN for none.
         meaning: All of that in a sentence.
     """
 
     threshold: float
+    odds: float
     band: float
     temperature: float
     meaning: str
 
-    def verdicts(self, score: ArrayLike) -> list[Verdict]:
-        """Return the verdicts on scores (N,): the sigmoid of a detector's log-odds, in float32; NaN is real."""
+    def verdicts(self, score: ArrayLike, log_odds: ArrayLike | None = None) -> list[Verdict]:
+        """Return the verdicts on N images; that on NaN is real.
+
+        Args:
+            score: (N,) the sigmoid of a detector's log-odds, in float32.
+            log_odds: (N,) themselves; by default what the scores tell of them.
+        """
         values = np.asarray(score, np.float64).reshape(-1)
-        odds = logit(values)
-        near = np.abs(odds - logit(self.threshold)) < self.band
-        words = np.where(near, "unsure", np.where(values >= self.threshold, "fake", "real"))
+        odds = logit(values) if log_odds is None else np.asarray(log_odds, np.float64).reshape(-1)
+        near = np.abs(odds - self.odds) < self.band
+        words = np.where(near, "unsure", np.where(_is_fake(values, odds, self.threshold, self.odds), "fake", "real"))
         probability = special.expit(odds / self.temperature)
         return [Verdict(*one) for one in zip(probability.tolist(), words.tolist(), strict=True)]
 
-    def __call__(self, score: float) -> Verdict:
-        """Return the verdict on one score."""
-        return self.verdicts(score)[0]
-
-    def of_log_odds(self, log_odds: float) -> Verdict:
-        """Return the verdict on the log-odds of fake of a detector."""
-        return self(float(special.expit(np.float32(log_odds))))
+    def __call__(self, score: float, log_odds: float | None = None) -> Verdict:
+        """Return the verdict on one image."""
+        return self.verdicts(score, log_odds)[0]
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Verdicts:
         coverages: Shares of validation images with a verdict.
         rates: Wanted false positive rates; `BALANCED` is the threshold of the best balanced accuracy.
         thresholds: Fake from this score.
+        odds: And from these log-odds, see `Rule.odds`.
         fprs: Share of validation's reals that are called fake.
         lows: End of the 95 % interval of that rate on other reals of the same kind.
         highs: Its other end.
@@ -100,6 +106,7 @@ class Verdicts:
     coverages: list[float]
     rates: list[float]
     thresholds: list[float]
+    odds: list[float]
     fprs: list[float]
     lows: list[float]
     highs: list[float]
@@ -107,7 +114,7 @@ class Verdicts:
     risks: list[list[float]]
 
     def __post_init__(self) -> None:
-        lists = (self.thresholds, self.fprs, self.lows, self.highs, self.bands, self.risks)
+        lists = (self.thresholds, self.odds, self.fprs, self.lows, self.highs, self.bands, self.risks)
         shares = (*self.thresholds, *self.fprs, *self.lows, *self.highs, *self.rates, *self.coverages)
         inner = [*self.bands, *self.risks]
         if (
@@ -121,34 +128,41 @@ class Verdicts:
             raise ValueError("are not those of a validation")
 
     @classmethod
-    def fitted(cls, score: ArrayLike, label: ArrayLike, threshold: float) -> "Verdicts | None":
-        """Return what the scores of a validation say; None where one class is missing or a score is NaN.
+    def fitted(
+        cls, score: ArrayLike, label: ArrayLike, threshold: float, log_odds: ArrayLike | None = None
+    ) -> "Verdicts | None":
+        """Return what a validation says; None where one class is missing or a score is NaN.
 
         Args:
             score: (N,) probability of fake.
             label: (N,) 0 real, 1 fake.
             threshold: Of the best balanced accuracy.
+            log_odds: (N,) of the scores, which still rank what rounds to a score of 1; by default from the scores.
         """
         score, label = (np.asarray(one, np.float64).reshape(-1) for one in (score, label))
-        heat = temperature(logit(score), softened(label))
-        if not 0 < label.mean() < 1 or math.isnan(heat) or math.isnan(threshold):
+        odds = logit(score) if log_odds is None else np.asarray(log_odds, np.float64).reshape(-1).clip(-FAR, FAR)
+        if math.isnan(threshold) or np.isnan(odds).any() or not 0 < label.mean() < 1:
             return None
-        real, wrong = score[label == 0], label == 1
-        hits = int((real >= threshold).sum())
-        own = FprThreshold(threshold, hits / len(real), *clopper_pearson(hits, len(real)), True, len(real))
-        points = [(BALANCED, own), *((r, threshold_at_fpr(real, r)) for r in RATES if resolves(len(real), r))]
+        real = odds[label == 0]
+        hits = int((score[label == 0] >= threshold).sum())
+        own = (hits / len(real), *clopper_pearson(hits, len(real)))
+        # of equal scores all are fake here, as where validation and tests are measured
+        points = [(BALANCED, threshold, float(logit(np.nextafter(np.float32(threshold), np.float32(0)))[0]), *own)]
+        for rate in (one for one in RATES if resolves(len(real), one)):
+            found = threshold_at_fpr(real, rate)
+            at = float(np.float32(special.expit(found.threshold)))
+            points.append((rate, at, found.threshold, found.fpr, found.low, found.high))
         bands, risks = [], []
-        for _, point in points:
-            far = np.abs(logit(score) - logit(point.threshold))
-            is_wrong = (score >= point.threshold) != wrong
+        for _, at, at_odds, *_ in points:
+            far = np.abs(odds - at_odds)
+            is_wrong = _is_fake(score, odds, at, at_odds) != (label == 1)
             last = [math.ceil(c * len(far) - 1e-9) - 1 for c in COVERAGES[:-1]]
-            at = [*np.sort(far)[::-1][last].tolist(), 0.0]
-            bands.append(at)
-            risks.append([float(is_wrong[far >= one].mean()) for one in at])
-        thresholds, fprs, lows, highs = ([float(point[i]) for _, point in points] for i in range(4))
-        rates = [rate for rate, _ in points]
-        counts = (len(real), len(score) - len(real))
-        return cls(heat, *counts, list(COVERAGES), rates, thresholds, fprs, lows, highs, bands, risks)
+            widths = [*np.sort(far)[::-1][last].tolist(), 0.0]
+            bands.append(widths)
+            risks.append([float(is_wrong[far >= one].mean()) for one in widths])
+        columns = [list(column) for column in zip(*points, strict=True)]
+        heat, reals = temperature(odds, softened(label)), len(real)
+        return cls(heat, reals, len(score) - reals, list(COVERAGES), *columns, bands, risks)
 
     def plain(self) -> dict[str, Any]:
         """Return the numbers as a checkpoint holds them; ``Verdicts(**plain)`` is the same."""
@@ -174,11 +188,11 @@ class Verdicts:
             )
         i = _place(self.rates, BALANCED if fpr is None else fpr, "--fpr")
         j = _place(self.coverages, coverage, "--coverage")
-        threshold, band = self.thresholds[i], self.bands[i][j]
+        threshold, odds, band = self.thresholds[i], self.odds[i], self.bands[i][j]
         chosen = "the best balanced accuracy" if fpr is None else f"a false positive rate of {percent(fpr)}"
         meaning = (
-            f"fake from score {threshold:.4g}, chosen for {chosen}: {percent(self.fprs[i])} of {self.reals:,} real "
-            f"validation images are called fake, of others like them {percent(self.lows[i])} to "
+            f"fake from score {threshold:.4g} (log-odds {odds:.3g}), chosen for {chosen}: {percent(self.fprs[i])} of "
+            f"{self.reals:,} real validation images are called fake, of others like them {percent(self.lows[i])} to "
             f"{percent(self.highs[i])} (95 % interval)"
         )
         if band:
@@ -186,7 +200,7 @@ class Verdicts:
                 f"; unsure within {band:.3g} of it in log-odds: {percent(coverage)} of validation images have a "
                 f"verdict, of which {percent(self.risks[i][j])} are wrong"
             )
-        return Rule(threshold, band, self.temperature, meaning)
+        return Rule(threshold, odds, band, self.temperature, meaning)
 
 
 def rule_of(verdicts: Verdicts | None, threshold: float, fpr: float | None = None, coverage: float = 1.0) -> Rule:
@@ -210,14 +224,20 @@ def rule_of(verdicts: Verdicts | None, threshold: float, fpr: float | None = Non
             "on validation images of both classes, or leave it out"
         )
     if math.isnan(threshold):
-        return Rule(0.5, 0.0, math.nan, "fake from score 0.5, which no validation has chosen; nothing is calibrated")
+        return Rule(
+            0.5, NONE, 0.0, math.nan, "fake from score 0.5, which no validation has chosen; nothing is calibrated"
+        )
     meaning = f"fake from score {threshold:.4g}, chosen on validation; it is not known how many reals that calls fake"
-    return Rule(threshold, 0.0, math.nan, meaning)
+    return Rule(threshold, NONE, 0.0, math.nan, meaning)
 
 
 def percent(share: float) -> str:
     """Return a share in percent, with as many digits as it takes."""
     return f"{100 * share:.3g} %"
+
+
+def _is_fake(score: np.ndarray, log_odds: np.ndarray, threshold: float, odds: float) -> np.ndarray:
+    return (score > threshold) | ((score == threshold) & (log_odds >= odds))
 
 
 def _place(values: list[float], wanted: float, flag: str) -> int:

@@ -27,7 +27,7 @@ ODD = 'a "b", c\nd.png'
 
 
 def rule(threshold: float = 0.5) -> Rule:
-    return Rule(threshold, 0.0, math.nan, "")
+    return Rule(threshold, -math.inf, 0.0, math.nan, "")
 
 
 def batch(score: list[float], index: list[int], path: list[str]) -> dict[str, object]:
@@ -68,9 +68,9 @@ def test_what_is_known_of_an_image_is_written_beside_its_score() -> None:
     known = {"label": torch.tensor([1, -1]), "group": torch.tensor([2, -1]), "video": torch.tensor([0, 7])}
     names = {"group": {2: "male,asian"}, "video": {0: "id0_0001"}}
     first, second = rows(batch([0.9, 0.1], [0, 1], ["a.png", "b.png"]), rule(), known, names)
-    assert list(first.values())[6:] == [1, "male,asian", "id0_0001"]
-    assert list(second.values())[6:] == ["", "", "7"]
-    assert next(csv.reader(io.StringIO(encode(first, "x.csv"), newline="")))[6:] == ["1", "male,asian", "id0_0001"]
+    assert list(first.values())[7:] == [1, "male,asian", "id0_0001"]
+    assert list(second.values())[7:] == ["", "", "7"]
+    assert next(csv.reader(io.StringIO(encode(first, "x.csv"), newline="")))[7:] == ["1", "male,asian", "id0_0001"]
     assert json.loads(encode(first, "x.jsonl"))["label"] == 1
 
 

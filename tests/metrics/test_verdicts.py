@@ -50,7 +50,6 @@ def test_probabilities_are_those_of_the_temperature_and_keep_the_order() -> None
     found = np.array([one.probability for one in rule.verdicts(score)])
     assert found[inside] == pytest.approx(expected[inside])
     assert rule(float(score[0])).probability == pytest.approx(expected[0])
-    assert rule.of_log_odds(0.0).probability == pytest.approx(0.5)
     assert (np.diff(found[np.argsort(score)]) >= 0).all()
 
 
@@ -68,11 +67,24 @@ def test_by_hand() -> None:
     assert found is not None
     assert found.rates == [BALANCED, 0.2]  # one of five reals is a fifth, and they show nothing smaller
     assert (found.reals, found.fakes, found.fprs) == (5, 5, [0.2, 0.2])
-    assert found.thresholds[1] == pytest.approx(0.65)  # between the reals of 0.4 and 0.9
+    assert found.thresholds[1] == pytest.approx(0.71, abs=0.01)  # between the log-odds of the reals of 0.4 and 0.9
     assert found.risks[0][-1] == 0.2  # 0.9 and 0.35 are wrong
     # of ten images half are at least as far from 0.5 as 0.2 and 0.8; of 0.1, 0.9, 0.95, 0.2 and 0.8 one is wrong
     assert found.risks[0][0] == pytest.approx(0.2, abs=0.04)
     assert "20 % of 5 real validation images" in found.rule(0.2).meaning
+
+
+def test_scores_that_round_to_one_are_told_apart_by_their_log_odds() -> None:
+    odds = np.array([-3.0, 0.0, 20.0, 30.0, 40.0, 18.0, 25.0, 35.0, 50.0, 60.0])
+    score, label = special.expit(odds.astype(np.float32)), np.array([0] * 5 + [1] * 5)
+    assert (score == 1).sum() == 8
+    found = Verdicts.fitted(score, label, 1.0, odds)
+    assert found is not None
+    assert (found.fprs, found.odds[1], found.thresholds) == ([0.6, 0.2], 35.0, [1.0, 1.0])
+    rule = found.rule(0.2)
+    assert [one.verdict for one in rule.verdicts(score, odds)] == ["real"] * 4 + ["fake", "real", "real"] + ["fake"] * 3
+    assert rule(1.0, 36.0).verdict == "fake"
+    assert found.rule()(1.0, 17.0).verdict == "fake"  # of equal scores all
 
 
 def test_what_validation_cannot_know_is_refused() -> None:

@@ -40,6 +40,7 @@ class Scored:
 
     Attributes:
         score: Probability of fake before calibration, as `predict` writes it.
+        logit: Its log-odds.
         classes: Probability of each class, by name; None where there is only real and fake.
         text: What the detector writes; None where it does not.
         map: (h, w) float32, the probability of manipulation, and the image that it lies on, (3, H, W) uint8, on the
@@ -47,6 +48,7 @@ class Scored:
     """
 
     score: float
+    logit: float
     classes: dict[str, float] | None
     text: str | None
     map: tuple[torch.Tensor, torch.Tensor] | None
@@ -158,7 +160,7 @@ class Scorer:
         seen = batch["image"]
         batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         answer = self.detector.predict_step(self.detector.on_after_batch_transfer(batch, 0), 0)
-        scores = answer["score"].tolist()
+        scores, logits = answer["score"].tolist(), answer["logit"].tolist()
         if any(math.isnan(score) for score in scores):
             raise UserError("the score is no number: the weights are damaged")
         probs = answer["class_prob"].tolist() if "class_prob" in answer else None
@@ -171,5 +173,5 @@ class Scorer:
             shown = None
             if maps is not None:
                 shown = fitted(maps[i], seen[i], batch["extent"][i] if "extent" in batch else None)
-            results.append(Scored(score, classes, text, shown))
+            results.append(Scored(score, logits[i], classes, text, shown))
         return results

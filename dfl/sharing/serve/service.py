@@ -19,7 +19,6 @@ from dfl.data.metadata import HAS_C2PA, metadata_of, need_c2pa
 from dfl.errors import UserError
 from dfl.evaluation import maps
 from dfl.evaluation.predictions import certificates
-from dfl.metrics.calibration import logit
 from dfl.sharing.serve.batching import Batcher
 from dfl.sharing.serve.schema import Answer, Change, Failed
 from dfl.sharing.serve.scorer import Row, Scored, Scorer
@@ -82,8 +81,7 @@ class Service:
         """Return the scores between which nothing is said; None for none."""
         if not self.rule.band:
             return None
-        centre = logit(self.rule.threshold)[0]
-        low, high = expit([centre - self.rule.band, centre + self.rule.band])
+        low, high = expit([self.rule.odds - self.rule.band, self.rule.odds + self.rule.band])
         return float(low), float(high)
 
     @asynccontextmanager
@@ -115,7 +113,7 @@ class Service:
         image = await self._in_pool(self._prepared, content, asked)
         rows = [image.row, *(row for _, _, row in image.changes)]
         first, *others = await asyncio.gather(*(asyncio.wrap_future(self.batcher.submit(row)) for row in rows))
-        probability, verdict = self._read(first.score)
+        probability, verdict = self._read(first)
         self.telemetry.verdict(verdict)
         answer = Answer(
             name=name,
@@ -132,7 +130,7 @@ class Service:
         if asked.maps and first.map is not None:
             answer.map, answer.overlay = await self._in_pool(_drawn, *first.map)
         if asked.changes:
-            answer.changes = [self._change(*c[:2], o.score) for c, o in zip(image.changes, others, strict=True)]
+            answer.changes = [self._change(*c[:2], o) for c, o in zip(image.changes, others, strict=True)]
         return answer
 
     async def _answer_or_failed(self, name: str, content: bytes, asked: Asked) -> Answer | Failed:
@@ -154,14 +152,14 @@ class Service:
         need_c2pa()
         return {name: text for name, text in metadata_of(content, self._trusted or "").items() if text}
 
-    def _read(self, score: float) -> tuple[float | None, Literal["real", "fake", "unsure"]]:
+    def _read(self, one: Scored) -> tuple[float | None, Literal["real", "fake", "unsure"]]:
         """Return calibrated probability and verdict."""
-        probability, verdict = self.rule(score)
+        probability, verdict = self.rule(one.score, one.logit)
         return None if math.isnan(probability) else probability, verdict
 
-    def _change(self, name: str, about: str, score: float) -> Change:
-        probability, verdict = self._read(score)
-        return Change(name=name, about=about, score=score, probability=probability, verdict=verdict)
+    def _change(self, name: str, about: str, one: Scored) -> Change:
+        probability, verdict = self._read(one)
+        return Change(name=name, about=about, score=one.score, probability=probability, verdict=verdict)
 
     async def _in_pool(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
