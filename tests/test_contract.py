@@ -337,7 +337,7 @@ def test_every_class_runs_every_verb(
         ]
     )
     lines = Path("scores.csv").read_text().splitlines()
-    assert lines[0].split(",")[:4] == ["path", "score", "probability", "verdict"]
+    assert lines[0].split(",")[:4] == ["path", "score", "logit", "probability"]
     assert len(lines) == 31
 
 

@@ -69,7 +69,9 @@ class Rule:
         values = np.asarray(score, np.float64).reshape(-1)
         odds = logit(values) if log_odds is None else np.asarray(log_odds, np.float64).reshape(-1)
         near = np.abs(odds - self.odds) < self.band
-        words = np.where(near, "unsure", np.where(_is_fake(values, odds, self.threshold, self.odds), "fake", "real"))
+        # of a score alone no more is known than on which side of the threshold it lies
+        fake = values >= self.threshold if log_odds is None else _is_fake(values, odds, self.threshold, self.odds)
+        words = np.where(near, "unsure", np.where(fake, "fake", "real"))
         probability = special.expit(odds / self.temperature)
         return [Verdict(*one) for one in zip(probability.tolist(), words.tolist(), strict=True)]
 
