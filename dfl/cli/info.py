@@ -82,8 +82,8 @@ def facts(trained: Trained) -> Iterator[tuple[str, str]]:
 def table(verdicts: Verdicts) -> Iterator[str]:
     """Yield the lines of a table: each threshold, what it does on validation, and what may be expected of others."""
     yield (
-        f"validation: {verdicts.reals:,} real and {verdicts.fakes:,} fake images; temperature "
-        f"{verdicts.temperature:.3f}: probability = sigmoid(log-odds / temperature)"
+        f"validation: {verdicts.reals:,} real and {verdicts.fakes:,} fake images; "
+        f"probability = sigmoid(log-odds / {verdicts.temperature:.3f} {verdicts.offset:+.3f})"
     )
     shown = [c for c in verdicts.coverages if c in (0.8, 0.9, 0.95, 1.0)]
     yield f"{'--fpr':>8}  {'threshold':>9}  {'reals called fake':>17}  {'on others (95 %)':>18}" + "".join(

@@ -124,7 +124,7 @@ class DataModule(pl.LightningDataModule):
         self.videos = Videos()
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}
-        #: What training images look like: of a checkpoint, or of ``train`` when one is saved.
+        #: What training images look like: of ``train`` from ``setup`` on, or of a checkpoint.
         self.usual: Usual | None = None
         #: Returns how many batches of this process are predicted already, by domain; asked when the weights are there.
         self.done: Callable[[], Mapping[str, int]] = dict
@@ -140,6 +140,8 @@ class DataModule(pl.LightningDataModule):
         """Read the tables of the stage's splits and make their data sets."""
         for split in STAGES[stage]:
             self.sets[split] = dict(self.datasets(split))
+        if stage == "fit":  # not where a checkpoint is saved: that may be the last save, as a disk dies
+            self.usual = usual_of(self.sets["train"]["train"], self.transform)
         self._look()
         check(self, STAGES[stage])
         observe = getattr(getattr(self.trainer, "lightning_module", None), "observe", None)
@@ -267,15 +269,13 @@ class DataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the vocabulary, so that ids keep their names, unreadable images, the transform, and what is usual."""
-        if self.usual is None and "train" in self.sets:
-            self.usual = usual_of(self.sets["train"]["train"], self.transform)
         transform = {k: v for k, v in self.transform.spec().items() if k not in Transform.TRAINING}
         bad = {split: {d: data.bad for d, data in domains.items()} for split, domains in self.sets.items()}
         return {"vocab": self.vocab, "bad": bad, "transform": transform, "usual": self.usual and self.usual.ranges}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Number names as the checkpoint does; names it does not know come after."""
-        self.usual = Usual.of_file(state_dict.get("usual"))
+        self.usual = Usual.of_file(state_dict.get("usual")) or self.usual
         self._look()
         vocab: Vocab = {column: dict(ids) for column, ids in state_dict.get("vocab", {}).items()}
         for domains in self.sets.values():

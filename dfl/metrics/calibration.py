@@ -92,6 +92,34 @@ def temperature(logit: ArrayLike, label: ArrayLike) -> float:
     return math.exp(min([found.x, *ends], key=loss))
 
 
+def platt(logit: ArrayLike, label: ArrayLike) -> tuple[float, float]:
+    """Return T and b so that sigmoid(logit / T + b) has the least log loss (Platt 1999); NaN where `temperature` is.
+
+    An offset beside the temperature also mends scores that are all too high or too low. T lies in the same range, so
+    ranks stay.
+
+    Args:
+        logit: (N,) finite log-odds of fake.
+        label: (N,) 0 real, 1 fake; or between, such as those of `softened`.
+    """
+    logit, label = _flat(logit), _flat(label)
+    heat = temperature(logit, label)
+    if math.isnan(heat):
+        return math.nan, math.nan
+    scaled = logit / heat  # slope and offset are then of one size
+
+    def loss(at: np.ndarray) -> tuple[float, np.ndarray]:
+        odds = scaled * at[0] + at[1]
+        wrong = special.expit(odds) - label
+        value = (label * np.logaddexp(0, -odds) + (1 - label) * np.logaddexp(0, odds)).mean()
+        return float(value), np.array([(wrong * scaled).mean(), wrong.mean()])
+
+    bounds = [(heat / HOTTEST, heat / COLDEST), (None, None)]
+    settings = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1_000}
+    found = optimize.minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
+    return heat / float(found.x[0]), float(found.x[1])
+
+
 def softened(label: ArrayLike) -> np.ndarray:
     """Return labels, float64 (N,), that leave room for one more image of each class that is otherwise (Platt 1999).
 

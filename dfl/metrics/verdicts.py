@@ -17,9 +17,9 @@ from dfl.metrics.calibration import (
     COLDEST,
     HOTTEST,
     logit,
+    platt,
     resolves,
     softened,
-    temperature,
     threshold_at_fpr,
 )
 from dfl.metrics.intervals import clopper_pearson
@@ -50,6 +50,7 @@ class Rule:
             to 1.
         band: Unsure where the log-odds are nearer to the threshold's than this; 0 for never.
         temperature: Log-odds are divided by it for the probability; NaN for none.
+        offset: And this is added.
         meaning: All of that in a sentence.
     """
 
@@ -57,6 +58,7 @@ class Rule:
     odds: float
     band: float
     temperature: float
+    offset: float
     meaning: str
 
     def verdicts(self, score: ArrayLike, log_odds: ArrayLike | None = None) -> list[Verdict]:
@@ -72,7 +74,7 @@ class Rule:
         # of a score alone no more is known than on which side of the threshold it lies
         fake = values >= self.threshold if log_odds is None else _is_fake(values, odds, self.threshold, self.odds)
         words = np.where(near, "unsure", np.where(fake, "fake", "real"))
-        probability = special.expit(odds / self.temperature)
+        probability = special.expit(odds / self.temperature + self.offset)
         return [Verdict(*one) for one in zip(probability.tolist(), words.tolist(), strict=True)]
 
     def __call__(self, score: float, log_odds: float | None = None) -> Verdict:
@@ -88,7 +90,7 @@ class Verdicts:
     fake as of the validation's; an interval takes its images for independent.
 
     Attributes:
-        temperature: Of `dfl.metrics.calibration.temperature`, with softened labels.
+        temperature: Of `dfl.metrics.calibration.platt`, with softened labels: log-odds are divided by it.
         reals: Real images of validation.
         fakes: Fake ones.
         coverages: Shares of validation images with a verdict.
@@ -100,6 +102,7 @@ class Verdicts:
         highs: Its other end.
         bands: For each coverage the distance in log-odds from the threshold under which nothing is said.
         risks: For each coverage the share of wrong verdicts on validation.
+        offset: Of `platt` too, and added to the divided log-odds; checkpoints from before it have none.
     """
 
     temperature: float
@@ -114,6 +117,7 @@ class Verdicts:
     highs: list[float]
     bands: list[list[float]]
     risks: list[list[float]]
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         lists = (self.thresholds, self.odds, self.fprs, self.lows, self.highs, self.bands, self.risks)
@@ -124,6 +128,7 @@ class Verdicts:
             or not all(len(one) == len(self.coverages) for one in inner)
             or not all(0 <= value <= 1.001 for value in (*shares, *(v for one in self.risks for v in one)))
             or not all(value >= 0 for one in self.bands for value in one)
+            or not math.isfinite(self.offset)
             or not 0.99 * COLDEST <= self.temperature <= 1.01 * HOTTEST
             or min(self.reals, self.fakes) < 1
         ):
@@ -162,9 +167,23 @@ class Verdicts:
             widths = [*np.sort(far)[::-1][last].tolist(), 0.0]
             bands.append(widths)
             risks.append([float(is_wrong[far >= one].mean()) for one in widths])
-        columns = [list(column) for column in zip(*points, strict=True)]
-        heat, reals = temperature(odds, softened(label)), len(real)
-        return cls(heat, reals, len(score) - reals, list(COVERAGES), *columns, bands, risks)
+        rates, thresholds, of_odds, fprs, lows, highs = (list(column) for column in zip(*points, strict=True))
+        heat, offset = platt(odds, softened(label))
+        return cls(
+            temperature=heat,
+            offset=offset,
+            reals=len(real),
+            fakes=len(score) - len(real),
+            coverages=list(COVERAGES),
+            rates=rates,
+            thresholds=thresholds,
+            odds=of_odds,
+            fprs=fprs,
+            lows=lows,
+            highs=highs,
+            bands=bands,
+            risks=risks,
+        )
 
     def plain(self) -> dict[str, Any]:
         """Return the numbers as a checkpoint holds them; ``Verdicts(**plain)`` is the same."""
@@ -202,7 +221,7 @@ class Verdicts:
                 f"; unsure within {band:.3g} of it in log-odds: {percent(coverage)} of validation images have a "
                 f"verdict, of which {percent(self.risks[i][j])} are wrong"
             )
-        return Rule(threshold, odds, band, self.temperature, meaning)
+        return Rule(threshold, odds, band, self.temperature, self.offset, meaning)
 
 
 def rule_of(verdicts: Verdicts | None, threshold: float, fpr: float | None = None, coverage: float = 1.0) -> Rule:
@@ -226,11 +245,10 @@ def rule_of(verdicts: Verdicts | None, threshold: float, fpr: float | None = Non
             "on validation images of both classes, or leave it out"
         )
     if math.isnan(threshold):
-        return Rule(
-            0.5, NONE, 0.0, math.nan, "fake from score 0.5, which no validation has chosen; nothing is calibrated"
-        )
+        meaning = "fake from score 0.5, which no validation has chosen; nothing is calibrated"
+        return Rule(0.5, NONE, 0.0, math.nan, math.nan, meaning)
     meaning = f"fake from score {threshold:.4g}, chosen on validation; it is not known how many reals that calls fake"
-    return Rule(threshold, NONE, 0.0, math.nan, meaning)
+    return Rule(threshold, NONE, 0.0, math.nan, math.nan, meaning)
 
 
 def percent(share: float) -> str:

@@ -136,8 +136,9 @@ def _verdicts(trained: Trained, content: Mapping[str, Any]) -> str:
     ]
     head = ("wanted", "fake from score", "reals called fake", "of others like them (95 %)")
     return (
-        f"On {verdicts.reals:,} real and {verdicts.fakes:,} fake validation images; log-odds are divided by "
-        f"{verdicts.temperature:.4g} for a calibrated probability.\n\n" + _table(head, rows)
+        f"On {verdicts.reals:,} real and {verdicts.fakes:,} fake validation images; the "
+        f"calibrated probability is sigmoid(log-odds / {verdicts.temperature:.4g} {verdicts.offset:+.4g}).\n\n"
+        + _table(head, rows)
     )
 
 

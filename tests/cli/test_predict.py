@@ -77,7 +77,7 @@ def test_info_shows_what_a_checkpoint_is(place: Path, capsys: pytest.CaptureFixt
         "Folder {'root': ",
         "size 40 px to 40 px, quality 100 to 100",
         "of the weights",
-        "validation: 6 real and 6 fake images; temperature ",
+        "validation: 6 real and 6 fake images; probability = sigmoid(log-odds / ",
         "     0.2 ",
     ):
         assert part in said

@@ -13,6 +13,7 @@ from dfl.metrics import binary
 from dfl.metrics.calibration import (
     coverage_risk,
     logit,
+    platt,
     reliability,
     resolves,
     risk_area,
@@ -63,6 +64,19 @@ def test_temperature_at_its_ends_and_of_nothing() -> None:
     assert temperature(np.array([2.0, 1, -1, -2]), label) == pytest.approx(100)
     for odds, labels in (([1.0, 2.0], [1, 1]), ([], []), ([math.nan, 1.0], [0, 1])):
         assert math.isnan(temperature(odds, labels))
+
+
+def test_platt_is_a_logistic_regression_within_the_range_of_temperatures() -> None:
+    odds, label = drawn(20_000, 3.0)
+    for shift in (0.0, 5.0, -40.0):
+        heat, offset = platt(odds + shift, label)
+        theirs = LogisticRegression(C=1e9, tol=1e-9, max_iter=1_000).fit(odds[:, None] + shift, label)
+        assert heat == pytest.approx(1 / theirs.coef_[0, 0], rel=1e-3)
+        assert offset == pytest.approx(theirs.intercept_[0], abs=1e-2)
+    apart, classes = np.array([-2.0, -1, 1, 2]), np.array([0, 0, 1, 1])
+    assert platt(apart, classes)[0] == pytest.approx(0.01)
+    assert platt(-apart, classes) == (pytest.approx(100), pytest.approx(0, abs=1e-3))
+    assert all(math.isnan(one) for one in platt([1.0, 2.0], [1, 1]))
 
 
 def test_log_odds_of_sure_scores_are_finite_and_rise() -> None:

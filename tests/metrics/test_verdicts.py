@@ -1,5 +1,6 @@
 """What a score means: by hand, on data whose answer is known, and from numbers that a stranger wrote."""
 
+import dataclasses
 import json
 import math
 
@@ -43,14 +44,24 @@ def test_a_rule_keeps_its_word_on_the_validation_it_was_fitted_to() -> None:
     assert found.risks[found.rates.index(0.2)][-1] == pytest.approx(wrong.mean())
 
 
-def test_probabilities_are_those_of_the_temperature_and_keep_the_order() -> None:
+def test_probabilities_are_those_of_temperature_and_offset_and_keep_the_order() -> None:
     rule, (score, _) = fitted().rule(), validation(1_000)
-    expected = special.expit(special.logit(score.astype(float)) / rule.temperature)
+    expected = special.expit(special.logit(score.astype(float)) / rule.temperature + rule.offset)
     inside = (score > 1e-6) & (score < 1 - 1e-6)
     found = np.array([one.probability for one in rule.verdicts(score)])
     assert found[inside] == pytest.approx(expected[inside])
     assert rule(float(score[0])).probability == pytest.approx(expected[0])
     assert (np.diff(found[np.argsort(score)]) >= 0).all()
+
+
+def test_scores_that_are_all_too_high_are_calibrated_too() -> None:
+    score, label = validation(20_000)
+    high = special.expit(special.logit(score.astype(float)) + 3)
+    found = Verdicts.fitted(high, label, 0.5)
+    assert found is not None
+    assert (found.temperature, found.offset) == (pytest.approx(2, rel=0.05), pytest.approx(-1.5, abs=0.1))
+    probability = np.array([one.probability for one in found.rule().verdicts(high)])
+    assert probability.mean() == pytest.approx(label.mean(), abs=1e-3)
 
 
 def test_a_score_at_the_threshold_is_fake_and_one_below_is_real() -> None:
@@ -117,6 +128,14 @@ def test_numbers_come_back_from_json_and_foreign_ones_are_refused() -> None:
     found = fitted(200)
     again = json.loads(json.dumps(found.plain()))
     assert Verdicts(**again) == found
-    for change in ({"thresholds": [2.0] * len(found.rates)}, {"bands": []}, {"temperature": 0.0}, {"reals": 0}):
+    del again["offset"]  # as in a checkpoint from before it
+    assert Verdicts(**again) == dataclasses.replace(found, offset=0.0)
+    for change in (
+        {"thresholds": [2.0] * len(found.rates)},
+        {"bands": []},
+        {"temperature": 0.0},
+        {"reals": 0},
+        {"offset": math.inf},
+    ):
         with pytest.raises(ValueError, match="not those of a validation"):
             Verdicts(**(again | change))

@@ -196,7 +196,7 @@ def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     real, fetched = dataset.load_image, itertools.count()
 
     def load(*args: Any, **words: Any) -> Any:
-        if torch.utils.data.get_worker_info() and next(fetched) == 20:  # the save looks at images too, in this process
+        if torch.utils.data.get_worker_info() and next(fetched) == 20:  # setup looks at images too, in this process
             Path("waits").touch()
             signal.pause()
         return real(*args, **words)
