@@ -131,7 +131,7 @@ class Generation:
         def one(batch: Sequence[Job]) -> dict[str, Any]:
             there = [job for job in batch if self.rows[job.number]]
             scenes = [self._scene(job) for job in there]
-            made = batched(vae, scenes, [""] * len(scenes), [0] * len(scenes))
+            made = batched(vae, scenes, [""] * len(scenes), [0] * len(scenes), self.device)
             files = []
             for job, image in zip(there, made, strict=True):
                 photos.save(self.partial, f"{job.number:06d}", image, self.settings)
@@ -233,7 +233,7 @@ class Generation:
             words = [f"{prompts[i]} {model.again}" if attempt and model.prompted else prompts[i] for i in todo]
             seeds = [seed_of(self.settings.seed, fakes[i][0].number, fakes[i][1], attempt) for i in todo]
             some = [scenes[i] for i in todo]
-            images = batched(model, some, words, seeds)
+            images = batched(model, some, words, seeds, self.device)
             near = check([scene.image for scene in some], images) if check else [math.nan] * len(some)
             for i, fake in zip(todo, map(Fake, images, words, seeds, near), strict=True):
                 if i not in best or fake.distance < best[i].distance:

@@ -9,11 +9,14 @@ from dfl.tools.forge.makers import Scene
 from dfl.tools.forge.models.base import Model
 
 
-def batched(model: Model, scenes: list[Scene], prompts: list[str], seeds: list[int]) -> list[np.ndarray]:
+def batched(
+    model: Model, scenes: list[Scene], prompts: list[str], seeds: list[int], device: str = "cpu"
+) -> list[np.ndarray]:
     """Return a model's picture of each scene, uint8 (H, W, 3), of the scene's own size.
 
-    Scenes are padded by reflection to what the model takes, those of one size go to it together, and what comes back is
-    cut.
+    Scenes are padded by reflection to what the model takes, and what comes back is cut. On a GPU those of one size go
+    to the model together. On a CPU each goes alone, which costs little there: kernels add up in another order for other
+    shapes (seen with AVX-512), and a picture would depend on its neighbours.
 
     Raises:
         UserError: The model's own, or if a scene or a picture has a size that it must not have.
@@ -25,7 +28,10 @@ def batched(model: Model, scenes: list[Scene], prompts: list[str], seeds: list[i
         if model.size is not None and size != (model.size, model.size):
             raise UserError(f"{type(model).__name__} makes {model.size}x{model.size} alone: give --square {model.size}")
         which = [i for i, one in enumerate(sizes) if one == size]
-        images = model([padded[i] for i in which], [prompts[i] for i in which], [seeds[i] for i in which])
+        step = 1 if device.startswith("cpu") else len(which)
+        images: list[np.ndarray] = []
+        for some in (which[start : start + step] for start in range(0, len(which), step)):
+            images += model([padded[i] for i in some], [prompts[i] for i in some], [seeds[i] for i in some])
         for i, image in zip(which, images, strict=True):
             if image.dtype != np.uint8 or image.shape != (*size, 3):
                 what = f"{image.dtype} of {image.shape}, and uint8 of {(*size, 3)} was to come"

@@ -92,7 +92,8 @@ class Model(Part):
         Args:
             scenes: Of one size, whose sides ``multiple`` divides (``size``, if it has one). The donor is the image.
             prompts: '' where it reads none.
-            seeds: Of 63 bits, one for each picture: the same seed gives the same picture, alone or in any batch.
+            seeds: Of 63 bits, one for each picture: the same seed gives the same picture, alone or in any batch, but
+                for the rounding of kernels that depend on the batch's shape.
 
         Returns:
             uint8 (H, W, 3), RGB, of the scenes' size.
