@@ -102,6 +102,8 @@ def _weights(model: Any) -> Iterator[Need]:
     for name in (one for one in kind.places if one not in FILLED and isinstance(given.get(one), str)):
         if not (name == "weights" and from_timm):
             yield "weights", *_place(f"model.{name}", given[name])
+    for file in filter(is_file, given.get("beside_weights") or ()):
+        yield "weights", *_place("model.beside_weights", file)
     if from_timm or (given.get("pretrained") and backbone and not (weights or given.get("folder"))):
         yield "weights", *_of_timm(f"{backbone.split('.')[0]}.{weights}" if from_timm else backbone)
 

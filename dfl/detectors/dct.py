@@ -31,10 +31,12 @@ class Dct(LogisticDetector):
         colour: ``rgb``: S x S x 3 coefficients; ``grey``: S x S of Pillow's L.
         penalty: Of the squared weights, relative to the sum of the losses; ``auto``: by cross-validation.
         noise: Adds the coefficients of the noise, by this denoiser, see `LogDct`.
+        denoiser: File of the learned denoiser, see `DnCnn`.
         **kwargs: Of `Detector`.
     """
 
     about = About("frequency", "Frank et al.", 2020)
+    places = (*LogisticDetector.places, "denoiser")
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -44,10 +46,11 @@ class Dct(LogisticDetector):
         colour: Colour = "rgb",
         penalty: Penalty = 1.0,
         noise: Denoiser | None = None,
+        denoiser: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(input_size=input_size, **kwargs)
-        self.spectrum = LogDct(input_size, colour, noise=noise)
+        self.spectrum = LogDct(input_size, colour, noise=noise, denoiser=denoiser)
         self.head = LogisticHead(input_size**2 * self.spectrum.shape[0], penalty)
 
     def features(self, image: Tensor) -> Tensor:
@@ -66,10 +69,13 @@ class DctNetwork(Classifier):
         noise: Adds the maps of the noise, by this denoiser, as further channels, see `LogDct`.
         statistics: How many training images, evenly spread, the z-scores are taken from, before the first step. The
             papers take all, in a pass of their own.
+        denoiser: File of the learned denoiser, see `DnCnn`.
         **kwargs: Of `Classifier`.
     """
 
     about = About("frequency", "Frank et al.", 2020)
+    places = (*Classifier.places, "denoiser")
+    bases = (*Classifier.bases, "denoiser")
 
     def __init__(
         self,
@@ -79,6 +85,7 @@ class DctNetwork(Classifier):
         values: Values = "bytes",
         noise: Denoiser | None = None,
         statistics: int = 500,
+        denoiser: str | None = None,
         **kwargs: Any,
     ) -> None:
         timm_args, maps = kwargs.pop("timm_args", None), channels(colour, noise)
@@ -92,7 +99,7 @@ class DctNetwork(Classifier):
         super().__init__(backbone=backbone, pretrained=pretrained, timm_args=words, **kwargs)
         self.hparams["timm_args"] = timm_args  # the number of maps follows from the others
         self.statistics = statistics
-        self.spectrum = LogDct(self.input_size, colour, values, noise)
+        self.spectrum = LogDct(self.input_size, colour, values, noise, denoiser=denoiser)
         self.zscore = ZScore(*self.spectrum.shape)
 
     def observe(self, sample: Callable[[int], Tensor], counts: Callable[..., dict[int, int]]) -> None:

@@ -1,6 +1,7 @@
 """Spectra beside the features of a foundation model, each value z-scored, and one classifier on all of them.
 
     image -> frozen encoder (CLIP, DINOv2, ...) -> D values   -+
+          -> [further frozen encoders]          -> D' values  -+
           -> log-DCT of the centre, grey or rgb -> S x S      -+-> z-scores -> logistic regression, or a perceptron
           -> [log-DCT of its noise]             -> S x S      -+
 
@@ -11,6 +12,7 @@ customised models, and their sum with such features better still; their code has
 
 import copy
 import math
+from collections.abc import Mapping
 from types import GenericAlias
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from dfl.detectors.fitted import LogisticHead, Penalty
 from dfl.detectors.probes.encoded import Probe
 from dfl.errors import UserError, near
-from dfl.networks import About, LogDct, ZScore
+from dfl.networks import About, Encoder, LogDct, ZScore
 from dfl.networks.spectrum import Colour, Denoiser, Values
 from dfl.networks.zoo.spectrum_mlp import SpectrumMlp
 from dfl.runs import plain
@@ -38,13 +40,19 @@ class Fusion(Probe):
             ``values``, ``noise``. What is left out: 64 px, grey.
         head: ``logistic``: scikit-learn's regression; ``mlp``: the perceptron of Abdullah et al., see `MlpHead`.
         penalty: Of the squared weights of the regression, relative to the sum of the losses, or ``auto``.
+        beside: timm names of further encoders, which give their pooled features of images of the same size.
+        beside_weights: A local file or timm tag for each of them; by default timm's.
+        denoiser: File of the learned denoiser, for spectra with ``noise: dncnn``, see `DnCnn`.
         **kwargs: Of `Probe`: the encoder.
 
     Raises:
-        UserError: For a spectrum that is larger than the images, or told by other words.
+        UserError: For a spectrum that is larger than the images, or told by other words; for weights that are not as
+            many as encoders.
     """
 
     about = About("foundation models", "Abdullah et al.", 2024)
+    places = (*Probe.places, "beside_weights", "denoiser")
+    bases = (*Probe.bases, "beside_weights", "denoiser")
 
     kinds: ClassVar[dict[str, Any]] = {**Probe.kinds, "spectra": GenericAlias(list, (SPECTRUM,))}
 
@@ -53,16 +61,27 @@ class Fusion(Probe):
         spectra: tuple[dict[str, Any], ...] = ({"size": 64},),
         head: Literal["logistic", "mlp"] = "logistic",
         penalty: Penalty = 1.0,
+        beside: tuple[str, ...] = (),
+        beside_weights: tuple[str, ...] = (),
+        denoiser: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        built = [self._spectrum(dict(words)) for words in spectra]
+        if beside_weights and len(beside_weights) != len(beside):
+            raise UserError(f"beside_weights: {len(beside_weights)} for {len(beside)} encoders: give one for each")
+        named = zip(beside, beside_weights or [None] * len(beside), strict=True)
+        pretrained, size = kwargs.get("pretrained", True), self.input_size
+        others = [Encoder(name, pretrained, weights, input_size=size) for name, weights in named]
+        self.beside = nn.ModuleList(others)
+        if denoiser is not None and not any(dict(words).get("noise") == "dncnn" for words in spectra):
+            raise UserError(f"model.denoiser {denoiser} is the file of noise=dncnn, and no spectrum has that")
+        built = [self._spectrum(dict(words), denoiser) for words in spectra]
         self.spectra = nn.ModuleList(built)
-        dim = self.encoder.dim + sum(math.prod(one.shape) for one in built)
+        dim = sum(one.dim for one in (self.encoder, *others)) + sum(math.prod(one.shape) for one in built)
         self.head = LogisticHead(dim, penalty) if head == "logistic" else MlpHead(dim)
         self.eval()
 
-    def _spectrum(self, words: dict[str, Any]) -> LogDct:
+    def _spectrum(self, words: dict[str, Any], denoiser: str | None) -> LogDct:
         for name in words:
             if name not in SPECTRUM:
                 raise UserError(f"spectra: a spectrum has no {name!r}{near(name, list(SPECTRUM))}")
@@ -72,11 +91,26 @@ class Fusion(Probe):
             raise UserError(f"spectra: one {error}") from error
         if not 1 <= words["size"] <= self.input_size:
             raise UserError(f"spectra: a size of {words['size']} px does not fit into images of {self.input_size} px")
-        return LogDct(**words)
+        return LogDct(**words, denoiser=denoiser if words.get("noise") == "dncnn" else None)
+
+    def stored_weights(self) -> Mapping[str, Tensor]:
+        """Return the weights of all encoders."""
+        others = self.beside.state_dict(prefix="beside.", keep_vars=True)
+        return {**super().stored_weights(), **others}
+
+    def stored_settings(self) -> str:
+        """Return what else their features depend on; with one encoder that of `LinearProbe`, which shares the store."""
+        return "\n".join([super().stored_settings(), *(one.settings for one in self._others())])
+
+    def _others(self) -> list[Encoder]:
+        return list(self.beside)  # type: ignore[arg-type]
+
+    def _encoded(self, image: Tensor) -> Tensor:
+        return torch.cat([one(image) for one in (self.encoder, *self._others())], 1)
 
     def features(self, image: Tensor) -> Tensor:
-        """Return the encoder's features and the spectra, one after the other (N, D)."""
-        parts = [super().features(image), *(spectrum(image).flatten(1) for spectrum in self.spectra)]
+        """Return the encoders' features and the spectra, one after the other (N, D)."""
+        parts = [self.kept(image, self._encoded), *(spectrum(image).flatten(1) for spectrum in self.spectra)]
         return torch.cat(parts, 1)
 
     def fit(self, features: Tensor, label: Tensor) -> None:

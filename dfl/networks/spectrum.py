@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dfl.errors import UserError
+from dfl.networks.dncnn import DnCnn
 from dfl.networks.median import median_3x3
 
 #: ITU-R 601 in 65536ths, as Pillow's L has it.
@@ -24,7 +25,7 @@ LUMA = (19595, 38470, 7471)
 
 Colour = Literal["rgb", "grey"]
 Values = Literal["bytes", "signed"]
-Denoiser = Literal["median", "nlm"]
+Denoiser = Literal["median", "nlm", "dncnn"]
 
 
 class LogDct(nn.Module):
@@ -36,8 +37,13 @@ class LogDct(nn.Module):
         values: ``bytes``: 0 ... 255, as Frank et al.; ``signed``: -1 ... 1, as Abdullah et al. Z-scored, the maps
             differ in the constant coefficient, and where others are as small as ``epsilon``.
         noise: Adds the maps of the absolute difference between the image and itself without noise; ``median`` of 3 x 3
-            pixels, on the device, or ``nlm``, non-local means of OpenCV, on the CPU. None: of the image alone.
+            pixels, or ``dncnn``, a learned one, both on the device; or ``nlm``, non-local means of OpenCV, on the CPU.
+            None: of the image alone.
         epsilon: Added before the logarithm.
+        denoiser: File of the learned one, see `DnCnn`.
+
+    Raises:
+        UserError: If that is wanted and not given, given and not wanted, or does not fit.
     """
 
     rows: Tensor
@@ -50,12 +56,16 @@ class LogDct(nn.Module):
         values: Values = "bytes",
         noise: Denoiser | None = None,
         epsilon: float = 1e-12,
+        denoiser: str | None = None,
     ) -> None:
         super().__init__()
+        if denoiser is not None and noise != "dncnn":
+            raise UserError(f"model.denoiser {denoiser} is the file of noise=dncnn, and noise is {noise}")
         height, width = (size, size) if isinstance(size, int) else size
         #: C, H and W of the maps.
         self.shape = (channels(colour, noise), height, width)
         self.colour, self.values, self.noise, self.epsilon = colour, values, noise, epsilon
+        self.denoiser = DnCnn(denoiser) if noise == "dncnn" else None
         self.register_buffer("rows", dct_basis(height), persistent=False)
         self.register_buffer("columns", dct_basis(width), persistent=False)
 
@@ -69,7 +79,8 @@ class LogDct(nn.Module):
         pixels = (255 * self._centre(image).double()).round()
         maps = [self._of(pixels)]
         if self.noise is not None:
-            maps.append(self._of((pixels - denoised(pixels, self.noise)).abs()))
+            clean = denoised(pixels, self.noise) if self.denoiser is None else self.denoiser(pixels)
+            maps.append(self._of((pixels - clean).abs()))
         return torch.cat(maps, 1)
 
     def _of(self, pixels: Tensor) -> Tensor:
@@ -136,7 +147,7 @@ def dct_basis(n: int) -> Tensor:
     return basis
 
 
-def denoised(pixels: Tensor, how: Denoiser) -> Tensor:
+def denoised(pixels: Tensor, how: str) -> Tensor:
     """Return images (N, 3, H, W) of values 0 ... 255 without their noise, whole numbers of the same type."""
     if how == "median":
         return median_3x3(pixels, padding="replicate")

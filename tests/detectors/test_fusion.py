@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from sklearn.linear_model import LogisticRegression
 from test_contract import trainer
@@ -37,6 +38,39 @@ def test_features_are_those_of_the_probe_and_of_the_spectra() -> None:
     alone = LinearProbe(**ENCODER).features(image)
     whole, centre = Dct(32, "grey").features(image), Dct(16, "rgb", noise="median").features(image[..., 8:24, 8:24])
     torch.testing.assert_close(detector.features(image), torch.cat([alone, whole, centre], 1))
+
+
+def test_further_encoders_stand_beside_the_first() -> None:
+    detector, image = build(beside=("test_vit",), spectra=()), images()
+    parts = [LinearProbe(**ENCODER | {"backbone": name}) for name in ("test_resnet", "test_vit")]
+    for part, encoder in zip(parts, (detector.encoder, detector.beside[0]), strict=True):
+        part.network.load_state_dict(encoder.network.state_dict())
+    torch.testing.assert_close(detector.features(image), torch.cat([part.features(image) for part in parts], 1))
+    assert not any(p.requires_grad for p in detector.beside.parameters())
+    alone = build(spectra=())
+    assert alone.stored_settings() == parts[0].stored_settings()
+    assert alone.stored_weights().keys() == parts[0].stored_weights().keys()
+    assert detector.stored_settings() != alone.stored_settings()
+    with pytest.raises(UserError, match="beside_weights: 2 for 1 encoders"):
+        build(beside=("test_vit",), beside_weights=("a", "b"))
+
+
+def test_weights_of_further_encoders_are_the_users_to_give(tmp_path: Path) -> None:
+    files = []
+    for name in ("test_resnet", "test_vit"):
+        files.append(str(tmp_path / f"{name}.pth"))
+        size = {"img_size": 32} if name == "test_vit" else {}
+        torch.save(timm.create_model(name, num_classes=0, **size).state_dict(), files[-1])
+    words: dict[str, Any] = {"weights": files[0], "beside_weights": [files[1]]}
+    detector = Fusion(backbone="test_resnet", input_size=32, beside=["test_vit"], spectra=[], **words).eval()
+    run = trainer(tmp_path)
+    run.strategy.connect(detector)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    assert not any("beside" in key for key in torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"])
+    with pytest.raises(UserError, match=r"give weights and beside_weights to"):
+        detectors.load(tmp_path / "a.ckpt")
+    again = detectors.load(tmp_path / "a.ckpt", **words)
+    assert torch.equal(again(images())["logit"], detector(images())["logit"])
 
 
 def test_the_regression_is_that_of_all_z_scores() -> None:
