@@ -28,8 +28,9 @@ from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
 from dfl.losses import binary_cross_entropy
 
-#: Bytes of features that are held together.
-BLOCK = 2**24
+#: Bytes of features that are held together: so many that the system gives each its own pages, and takes them back
+#: (glibc from 32 MiB on); smaller blocks lay among the batches, and left holes of 1.5 GB beside a million features.
+BLOCK = 2**26
 Penalty = float | Literal["auto"]
 #: What ``auto`` chooses from, strong to weak.
 PENALTIES = (1e5, 1e4, 1e3, 100.0, 10.0, 1.0)

@@ -109,12 +109,12 @@ class Neighbours(Grown):
         for rows in features.split(ROWS):
             rows.sub_(self.mean.to(rows)).div_(self.std.to(rows))
             F.normalize(rows, dim=1, out=rows)
-        # reals move to the front, in place: there is never more than the smaller class twice
-        fakes, reals = features[label == 1], (label == 0).nonzero()[:, 0]
-        for at, rows in enumerate(reals.split(ROWS)):
-            features[at * ROWS : at * ROWS + len(rows)] = features[rows]
-        features[len(reals) :] = fakes
-        self.real, self.fake = (part.to(self.real.device) for part in features.tensor_split([len(reals)]))
+        # reals change places with the fakes that stand in front, so that nothing is twice in memory
+        reals = int((label == 0).sum())
+        in_front, behind = (label[:reals] == 1).nonzero()[:, 0], reals + (label[reals:] == 0).nonzero()[:, 0]
+        for fake, real in zip(in_front.split(ROWS), behind.split(ROWS), strict=True):
+            features[fake], features[real] = features[real], features[fake]
+        self.real, self.fake = (part.to(self.real.device) for part in features.tensor_split([reals]))
 
 
 class NearestNeighbour(Probe):
