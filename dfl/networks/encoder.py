@@ -24,7 +24,7 @@ from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import backbone_and_view, is_convolutional, skips_weights
 from dfl.networks.normalize import Normalize
-from dfl.networks.weights import refuse_misfit
+from dfl.networks.pretrained import pretrained
 
 Output = Literal["pooled", "cls", "mean", "projection"]
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -176,7 +176,8 @@ def _tower(folder: str, output: Output, input_size: int | None) -> tuple[Any, in
     if output == "cls" and config.model_type == "siglip_vision_model":
         raise UserError(f"folder {folder}: SigLIP has no class token: take output=pooled or mean")
     kind = getattr(transformers, name)
-    network = kind(config) if skips_weights() else _loaded(kind, folder, config)
+    network = kind(config) if skips_weights() else pretrained("folder", folder, kind, lambda _: {"config": config})
+    network.at_random = ()
     own = _preprocessing(folder)
     size = input_size or _side(own, config.image_size)
     if size % config.patch_size:
@@ -207,23 +208,6 @@ def _vision_config(folder: str) -> Any:
         known = ", ".join(TOWERS)
         raise UserError(f"folder {folder} holds a {kind!r}, no vision tower that is known here; there are {known}")
     return config
-
-
-def _loaded(kind: Any, folder: str, config: Any) -> Any:
-    """Return a model with the weights of a folder, every one of them."""
-    try:
-        with offline_if_no_network():
-            network, info = kind.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise UserError(
-            f"no weights at {folder!r} ({first_line(error)}); give a folder with config.json and safetensors"
-        ) from error
-    wrong = [str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]]
-    refuse_misfit(f"folder {folder}", {"missing": list(info["missing_keys"]), "of another shape": wrong})
-    network.at_random = ()
-    return network
 
 
 def _preprocessing(folder: str) -> Mapping[str, Any]:
