@@ -1,8 +1,9 @@
 """Fixtures: every test writes in a folder of its own, from a fixed seed, without any network."""
 
+import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,17 @@ from dfl.evaluation import plots
 from dfl.training.tensorboard import TensorBoardInspect
 
 torch.set_num_threads(1)  # many small tensors: threads cost more than they bring
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported stays to the end, so the garbage collector need not go through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
