@@ -24,12 +24,16 @@ def work(rank: int, faces: Path, out: Path) -> None:
             torch.save(together.metrics["test"].rows("a"), out / f"{name}.pt")
         start = sha256(parameters(contract.build(name)))
         whole = trained(name, faces, out)
-        states[name] = {"start": start, "parameters": sha256(parameters(whole)), "whole": sha256(whole.state_dict())}
-        if name not in contract.FITTED:  # they have one pass, which starts again
-            resumed = trained(name, faces, out, str(out / name / "step=2.ckpt"))
-            states[name]["resumed"] = sha256(resumed.state_dict())
-        elif rank == 0:
+        fitted = name in contract.FITTED  # in one pass, which starts again
+        resumed = trained(name, faces, out, None if fitted else str(out / name / "step=2.ckpt"))
+        if fitted and rank == 0:
             torch.save(whole.state_dict(), out / f"{name}_fitted.pt")
+        states[name] = {
+            "start": start,
+            "parameters": sha256(parameters(whole)),
+            "whole": sha256(whole.state_dict()),
+            "resumed": sha256(resumed.state_dict()),
+        }
     (out / f"trained{rank}.json").write_text(json.dumps(states))
 
 
