@@ -16,10 +16,11 @@ BEGINS = "hf://"
 
 @contextmanager
 def offline_if_no_network() -> Iterator[None]:
-    """Spare the user a minute of retries where the hub's name cannot even be looked up."""
+    """Spare the user a minute of retries where the hub's name cannot even be looked up; offline it is not looked up."""
     before = constants.HF_HUB_OFFLINE
     try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+        if not before:
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
     except OSError:
         constants.HF_HUB_OFFLINE = True
     try:

@@ -17,6 +17,7 @@ from dfl.__main__ import main
 from dfl.cli import configs
 from dfl.data import DataModule, Folder, Transform
 from dfl.detectors import Detector, FittedDetector
+from dfl.evaluation import plots
 from dfl.training import KeyedRandomness
 from dfl.training.tensorboard import TensorBoardInspect
 
@@ -319,8 +320,9 @@ def test_every_class_runs_every_verb(
     yaml: str, faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = words_for(yaml, faces)
+    monkeypatch.setattr(plots, "to_png", lambda _: b"")  # figures are drawn once: for TensorBoard, by the test
     with monkeypatch.context() as patch:
-        patch.setattr(TensorBoardInspect, "_draw", lambda *_: None)  # figures are drawn once, by the test
+        patch.setattr(TensorBoardInspect, "_draw", lambda *_: None)
         main(["fit", *words, *shrunk(of_class(yaml))])
         cli = main(["validate", *words, "--ckpt_path=last"])
     assert 0 <= cli.model.results["val"]["same"]["auroc"] <= 1
@@ -334,6 +336,7 @@ def test_every_class_runs_every_verb(
             "--ckpt_path=last",
             "--output=scores.csv",
             "--config=trainer/smoke.yaml",
+            "--data.num_workers=0",
         ]
     )
     lines = Path("scores.csv").read_text().splitlines()

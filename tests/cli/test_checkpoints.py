@@ -15,6 +15,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from huggingface_hub import constants as hub_constants
 
 from dfl import detectors
 from dfl.cli import arguments
@@ -192,12 +193,12 @@ def test_flipped_bytes_are_damage(content: Content) -> None:
 
 def test_nothing_is_fetched_on_a_checkpoints_word(content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener on loopback, with everything that a file can hold set to its address."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
     met: list[Any] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: met.append(server.accept()), daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/x.pth"
-        monkeypatch.setenv("HF_ENDPOINT", url)
+        monkeypatch.setattr(hub_constants, "ENDPOINT", url)
         for change in (
             hyper(weights=url),
             hyper(backbone=url),

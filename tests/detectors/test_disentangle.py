@@ -108,10 +108,16 @@ def test_one_encoder_gives_the_score_of_three(pg_fdd: FairDisentangle) -> None:
     torch.testing.assert_close(fast["logits"].softmax(1)[:, 1], golden["inference/prob_fused"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("at", ["shuffled", "unshuffled"])
-def test_ucf_equals_the_published_code(at: str) -> None:
-    golden, detector = Golden("ucf_full"), Ucf(pretrained=False).eval()
+@pytest.fixture(scope="module")
+def ucf() -> Ucf:
+    detector = Ucf(pretrained=False).eval()
     fill(detector)
+    return detector
+
+
+@pytest.mark.parametrize("at", ["shuffled", "unshuffled"])
+def test_ucf_equals_the_published_code(ucf: Ucf, at: str) -> None:
+    golden, detector = Golden("ucf_full"), ucf
     batch = batch_of(golden)
     chance = float(golden.arrays[f"{at}/u"])
     assert (chance < 0.7) == (at == "shuffled")

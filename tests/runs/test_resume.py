@@ -247,6 +247,11 @@ def send(number: signal.Signals) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
+@pytest.fixture(scope="module")
+def uncut(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("uncut"), vit, {}).fit(data(faces, eval_batch_size=5))
+
+
 @pytest.mark.parametrize(
     ("number", "code", "where"),
     [
@@ -258,9 +263,8 @@ def send(number: signal.Signals) -> Callable[[], None]:
     ],
 )
 def test_a_signal_saves_and_leaves(
-    faces: Path, tmp_path: Path, number: signal.Signals, code: int, where: dict[str, int]
+    faces: Path, tmp_path: Path, uncut: Run, number: signal.Signals, code: int, where: dict[str, int]
 ) -> None:
-    whole = Run(tmp_path / "whole", vit, {}).fit(data(faces, eval_batch_size=5))
     handler = signal.getsignal(number)
     part = Run(tmp_path / "part", vit, {}, At(send(number), **where))
     part.last.every_n_steps = 0
@@ -269,9 +273,9 @@ def test_a_signal_saves_and_leaves(
     assert stop.value.code == code
     assert signal.getsignal(number) == handler
     rest = Run(tmp_path / "part", vit, {}).fit(data(faces, eval_batch_size=5), tmp_path / "part" / "last.ckpt")
-    assert_goes_on(whole, rest, part)
+    assert_goes_on(uncut, rest, part)
     assert len(rest.seen.steps) == 18 - where.get("step", 8) - 1
-    kept = [run.trainer.checkpoint_callback.best_model_score for run in (whole, rest)]  # type: ignore[union-attr]
+    kept = [run.trainer.checkpoint_callback.best_model_score for run in (uncut, rest)]  # type: ignore[union-attr]
     assert kept[0] == kept[1]
 
 

@@ -1,6 +1,7 @@
 """A run on the hub and back, through a stand-in on loopback; its card."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dfl.__main__ import main
 from dfl.cli import checkpoints
 from dfl.detectors import Detector
 from dfl.errors import UserError
-from dfl.hub import fetch
+from dfl.hub import fetch, offline_if_no_network
 from dfl.runs.find import resolve, stage
 from dfl.sharing.card import markdown
 from dfl.sharing.measured import numbers_of
@@ -133,3 +134,18 @@ def test_results_that_are_none(tmp_path: Path, content: str | None, told: Any, l
         (tmp_path / "r.json").write_text(content)
     with pytest.raises(UserError, match=line):
         numbers_of(trained, Path(), {"results": "r.json", **told})
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_the_name_of_the_hub_is_looked_up_unless_offline(offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def unknown(*words: Any) -> Any:
+        asked.append(words)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", offline)
+    with offline_if_no_network():
+        assert hub_constants.HF_HUB_OFFLINE
+    assert (len(asked), hub_constants.HF_HUB_OFFLINE) == (not offline, offline)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_split_keeps_identities_whole(faces: Path, tmp_path: Path, capsys: pytes
     assert not Path("other.parquet").exists()
 
 
-@pytest.mark.parametrize("verb", [scan, split])
+@pytest.mark.parametrize("verb", [partial(scan, workers=1), split], ids=["scan", "split"])
 def test_a_table_in_another_folder_finds_its_images(verb: Callable[..., Path], faces: Path) -> None:
     """Though the source was named relative to the working directory."""
     shutil.copytree(faces, "set")
