@@ -104,13 +104,14 @@ def confusion(score: Tensor, label: Tensor, group: Tensor, num_groups: int, thre
         TypeError: for a score of lower precision.
         ValueError: for other labels, for columns of different lengths, for a group >= ``num_groups``.
     """
-    score, label = binary.rows(score, label)
-    group = group.detach().flatten().cpu().long()
+    score, label = binary.checked(score, label)
+    group = group.detach().flatten().cpu()
     if group.shape != label.shape:
         raise ValueError(f"{len(label)} labels but {len(group)} groups")
     if len(group) and int(group.max()) >= num_groups:
         raise ValueError(f"group {int(group.max())} is not under num_groups={num_groups}")
-    cell = (4 * group + 2 * label + (score >= threshold).long())[group >= 0]
+    cell = 4 * group[group >= 0].long()
+    cell += (2 * label + (score.double() >= threshold))[group >= 0]
     return torch.bincount(cell, minlength=4 * num_groups).reshape(num_groups, 2, 2)
 
 
@@ -194,11 +195,11 @@ class GroupFairness:
                     )
         self.groups = {one: list(dict.fromkeys(ids)) for one, ids in groups.items()}
         self.threshold, self.name = float(threshold), name
-        score, label = binary.rows(score, label)
-        group = group.detach().flatten().cpu().long()
+        score, label = binary.checked(score, label)
+        group = group.detach().flatten().cpu()
         if group.shape != label.shape:
             raise ValueError(f"{len(label)} labels but {len(group)} groups")
-        named = torch.isin(group, torch.tensor(list(owner), dtype=torch.int64))
+        named = _among(group, list(owner))
         self._rows = score, label, torch.where(named, group, -1)
         number = 1 + max(owner, default=-1)
         counts = torch.stack([confusion(*self._rows, number, at) for at in (0.5, self.threshold)])
@@ -247,7 +248,7 @@ class GroupFairness:
         every = [number for ids in self.groups.values() for number in ids]
         for place, (one, ids) in enumerate([*self.groups.items(), (TOGETHER, every)]):
             own = self.counts[:, place] if one in self.groups else self.counts.sum(1)
-            rows = torch.isin(group, torch.tensor(ids, dtype=torch.int64))
+            rows = _among(group, ids)
             real, fake = own[0].sum(-1).tolist()
             has_nan = bool(score[rows].isnan().any())  # a NaN is under every threshold, so it would count as real
             numbers: dict[str, float] = {"real": real, "fake": fake}
@@ -273,6 +274,11 @@ class GroupFairness:
         else:
             return False
         return True
+
+
+def _among(group: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return which rows are of some groups, bool (N,)."""
+    return torch.isin(group, torch.tensor(ids, dtype=group.dtype))
 
 
 def compare(
