@@ -215,7 +215,7 @@ def groups(images: Images, entry: Entry, wanted: Sequence[str]) -> Rows:
     if len(number) < 2:
         return []
     ids = np.where(np.isin(place, [*number.values()]), place, -1)
-    columns = {"score": images.score(entry), "label": images.label, "group": ids}
+    columns = {"score": images.score(entry), "logit": images.rank(entry), "label": images.label, "group": ids}
     rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     found = []
     for attribute, one in fairness.compare(rows, number, entry.threshold, images.entries[0].domain).items():

@@ -170,6 +170,7 @@ class GroupFairness:
         group: (N,) integers, -1 for unknown.
         threshold: The threshold that was chosen on validation data; NaN for none.
         name: What is compared, for warnings.
+        rank: (N,) float32 or float64, what images are ranked by, such as log-odds; by default the score.
 
     Raises:
         TypeError: for a score of lower precision.
@@ -184,6 +185,7 @@ class GroupFairness:
         group: Tensor,
         threshold: float = math.nan,
         name: str = "",
+        rank: Tensor | None = None,
     ) -> None:
         owner: dict[int, str] = {}
         for one, ids in groups.items():
@@ -196,6 +198,7 @@ class GroupFairness:
         self.groups = {one: list(dict.fromkeys(ids)) for one, ids in groups.items()}
         self.threshold, self.name = float(threshold), name
         score, label = binary.checked(score, label)
+        self._rank = score if rank is None else binary.checked(rank, label)[0]
         group = group.detach().flatten().cpu()
         if group.shape != label.shape:
             raise ValueError(f"{len(label)} labels but {len(group)} groups")
@@ -255,8 +258,8 @@ class GroupFairness:
             for part, end in ((own[0], ""), (own[1], "_val")):
                 unknown = has_nan or (end == "_val" and math.isnan(self.threshold))
                 numbers |= {k + end: math.nan if unknown else float(v) for k, v in rates(part).items()}
-            numbers["auroc"] = float(binary.auroc(score[rows], label[rows]))
-            numbers["eer"] = float(binary.eer(score[rows], label[rows]))
+            numbers["auroc"] = float(binary.auroc(self._rank[rows], label[rows]))
+            numbers["eer"] = float(binary.eer(self._rank[rows], label[rows]))
             table[one] = numbers
         return table
 
@@ -287,7 +290,8 @@ def compare(
     """Compare the groups among rows, by every attribute and by intersection.
 
     Args:
-        rows: ``score``, ``label``, ``group`` (N,) of all ranks, as `Detection.rows()` gives them.
+        rows: ``score``, ``label``, ``group`` (N,) of all ranks, as `Detection.rows()` gives them; and ``logit``, the
+            log-odds, where they are known: images are ranked by them, as float32 scores tie at 1.
         names: Id by name; ids without one are called by their number. Those that no row has are not compared.
         threshold: Chosen on validation data; NaN for none.
         name: Of the domain, for warnings.
@@ -297,9 +301,9 @@ def compare(
     """
     name_of = {number: one for one, number in names.items()}
     present = {name_of.get(number, str(number)): number for number in rows["group"].unique().tolist() if number >= 0}
-    start = f"domain {name!r}, " if name else ""
+    start, columns = f"domain {name!r}, " if name else "", [rows[column] for column in ("score", "label", "group")]
     return {
-        attribute: GroupFairness(groups, rows["score"], rows["label"], rows["group"], threshold, f"{start}{attribute}")
+        attribute: GroupFairness(groups, *columns, threshold, f"{start}{attribute}", rows.get("logit"))
         for attribute, groups in (attributes(present) if present else {}).items()
     }
 
