@@ -301,9 +301,10 @@ def compare(
     """
     name_of = {number: one for one, number in names.items()}
     present = {name_of.get(number, str(number)): number for number in rows["group"].unique().tolist() if number >= 0}
-    start, columns = f"domain {name!r}, " if name else "", [rows[column] for column in ("score", "label", "group")]
+    start = f"domain {name!r}, " if name else ""
+    score, label, group = rows["score"], rows["label"], rows["group"]
     return {
-        attribute: GroupFairness(groups, *columns, threshold, f"{start}{attribute}", rows.get("logit"))
+        attribute: GroupFairness(groups, score, label, group, threshold, f"{start}{attribute}", rows.get("logit"))
         for attribute, groups in (attributes(present) if present else {}).items()
     }
 
