@@ -250,8 +250,9 @@ def _entry(
     images: Images, entry: Entry, draws: Resamples, videos: _Videos
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return the metrics of an entry's scores, and those of each resample."""
-    score, rank = images.score(entry), images.rank(entry)
+    score = images.score(entry)
     measured, drawn = videos.measured(score)
+    rank = images.rank(entry)
     measured = measures(score, rank, images.label, entry.threshold) | measured
     lowest = math.nan
     if not math.isnan(entry.threshold):

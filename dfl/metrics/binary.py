@@ -30,7 +30,7 @@ from torch import Tensor
 from dfl.metrics.delong import delong
 
 NAN = torch.tensor(math.nan, dtype=torch.float64)
-#: Numbers that become Python's at once: as such they are 4 times as large.
+#: Numbers that become Python's, or are copied, at once.
 AT_ONCE = 1 << 20
 
 
@@ -125,9 +125,8 @@ def auroc(score: Tensor, label: Tensor) -> Tensor:
 def _auroc(counts: Counts | None) -> Tensor:
     if counts is None:
         return NAN.clone()
-    tp, fp = counts.true_positive, counts.false_positive
-    twice = int(tp[0] * fp[0] + fp.diff().mul_(tp[1:] + tp[:-1]).sum())
-    return _scalar(twice / (2 * int(tp[-1]) * int(fp[-1])))
+    _, tp, fp = counts
+    return _scalar(int(tp[0] * fp[0] + fp.diff().mul_(tp[1:] + tp[:-1]).sum()) / (2 * int(tp[-1]) * int(fp[-1])))
 
 
 def auroc_interval(score: Tensor, label: Tensor, video: Tensor, level: float = 0.95) -> tuple[float, float]:
@@ -172,8 +171,10 @@ def _average_precision(counts: Counts | None) -> Tensor:
     tp = counts.true_positive
     gain = tp.double()
     gain[1:] -= tp[:-1]
-    gain.div_(tp[-1])
-    return _scalar(_sum(gain.mul_(tp).div_(tp + counts.false_positive)))
+    gain.div_(tp[-1]).mul_(tp)
+    for part in (slice(start, start + AT_ONCE) for start in range(0, len(gain), AT_ONCE)):
+        gain[part] /= tp[part] + counts.false_positive[part]
+    return _scalar(_sum(gain))
 
 
 def eer(score: Tensor, label: Tensor) -> Tensor:
@@ -192,14 +193,13 @@ def _eer(counts: Counts | None) -> Tensor:
         return sum(_rates(counts, k)) - 1
 
     right = bisect.bisect_left(range(len(counts.threshold) + 1), 0.0, key=gap)
-    share = -gap(right - 1) / (gap(right) - gap(right - 1))
-    fpr = _rates(counts, right - 1)[0]
+    share, fpr = -gap(right - 1) / (gap(right) - gap(right - 1)), _rates(counts, right - 1)[0]
     return _scalar(fpr + share * (_rates(counts, right)[0] - fpr))
 
 
 def _rates(counts: Counts, k: int) -> tuple[float, float]:
     """Return false and true positive rate where the k highest distinct scores are called fake."""
-    fp, tp = counts.false_positive, counts.true_positive
+    _, tp, fp = counts
     return (int(fp[k - 1]) / int(fp[-1]), int(tp[k - 1]) / int(tp[-1])) if k else (0.0, 0.0)
 
 
@@ -211,8 +211,8 @@ def tpr_at_fpr(score: Tensor, label: Tensor, max_fpr: float = 0.01) -> Tensor:
 def _tpr_at_fpr(counts: Counts | None, max_fpr: float) -> Tensor:
     if counts is None:
         return NAN.clone()
-    more = bisect.bisect_right(range(len(counts.threshold) + 1), max_fpr, key=lambda k: _rates(counts, k)[0])
-    return _scalar(_rates(counts, more - 1)[1])
+    ends = range(len(counts.threshold) + 1)
+    return _scalar(_rates(counts, bisect.bisect_right(ends, max_fpr, key=lambda k: _rates(counts, k)[0]) - 1)[1])
 
 
 def by_rank(score: Tensor, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -286,7 +286,7 @@ def choose_threshold(score: Tensor, label: Tensor) -> Tensor:
 def _best_threshold(counts: Counts | None) -> Tensor:
     if counts is None:
         return NAN.clone()
-    tp, fp = counts.true_positive, counts.false_positive
+    _, tp, fp = counts
     gain = (tp * fp[-1]).sub_(fp * tp[-1])  # balanced accuracy up to a constant and a factor, in integers
     best = 1 + (gain == gain.max()).nonzero().flatten().flip(0)  # so many scores are called fake, thresholds rise
     if not gain.max():  # as good as to call none fake
