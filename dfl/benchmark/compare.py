@@ -14,7 +14,8 @@ import torch
 from dfl.benchmark.changes import Rate
 from dfl.benchmark.entries import Entry, Images
 from dfl.benchmark.spec import STORED
-from dfl.benchmark.statistics import Resamples, difference, ranks, unit_names
+from dfl.benchmark.statistics import Resamples, difference, ranks
+from dfl.benchmark.units import sorted_units, unit_names
 from dfl.metrics import binary
 from dfl.metrics.delong import Areas, delong
 from dfl.metrics.intervals import holm, interval
@@ -59,6 +60,8 @@ class Comparison:
         self._roles: dict[tuple[str, str], str] = {}
         #: By method, variant and metric: sum over cross-domains of the resampled means over seeds, and their number.
         self._sums: dict[tuple[str, str, str], tuple[np.ndarray, int]] = {}
+        #: By domain, as stored: how many units its images are, which are drawn together.
+        self.units: dict[str, int] = {}
         #: By method and domain, as stored: shares that are called fake, see `changes`.
         self.rates: dict[tuple[str, str], dict[str, Rate]] = {}
         #: By method and variant: the same of COMPARED over the domains that are degraded.
@@ -66,7 +69,8 @@ class Comparison:
 
     def add(self, domain: str, variant: str, images: Images) -> None:
         """Measure one variant of a domain; of it numbers alone are kept."""
-        draws = Resamples(images.label, images.unit, self.resamples, self.seed)
+        # names of millions of units are large: they are gone before anything is drawn
+        draws = Resamples(images.label, sorted_units(images.unit, images.label), self.resamples, self.seed)
         videos, methods = _Videos(images, self.resamples, self.seed), dict[str, list[Entry]]()
         for entry in images.entries:
             methods.setdefault(entry.method, []).append(entry)
@@ -75,11 +79,7 @@ class Comparison:
             values: dict[str, list[float]] = {}
             resampled: dict[str, list[np.ndarray]] = {}
             for entry in entries:
-                score, rank = images.score(entry), images.rank(entry)
-                called = rank[score >= entry.threshold]
-                lowest = math.nan if math.isnan(entry.threshold) else float(called.min(initial=math.inf))
-                measured = measures(score, rank, images.label, entry.threshold) | videos.measures(score)
-                drawn = draws.metrics(rank, lowest) | videos.metrics(score)
+                measured, drawn = _entry(images, entry, draws, videos)
                 for name, column in MAPS.items():
                     if column in entry.scored.names and not np.isnan(own := images.of(entry, column)).all():
                         measured[name], drawn[name] = float(np.nanmean(own)), draws.means(own)
@@ -90,6 +90,7 @@ class Comparison:
                 mean = np.mean(resampled[name], 0)
                 self._cell(method, domain, variant, name, of_seeds, mean, images, draws)
         if variant == STORED:
+            self.units[domain] = draws.all_units
             self._compare(domain, images, methods)
 
     def _cell(
@@ -133,9 +134,10 @@ class Comparison:
         """Compare the areas of all pairs of methods on the stored images of a domain."""
         if len(methods) < 2 or not (images.one_class(0) and images.one_class(1)):
             return
-        unit = images.unit.dictionary_encode().indices.to_numpy()
+        unit = sorted_units(images.unit, images.label).place
+        unit = np.argsort(np.argsort(np.unique(unit, return_index=True)[1]))[unit]  # numbered as they come
         areas = [
-            _mean([delong(images.rank(entry)[None], images.label, unit) for entry in entries])
+            _mean([delong(images.rank(entry)[None].astype(np.float64), images.label, unit) for entry in entries])
             for entries in methods.values()
         ]
         together = Areas(
@@ -228,57 +230,63 @@ class _Videos:
     def __init__(self, images: Images, resamples: int, seed: int) -> None:
         self._label, self._video = torch.from_numpy(images.label), torch.from_numpy(images.video)
         self._draws: Resamples | None = None
-        if (images.video >= 0).any():
-            _, label = binary.video_scores(torch.zeros(len(images)).double(), self._label, self._video)
-            keys = np.unique(2 * images.video[images.video >= 0] + images.label[images.video >= 0]) // 2
-            names = np.array([f"video {key}" for key in keys], object)
+        key = (2 * self._video.long() + self._label)[self._video >= 0]
+        if len(key):
+            keys = torch.bincount(key).nonzero().flatten().numpy()
+            names = np.array([f"video {key // 2}" for key in keys], object)
             empty = np.full(len(names), "", object)
-            self._draws = Resamples(label.numpy(), unit_names(names, empty, names), resamples, seed)
+            self._draws = Resamples(keys % 2, unit_names(names, empty, names), resamples, seed)
 
-    def _scores(self, score: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        return binary.video_scores(torch.from_numpy(score), self._label, self._video)
-
-    def measures(self, score: np.ndarray) -> dict[str, float]:
-        """Return ``video_auroc``, where there are videos."""
-        return {} if self._draws is None else {"video_auroc": float(binary.auroc(*self._scores(score)))}
-
-    def metrics(self, score: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the same of each resample of the videos."""
+    def measured(self, score: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Return ``video_auroc``, and the same of each resample of the videos; nothing where there are none."""
         if self._draws is None:
-            return {}
-        return {"video_auroc": self._draws.metrics(self._scores(score)[0].numpy())["auroc"]}
+            return {}, {}
+        own, label = binary.video_scores(torch.from_numpy(score), self._label, self._video)
+        drawn = self._draws.metrics(own.numpy())["auroc"]
+        return {"video_auroc": float(binary.auroc(own, label))}, {"video_auroc": drawn}
+
+
+def _entry(
+    images: Images, entry: Entry, draws: Resamples, videos: _Videos
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Return the metrics of an entry's scores, and those of each resample."""
+    score = images.score(entry)
+    measured, drawn = videos.measured(score)
+    rank = images.rank(entry)
+    measured = measures(score, rank, images.label, entry.threshold) | measured
+    lowest = math.nan
+    if not math.isnan(entry.threshold):
+        lowest = float(rank[score >= np.float64(entry.threshold)].min(initial=math.inf))
+    del score  # of millions of images, it is large
+    return measured, draws.metrics(rank, lowest) | drawn
 
 
 def measures(score: np.ndarray, rank: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
     """Return the metrics of a domain's scores; of reals alone, their FPR.
 
     Args:
-        score: float64 (n,) probability of fake.
-        rank: float64 (n,) what images are ranked by, see `Images.rank`.
-        label: int64 (n,) 0 real, 1 fake.
+        score: float32 or float64 (n,) probability of fake.
+        rank: float32 or float64 (n,) what images are ranked by, see `Images.rank`.
+        label: (n,) 0 real, 1 fake.
         threshold: Chosen on validation data; NaN for none.
     """
-    values, ranked, labels = (torch.from_numpy(column) for column in (score, rank, label))
-    known = not math.isnan(threshold)
-    shares = {
-        y: float((score[label == y] >= threshold).mean()) if (label == y).any() and known else math.nan for y in (0, 1)
-    }
+    known, fake = not math.isnan(threshold), score >= np.float64(threshold)  # which is no float32 number
+    shares = {y: float(fake[label == y].mean()) if (label == y).any() and known else math.nan for y in (0, 1)}
     if not label.any():
         return {"fpr": shares[0], "acc_real": 1 - shares[0]}
-    oracle = float(binary.choose_threshold(ranked, labels))
-    return {
-        "auroc": float(binary.auroc(ranked, labels)),
-        "ap": float(binary.average_precision(ranked, labels)),
-        "eer": float(binary.eer(ranked, labels)),
-        "bacc_val": float(binary.balanced_accuracy(values, labels, threshold)),
+    values, ranked, labels = (torch.from_numpy(column) for column in (score, rank, label))
+    ranks, oracle = binary.by_rank(ranked, labels)
+    found: dict[str, Any] = {
+        **ranks,
+        "bacc_val": binary.balanced_accuracy(values, labels, threshold),
         "acc_real": 1 - shares[0],
         "acc_fake": shares[1],
-        "bacc": float(binary.balanced_accuracy(values, labels)),
-        "acc": float(binary.accuracy(values, labels)),
-        "tpr_at_1fpr": float(binary.tpr_at_fpr(ranked, labels)),
-        "bacc_oracle": float(binary.balanced_accuracy(ranked, labels, oracle)),
-        "ece": float(binary.ece(values, labels)),
+        "bacc": binary.balanced_accuracy(values, labels),
+        "acc": binary.accuracy(values, labels),
+        "bacc_oracle": binary.balanced_accuracy(ranked, labels, float(oracle)),
+        "ece": binary.ece(values, labels),
     }
+    return {name: float(found[name]) for name in SCORES}
 
 
 def all_fake(images: Images) -> list[Cell]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import dfl
 from dfl.benchmark import changes, details
 from dfl.benchmark.compare import Comparison, all_fake
@@ -86,7 +88,7 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
                 for method, share in details.flips(stored, images).items():
                     flips.setdefault((method, variant), []).append(share)
         if stored is not None:
-            content["domains"].append(_domain(domain, stored, settings))
+            content["domains"].append(_domain(domain, stored, comparison.units[domain], settings))
             _explain(content, domain, stored, alike, settings)
             if stored.one_class(1):
                 pooled.add(stored)
@@ -132,9 +134,11 @@ def _method(name: str, tested: Sequence[Entry], settings: Settings) -> dict[str,
     }
 
 
-def _domain(domain: str, images: Images, settings: Settings) -> dict[str, Any]:
+def _domain(domain: str, images: Images, units: int, settings: Settings) -> dict[str, Any]:
     """Return what a domain is, and what is wrong with it."""
-    names = images.text("generator")[images.label == 1].tolist()
+    place, names = images.names("generator")
+    counts = np.bincount(place[images.label == 1], minlength=len(names))
+    generators = {name: int(n) for name, n in zip(names.to_pylist(), counts, strict=True) if name and n}
     facts = images.facts
     leak = leaks(images, settings.leaks, settings.seed) if images.one_class(0) and images.one_class(1) else {}
     flags, roles = [], {one.role for one in images.entries}
@@ -149,8 +153,7 @@ def _domain(domain: str, images: Images, settings: Settings) -> dict[str, Any]:
     return {
         **{"name": domain, "role": roles.pop() if len(roles) == 1 else BY_METHOD},
         **{"real": images.one_class(0), "fake": images.one_class(1)},
-        "units": len(images.unit.unique()),
-        "generators": {name: names.count(name) for name in sorted(set(names) - {""})},
+        **{"units": units, "generators": generators},
         **{"sha256": facts.get("data"), "unreadable": unreadable, "leak": leak, "flags": flags},
     }
 

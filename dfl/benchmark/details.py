@@ -35,10 +35,9 @@ def first_of_methods(entries: Sequence[Entry]) -> dict[str, Entry]:
 def curves(images: Images, entry: Entry) -> dict[str, list[float]]:
     """Return ROC and precision-recall curves with at most ``POINTS`` points each; empty where undefined."""
     rank, label = torch.from_numpy(images.rank(entry)), torch.from_numpy(images.label)
-    fpr, tpr = binary.roc_curve(rank, label)
-    recall, precision = binary.pr_curve(rank, label)
     found: dict[str, list[float]] = {}
-    for names, pair in ((("fpr", "tpr"), (fpr, tpr)), (("recall", "precision"), (recall, precision))):
+    for names, curve in ((("fpr", "tpr"), binary.roc_curve), (("recall", "precision"), binary.pr_curve)):
+        pair = curve(rank, label)
         kept = _spread(pair[0].numpy(), pair[1].numpy())
         found |= {name: np.round(part.numpy()[kept], 5).tolist() for name, part in zip(names, pair, strict=True)}
     return found
@@ -48,7 +47,11 @@ def _spread(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the places of at most ``POINTS`` points, evenly spread along a curve, its ends among them."""
     if len(x) <= POINTS:  # none of an undefined curve
         return np.arange(len(x))
-    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    along = np.zeros(len(x))
+    step = np.diff(x)
+    np.abs(step, out=step)
+    step += np.abs(np.diff(y))
+    np.cumsum(step, out=along[1:])
     return np.unique(np.searchsorted(along, np.linspace(0, along[-1], POINTS)).clip(max=len(x) - 1))
 
 
@@ -69,7 +72,7 @@ def shift(stored: Images, entries: Sequence[Entry], alike: Images, others: Seque
     """Return by how much the mean score of each class moves when all images are re-encoded alike, mean over seeds."""
 
     def means(images: Images, some: Sequence[Entry]) -> list[float]:
-        score = np.mean([images.score(one) for one in some], 0)
+        score = np.asarray(np.mean([images.score(one) for one in some], 0, dtype=np.float64))
         return [float(score[images.label == y].mean()) if (images.label == y).any() else math.nan for y in (0, 1)]
 
     before, after = means(stored, entries), means(alike, others)
@@ -82,10 +85,11 @@ def flips(stored: Images, other: Images) -> dict[str, float]:
     None of a method without a threshold, or where images of one of the two could not be read.
     """
     after, shares = first_of_methods(other.entries), {}
-    same = stored.path.equals(other.path)
+    same = stored.same_paths(other)
     for method, entry in first_of_methods(stored.entries).items():
         if method in after and same and not math.isnan(entry.threshold):
-            verdicts = (i.score(e) >= entry.threshold for i, e in ((stored, entry), (other, after[method])))
+            threshold = np.float64(entry.threshold)  # which is no float32 number
+            verdicts = (i.score(e) >= threshold for i, e in ((stored, entry), (other, after[method])))
             shares[method] = float(np.not_equal(*verdicts).mean())
     return shares
 
@@ -99,17 +103,21 @@ def generators(images: Images, entries: Sequence[Entry], years: Mapping[str, int
         years: Year of a generator, where it is known.
         until: Last year of the data of the method's backbone; 0 if unknown.
     """
-    names, real, rows = images.text("generator"), images.label == 0, []
-    if not names[~real].any():  # a set that names none holds one, by the name of the domain
-        names = np.full(len(names), entries[0].domain, object)
-    for name in sorted(set(names[images.label == 1].tolist()) - {""}):
-        chosen = real | (names == name)
+    (place, words), real, rows = images.names("generator"), images.label == 0, []
+    names = words.to_pylist()
+    counts = np.bincount(place[~real], minlength=len(names))
+    if not any(name for name, n in zip(names, counts, strict=True) if n):  # a set that names none holds one
+        place, names, counts = np.zeros(len(images), np.int8), [entries[0].domain], np.array([images.one_class(1)])
+    for i, name in enumerate(names):
+        if not name or not counts[i]:
+            continue
+        chosen = real | (place == i)
         label = torch.from_numpy(images.label[chosen])
         areas = [float(binary.auroc(torch.from_numpy(images.rank(e)[chosen]), label)) for e in entries]
         year = years.get(name, 0)
         old = bool(year and until and year <= until)
         rows.append(
-            {"generator": name, "year": year or None, "n": int((names[images.label == 1] == name).sum())}
+            {"generator": name, "year": year or None, "n": int(counts[i])}
             | {"auroc": float(np.mean(areas))}
             | {"flag": f"the backbone's data go up to {until}: it may have seen such images" if old else ""}
         )
@@ -117,10 +125,13 @@ def generators(images: Images, entries: Sequence[Entry], years: Mapping[str, int
 
 
 class Pooled:
-    """Scores of the first seed of each method over several domains, a real image that they share once."""
+    """Scores of the first seed of each method over several domains, a real image that they share once.
+
+    What is kept of a domain is which of its images count; scores are read again when they are asked for.
+    """
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
+        self._parts: list[tuple[Images, np.ndarray, dict[str, Entry]]] = []
         self._seen: list[pa.Array] = []
         #: Of each method, chosen on validation data.
         self.threshold: dict[str, float] = {}
@@ -128,28 +139,28 @@ class Pooled:
     def add(self, images: Images) -> None:
         """Add the images of a domain."""
         new = np.ones(len(images), bool)
-        if self._seen:
-            seen = pc.is_in(images.path.cast(pa.large_string()), pa.concat_arrays(self._seen)).to_numpy(
-                zero_copy_only=False
-            )
-            new = ~seen | (images.label == 1)
-        self._seen.append(images.path.filter(pa.array(new & (images.label == 0))).cast(pa.large_string()))
-        for method, entry in first_of_methods(images.entries).items():
-            self.threshold[method] = entry.threshold
-            columns = (
-                images.of(entry, "score"),
-                images.log_odds(entry).astype(np.float32),
-                images.label.astype(np.int8),
-            )
-            self._parts.setdefault(method, []).append(tuple(column[new] for column in columns))
+        if self._parts:
+            last, counted, _ = self._parts[-1]
+            self._seen.append(last.path.filter(pa.array(counted & (last.label == 0))).cast(pa.large_string()))
+            seen = pc.is_in(images.path.cast(pa.large_string()), pa.concat_arrays(self._seen))
+            new = ~seen.to_numpy(zero_copy_only=False) | (images.label == 1)
+        firsts = first_of_methods(images.entries)
+        self.threshold |= {method: entry.threshold for method, entry in firsts.items()}
+        self._parts.append((images, new, firsts))
 
     def __contains__(self, method: str) -> bool:
-        return method in self._parts
+        return any(method in firsts for _, _, firsts in self._parts)
 
     def of(self, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return score and log-odds, float64 (n,), and label, int64 (n,)."""
-        score, log_odds, label = (np.concatenate(part) for part in zip(*self._parts[method], strict=True))
-        return score.astype(np.float64), log_odds.astype(np.float64), label.astype(np.int64)
+        """Return score and log-odds, float32 or float64 (n,), and label, int8 (n,)."""
+        parts = [(images, new, firsts[method]) for images, new, firsts in self._parts if method in firsts]
+        columns = (
+            [images.score(entry)[new] for images, new, entry in parts],
+            [images.log_odds(entry).astype(np.float32)[new] for images, new, entry in parts],
+            [images.label[new] for images, new, _ in parts],
+        )
+        score, log_odds, label = map(np.concatenate, columns)
+        return score, log_odds, label
 
 
 def calibrated(validation: Pooled, tested: Pooled, method: str) -> dict[str, Any]:
@@ -164,14 +175,19 @@ def calibrated(validation: Pooled, tested: Pooled, method: str) -> dict[str, Any
     temperature = math.nan
     if method in validation:
         temperature = calibration.temperature(*validation.of(method)[1:])
+    scaled = special.expit(log_odds / np.float64(temperature))
+    del log_odds  # of millions of images, these are large
+    labels = torch.from_numpy(label)
+    found: dict[str, Any] = {
+        "temperature": temperature,
+        "ece": float(binary.ece(torch.from_numpy(score), labels)),
+        "ece_scaled": float(binary.ece(torch.from_numpy(scaled), labels)),
+    }
+    del scaled
+    found["reliability"] = {name: part.tolist() for name, part in calibration.reliability(score, label).items()}
     coverage, risk = calibration.coverage_risk(score, label, tested.threshold[method])
     kept = _spread(coverage, risk)
-    scaled = special.expit(log_odds / temperature)
-    return {
-        "temperature": temperature,
-        "ece": float(binary.ece(torch.from_numpy(score), torch.from_numpy(label))),
-        "ece_scaled": float(binary.ece(torch.from_numpy(scaled), torch.from_numpy(label))),
-        "reliability": {name: part.tolist() for name, part in calibration.reliability(score, label).items()},
+    return found | {
         "coverage": np.round(coverage[kept], 5).tolist(),
         "risk": np.round(risk[kept], 5).tolist(),
         "aurc": calibration.risk_area(coverage, risk),
@@ -194,12 +210,13 @@ def groups(images: Images, entry: Entry, wanted: Sequence[str]) -> Rows:
         entry: One method's.
         wanted: Attributes; empty for all.
     """
-    names = images.text("group")
-    number = {name: i for i, name in enumerate(sorted(set(names.tolist()) - {""}))}
+    place, names = images.names("group")
+    number = {name: i for i, name in enumerate(names.to_pylist()) if name}
     if len(number) < 2:
         return []
-    ids = torch.tensor([number.get(name, -1) for name in names.tolist()])
-    rows = {"score": torch.from_numpy(images.score(entry)), "label": torch.from_numpy(images.label), "group": ids}
+    ids = np.where(np.isin(place, [*number.values()]), place, -1)
+    columns = {"score": images.score(entry), "logit": images.rank(entry), "label": images.label, "group": ids}
+    rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     found = []
     for attribute, one in fairness.compare(rows, number, entry.threshold, images.entries[0].domain).items():
         if not wanted or attribute in wanted:
@@ -213,9 +230,21 @@ def groups(images: Images, entry: Entry, wanted: Sequence[str]) -> Rows:
 
 def wrong(images: Images, entry: Entry) -> Rows:
     """Return the images whose scores are farthest from their labels, of both classes."""
-    score, rows = images.score(entry), []
+    score, chosen = images.score(entry), []
     for y in (0, 1):
         own = np.flatnonzero(images.label == y)
-        order = np.argsort(-score[own] if y == 0 else score[own], kind="stable")[:WRONG]
-        rows += [{"path": str(images.path[i]), "score": float(score[i]), "label": y} for i in own[order]]
-    return rows
+        chosen.append(own[_least(-score[own] if y == 0 else score[own], WRONG)])
+    rows = np.concatenate(chosen)
+    return [
+        {"path": str(path), "score": float(score[i]), "label": int(images.label[i])}
+        for i, path in zip(rows, images.paths(rows), strict=True)
+    ]
+
+
+def _least(values: np.ndarray, n: int) -> np.ndarray:
+    """Return the places of the n least values, NaN last, the least first; of equal ones those that come first."""
+    if len(values) <= n:
+        return np.argsort(values, kind="stable")
+    highest = np.partition(values, n - 1)[n - 1]
+    some = np.flatnonzero(~(values > highest))  # NaN among them
+    return some[np.argsort(values[some], kind="stable")[:n]]

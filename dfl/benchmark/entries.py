@@ -4,9 +4,9 @@ Predictions of other people's detectors (`dfl.evaluation.scores`) stand beside t
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfl.benchmark.spec import STORED, safe
-from dfl.benchmark.statistics import unit_names
-from dfl.benchmark.store import Predictions
+from dfl.benchmark.store import PART, Predictions
+from dfl.benchmark.units import joined, unit_names
 from dfl.data.rows import common_folder
 from dfl.errors import UserError
 from dfl.evaluation import scores
@@ -37,6 +37,10 @@ class Scored(Protocol):
         """Return a column (n,)."""
         ...
 
+    def parts(self, name: str) -> Iterator[pa.Array]:
+        """Yield a column, up to ``PART`` rows at once."""
+        ...
+
 
 @dataclass
 class Columns:
@@ -53,6 +57,12 @@ class Columns:
     def column(self, name: str) -> pa.Array:
         """Return a column (n,)."""
         return self.columns[name]
+
+    def parts(self, name: str) -> Iterator[pa.Array]:
+        """Yield a column, up to ``PART`` rows at once."""
+        column = self.columns[name]
+        for start in range(0, len(column), PART):
+            yield column[start : start + PART]
 
 
 @dataclass
@@ -130,6 +140,8 @@ def of_others(
 class Images:
     """The images of a domain in one variant, which every entry has scored, each once.
 
+    Of millions of images, paths are 400 MB and more: they are read when they are asked for, and not kept.
+
     Args:
         entries: Of one domain and variant.
 
@@ -141,9 +153,9 @@ class Images:
         self.entries = list(entries)
         self._known = own_first(self.entries)
         self.facts: dict[str, Any] = self._known[0].scored.facts
-        self.path: pa.Array = self._known[0].scored.column("path")
-        self.label = self._known[0].scored.column("label").to_numpy().astype(np.int64)
-        self._names: dict[str, pa.Array] = {}
+        #: int8 (n,), 0 real, 1 fake.
+        self.label = self._known[0].scored.column("label").to_numpy().astype(np.int8)
+        self._names: dict[str, tuple[np.ndarray, pa.Array]] = {}
         self._orders = {id(entry): self._order(entry) for entry in self.entries}
 
     def __len__(self) -> int:
@@ -151,9 +163,12 @@ class Images:
 
     def _order(self, entry: Entry) -> np.ndarray | None:
         """Return where each image is among an entry's; None where they are in the same order."""
-        other, label = entry.scored.column("path"), entry.scored.column("label").to_numpy()
-        if other.equals(self.path) or (self._same_data(entry) and _below(other).equals(_below(self.path))):
+        label, known = entry.scored.column("label").to_numpy(), self._known[0].scored
+        if _same_paths(entry.scored, known) or (
+            self._same_data(entry) and _same_paths(entry.scored, known, below=True)
+        ):
             return self._with_labels(entry, label, None)
+        other = entry.scored.column("path")
         place = {path: i for i, path in enumerate(other.to_pylist())}
         own = self.path.to_pylist()
         lacks = [path for path in own if path not in place]
@@ -188,50 +203,82 @@ class Images:
         return values if order is None else values[order]
 
     def score(self, entry: Entry) -> np.ndarray:
-        """Return the probabilities of fake, float64 (n,)."""
-        return self.of(entry, "score").astype(np.float64)
+        """Return the probabilities of fake, float32 or float64 (n,), as they are stored."""
+        return np.array(self.of(entry, "score"))
 
     def log_odds(self, entry: Entry) -> np.ndarray:
         """Return the log-odds of fake (n,): as the detector gave them, else those of its score, float32's at most."""
         return self.of(entry, "logit") if "logit" in entry.scored.names else logit(self.of(entry, "score"))
 
     def rank(self, entry: Entry) -> np.ndarray:
-        """Return what images are ranked by, float64 (n,): log-odds where they are known, else the score.
+        """Return what images are ranked by, float32 or float64 (n,): log-odds where they are known, else the score.
 
         Log-odds do not tie where probabilities round to 1.
         """
-        return self.of(entry, "logit" if "logit" in entry.scored.names else "score").astype(np.float64)
+        return np.array(self.of(entry, "logit" if "logit" in entry.scored.names else "score"))
 
-    def names(self, name: str) -> pa.Array:
-        """Return a column of names (n,), of the first entry that has any; nulls of none. It is read once."""
+    @property
+    def path(self) -> pa.Array:
+        """Of each image, strings (n,)."""
+        return self._known[0].scored.column("path")
+
+    def paths(self, rows: np.ndarray) -> list[str]:
+        """Return the paths of some images.
+
+        Args:
+            rows: int64 (k,).
+        """
+        found, start = np.empty(len(rows), object), 0
+        for part in self._known[0].scored.parts("path"):
+            own = np.flatnonzero((rows >= start) & (rows < start + len(part)))
+            found[own] = part.take(pa.array(rows[own] - start)).to_pylist()
+            start += len(part)
+        return list(found)
+
+    def same_paths(self, other: "Images") -> bool:
+        """Return whether others are the same images in the same order."""
+        return _same_paths(self._known[0].scored, other._known[0].scored)
+
+    def names(self, name: str) -> tuple[np.ndarray, pa.Array]:
+        """Return a column of names, of the first entry that has any; '' of none. It is read once.
+
+        Returns:
+            The place of each image's name, an integer (n,) as small as may be, and the names (K,), sorted.
+        """
         if name not in self._names:
             self._names[name] = self._first_names(name)
         return self._names[name]
 
-    def _first_names(self, name: str) -> pa.Array:
+    def _first_names(self, name: str) -> tuple[np.ndarray, pa.Array]:
         for entry in self._known:
             if name in entry.scored.names:
-                column, order = entry.scored.column(name), self._orders[id(entry)]
-                if pc.any(pc.not_equal(column, "")).as_py():
-                    return column if order is None else column.take(pa.array(order))
-        return pa.nulls(len(self), pa.string())
+                place, names = _encoded(entry.scored.parts(name))
+                if pc.any(pc.not_equal(names, "")).as_py():
+                    order = self._orders[id(entry)]
+                    return place if order is None else place[order], names
+        return np.zeros(len(self), np.int8), pa.array([""])
 
     def text(self, name: str) -> np.ndarray:
         """Return a column of names, objects (n,); '' where it lacks."""
-        if self.names(name).null_count == len(self):
-            return np.full(len(self), "", object)
-        return np.asarray(self.names(name).fill_null("").to_numpy(zero_copy_only=False))
+        place, names = self.names(name)
+        return np.asarray(names.to_numpy(zero_copy_only=False))[place]
 
-    @cached_property
+    @property
     def unit(self) -> pa.Array:
-        """What is drawn together: the video, else the source image, else the image."""
-        return unit_names(self.names("video"), self.names("source"), self.path)
+        """What is drawn together, large_string (n,): the video, else the source image, else the image."""
+        columns, parts, start = [self.names(name) for name in ("video", "source")], [], 0
+        for path in self._known[0].scored.parts("path"):
+            video, source = (names.take(pa.array(place[start : start + len(path)])) for place, names in columns)
+            parts.append(unit_names(video, source, path))
+            start += len(path)
+        return joined(parts)
 
-    @cached_property
+    @property
     def video(self) -> np.ndarray:
-        """Number of each image's video, int64 (n,); -1 for none."""
-        names, codes = np.unique(self.text("video").astype(str), return_inverse=True)
-        return np.where(names[codes] == "", -1, codes)
+        """Number of each image's video, int32 (n,); -1 for none."""
+        place, names = self.names("video")
+        none = pc.index(names, "").as_py()
+        return np.where(place == none, -1, place).astype(np.int32)
 
     def one_class(self, label: int) -> int:
         """Return how many images there are of a class."""
@@ -243,9 +290,32 @@ def own_first(entries: Sequence[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.scored.facts.get("data") is None)
 
 
-def _below(paths: pa.Array) -> pa.Array:
-    """Return paths below the folder that all of them are in."""
-    return pc.utf8_slice_codeunits(paths, start=len(common_folder(paths)))
+def _same_paths(a: Scored, b: Scored, below: bool = False) -> bool:
+    """Return whether two have the same paths in the same order; ``below`` the folder that all of its own are in."""
+    if a is b:
+        return True
+    start = [len(_folder(one)) if below else 0 for one in (a, b)]
+    return all(
+        None not in pair
+        and pc.utf8_slice_codeunits(pair[0], start[0]).equals(pc.utf8_slice_codeunits(pair[1], start[1]))
+        for pair in zip_longest(a.parts("path"), b.parts("path"))
+    )
+
+
+def _folder(one: Scored) -> str:
+    ends = [pc.min_max(part).as_py() for part in one.parts("path")]
+    return common_folder(pa.array([path for pair in ends for path in pair.values()], pa.string()))
+
+
+def _encoded(parts: Iterable[pa.Array]) -> tuple[np.ndarray, pa.Array]:
+    """Return the place of each name among all names, an integer (n,), and those, sorted."""
+    kind = pa.dictionary(pa.int32(), pa.string())
+    encoded = pa.chunked_array([part.cast(pa.string()).fill_null("").dictionary_encode() for part in parts], kind)
+    whole = encoded.unify_dictionaries().combine_chunks()
+    order = pc.sort_indices(whole.dictionary).to_numpy()
+    place = np.empty(len(order), np.min_scalar_type(-max(1, len(order))))
+    place[order] = np.arange(len(order))
+    return place[whole.indices.to_numpy()], whole.dictionary.take(pa.array(order))
 
 
 def by_domain(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Entry]]:

@@ -32,9 +32,9 @@ def leaks(images: Images, folder: Path, seed: int = 0) -> dict[str, dict[str, fl
     rows = np.arange(len(images))
     if len(rows) > MOST_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
-    if not any(_facts(str(images.path[row])) for row in rows[:: max(1, len(rows) // 20)]):
+    if not any(map(_facts, images.paths(rows[:: max(1, len(rows) // 20)]))):
         return {}
-    facts = [_facts(str(images.path[row])) for row in rows]
+    facts = [_facts(path) for path in images.paths(rows)]
     if sum(1 for one in facts if one) < 0.99 * len(facts) or not len(facts):
         return {}
     columns = {field.name: pa.array([(one or {"error": "absent"}).get(field.name) for one in facts]) for field in FACTS}

@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dfl.benchmark import changes, store, tensorboard
 from dfl.benchmark import run as runs
 from dfl.benchmark.content import Settings, build
@@ -22,6 +25,7 @@ from dfl.benchmark.page import page
 from dfl.benchmark.spec import STORED, Spec
 from dfl.benchmark.spectra import REAL, spectra
 from dfl.benchmark.tables import save, tables
+from dfl.benchmark.units import joined
 from dfl.cli.verbs import call
 from dfl.errors import UserError, visible
 from dfl.evaluation.results import terminal_table
@@ -146,18 +150,19 @@ def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[
     return content
 
 
-def _by_generator(entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """Return the paths of the stored images of each generator, and of real ones."""
-    paths: dict[str, dict[str, None]] = {}
+def _by_generator(entries: Sequence[Entry]) -> dict[str, pa.Array]:
+    """Return the paths of the stored images of each generator, and of real ones; some may be there more than once."""
+    paths: dict[str, list[pa.Array]] = {}
     for (_, variant), some in by_domain(one for one in entries if one.role != "val").items():
         scored = own_first(some)[0].scored
         if variant != STORED or "generator" not in scored.names:
             continue
-        columns = (scored.column(name).to_pylist() for name in ("path", "label", "generator"))
-        for path, label, generator in zip(*columns, strict=True):
-            if not label or generator:
-                paths.setdefault(generator if label else REAL, {})[path] = None
-    return {name: list(own) for name, own in paths.items()}
+        for path, label, generator in zip(*map(scored.parts, ("path", "label", "generator")), strict=True):
+            named = pc.if_else(pc.equal(label, 0), REAL, generator.cast(pa.string()).fill_null(""))
+            for name in named.unique().to_pylist():
+                if name:
+                    paths.setdefault(name, []).append(path.filter(pc.equal(named, name)).cast(pa.large_string()))
+    return {name: joined(own) for name, own in paths.items()}
 
 
 def show(content: Mapping[str, Any]) -> None:

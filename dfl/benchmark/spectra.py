@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from scipy.fft import dctn
 
+from dfl.benchmark.units import sorted_names
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.errors import UserError
@@ -47,7 +49,7 @@ class Spectrum(NamedTuple):
     small: int
 
 
-def spectra(paths: Mapping[str, Sequence[str]], images: int = 200, side: int = 256) -> dict[str, Spectrum]:
+def spectra(paths: Mapping[str, Sequence[str] | pa.Array], images: int = 200, side: int = 256) -> dict[str, Spectrum]:
     """Return the mean spectrum of each generator.
 
     Args:
@@ -63,7 +65,7 @@ def spectra(paths: Mapping[str, Sequence[str]], images: int = 200, side: int = 2
     missing: dict[str, int] = {}
     for name, listed in paths.items():
         crops[name], missing[name] = [], 0
-        for path in _spread(sorted(set(listed)), images):
+        for path in _spread(listed, images):
             try:
                 crops[name].append(_middle(np.rint(load_image(path) @ GREY).astype(np.uint8), side))
             except (DecodeError, UserError, OSError):
@@ -80,11 +82,14 @@ def spectra(paths: Mapping[str, Sequence[str]], images: int = 200, side: int = 2
     return found
 
 
-def _spread(items: Sequence[str], most: int) -> list[str]:
-    """Return all of some items, or so many evenly spread ones."""
-    if len(items) <= most:
-        return list(items)
-    return [items[(2 * i + 1) * len(items) // (2 * most)] for i in range(most)]
+def _spread(paths: Sequence[str] | pa.Array, most: int) -> list[str]:
+    """Return paths in the order of their names, each once: all, or so many evenly spread ones."""
+    names = paths if isinstance(paths, pa.Array) else pa.array(paths, pa.string())
+    order, new = sorted_names(names)
+    once = order[new]
+    if (n := len(once)) > most:
+        once = once[[(2 * i + 1) * n // (2 * most) for i in range(most)]]
+    return list(names.take(pa.array(once)).to_pylist())
 
 
 def _middle(plane: np.ndarray, side: int) -> np.ndarray:

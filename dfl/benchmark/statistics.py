@@ -3,17 +3,15 @@
 Paired DeLong tests are in `dfl.metrics.delong`, intervals and Holm's correction in `dfl.metrics.intervals`.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from lightning_utilities.core.imports import RequirementCache
 from scipy import sparse, stats
 
+from dfl.benchmark.units import Units, sorted_units
 from dfl.errors import UserError
 from dfl.metrics.delong import normal_p
 from dfl.metrics.intervals import LEVEL, interval
@@ -23,33 +21,10 @@ MOST_UNITS = 16_384
 #: Distinct scores that are told apart; of more, quantiles of each class are, and the highest 4 % more finely.
 MOST_SCORES = 4096
 QUANTILES = np.concatenate([np.linspace(0, 0.96, 769), np.linspace(0.96, 1, 257)[1:-1]])
-#: Names that are sorted, and resamples that are computed at once.
-SORTED = 1 << 20
+#: Resamples that are computed at once.
 BLOCK = 125
 RANKED, VERDICTS = ("auroc", "ap", "eer", "tpr_at_1fpr"), ("bacc_val", "acc_real", "acc_fake", "fpr")
 MAX_FPR = 0.01
-
-
-def unit_names(video: Any, source: Any, path: Any) -> pa.Array:
-    """Return the unit of each image, large_string (n,): its video, else its source image, else the image itself.
-
-    Args:
-        video: (n,) strings, '' or null for none; NumPy, Arrow or a list, as the others.
-        source: (n,), the image that a fake was made from; where that image is itself among the reals, under the same
-            name, both are drawn together.
-        path: (n,).
-    """
-    names = _strings(path)
-    for column in (source, video):
-        other = _strings(column)
-        names = pc.if_else(pc.equal(other, ""), names, other)
-    return names
-
-
-def _strings(column: Any) -> pa.Array:
-    column = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column)
-    column = pc.fill_null(column.cast(pa.large_string()), "")
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 class Resamples:
@@ -67,7 +42,7 @@ class Resamples:
 
     Args:
         label: (n,) 0 real, 1 fake.
-        unit: (n,) names, see `unit_names`.
+        unit: (n,) names, see `unit_names`; or what `sorted_units` returns of them.
         resamples: How many.
         seed: Of the draws.
         most_units: Of a class, drawn one by one.
@@ -77,23 +52,22 @@ class Resamples:
         self, label: np.ndarray, unit: Any, resamples: int = 1000, seed: int = 0, most_units: int = MOST_UNITS
     ) -> None:
         self.label, self.resamples = np.asarray(label), resamples
-        unit = _strings(unit)
-        #: Units of reals and of fakes.
-        self.units = {0: 0, 1: 0}
-        # By class that is there: its images, the pack of each, and how often each pack was drawn.
-        self._own: dict[int, np.ndarray] = {}
+        units = unit if isinstance(unit, Units) else sorted_units(unit, self.label)
+        #: Units of reals and of fakes, and of both together.
+        self.units, self.all_units = {0: 0, 1: 0}, int(units.place.max(initial=-1)) + 1
+        # By class that is there: the pack of each of its images, and how often each pack was drawn.
         self._pack: dict[int, np.ndarray] = {}
         self._drawn: dict[int, list[np.ndarray]] = {}
-        for y in (0, 1):
-            own = self.label == y
-            if own.any():
-                pack, self.units[y], key = _sorted_units(unit.filter(pa.array(own)))
-                rng, packs = np.random.default_rng([seed, *key]), min(self.units[y], most_units)
-                if packs < self.units[y]:
-                    pack = (rng.permutation(self.units[y]) % packs).astype(np.int32)[pack]
-                self._own[y], self._pack[y] = np.flatnonzero(own).astype(np.int32), pack
-                self._drawn[y] = list(_draws(packs, resamples, rng))
-        pa.default_memory_pool().release_unused()
+        for y, key in units.keys.items():
+            own, there = units.place[self.label == y], np.zeros(self.all_units, bool)
+            there[own] = True
+            pack = (np.cumsum(there, dtype=np.int32) - 1)[own]
+            self.units[y] = int(there.sum())
+            rng, packs = np.random.default_rng([seed, *key]), min(self.units[y], most_units)
+            if packs < self.units[y]:
+                pack = (rng.permutation(self.units[y]) % packs).astype(np.int32)[pack]
+            self._pack[y] = pack.astype(np.min_scalar_type(-packs))
+            self._drawn[y] = list(_draws(packs, resamples, rng))
 
     def metrics(self, score: np.ndarray, threshold: float = math.nan) -> dict[str, np.ndarray]:
         """Return what each resample gives, float64 (R,), by name: those of ``RANKED`` and ``VERDICTS``.
@@ -110,16 +84,15 @@ class Resamples:
         found = {name: np.full(self.resamples, math.nan) for name in (*RANKED, *VERDICTS)}
         if np.isnan(score).any():
             return found
-        distinct, inverse = np.unique(-np.asarray(score), return_inverse=True)
-        distinct, place = -distinct, inverse.astype(np.int32)  # from the highest down
-        del inverse  # of millions of images, these are large
-        counts = {y: np.bincount(place[own], minlength=len(distinct)).astype(np.int32) for y, own in self._own.items()}
+        distinct, place = _distinct(np.asarray(score))
+        rows = {y: self.label == y for y in self._pack}
+        counts = {y: np.bincount(place[own], minlength=len(distinct)).astype(np.int32) for y, own in rows.items()}
         first = _bins(distinct, counts, threshold)
         fake = None if math.isnan(threshold) else int((distinct[first] >= np.float64(threshold)).sum())
         shift = _shift(counts, first) if len(counts) == 2 and len(first) < len(distinct) else {}
         place = np.repeat(np.arange(len(first), dtype=np.int32), np.diff([*first, len(distinct)]))[place]
         del distinct, counts
-        cells = {y: self._cells(y, place[own], len(first)) for y, own in self._own.items()}
+        cells = {y: self._cells(y, place[own], len(first)) for y, own in rows.items()}
         parts = [
             _measures({y: cells[y] @ block for y, block in zip(cells, blocks, strict=True)}, fake)
             for blocks in zip(*self._drawn.values(), strict=True)
@@ -134,10 +107,11 @@ class Resamples:
             values: float64 (n,); NaN is left out.
         """
         sums = np.zeros((2, self.resamples))
-        for y, own in self._own.items():
-            known = ~np.isnan(values[own])
-            packs, rows = self._pack[y][known], own[known]
-            of_pack = [np.bincount(packs, w, len(self._drawn[y][0])) for w in (values[rows], np.ones(len(rows)))]
+        for y, pack in self._pack.items():
+            own = values[self.label == y]
+            known = ~np.isnan(own)
+            weights = own[known], np.ones(known.sum())
+            of_pack = [np.bincount(pack[known], w, len(self._drawn[y][0])) for w in weights]
             sums += np.concatenate([np.stack(of_pack) @ block.astype(np.float64) for block in self._drawn[y]], 1)
         with np.errstate(invalid="ignore"):
             return np.asarray(sums[0] / sums[1])
@@ -148,31 +122,24 @@ class Resamples:
         return sparse.coo_array((ones, (bin_of, self._pack[y])), (bins, len(self._drawn[y][0]))).tocsr()
 
 
-def _sorted_units(names: pa.Array) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return the place of each image's unit among the sorted units, int32 (n,), their number, and a hash of them."""
-    order = pc.sort_indices(names).to_numpy()
-    lengths, texts = hashlib.sha256(), hashlib.sha256()
-    place, units, last = np.empty(len(names), np.int32), 0, pa.scalar(None, names.type)
-    for start in range(0, len(order), SORTED):  # a sorted copy of millions of names at once would be large
-        part = names.take(pa.array(order[start : start + SORTED]))
-        new = pc.not_equal(part, pa.concat_arrays([pa.array([last], names.type), part[:-1]])).fill_null(True)
-        place[order[start : start + SORTED]] = units - 1 + np.cumsum(new)
-        unit = part.filter(new)
-        units, last = units + len(unit), part[-1]
-        ends = np.frombuffer(unit.buffers()[1], np.int64, len(unit) + 1) if len(unit) else np.zeros(1, np.int64)
-        lengths.update(np.diff(ends).tobytes())
-        texts.update((unit.buffers()[2] or b"")[: ends[-1]])
-    key = hashlib.sha256(lengths.digest() + texts.digest()).digest()
-    return place, units, np.frombuffer(key, "<u4")
+def _distinct(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct scores, from the highest down, and the place of each image's among them, int32 (n,)."""
+    order = np.argsort(-score)
+    falling = score[order]
+    new = np.ones(len(score), bool)
+    np.not_equal(falling[1:], falling[:-1], out=new[1:])
+    place = np.empty(len(score), np.int32)
+    place[order] = np.cumsum(new, dtype=np.int32) - 1
+    return falling[new], place
 
 
 def _draws(units: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield how often each unit was drawn, int32 (units, up to BLOCK), for all resamples."""
+    """Yield how often each unit was drawn, integers (units, up to BLOCK) as small as may be, for all resamples."""
     for start in range(0, resamples, BLOCK):
         drawn = np.empty((min(BLOCK, resamples - start), units), np.int32)
         for row in drawn:
             row[:] = np.bincount(rng.integers(0, units, units), minlength=units)
-        yield np.ascontiguousarray(drawn.T)
+        yield drawn.T.astype(np.min_scalar_type(drawn.max(initial=0)), order="C")
 
 
 def _bins(distinct: np.ndarray, counts: Mapping[int, np.ndarray], threshold: float) -> np.ndarray:

@@ -10,7 +10,7 @@ Every metric can be computed from these files alone. They hold no date, so the s
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ COLUMNS = pa.schema(
     ]
 )
 MAP_COLUMNS = ("iou", "pbca", "f1", "pixel_ap", "fpa", "area")  # area: share of a fake that is manipulated
+#: Rows of a file that are read at once.
+PART = 1 << 20
 #: Key of the file's metadata that holds the facts, as JSON.
 FACTS = b"dfl"
 #: Columns of a source's rows that decide what is measured.
@@ -108,7 +110,40 @@ class Predictions:
         try:
             return pq.read_table(self.file, columns=[name])[name].combine_chunks()
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"cannot read the predictions {self.file}: {first_line(error)}; remove it") from error
+            raise self._damaged(error) from error
+        finally:
+            pa.default_memory_pool().release_unused()
+
+    def parts(self, name: str) -> Iterator[pa.Array]:
+        """Yield a column, up to ``PART`` rows at once: that of millions of paths is large.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        try:
+            with pq.ParquetFile(self.file) as file:
+                for place in range(file.num_row_groups):
+                    yield file.read_row_group(place, columns=[name])[name].combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
+        finally:
+            pa.default_memory_pool().release_unused()
+
+    def check(self) -> None:
+        """Read all of the file.
+
+        Raises:
+            UserError: If it is damaged.
+        """
+        try:
+            with pq.ParquetFile(self.file, page_checksum_verification=True) as file:
+                for place in range(file.num_row_groups):
+                    file.read_row_group(place)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"cannot read the predictions {self.file}: {first_line(error)}; remove it")
 
 
 def place(folder: Path, method: str, seed: int, domain: str, variant: str, key: str) -> Path:
@@ -129,13 +164,13 @@ def find(file: Path, facts: Mapping[str, Any]) -> bool:
     for there in [file] if file.is_file() else sorted(file.parent.glob(f"*--{key}.parquet")):
         try:
             old = Predictions(there)
-            table = pq.read_table(there, page_checksum_verification=True)
-        except (UserError, OSError, pa.ArrowException):  # damaged since: computed again
+            old.check()
+        except UserError:  # damaged since: computed again
             continue
         if not set(COLUMNS.names) <= set(old.names):  # by a version that wrote less
             continue
         if there != file or any(old.facts.get(name) != value for name, value in facts.items()):
-            write(file, table, {**old.facts, **facts})
+            write(file, pq.read_table(there), {**old.facts, **facts})
         return True
     return False
 
@@ -147,4 +182,4 @@ def write(file: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
     text = json.dumps(dict(facts), sort_keys=True, ensure_ascii=False)
     with whole(file) as partial:
         whole_table = pa.table(columns).replace_schema_metadata({FACTS: text.encode()})
-        pq.write_table(whole_table, partial, compression="zstd", write_page_checksum=True)
+        pq.write_table(whole_table, partial, row_group_size=PART, compression="zstd", write_page_checksum=True)

@@ -5,6 +5,7 @@ the work differ in nothing but who calls `dfl.benchmark.run.complete`.
 """
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dfl.benchmark import run as runs
 from dfl.benchmark.spec import Run, Spec, safe
-from dfl.benchmark.training import say
+from dfl.benchmark.training import say, write
 from dfl.cli import configs
 from dfl.errors import UserError, near
-from dfl.orphans import end_with
+from dfl.orphans import alive, end_with
 from dfl.runs.claim import Held
 from dfl.runs.files import claimed
 
@@ -228,11 +230,48 @@ def _on_cluster(spec: Spec, slurm: str, hashes: runs.DataHashes, typed: Sequence
     named = {renamed.get(key, key): value for key, value in settings.items()}
     executor.update_parameters(**{key if key in plain else f"slurm_{key}": value for key, value in named.items()})
     todo, failed = _todo(spec, hashes)
-    with executor.batch():
-        started = [executor.submit(submitit.helpers.CommandFunction(_command(one, typed))) for one in todo]
-    for one, job in zip(todo, started, strict=True):
+    jobs = {_title(one): job for one in todo if (job := _earlier(spec, one, executor)) is not None}
+    new = [one for one in todo if _title(one) not in jobs]
+    with executor.batch() if new else nullcontext():
+        started = [executor.submit(submitit.helpers.CommandFunction(_command(one, typed))) for one in new]
+    for one, job in zip(new, started, strict=True):
+        jobs[_title(one)] = job
+        write(_job_file(spec, one), json.dumps({"cluster": executor.cluster, "job": job.job_id}))
         say(f"{_title(one)}: job {job.job_id}, {job.paths.stdout}")
-    for one, job in zip(todo, started, strict=True):
+    for one in todo:
+        job = jobs[_title(one)]
+        while one not in new and not _ended(job):
+            time.sleep(POLL)
         if (error := job.exception()) is not None:
             failed[_title(one)] = f"{str(error).strip().splitlines()[-1]} ({job.paths.stderr})"
     return failed
+
+
+def _job_file(spec: Spec, one: Run) -> Path:
+    """Return where it is noted which job does a run, or has done it."""
+    return spec.output / "slurm" / f"{safe(one.method)}-s{one.seed}.json"
+
+
+def _earlier(spec: Spec, one: Run, executor: Any) -> Any:
+    """Return the job of an earlier command that does a run, pending or running, and say so; None if there is none."""
+    import submitit
+
+    file = _job_file(spec, one)
+    noted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kinds = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}
+    if noted.get("cluster") not in kinds:
+        return None
+    job = kinds[noted["cluster"]](executor.folder, noted["job"])
+    if _ended(job):
+        return None
+    say(f"{_title(one)}: job {job.job_id} does it already; if there is no such job, remove {file}")
+    return job
+
+
+def _ended(job: Any) -> bool:
+    """Return whether a job of an earlier command has ended; submitit knows local ones of this process alone."""
+    import submitit
+
+    if isinstance(job, submitit.LocalJob) and not job.paths.result_pickle.exists():
+        return not alive(int(job.job_id))
+    return bool(job.done())

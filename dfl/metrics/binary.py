@@ -15,24 +15,29 @@ anything of no rows, anything of a NaN score. Lower precision raises TypeError: 
 the ties this makes took a simulated AUROC from 0.86 to 0.59.
 """
 
+import bisect
 import math
 import random
 import statistics
 import warnings
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dfl.metrics.delong import delong
 
 NAN = torch.tensor(math.nan, dtype=torch.float64)
+#: Numbers that become Python's, or are copied, at once.
+AT_ONCE = 1 << 20
 
 
 class Counts(NamedTuple):
     """The confusion counts at every distinct threshold, from the highest down: int64, (K,) each.
 
-    Row k counts the images with score >= threshold[k].
+    Row k counts the images with score >= threshold[k]; thresholds have the type of the scores.
     """
 
     threshold: Tensor
@@ -48,8 +53,14 @@ def check_precision(score: Tensor) -> None:
 
 def rows(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Return score (float64) and label (int64) on the CPU, flat, checked."""
+    score, label = checked(score, label)
+    return score.double(), label.long()
+
+
+def checked(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return score and label on the CPU, flat, checked, in their own types: of millions of rows these are smaller."""
     check_precision(score)
-    score, label = score.detach().flatten().cpu().double(), label.detach().flatten().cpu().long()
+    score, label = score.detach().flatten().cpu(), label.detach().flatten().cpu()
     if score.shape != label.shape:
         raise ValueError(f"{len(score)} scores but {len(label)} labels")
     if len(label) and not bool(((label == 0) | (label == 1)).all()):
@@ -59,14 +70,19 @@ def rows(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ranked(score: Tensor, label: Tensor) -> Counts | None:
     """Return the counts at every distinct score, or None where rank measures are undefined."""
-    score, label = rows(score, label)
-    fakes = int(label.sum())
+    score, label = checked(score, label)
+    fakes = int((label == 1).sum())
     if fakes in (0, len(label)) or bool(score.isnan().any()):
         return None
-    score, order = score.sort(descending=True, stable=True)
-    last = torch.cat([score[1:] != score[:-1], torch.ones(1, dtype=torch.bool)]).nonzero().flatten()
-    true_positive = label[order].cumsum(0)[last]
-    return Counts(score[last], true_positive, last + 1 - true_positive)
+    fake, every = np.sort(score[label == 1].numpy()), np.sort(score.numpy())
+    first = np.flatnonzero(np.concatenate([[True], every[1:] != every[:-1]]))[::-1].copy()  # from the highest down
+    distinct = every[first]
+    del every  # of millions of rows, these are large
+    true_positive = np.searchsorted(fake, distinct)
+    np.subtract(fakes, true_positive, out=true_positive)
+    np.subtract(len(label), first, out=first)
+    first -= true_positive
+    return Counts(*map(torch.from_numpy, (distinct, true_positive, first)))
 
 
 def _origin(counts: Tensor) -> Tensor:
@@ -76,7 +92,7 @@ def _origin(counts: Tensor) -> Tensor:
 
 def _sum(values: Tensor) -> float:
     """Return the correctly rounded sum, which no order and no number of threads can change."""
-    return math.fsum(values.tolist())
+    return math.fsum(chain.from_iterable(part.tolist() for part in values.split(AT_ONCE)))
 
 
 def _scalar(value: float) -> Tensor:
@@ -88,8 +104,8 @@ def roc_curve(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     counts = _ranked(score, label)
     if counts is None:
         return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
-    tp, fp = _origin(counts.true_positive).double(), _origin(counts.false_positive).double()
-    return fp / fp[-1], tp / tp[-1]
+    fpr, tpr = _origin(counts.false_positive).double(), _origin(counts.true_positive).double()
+    return fpr.div_(counts.false_positive[-1]), tpr.div_(counts.true_positive[-1])
 
 
 def pr_curve(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,18 +113,20 @@ def pr_curve(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     counts = _ranked(score, label)
     if counts is None:
         return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
-    tp, fp = counts.true_positive.double(), counts.false_positive.double()
-    return tp / tp[-1], tp / (tp + fp)
+    tp, called = counts.true_positive, counts.false_positive.add_(counts.true_positive)
+    return tp.double().div_(tp[-1]), tp.double().div_(called)
 
 
 def auroc(score: Tensor, label: Tensor) -> Tensor:
     """Return the area under the ROC curve: the chance that a fake outscores a real, ties counting one half."""
-    counts = _ranked(score, label)
+    return _auroc(_ranked(score, label))
+
+
+def _auroc(counts: Counts | None) -> Tensor:
     if counts is None:
         return NAN.clone()
-    tp, fp = _origin(counts.true_positive), _origin(counts.false_positive)
-    twice = int(((fp[1:] - fp[:-1]) * (tp[1:] + tp[:-1])).sum())
-    return _scalar(twice / (2 * int(tp[-1]) * int(fp[-1])))
+    _, tp, fp = counts
+    return _scalar(int(tp[0] * fp[0] + fp.diff().mul_(tp[1:] + tp[:-1]).sum()) / (2 * int(tp[-1]) * int(fp[-1])))
 
 
 def auroc_interval(score: Tensor, label: Tensor, video: Tensor, level: float = 0.95) -> tuple[float, float]:
@@ -144,12 +162,19 @@ def auroc_interval(score: Tensor, label: Tensor, video: Tensor, level: float = 0
 
 def average_precision(score: Tensor, label: Tensor) -> Tensor:
     """Return the sum over thresholds of precision times the gain in recall (no interpolation, as scikit-learn)."""
-    counts = _ranked(score, label)
+    return _average_precision(_ranked(score, label))
+
+
+def _average_precision(counts: Counts | None) -> Tensor:
     if counts is None:
         return NAN.clone()
     tp = counts.true_positive
-    gain = (tp - _origin(tp)[:-1]).double() / tp[-1]
-    return _scalar(_sum(gain * tp.double() / (tp + counts.false_positive)))
+    gain = tp.double()
+    gain[1:] -= tp[:-1]
+    gain.div_(tp[-1]).mul_(tp)
+    for part in (slice(start, start + AT_ONCE) for start in range(0, len(gain), AT_ONCE)):
+        gain[part] /= tp[part] + counts.false_positive[part]
+    return _scalar(_sum(gain))
 
 
 def eer(score: Tensor, label: Tensor) -> Tensor:
@@ -157,19 +182,44 @@ def eer(score: Tensor, label: Tensor) -> Tensor:
 
     A constant score gives 0.5: its curve is the diagonal.
     """
-    fpr, tpr = roc_curve(score, label)
-    if not len(fpr):
+    return _eer(_ranked(score, label))
+
+
+def _eer(counts: Counts | None) -> Tensor:
+    if counts is None:
         return NAN.clone()
-    gap = fpr + tpr - 1  # rises from -1 to 1, in steps
-    right = int((gap >= 0).nonzero()[0])
-    share = -gap[right - 1] / (gap[right] - gap[right - 1])
-    return fpr[right - 1] + share * (fpr[right] - fpr[right - 1])
+
+    def gap(k: int) -> float:  # rises from -1 to 1, in steps
+        return sum(_rates(counts, k)) - 1
+
+    right = bisect.bisect_left(range(len(counts.threshold) + 1), 0.0, key=gap)
+    share, fpr = -gap(right - 1) / (gap(right) - gap(right - 1)), _rates(counts, right - 1)[0]
+    return _scalar(fpr + share * (_rates(counts, right)[0] - fpr))
+
+
+def _rates(counts: Counts, k: int) -> tuple[float, float]:
+    """Return false and true positive rate where the k highest distinct scores are called fake."""
+    _, tp, fp = counts
+    return (int(fp[k - 1]) / int(fp[-1]), int(tp[k - 1]) / int(tp[-1])) if k else (0.0, 0.0)
 
 
 def tpr_at_fpr(score: Tensor, label: Tensor, max_fpr: float = 0.01) -> Tensor:
     """Return the highest TPR that some threshold reaches with FPR <= max_fpr; no interpolation between thresholds."""
-    fpr, tpr = roc_curve(score, label)
-    return tpr[fpr <= max_fpr].max() if len(fpr) else NAN.clone()
+    return _tpr_at_fpr(_ranked(score, label), max_fpr)
+
+
+def _tpr_at_fpr(counts: Counts | None, max_fpr: float) -> Tensor:
+    if counts is None:
+        return NAN.clone()
+    ends = range(len(counts.threshold) + 1)
+    return _scalar(_rates(counts, bisect.bisect_right(ends, max_fpr, key=lambda k: _rates(counts, k)[0]) - 1)[1])
+
+
+def by_rank(score: Tensor, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Return ``auroc``, ``ap``, ``eer`` and ``tpr_at_1fpr``, and what `choose_threshold` does, of one sorting."""
+    counts = _ranked(score, label)
+    found = {"auroc": _auroc(counts), "ap": _average_precision(counts)}
+    return found | {"eer": _eer(counts), "tpr_at_1fpr": _tpr_at_fpr(counts, 0.01)}, _best_threshold(counts)
 
 
 def log_loss(score: Tensor, label: Tensor) -> Tensor:
@@ -192,13 +242,16 @@ def ece(score: Tensor, label: Tensor, bins: int = 15) -> Tensor:
     over images of |mean score - frequency of fakes| of the image's bin. It compares the probability of fake with
     the frequency of fakes, not the confidence of the verdict with its accuracy (Guo et al. 2017 do the latter).
     """
-    score, label = rows(score, label)
+    score, label = checked(score, label)
     if not len(score) or bool(score.isnan().any()):
         return NAN.clone()
-    score, order = score.sort(stable=True)  # the sums below then do not depend on the order of the rows
-    place = (score * bins).long().clamp(0, bins - 1)
-    predicted = torch.bincount(place, weights=score, minlength=bins)
-    observed = torch.bincount(place, weights=label[order].double(), minlength=bins)
+
+    def place(values: Tensor) -> Tensor:
+        return values.mul(bins).long().clamp_(0, bins - 1)
+
+    observed = torch.bincount(place(score[label == 1].double()), minlength=bins)
+    score = torch.from_numpy(np.sort(score.numpy())).double()  # the sums then do not depend on the order of the rows
+    predicted = torch.bincount(place(score), weights=score, minlength=bins)
     return _scalar(_sum((predicted - observed).abs()) / len(score))
 
 
@@ -227,19 +280,23 @@ def choose_threshold(score: Tensor, label: Tensor) -> Tensor:
     everything real. Of equally good ones the nearest to 0.5 wins, then the lower. The result is a float32 number
     that separates its two neighbours, so that storing it in a float32 buffer changes no verdict.
     """
-    counts = _ranked(score, label)
+    return _best_threshold(_ranked(score, label))
+
+
+def _best_threshold(counts: Counts | None) -> Tensor:
     if counts is None:
         return NAN.clone()
-    high, low = counts.threshold[:-1], counts.threshold[1:]
+    _, tp, fp = counts
+    gain = (tp * fp[-1]).sub_(fp * tp[-1])  # balanced accuracy up to a constant and a factor, in integers
+    best = 1 + (gain == gain.max()).nonzero().flatten().flip(0)  # so many scores are called fake, thresholds rise
+    if not gain.max():  # as good as to call none fake
+        best = torch.cat([best, best.new_zeros(1)])
+    high, low = (counts.threshold[(best + end).clamp(0, len(counts.threshold) - 1)].double() for end in (-1, 0))
     middle = ((high + low) / 2).float().double()
     middle = torch.where(middle > low, middle, high)  # float32 neighbours: the midpoint may round down to `low`
-    lowest, highest = counts.threshold[-1], counts.threshold[0]
-    beyond = torch.nextafter(highest.float(), torch.tensor(math.inf)).double()
-    threshold = torch.cat([beyond.clamp(min=0.5)[None], middle, lowest.clamp(max=0.5)[None]])
-    tp, fp = _origin(counts.true_positive), _origin(counts.false_positive)
-    gain = tp * fp[-1] - fp * tp[-1]  # balanced accuracy up to a constant and a factor, in integers
-    best = threshold[gain == gain.max()].flip(0)  # rising, so that argmin takes the lower of two equally near
-    return best[(best - 0.5).abs().argmin()]
+    beyond = torch.nextafter(low.float(), torch.tensor(math.inf)).double().clamp(min=0.5)
+    threshold = torch.where(best == 0, beyond, torch.where(best == len(gain), high.clamp(max=0.5), middle))
+    return threshold[(threshold - 0.5).abs().argmin()]  # the lower of two equally near
 
 
 def video_scores(score: Tensor, label: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -248,23 +305,27 @@ def video_scores(score: Tensor, label: Tensor, video: Tensor) -> tuple[Tensor, T
     Args:
         score: (N,).
         label: (N,).
-        video: (N,) integer ids; rows with an id < 0 belong to no video and are left out.
+        video: (N,) integer ids from 0; rows with an id < 0 belong to no video and are left out. Memory grows with the
+            highest id.
 
     Returns:
         Mean score (V,) float64 and label (V,) int64, by rising id. A video that holds both labels becomes two, one
         per label, with a warning.
     """
-    score, label = rows(score, label)
-    video = video.detach().flatten().cpu().long()
-    inside = video >= 0
-    score, label, video = score[inside], label[inside], video[inside]
-    score, order = score.sort(stable=True)  # the sums below then do not depend on the order of the rows
-    key, place = torch.unique(2 * video[order] + label[order], return_inverse=True)
-    both = len(key) - len(torch.unique(key // 2))
+    score, label = checked(score, label)
+    video = video.detach().flatten().cpu()
+    key = (2 * video.long()).add_(label)
+    score, key = score[video >= 0], key[video >= 0]
+    frames = torch.bincount(key)
+    found = frames.nonzero().flatten()
+    both = len(found) - len(torch.unique(found // 2))
     if both:
         warnings.warn(f"{both} videos hold real and fake frames; each is scored as two videos", stacklevel=2)
-    frames = torch.bincount(place, minlength=len(key))
-    return torch.bincount(place, weights=score, minlength=len(key)) / frames, key % 2
+    score, order = score.sort(stable=True)  # the sums then do not depend on the order of the rows
+    key = key[order]
+    del order  # of millions of rows, it is large
+    total = torch.bincount(key, weights=score.double(), minlength=len(frames))
+    return total[found] / frames[found], found % 2
 
 
 def balanced_draws_ap(score: Tensor, label: Tensor, draws: int = 5, seed: int = 1337) -> tuple[Tensor, Tensor]:

@@ -144,14 +144,19 @@ def coverage_risk(score: ArrayLike, label: ArrayLike, threshold: float) -> tuple
         label: (N,) 0 real, 1 fake.
         threshold: Fake from here. NaN, or a NaN score, gives nothing.
     """
-    score, label = _flat(score), _flat(label)
+    score = np.asarray(score).reshape(-1)
     if math.isnan(threshold) or np.isnan(score).any() or not len(score):
         return np.empty(0), np.empty(0)
-    sure = -abs(logit(score) - logit(threshold))
+    wrong = (score >= np.float64(threshold)) != (np.asarray(label).reshape(-1) == 1)
+    sure = logit(score)
+    sure -= logit(threshold)
+    np.negative(np.abs(sure, out=sure), out=sure)
     order = np.argsort(sure, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(sure[order]) != 0, True))
-    wrong = np.cumsum(((score >= threshold) != (label == 1))[order])[last]
-    return (last + 1) / len(score), wrong / (last + 1)
+    sure, wrong = sure[order], wrong[order]
+    del order  # of millions of images, these are large
+    last = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
+    del sure
+    return (last + 1) / len(score), np.cumsum(wrong)[last] / (last + 1)
 
 
 def risk_area(coverage: np.ndarray, risk: np.ndarray) -> float:

@@ -104,13 +104,14 @@ def confusion(score: Tensor, label: Tensor, group: Tensor, num_groups: int, thre
         TypeError: for a score of lower precision.
         ValueError: for other labels, for columns of different lengths, for a group >= ``num_groups``.
     """
-    score, label = binary.rows(score, label)
-    group = group.detach().flatten().cpu().long()
+    score, label = binary.checked(score, label)
+    group = group.detach().flatten().cpu()
     if group.shape != label.shape:
         raise ValueError(f"{len(label)} labels but {len(group)} groups")
     if len(group) and int(group.max()) >= num_groups:
         raise ValueError(f"group {int(group.max())} is not under num_groups={num_groups}")
-    cell = (4 * group + 2 * label + (score >= threshold).long())[group >= 0]
+    cell = 4 * group[group >= 0].long()
+    cell += (2 * label + (score.double() >= threshold))[group >= 0]
     return torch.bincount(cell, minlength=4 * num_groups).reshape(num_groups, 2, 2)
 
 
@@ -169,6 +170,7 @@ class GroupFairness:
         group: (N,) integers, -1 for unknown.
         threshold: The threshold that was chosen on validation data; NaN for none.
         name: What is compared, for warnings.
+        rank: (N,) float32 or float64, what images are ranked by, such as log-odds; by default the score.
 
     Raises:
         TypeError: for a score of lower precision.
@@ -183,6 +185,7 @@ class GroupFairness:
         group: Tensor,
         threshold: float = math.nan,
         name: str = "",
+        rank: Tensor | None = None,
     ) -> None:
         owner: dict[int, str] = {}
         for one, ids in groups.items():
@@ -194,11 +197,12 @@ class GroupFairness:
                     )
         self.groups = {one: list(dict.fromkeys(ids)) for one, ids in groups.items()}
         self.threshold, self.name = float(threshold), name
-        score, label = binary.rows(score, label)
-        group = group.detach().flatten().cpu().long()
+        score, label = binary.checked(score, label)
+        self._rank = score if rank is None else binary.checked(rank, label)[0]
+        group = group.detach().flatten().cpu()
         if group.shape != label.shape:
             raise ValueError(f"{len(label)} labels but {len(group)} groups")
-        named = torch.isin(group, torch.tensor(list(owner), dtype=torch.int64))
+        named = _among(group, list(owner))
         self._rows = score, label, torch.where(named, group, -1)
         number = 1 + max(owner, default=-1)
         counts = torch.stack([confusion(*self._rows, number, at) for at in (0.5, self.threshold)])
@@ -247,15 +251,15 @@ class GroupFairness:
         every = [number for ids in self.groups.values() for number in ids]
         for place, (one, ids) in enumerate([*self.groups.items(), (TOGETHER, every)]):
             own = self.counts[:, place] if one in self.groups else self.counts.sum(1)
-            rows = torch.isin(group, torch.tensor(ids, dtype=torch.int64))
+            rows = _among(group, ids)
             real, fake = own[0].sum(-1).tolist()
             has_nan = bool(score[rows].isnan().any())  # a NaN is under every threshold, so it would count as real
             numbers: dict[str, float] = {"real": real, "fake": fake}
             for part, end in ((own[0], ""), (own[1], "_val")):
                 unknown = has_nan or (end == "_val" and math.isnan(self.threshold))
                 numbers |= {k + end: math.nan if unknown else float(v) for k, v in rates(part).items()}
-            numbers["auroc"] = float(binary.auroc(score[rows], label[rows]))
-            numbers["eer"] = float(binary.eer(score[rows], label[rows]))
+            numbers["auroc"] = float(binary.auroc(self._rank[rows], label[rows]))
+            numbers["eer"] = float(binary.eer(self._rank[rows], label[rows]))
             table[one] = numbers
         return table
 
@@ -275,13 +279,19 @@ class GroupFairness:
         return True
 
 
+def _among(group: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return which rows are of some groups, bool (N,)."""
+    return torch.isin(group, torch.tensor(ids, dtype=group.dtype))
+
+
 def compare(
     rows: Mapping[str, Tensor], names: Mapping[str, int], threshold: float = math.nan, name: str = ""
 ) -> dict[str, GroupFairness]:
     """Compare the groups among rows, by every attribute and by intersection.
 
     Args:
-        rows: ``score``, ``label``, ``group`` (N,) of all ranks, as `Detection.rows()` gives them.
+        rows: ``score``, ``label``, ``group`` (N,) of all ranks, as `Detection.rows()` gives them; and ``logit``, the
+            log-odds, where they are known: images are ranked by them, as float32 scores tie at 1.
         names: Id by name; ids without one are called by their number. Those that no row has are not compared.
         threshold: Chosen on validation data; NaN for none.
         name: Of the domain, for warnings.
@@ -292,8 +302,9 @@ def compare(
     name_of = {number: one for one, number in names.items()}
     present = {name_of.get(number, str(number)): number for number in rows["group"].unique().tolist() if number >= 0}
     start = f"domain {name!r}, " if name else ""
+    score, label, group = rows["score"], rows["label"], rows["group"]
     return {
-        attribute: GroupFairness(groups, rows["score"], rows["label"], rows["group"], threshold, f"{start}{attribute}")
+        attribute: GroupFairness(groups, score, label, group, threshold, f"{start}{attribute}", rows.get("logit"))
         for attribute, groups in (attributes(present) if present else {}).items()
     }
 

@@ -1,21 +1,29 @@
 """Do intervals hold the truth as often as they say, and what do ten million rows of predictions cost?
 
 Coverage is counted over simulated experiments whose truth is known: scores of both classes are normal. Cost is the
-seconds and the peak memory of a process of its own that computes all resampled metrics and their intervals.
+seconds and the peak memory of a process of its own: of all resampled metrics and their intervals, and of a whole
+``dfl report`` of one domain, from its file of predictions to the page. That alone, of other sizes too:
+
+    python -m tests.bench.statistics one 10_000_000
 """
 
 import math
 import multiprocessing
 import resource
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
+from dfl.benchmark import store
+from dfl.benchmark.report import report
 from dfl.benchmark.statistics import Resamples, difference
 from dfl.metrics import auroc_interval
 from dfl.metrics.delong import delong
@@ -40,6 +48,10 @@ COSTS = {
     "1 domain x 1 detector x 10,000,000 images": (1, 1, 10_000_000, 1),
     "the same in videos of 20 frames": (1, 1, 10_000_000, 20),
 }
+
+#: Rows of the one domain of a whole report, and by name the images of a video.
+ROWS = 2_000_000
+REPORTS = {"images": 1, "videos of 20 frames": 20}
 
 
 def experiment(rng: np.random.Generator, units: int, size: int, paired: bool) -> tuple[np.ndarray, ...]:
@@ -111,6 +123,61 @@ def compute(domains: int, detectors: int, n: int, size: int) -> tuple[float, flo
     return spent, worked, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def write_domain(file: Path, n: int, size: int) -> None:
+    """Write predictions of n images of 8 generators and 8 groups of people, of videos where ``size`` is more than 1."""
+    rng, row = np.random.default_rng(0), np.arange(n)
+    unit, label = row // size, row // size % 2
+    logit = (2 * rng.normal(size=n) + 2 * label - 1).astype(np.float32)
+    words = {
+        "folder": (label, ["data/set/images/real", "data/set/images/fake"]),
+        "generator": (np.where(label, unit // 2 % 8 + 1, 0), ["", *(f"generator{i}" for i in range(8))]),
+        "group": (
+            unit // 2 % 8,
+            [f"{a},{b}" for a in ("male", "female") for b in ("asian", "black", "white", "other")],
+        ),
+        "source": (0 * row, [""]),
+        "video": (0 * row, [""]),
+    }
+    text = {
+        k: pa.DictionaryArray.from_arrays(c.astype(np.int32), pa.array(w)).cast("str") for k, (c, w) in words.items()
+    }
+    if size > 1:
+        text["video"] = pc.binary_join_element_wise("clip", pa.array(unit).cast("str"), "")
+    image = pc.binary_join_element_wise(pc.utf8_lpad(pa.array(row).cast("str"), 8, "0"), "png", ".")
+    path = pc.binary_join_element_wise(text.pop("folder"), image, "/")
+    columns = {"path": path, "label": label, "score": special.expit(logit), "logit": logit, **text}
+    store.write(file, pa.table(columns), {"method": "m", "domain": "one", "threshold": 0.5})
+
+
+def whole_report(folder: str) -> tuple[float, float, float]:
+    """Return seconds, seconds of the processor and peak megabytes of a report on a folder of predictions."""
+    began, cpu = time.perf_counter(), time.process_time()
+    report([folder], output=f"{folder}/report", resamples=RESAMPLES)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return time.perf_counter() - began, time.process_time() - cpu, peak
+
+
+def one_domain(rows: int) -> dict[str, tuple[float, float, float]]:
+    """Print what a report of one domain costs, of images and of videos; return it."""
+    results = {}
+    for what, size in REPORTS.items():
+        name = f"report on 1 domain x 1 detector x {rows:,} images, {what}"
+        with tempfile.TemporaryDirectory() as folder:
+            for work, *given in ((write_domain, Path(folder) / "m.parquet", rows, size), (whole_report, folder)):
+                with multiprocessing.get_context("spawn").Pool(1) as pool:  # memory of its own
+                    results[name] = pool.apply(work, given)
+        _say(name, *results[name])
+    return results
+
+
+def _say(name: str, seconds: float, work: float, peak: float) -> None:
+    print(
+        f"statistics: {name}, {RESAMPLES:,} resamples: {seconds:.0f} s (goal {GOAL_S}; {work:.0f} s of the "
+        f"processor), peak {peak:,.0f} MB with imports (goal {GOAL_MB:,})",
+        flush=True,
+    )
+
+
 def main() -> dict[str, Any]:
     """Print coverage and cost; return them."""
     results: dict[str, Any] = {}
@@ -120,14 +187,13 @@ def main() -> dict[str, Any]:
         print(f"coverage of 95 % intervals, {SIMULATIONS:,} simulations, {name} (goal 93 to 97 %): {told}", flush=True)
     for name, cost in COSTS.items():
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            seconds, work, peak = results[name] = pool.apply(compute, cost)
-        print(
-            f"statistics: {name}, {RESAMPLES:,} resamples: {seconds:.0f} s (goal {GOAL_S}; {work:.0f} s of the "
-            f"processor), peak {peak:,.0f} MB with imports (goal {GOAL_MB:,})",
-            flush=True,
-        )
-    return results
+            results[name] = pool.apply(compute, cost)
+        _say(name, *results[name])
+    return results | one_domain(ROWS)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["one"]:
+        one_domain(int(sys.argv[2]) if len(sys.argv) > 2 else ROWS)
+    else:
+        main()

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from dfl.benchmark.compare import Comparison
 from dfl.benchmark.content import Settings, build
-from dfl.benchmark.details import Pooled, calibrated
+from dfl.benchmark.details import Pooled, calibrated, groups
 from dfl.benchmark.entries import Columns, Entry, Images
 from dfl.metrics import calibration
 
@@ -69,6 +69,18 @@ def test_log_odds_rank_where_probabilities_round_to_one() -> None:
     assert values["auroc"]["low"] > 0.8
     assert values["tpr_at_1fpr"]["value"] > 0.5
     assert (values["acc_real"]["value"], values["acc_fake"]["value"]) == (0, 1)  # the verdict is of probabilities
+
+
+def test_groups_are_ranked_by_log_odds_where_probabilities_round_to_one() -> None:
+    group = np.arange(N) // 2 % 2
+    logit = np.where((LABEL == 1) == (group == 0), 70.0, 40.0) + np.random.default_rng(0).normal(0, 9, N)
+    columns = {"group": pa.array([("a", "b")[one] for one in group]), "score": pa.array(np.ones(N, np.float32))}
+    (row,) = groups(Images([one := scored("m", "x", "cross", logit=pa.array(logit), **columns)]), one, ())
+    areas = [roc_auc_score(LABEL[group == one], logit[group == one]) for one in (0, 1)]
+    assert row["gap_auroc"] == pytest.approx(areas[0] - areas[1])
+    assert row["gap_auroc"] > 0.9
+    (row,) = groups(Images([one := scored("m", "x", "cross", **columns)]), one, ())  # whose log-odds are not known
+    assert row["gap_auroc"] == 0
 
 
 def test_methods_with_other_domains_are_not_compared_by_their_means() -> None:

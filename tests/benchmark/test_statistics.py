@@ -10,8 +10,9 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dfl import metrics as exact
-from dfl.benchmark import statistics
-from dfl.benchmark.statistics import Resamples, difference, ranks, unit_names
+from dfl.benchmark import statistics, units
+from dfl.benchmark.statistics import Resamples, difference, ranks
+from dfl.benchmark.units import unit_names
 from dfl.errors import UserError
 from dfl.metrics.intervals import interval
 
@@ -105,7 +106,7 @@ def test_draws_depend_on_names_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     label, unit = np.repeat([0, 1], 40), names(80)
     unit[5:9] = unit[4]
     base = weights(Resamples(label, unit, 20))
-    monkeypatch.setattr(statistics, "SORTED", 3)  # however many are sorted at once
+    monkeypatch.setattr(units, "SORTED", 3)  # however many are sorted at once
     assert weights(Resamples(label, unit, 20)) == pytest.approx(base)
     order = np.random.default_rng(0).permutation(80)
     assert weights(Resamples(label[order], unit[order], 20)) == pytest.approx(base[:, order])
@@ -129,6 +130,21 @@ def test_a_fake_is_drawn_with_the_real_it_was_made_from() -> None:
 def test_a_unit_is_the_video_else_the_source_else_the_image() -> None:
     found = unit_names(pa.array(["v", "", None]), np.array(["s", "s", ""]), ["a", "b", "c"])
     assert found.to_pylist() == ["v", "s", "c"]
+
+
+def test_units_are_numbered_in_the_order_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.random.default_rng(0).integers(0, 40, 200).astype(str)
+    label = np.random.default_rng(1).integers(0, 2, 200)
+    whole = units.sorted_units(words, label)
+    assert whole.place.tolist() == np.unique(words, return_inverse=True)[1].tolist()
+    monkeypatch.setattr(units, "SORTED", 7)
+    parts = units.sorted_units(words, label)
+    assert (parts.place == whole.place).all()
+    for y in (0, 1):  # the hash is of the names of the class, each once
+        alone = units.sorted_units(np.unique(words[label == y]), np.full(len(np.unique(words[label == y])), y))
+        assert parts.keys[y].tolist() == whole.keys[y].tolist() == alone.keys[y].tolist()
+    joined = units.joined([pa.array(part, pa.large_string()) for part in (["a", "", "bc"], [], ["d"])])
+    assert joined.to_pylist() == ["a", "", "bc", "d"]
 
 
 def test_many_units_are_drawn_in_packs_of_one_size() -> None:

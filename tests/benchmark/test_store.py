@@ -156,6 +156,20 @@ def test_what_others_know_less_of_is_taken_from_ours(tmp_path: Path) -> None:
         assert images.score(theirs).tolist() == images.score(ours).tolist()
 
 
+def test_a_file_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PART", 3)
+    columns = table(8, video=["b", "a", "b", "", "a", "b", "b", "c"], source=["", "", "", "s", "", "", "", ""])
+    ours = entry(tmp_path, "ours", columns)
+    assert [len(part) for part in ours.scored.parts("path")] == [3, 3, 2]
+    turned = columns.take(pa.array(range(7, -1, -1)))
+    images = Images([ours, entry(tmp_path, "same", columns), entry(tmp_path, "turned", turned)])
+    assert images.unit.to_pylist() == ["b", "a", "b", "s", "a", "b", "b", "c"]
+    assert images.video.tolist() == [2, 1, 2, -1, 1, 2, 2, 3]
+    assert images.text("video").tolist() == columns["video"].to_pylist()
+    assert images.paths(np.array([7, 0, 3])) == ["7.png", "0.png", "3.png"]
+    assert images.score(images.entries[2]).tolist() == images.score(ours).tolist()
+
+
 def test_rows_that_are_left_out_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["label,score,threshold,detector", "0,0.1,0.4,a", "1,,0.4,a", "1,0.9,0.4,a", "0,0.2,0.6,b", "1,0.8,0.6,b"]
     (tmp_path / "both.csv").write_text("\n".join(lines))

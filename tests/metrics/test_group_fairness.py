@@ -172,3 +172,17 @@ def test_compare_takes_only_groups_that_are_there():
         np.ptp([float(auroc(score[group == g], label[group == g])) for g in range(3)])
     )
     assert compare({**rows, "group": torch.full_like(group, -1)}, {}) == {}
+
+
+def test_groups_are_ranked_by_log_odds_where_scores_round_to_one():
+    logit = torch.tensor([20.0, 30.0, 40.0, 50.0, 50.0, 40.0, 30.0, 20.0])
+    label, group = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1]), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    rows = {"score": logit.sigmoid(), "label": label, "group": group}
+    assert set(rows["score"].tolist()) == {1.0}
+    assert flat(compare(rows, {"a": 0, "b": 1}, 0.4))["fairness/group/gap_auroc"] == 0  # all tie
+    made = compare({**rows, "logit": logit}, {"a": 0, "b": 1}, 0.4)
+    table = made["group"].rates()
+    assert [(table[one]["auroc"], table[one]["eer"]) for one in ("a", "b")] == [(1, 0), (0, 1)]
+    measures = flat(made)
+    assert (measures["fairness/group/gap_auroc"], measures["fairness/group/gap_eer"]) == (1, 1)
+    assert (table["a"]["fpr_val"], measures["fairness/group/gap_fpr_val"]) == (1, 0)  # the verdict is of the scores
