@@ -27,7 +27,7 @@ ODD = 'a "b", c\nd.png'
 
 
 def rule(threshold: float = 0.5) -> Rule:
-    return Rule(threshold, -math.inf, 0.0, math.nan, "")
+    return Rule(threshold, -math.inf, 0.0, math.nan, math.nan, "")
 
 
 def batch(score: list[float], index: list[int], path: list[str]) -> dict[str, object]:

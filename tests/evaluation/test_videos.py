@@ -59,7 +59,7 @@ def test_a_video_has_the_mean_of_its_frames_and_of_the_worst_quarter() -> None:
     for path, score in (("v.mp4#frame=9", 0.2), ("v.mp4#frame=3&xywh=1,1,9,9", 0.1), ("v.mp4#frame=3", 0.7)):
         videos.add({"path": path, "score": score})
     videos.add({"path": "a.png", "score": 1.0})
-    file = videos.write(Path("s.csv"), Rule(0.4, -math.inf, 0.0, math.nan, ""))
+    file = videos.write(Path("s.csv"), Rule(0.4, -math.inf, 0.0, math.nan, math.nan, ""))
     (row,) = rows(file)
     assert (row["path"], row["frames"], row["verdict"]) == ("v.mp4", "2", "fake")  # the highest of two faces counts
     assert (float(row["mean"]), float(row["worst_quarter"])) == (pytest.approx(0.45), 0.7)
