@@ -192,13 +192,19 @@ def called(pipe: Any, words: Mapping[str, Any], scenes_size: tuple[int, int]) ->
     """Return the pictures that a pipeline makes, uint8 (H, W, 3).
 
     Raises:
-        UserError: If a picture holds what is no number, as 16-bit arithmetic may.
+        UserError: If it fails, or a picture holds what is no number, as 16-bit arithmetic may.
     """
     height, width = scenes_size
     takes = inspect.signature(pipe.__call__).parameters
     size = {name: value for name, value in (("height", height), ("width", width)) if name in takes}
-    with folders.silent():
-        images = np.asarray(pipe(**words, **size, output_type="np").images)
+    try:
+        with folders.silent():
+            images = np.asarray(pipe(**words, **size, output_type="np").images)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # as in `folders.loaded`
+        why = f"{folders.one_line(error, 160)} (do the folder's parts belong together?)"
+        raise UserError(f"{type(pipe).__name__} fails on pictures of {width}x{height}: {why}") from error
     if not np.isfinite(images).all():
         raise UserError(f"{type(pipe).__name__} made what is no picture (nan): give --dtype float32 or bfloat16")
     return list(np.rint(images.clip(0, 1) * 255).astype(np.uint8))
