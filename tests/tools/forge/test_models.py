@@ -100,8 +100,9 @@ def folders_gone_wrong(models: Path) -> None:
         "own": {"vae": ["dfl", "AutoencoderKL"]},
         "other": {"_class_name": "PaintPipeline"},
     }
-    for name in ("empty", "pickled", *changes):
+    for name in ("empty", "pickled", "wordless", *changes):
         shutil.copytree(models / "sd", name)
+    shutil.rmtree("wordless/tokenizer")
     for name in ("empty", "pickled"):
         Path(name, "unet/diffusion_pytorch_model.safetensors").unlink()
     Path("pickled/unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
@@ -233,6 +234,7 @@ def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[
         "no folder 'nowhere' in": ("Edit", "nowhere", {}),
         "no folder of diffusers: it has no model_index.json": ("Edit", models / "photos", {}),
         "it has no weights: download them": ("Edit", "empty", {}),
+        "wordless/tokenizer is not there or empty": ("Edit", "wordless", {}),
         "its weights are pickled (diffusion_pytorch_model.bin)": ("Edit", "pickled", {}),
         "the unet of": ("TextToImage", models / "sd9", {}),
         "Instruct 8": ("Instruct", models / "sd", {}),

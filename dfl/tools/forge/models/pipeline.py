@@ -73,6 +73,9 @@ class Folder:
         self.parts = [part for part in parts if t5 or not part.endswith("_3")]
         self.weighted = [self.path / part for part in self.parts if part in WEIGHTED]
         self.variant = folders.variant_of(self.weighted)
+        for part in self.parts:  # transformers makes up a tokenizer without words where none is
+            if not list((self.path / part).glob("*")):
+                raise UserError(f"model: {self.path / part} is not there or empty: download the whole folder")
         vae = self._config("vae")
         self.cell = 2 ** (len(vae.get("block_out_channels") or [0] * 4) - 1)
         self.multiple = max(8, self.cell * (2 if "transformer" in self.parts else 1))
