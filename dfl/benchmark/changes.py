@@ -110,7 +110,7 @@ def changes(rates: Mapping[tuple[str, str], Mapping[str, Rate]], before: Mapping
         if base is None:
             continue
         other = own if base == REALS else rates.get((method, base), {})
-        side = "fake" if "fake" in other else "real"  # of domains of reals alone, the real ones
+        side = "fake" if base == REALS or "fake" in other else "real"  # of domains of reals alone, the real ones
         first, last = other.get("real" if base == REALS else side), own.get(side)
         if first is not None and last is not None:
             row = {"method": method, "domain": domain, "compared": base, "before": first[0], "after": last[0]}

@@ -40,7 +40,7 @@ class OutputFolder:
 
     def __init__(self, folder: str | Path, verb: str, settings: dict[str, Any]) -> None:
         self.folder = Path(folder).expanduser().absolute()
-        self.partial = self.folder.with_name(f".{self.folder.name}.partial")
+        self.partial = _partial(self.folder)
         self._name, self._settings = f"{verb}.json", settings
         self._logs: set[Path] = set()
         self.done = not _empty(self.folder)
@@ -140,6 +140,16 @@ def output_folder(folder: str | Path, verb: str, settings: dict[str, Any]) -> It
     """
     with claimed(Path(folder)):
         yield OutputFolder(folder, verb, settings)
+
+
+def begun(folder: str | Path) -> bool:
+    """Whether a folder is there, or work on it that was cut off."""
+    path = Path(folder).expanduser().absolute()
+    return not (_empty(path) and _empty(_partial(path)))
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def _empty(folder: Path) -> bool:

@@ -119,9 +119,10 @@ def test_somebody_elses_scores_are_matched_by_path() -> None:
 def test_a_surrogate_that_lets_nothing_pass_or_has_no_threshold() -> None:
     given = entries()
     given[3].scored.facts["threshold"] = -1.0
-    rows, content = found({"before": {"smiling": "neutral"}, "surrogate": "other"}, given)
-    assert ("mine", "smiling_past_other") not in rows
-    assert content["domains"][2]["flags"] == ["0 of 40 fakes of smiling, which other calls real"]
+    for base in ("neutral", "reals"):  # there is no recall of no fakes, and reals are no fakes after an edit
+        rows, content = found({"before": {"smiling": base}, "surrogate": "other"}, given)
+        assert ("mine", "smiling_past_other") not in rows
+        assert content["domains"][2]["flags"] == ["0 of 40 fakes of smiling, which other calls real"]
     given[3].scored.facts["threshold"] = None
     with pytest.raises(UserError, match=r"other/0 on smiling \(stored\) has no threshold"):
         found({"before": {"smiling": "neutral"}, "surrogate": "other"}, given)

@@ -1,5 +1,6 @@
 """A source as a config writes it, ``class_path`` and ``init_args``, made into the object."""
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -7,9 +8,11 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentParser
 
 from dfl.data.sources.base import Source
-from dfl.errors import UserError, near, subclasses
+from dfl.errors import UserError, behind, near, subclasses
 
 T = TypeVar("T")
+#: What the parser says before each type that it tried.
+_TRIED = re.compile(r"Does not validate against any of the Union subtypes\s+Subtypes: .*\s+Errors:\s+- ")
 
 
 def built(spec: Any, where: str) -> Source:
@@ -40,11 +43,11 @@ def built_as(base: type[T], spec: Mapping[str, Any], where: str) -> T:
     except UserError:
         raise
     except Exception as error:  # the parser wraps whatever it meets
-        raise UserError(f"{where}: {_reason(str(error))}") from error
+        raise UserError(f"{where}: {behind(error, UserError) or _reason(str(error))}") from error
     return made
 
 
 def _reason(message: str) -> str:
     """What is wrong, out of the parser's words on every type that it tried: source, or nothing."""
-    reason = message.partition("- Expected a <class 'NoneType'>")[0]
+    reason = _TRIED.sub("", message).removeprefix('Parser key "it":').partition("- Expected a <class 'NoneType'>")[0]
     return " ".join(reason.partition("Problem with given class_path")[2].partition(":")[2].split() or reason.split())

@@ -57,7 +57,7 @@ def stable_diffusion(
     """
     import diffusers
 
-    parts = seeded(lambda: _parts(channels, hidden, tokens), channels)
+    parts = seeded(lambda: tiny_parts(channels, hidden, tokens), channels)
     levels = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     scheduler = diffusers.DDIMScheduler(**levels, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     words = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -65,7 +65,8 @@ def stable_diffusion(
     return folder
 
 
-def _parts(channels: int, hidden: int, tokens: int) -> dict[str, Any]:
+def tiny_parts(channels: int, hidden: int, tokens: int) -> dict[str, Any]:
+    """Return the networks and the tokenizer of a Stable Diffusion; see `stable_diffusion`."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from tokenizers import pre_tokenizers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

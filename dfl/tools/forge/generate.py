@@ -99,11 +99,11 @@ class Generation:
 
         def one(batch: Any) -> dict[str, Any]:
             nonlocal opened
-            if not opened:
-                for part in parts:
-                    part.open(self.device, self.dtype)
-                opened = True
             try:
+                if not opened:
+                    for part in parts:
+                        part.open(self.device, self.dtype)
+                    opened = True
                 return function(batch)
             except torch.OutOfMemoryError as error:
                 raise UserError(

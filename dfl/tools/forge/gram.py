@@ -67,7 +67,7 @@ class GramCheck(Check):
         pairs: int = 500,
         photos: int = 128,
     ) -> None:
-        if size < 16 or not 0 < quantile < 1 or pairs < 1 or photos < 2 or (threshold is not None and threshold < 0):
+        if size < 16 or not 0 < quantile < 1 or pairs < 1 or photos < 2 or not (threshold or 0) >= 0:  # nan too
             raise UserError(
                 "GramCheck takes size >= 16, quantile within 0 and 1, pairs >= 1, photos >= 2, threshold >= 0, not "
                 f"{size}, {quantile}, {pairs}, {photos}, {threshold}"

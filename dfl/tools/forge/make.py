@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 from dfl.data import csv_files
 from dfl.errors import UserError
 from dfl.runs.files import write
-from dfl.runs.output_folder import OutputFolder, output_folder
+from dfl.runs.output_folder import OutputFolder, begun, output_folder
 from dfl.tools.common import BadImages, Common, processes
 from dfl.tools.forge import classical, plan
 from dfl.tools.forge.makers import find, named
@@ -114,6 +114,8 @@ def forge(
         entries = entries.used(settings, pictures, given)
     jobs = plan.jobs(pictures, {name: not settings.kind(name) and find(name).donor for name in names}, per_image, seed)
     record = {"version": VERSION, **settings.record(), **plan.facts(jobs, given)} | (entries.about() if entries else {})
+    if entries and not begun(output):
+        entries.tried(settings, Counter(maker for job in jobs for maker, _ in job.fakes))
     with output_folder(output, "forge", record) as folder:
         if not folder.done:
             made, skipped = _classical(folder, settings, jobs, max_missing, common)

@@ -195,6 +195,7 @@ def test_mistakes_are_one_line(files: dict[str, str], tmp_path: Path) -> None:
         ({"model": str(tmp_path / "net.pth")}, r"must be a network in ONNX"),
         ({"model": str(damaged)}, "cannot be read as ONNX"),
         ({"model": files["synthesis"], "truncation": 0.0}, "truncation 0.0 must be above 0"),
+        ({"model": files["synthesis"], "truncation": float("nan")}, "truncation nan must be above 0"),
         ({"model": files["synthesis"], "latents": str(tmp_path / "pickle.npy")}, "is no .npy of numbers"),
         ({"model": files["synthesis"], "latents": wrong}, r"shape \(5,\) where style is \(1, 6\)"),
         ({"model": files["synthesis"], "truncation": 0.5, "mean": wrong}, r"shape \(2, 5\)"),
@@ -318,6 +319,21 @@ def test_forge_makes_whole_and_partial_fakes_of_files(tmp_path: Path, monkeypatc
         inside = mask.reshape(8, 8, -1)[..., 0] > 0
         assert np.array_equal(fake[~inside], photo[~inside])
         assert not np.array_equal(fake[inside], photo[inside])
+
+
+def test_what_a_file_cannot_make_is_said_before_others_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for i in range(3):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)).save(f"photos/{i}.png")
+    np.save("z.npy", np.zeros((2, 6), np.float32))
+    gan = {"class_path": "GanFile", "init_args": {"model": synthesis(tmp_path / "net.onnx"), "latents": "z.npy"}}
+    lama = {"class_path": "Lama", "init_args": {"model": filler(tmp_path / "lama.onnx", 1, 16)}}
+    for spec, said in ((gan, "mine is to make 3 pictures, and can make 2"), (lama, "mine makes 16x16 alone")):
+        Path("models.yaml").write_text(yaml.safe_dump({"mine": spec}))
+        with pytest.raises(UserError, match=said):
+            forge(["photos"], "set", models="models.yaml", device="cpu", workers=1, progress=False)
+        assert not Path(".set.partial").exists()
 
 
 def test_a_network_is_not_led_to_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,9 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import pickle
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,9 @@ def folders_gone_wrong(models: Path) -> None:
         "own": {"vae": ["dfl", "AutoencoderKL"]},
         "other": {"_class_name": "PaintPipeline"},
     }
-    for name in ("empty", "pickled", *changes):
+    for name in ("empty", "pickled", "wordless", *changes):
         shutil.copytree(models / "sd", name)
+    shutil.rmtree("wordless/tokenizer")
     for name in ("empty", "pickled"):
         Path(name, "unet/diffusion_pytorch_model.safetensors").unlink()
     Path("pickled/unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
@@ -233,6 +234,7 @@ def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[
         "no folder 'nowhere' in": ("Edit", "nowhere", {}),
         "no folder of diffusers: it has no model_index.json": ("Edit", models / "photos", {}),
         "it has no weights: download them": ("Edit", "empty", {}),
+        "wordless/tokenizer is not there or empty": ("Edit", "wordless", {}),
         "its weights are pickled (diffusion_pytorch_model.bin)": ("Edit", "pickled", {}),
         "the unet of": ("TextToImage", models / "sd9", {}),
         "Instruct 8": ("Instruct", models / "sd", {}),
@@ -245,6 +247,9 @@ def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[
         "b.safetensors is damaged or no safetensors": ("Edit", models / "sd", {"lora": {"b.safetensors": 1.0}}),
         "strength 0.0 must be above 0": ("Edit", models / "sd", {"strength": 0.0}),
         "steps 0 must be at least 1": ("Edit", models / "sd", {"steps": 0}),
+        "guidance nan must be a number": ("Edit", models / "sd", {"guidance": float("nan")}),
+        "image_guidance -1.0 must be a number": ("Instruct", models / "sd8", {"image_guidance": -1.0}),
+        "lora": ("Edit", models / "sd", {"lora": {"a.safetensors": "much"}}),
         "no class 'Edti'; did you mean 'Edit'?": ("Edti", models / "sd", {}),
         "stepz": ("Edit", models / "sd", {"stepz": 3}),
         "has no prompt: write one, or give --prompts FILE": ("Edit", models / "sd", {"prompt": None}),
@@ -256,30 +261,55 @@ def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[
         file(mine=entry(kind, folder, **words))
         said = refused("forge", str(models / "photos"), "--models=models.yaml", "--device=cpu")
         assert message in said, said
+        assert "Union" not in said, said  # the parser's words for what it tried
         assert not Path("forged").exists()
         assert not Path(".forged.partial").exists()
+    for spec in ({"class_path": "pathlib.Path"}, {**entry("Edit", models / "sd"), "lora": {}}):
+        file(mine=spec)
+        said = refused("forge", str(models / "photos"), "--models=models.yaml", "--device=cpu")
+        assert "of Part" in said or "written as class_path and init_args, not" in said, said
+        assert "Union" not in said, said
 
 
-def test_what_only_weights_tell_is_one_line_too(models: Path) -> None:
+def test_what_only_weights_tell_is_one_line_too_before_anything_is_made(
+    models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     other = stable_diffusion(Path("other"), hidden=48)
     wrong: dict[str, tuple[str, dict[str, Any]]] = {
         "broken cannot be opened": ("broken", {}),
         "pointer cannot be opened": ("pointer", {}),
         "was it made of another base?": (
             str(other),
-            {"lora": {str(models / "lora" / "pytorch_lora_weights.safetensors"): 1}},
+            {"lora": {str(models / "lora" / "pytorch_lora_weights.safetensors"): 1.0}},
         ),
         "strength 0.1 of 2 steps leaves none": (str(models / "sd"), {"strength": 0.1}),
+        "steps 2000 are more than the 1000 levels of noise": (str(models / "sd"), {"steps": 2000}),
     }
     shutil.copytree(models / "sd", "broken")
     weights = Path("broken/unet/diffusion_pytorch_model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1000])
     shutil.copytree(models / "sd", "pointer")
     Path("pointer/text_encoder/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
-    for message, (folder, words) in wrong.items():
-        with pytest.raises(UserError, match=re.escape(message)) as error:
-            made("Edit", folder, **words)
-        assert len(str(error.value).splitlines()) == 1
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    try:
+        for message, (folder, words) in wrong.items():
+            file(first=entry("Vae", models / "sd"), mine=entry("Edit", folder, **words))
+            said = refused("forge", str(models / "photos"), "--models=models.yaml", "--device=cpu")
+            assert said.startswith("dfl: --models models.yaml: mine: "), said
+            assert message in said, said
+            assert not Path(".forged.partial").exists()
+    finally:
+        logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert not caplog.records  # what diffusers says of a LoRA that does not fit is some 30 lines
+
+
+def test_parts_that_do_not_belong_together_are_one_line(models: Path) -> None:
+    shutil.copytree(models / "sd", "mixed")
+    shutil.rmtree("mixed/text_encoder")
+    shutil.copytree(stable_diffusion(Path("other"), hidden=48) / "text_encoder", "mixed/text_encoder")
+    with pytest.raises(UserError, match=r"fails on pictures of 40x32: .*belong together") as error:
+        batched(made("TextToImage", "mixed"), scenes_of(models)[:1], ["a face"], [1])
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_planted_pickle_does_not_run(models: Path) -> None:
@@ -308,6 +338,7 @@ def test_models_ask_for_what_they_need(models: Path) -> None:
     assert "no model 'mein'; did you mean 'mine'?" in refused(*line, "--device=cpu", "--roundtrip=mein")
     assert "--dtype float16 is for a GPU" in refused(*line, "--device=cpu", "--dtype=float16")
     assert "--device warp:" in refused(*line, "--device=warp")
+    assert "--device meta:" in refused(*line, "--device=meta")  # torch has it, and it holds no numbers
     assert "splice is none: make two sets" in refused(
         *line, "--device=cpu", "--roundtrip=mine", "--makers=[splice,mine]"
     )

@@ -190,3 +190,6 @@ def test_errors_name_what_to_change(folders: Callable[[str], Path], tmp_path: Pa
         with pytest.raises(UserError, match=says) as raised:
             maker(**words)
         assert "\n" not in str(raised.value)
+    odd = Unconditional(broken("scheduler/scheduler_config.json", beta_schedule="steep"), steps=10)
+    with pytest.raises(UserError, match="scheduler_config.json cannot be used: steep"):
+        opened(odd)

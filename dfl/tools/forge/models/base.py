@@ -60,7 +60,8 @@ class Model(Part):
         of_photo: Whether what it makes comes of the photo, or of words about it. If not, it has no ``source``.
         multiple: What sides of a scene must divide by; forge pads to it by reflection, and cuts what comes back.
         paste: Whether pixels outside of the region are put back. If not, the model's trace is everywhere.
-        size: The only height and width that it takes; None for any.
+        size: The only height and width that it takes; None for any, or before ``open``.
+        most: Pictures that it can make; None for any number.
         steps: Steps that a picture takes, for the table; None where there are none.
         prompt: Of every picture, or with fields such as ``{caption}``; None where the user gave none.
         again: Sentence that is appended to the prompt where a `Check` finds a picture too far from its photo.
@@ -75,6 +76,7 @@ class Model(Part):
     multiple: int = 8
     paste: bool = True
     size: int | None = None
+    most: int | None = None
     steps: int | None = None
     prompt: str | None = None
     again: str = ""

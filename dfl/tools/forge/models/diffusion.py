@@ -8,6 +8,7 @@ one.
 """
 
 import inspect
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -63,6 +64,7 @@ class Diffusion(Model):
     ) -> None:
         if (steps is not None and steps < 1) or retries < 0:
             raise UserError(f"steps {steps} must be at least 1, retries {retries} not negative")
+        _check_guidance("guidance", guidance)
         if negative_prompt and guidance is not None and guidance <= 1:
             raise UserError(f"guidance {guidance} leaves negative_prompt unread: give more than 1, or leave it out")
         self.folder = Folder(model, self.pipelines, self.inputs, t5)
@@ -100,6 +102,9 @@ class Diffusion(Model):
                 raise UserError(f"{self.folder.pipeline} takes no {name}: leave it out")
         self.words = {name: value for name, value in self.words.items() if value is not None}
         self.steps = steps = int(self.words.get("num_inference_steps", takes["num_inference_steps"].default))
+        levels = self.network.scheduler.config.get("num_train_timesteps", steps)
+        if steps > levels:
+            raise UserError(f"steps {steps} are more than the {levels} levels of noise of {self.folder.path}")
         strength = self.words.get("strength", takes["strength"].default if "strength" in takes else 1)
         if int(steps * strength) < 1:
             raise UserError(f"strength {strength} of {steps} steps leaves none: give more of either")
@@ -120,6 +125,11 @@ class Diffusion(Model):
     def seen(self, scenes: list[Scene]) -> dict[str, Any]:
         """Return what the pipeline is given of the scenes."""
         return {}
+
+
+def _check_guidance(name: str, value: float | None) -> None:
+    if value is not None and not 0 <= value < math.inf:
+        raise UserError(f"{name} {value} must be a number of at least 0")
 
 
 class TextToImage(Diffusion):
@@ -174,6 +184,7 @@ class Instruct(Diffusion):
 
     def __init__(self, model: str, image_guidance: float | None = None, **words: Any) -> None:
         super().__init__(model, **words)
+        _check_guidance("image_guidance", image_guidance)
         self.words["image_guidance_scale"] = image_guidance
 
     seen = Noised.seen

@@ -4,9 +4,12 @@ What an entry is follows from its class: a `Model` is a maker under its name, `W
 measures how far fakes are from their photos.
 """
 
+import gc
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any
 
 import torch
@@ -51,7 +54,7 @@ class Entries:
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            torch.empty(1, device=device)
+            torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"--device {device}: {first_line(error)}") from error
         if roundtrip is not None and roundtrip not in self.models:
@@ -68,10 +71,7 @@ class Entries:
         """
         models = {name: one for name, one in self.models.items() if name in settings.makers}
         for name, one in models.items():
-            if one.size is not None and settings.square != one.size:
-                raise UserError(
-                    f"--models {self.file}: {name} makes {one.size}x{one.size} alone: give --square {one.size}"
-                )
+            self._check_size(name, one, settings)
             if one.prompted and one.prompt is None and not given:
                 raise UserError(f"--models {self.file}: {name} has no prompt: write one, or give --prompts FILE")
         prompts = [one.prompt or "" for one in models.values() if one.prompted and not given]
@@ -88,6 +88,38 @@ class Entries:
                 raise UserError(f"--roundtrip is for fakes by models, and {plain[0]} is none: make two sets")
         checks = self.checks if any(one.checkable for one in models.values()) else {}
         return Entries(self.file, models, words, checks, fields)
+
+    def _check_size(self, name: str, model: Model, settings: Settings) -> None:
+        if model.size is not None and settings.square != model.size:
+            raise UserError(
+                f"--models {self.file}: {name} makes {model.size}x{model.size} alone: give --square {model.size}"
+            )
+
+    def tried(self, settings: Settings, fakes: Mapping[str, int]) -> None:
+        """Open each entry once and close it: what is wrong with one is said before another has worked for hours.
+
+        Args:
+            settings: Of the set.
+            fakes: How many each maker is to make.
+
+        Raises:
+            UserError: If one cannot be opened, makes another size, or not as many.
+        """
+        device, dtype = settings.device or "cpu", getattr(torch, settings.dtype or "float32")
+        for name, part in {**self.models, **self.words, **self.checks}.items():
+            try:
+                with redirect_stdout(StringIO()):  # what it tells of itself is told when it works
+                    part.open(device, dtype)
+            except torch.OutOfMemoryError as error:
+                raise UserError(f"{name}: no memory on {device} for its weights: give --dtype float16") from error
+            except UserError as error:
+                raise UserError(f"--models {self.file}: {name}: {error}") from error
+            part.close()
+            gc.collect()  # pipelines hold themselves
+            if isinstance(part, Model):
+                self._check_size(name, part, settings)
+                if part.most is not None and fakes.get(name, 0) > part.most:
+                    raise UserError(f"{name} is to make {fakes[name]:,} pictures, and can make {part.most:,}")
 
     def about(self) -> dict[str, Any]:
         """Return what pictures depend on, flat: ``name.key``; hashes are of whole files, which takes a while once."""
@@ -134,7 +166,7 @@ def read(file: str) -> Entries:
 def _built(spec: Any, where: str) -> Part:
     """Return the object of an entry; its class is one of the table, or what the user names by import path."""
     name = spec.get("class_path") if isinstance(spec, Mapping) else None
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not spec.keys() <= {"class_path", "init_args"}:
         raise UserError(f"{where}: an entry is written as class_path and init_args, not {str(spec)[:60]!r}")
     if "." not in name and name not in CLASSES:
         raise UserError(f"{where}: no class {name!r}" + near(name, list(CLASSES)))

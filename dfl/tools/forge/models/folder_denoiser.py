@@ -88,9 +88,12 @@ class FolderDenoiser(Denoiser):
     def open(self, device: str, dtype: torch.dtype) -> None:
         """Load network and autoencoder; the levels of noise are the scheduler's."""
         package = folders.diffusers()
-        with folders.silent():
-            known = {key: value for key, value in folders.read_json(self.scheduler).items() if key[0] != "_"}
-            self.betas = package.DDPMScheduler.from_config(known).betas.double().numpy()
+        known = {key: value for key, value in folders.read_json(self.scheduler).items() if not key.startswith("_")}
+        try:
+            with folders.silent():
+                self.betas = package.DDPMScheduler.from_config(known).betas.double().numpy()
+        except Exception as error:  # as in `folders.loaded`
+            raise UserError(f"model: {self.scheduler} cannot be used: {folders.one_line(error)}") from error
         parts = [package.UNet2DModel, *([getattr(package, self.codec_class)] if self.latent else [])]
         loaded = [
             folders.loaded(cls, folder, dtype, self.variant).to(device)

@@ -7,6 +7,7 @@ that a folder names. So a folder must be there, its classes must be of a table h
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def silent() -> Iterator[None]:
     from transformers.utils import logging as of_transformers
 
     level, bar = of_diffusers.get_verbosity(), of_transformers.is_progress_bar_enabled()
-    of_diffusers.set_verbosity_error()
+    of_diffusers.set_verbosity(CRITICAL)  # what went wrong is raised too, and is a line here
     of_diffusers.disable_progress_bar()
     of_transformers.disable_progress_bar()
     try:

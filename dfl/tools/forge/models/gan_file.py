@@ -1,6 +1,7 @@
 """Pictures by a generator that was exported to a file: one network, or a mapping of latents before a synthesis."""
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -61,12 +62,13 @@ class GanFile(Model):
         mapping_output: str | None = None,
         values: Literal["auto", "-1..1", "0..1", "0..255"] = "auto",
     ) -> None:
-        if truncation <= 0:
+        if not 0 < truncation < math.inf:
             raise UserError(f"GanFile: truncation {truncation} must be above 0, where all pictures are the mean")
         self._files = network_files(model, "GanFile.model")
         self._files += network_files(mapping, "GanFile.mapping") if mapping else []
         self.model, self.mapping, self.truncation, self.values = model, mapping, truncation, values
         self.mean, self.latents = _array(mean, "GanFile.mean"), _array(latents, "GanFile.latents")
+        self.most = None if self.latents is None else len(self.latents)
         self._names = (input, output, mapping_input, mapping_output)
 
     def about(self) -> dict[str, Any]:

@@ -73,6 +73,9 @@ class Folder:
         self.parts = [part for part in parts if t5 or not part.endswith("_3")]
         self.weighted = [self.path / part for part in self.parts if part in WEIGHTED]
         self.variant = folders.variant_of(self.weighted)
+        for part in self.parts:  # transformers makes up a tokenizer without words where none is
+            if not list((self.path / part).glob("*")):
+                raise UserError(f"model: {self.path / part} is not there or empty: download the whole folder")
         vae = self._config("vae")
         self.cell = 2 ** (len(vae.get("block_out_channels") or [0] * 4) - 1)
         self.multiple = max(8, self.cell * (2 if "transformer" in self.parts else 1))
@@ -192,13 +195,19 @@ def called(pipe: Any, words: Mapping[str, Any], scenes_size: tuple[int, int]) ->
     """Return the pictures that a pipeline makes, uint8 (H, W, 3).
 
     Raises:
-        UserError: If a picture holds what is no number, as 16-bit arithmetic may.
+        UserError: If it fails, or a picture holds what is no number, as 16-bit arithmetic may.
     """
     height, width = scenes_size
     takes = inspect.signature(pipe.__call__).parameters
     size = {name: value for name, value in (("height", height), ("width", width)) if name in takes}
-    with folders.silent():
-        images = np.asarray(pipe(**words, **size, output_type="np").images)
+    try:
+        with folders.silent():
+            images = np.asarray(pipe(**words, **size, output_type="np").images)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # as in `folders.loaded`
+        why = f"{folders.one_line(error, 160)} (do the folder's parts belong together?)"
+        raise UserError(f"{type(pipe).__name__} fails on pictures of {width}x{height}: {why}") from error
     if not np.isfinite(images).all():
         raise UserError(f"{type(pipe).__name__} made what is no picture (nan): give --dtype float32 or bfloat16")
     return list(np.rint(images.clip(0, 1) * 255).astype(np.uint8))
