@@ -122,6 +122,7 @@ class Browser:
 
     def picture(self, file: Path) -> None:
         """Save the whole page as it looks, PNG."""
+        self.send("Emulation.setScrollbarsHidden", hidden=True)  # they would be cut off, and as much of the page
         shot = self.send("Page.captureScreenshot", captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(shot["data"]))
 
