@@ -79,4 +79,6 @@ def send(folder: Path, repo: str, private: bool) -> str:
 
 def _refused(name: str, error: Exception) -> UserError:
     """Return the one line for what the hub's client raised: errors of HTTP, of names, of the disk, of no network."""
-    return UserError(f"{name}: {constants.ENDPOINT} says: {first_line(error)[:300]}")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    advice = "; log in by `hf auth login`, or set HF_TOKEN to a token that may do this" if status in (401, 403) else ""
+    return UserError(f"{name}: {constants.ENDPOINT} says: {first_line(error)[:300]}{advice}")

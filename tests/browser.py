@@ -4,6 +4,7 @@ Chromium's debugging protocol goes over two pipes: messages are JSON, with a zer
 """
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -18,6 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
+    "--hide-scrollbars",  # a picture is without them, and would be cut where they stand
 )
 SECONDS = 60
 #: The pipes are to be descriptors 3 and 4 of the browser.
@@ -67,8 +69,14 @@ class Browser:
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.wait()
+        # killed, it would leave helpers that go on writing into the profile
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._out, json.dumps({"id": 0, "method": "Browser.close"}).encode() + b"\0")
+        try:
+            self._process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         os.close(self._in)
         os.close(self._out)
 

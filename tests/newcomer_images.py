@@ -57,12 +57,13 @@ def check(file: str) -> None:
     """Compare a table of scores with what could be read.
 
     Raises:
-        AssertionError: For an image without a score, or a score without an image.
+        AssertionError: For an image without a score, a score without an image, or scores that are all alike.
     """
     rows = scores(file)
     assert len(rows) == 20 - len(UNREADABLE), sorted(rows)
     assert UNREADABLE.isdisjoint(rows)
     assert all(math.isfinite(score) and 0 <= score <= 1 for score in rows.values())
+    assert max(rows.values()) - min(rows.values()) > 0.05, "scores that hardly differ agree with anything"
 
 
 def same(file: str, other: str) -> None:

@@ -86,14 +86,16 @@ def table(verdicts: Verdicts) -> Iterator[str]:
         f"probability = sigmoid(log-odds / {verdicts.temperature:.3f} {verdicts.offset:+.3f})"
     )
     shown = [c for c in verdicts.coverages if c in (0.8, 0.9, 0.95, 1.0)]
-    yield f"{'--fpr':>8}  {'threshold':>9}  {'reals called fake':>17}  {'on others (95 %)':>18}" + "".join(
-        f"  {f'wrong at {percent(c)}':>14}" for c in shown
+    yield (
+        f"{'--fpr':>8}  {'threshold':>9}  {'log-odds':>8}  {'reals called fake':>17}  {'on others (95 %)':>18}"
+        + "".join(f"  {f'wrong at {percent(c)}':>14}" for c in shown)
     )
     for i, rate in enumerate(verdicts.rates):
         interval = f"{percent(verdicts.lows[i])} to {percent(verdicts.highs[i])}"
         risks = "".join(f"  {percent(verdicts.risks[i][verdicts.coverages.index(c)]):>14}" for c in shown)
         name = f"{rate:g}" if rate else "none"
-        yield f"{name:>8}  {verdicts.thresholds[i]:>9.4g}  {percent(verdicts.fprs[i]):>17}  {interval:>18}{risks}"
+        at = f"{verdicts.thresholds[i]:>9.4g}  {verdicts.odds[i]:>8.3g}"  # several thresholds may round to 1
+        yield f"{name:>8}  {at}  {percent(verdicts.fprs[i]):>17}  {interval:>18}{risks}"
     yield "wrong at C: of the validation images with a verdict, if --coverage is C; with it others are unsure"
 
 

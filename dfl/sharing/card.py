@@ -124,17 +124,19 @@ def _verdicts(trained: Trained, content: Mapping[str, Any]) -> str:
         threshold = content["dfl"]["threshold"]
         chosen = f"{threshold:.4g}, chosen on validation" if threshold is not None else "none was chosen"
         return f"Threshold of the score: {chosen}. Scores are not calibrated."
-    points = zip(verdicts.rates, verdicts.thresholds, verdicts.fprs, verdicts.lows, verdicts.highs, strict=True)
+    columns = (verdicts.rates, verdicts.thresholds, verdicts.odds, verdicts.fprs, verdicts.lows, verdicts.highs)
+    points = zip(*columns, strict=True)
     rows = [
         (
             percent(rate) if rate else "best balanced accuracy",
             f"{at:.4g}",
+            f"{odds:.3g}",
             percent(fpr),
             f"{percent(a)} to {percent(b)}",
         )
-        for rate, at, fpr, a, b in points
+        for rate, at, odds, fpr, a, b in points
     ]
-    head = ("wanted", "fake from score", "reals called fake", "of others like them (95 %)")
+    head = ("wanted", "fake from score", "log-odds", "reals called fake", "of others like them (95 %)")
     return (
         f"On {verdicts.reals:,} real and {verdicts.fakes:,} fake validation images; the "
         f"calibrated probability is sigmoid(log-odds / {verdicts.temperature:.4g} {verdicts.offset:+.4g}).\n\n"

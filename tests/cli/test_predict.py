@@ -12,6 +12,7 @@ from conftest import save_image
 from PIL import Image
 
 from dfl.__main__ import main
+from dfl.cli import checkpoints
 from dfl.detectors.loading import load
 from dfl.runs.plain import Misfit
 
@@ -82,6 +83,13 @@ def test_info_shows_what_a_checkpoint_is(place: Path, capsys: pytest.CaptureFixt
     ):
         assert part in said
     assert re.search(r"^  rank +2$", said, re.M)
+    verdicts = checkpoints.read(Path("checkpoints/tiny/best.ckpt"), Path()).contents.verdicts
+    assert verdicts is not None
+    table = [line.split() for line in said.splitlines() if re.match(r" +(none|0\.\d+)  ", line)]
+    assert [row[:3] for row in table] == [
+        [f"{rate:g}" if rate else "none", f"{at:.4g}", f"{odds:.3g}"]
+        for rate, at, odds in zip(verdicts.rates, verdicts.thresholds, verdicts.odds, strict=True)
+    ]
     assert "no such file" in fails(capsys, "info", "nothing")
 
 

@@ -72,7 +72,9 @@ def test_what_the_hub_refuses_is_one_line(
     assert not [one for one in server.seen if "pytorch_model" in one]
     save(detector(), tmp_path / "a.ckpt")
     monkeypatch.setenv("HF_TOKEN", "another")
-    assert "me/small: http://127.0.0.1" in fails(capsys, "push", "a.ckpt", "me/small")
+    refused = fails(capsys, "push", "a.ckpt", "me/small")
+    assert "me/small: http://127.0.0.1" in refused
+    assert "log in by `hf auth login`, or set HF_TOKEN" in refused
     assert "is no repository" in fails(capsys, "push", "a.ckpt", "small")
     assert "takes a local file or hf://" in fails(capsys, "predict", "a.png", "--ckpt_path=https://x/y.ckpt")
 
