@@ -22,6 +22,7 @@ from dfl.data import csv_files
 from dfl.data.formats import LeftOut
 from dfl.data.metadata import metadata as metadata_of
 from dfl.data.metadata import need_c2pa
+from dfl.data.transforms import VIEWS
 from dfl.distributed import largest, say
 from dfl.errors import NothingDone, UserError, visible
 from dfl.evaluation.map_files import write_maps
@@ -251,7 +252,11 @@ class PredictionWriter(BasePredictionWriter):
         print(f"wrote {self._verdicts.total()} scores to {self.path or 'standard output'}{maps}: {words}")
         if self.path is not None and len(self._videos):
             print(f"wrote scores of {len(self._videos):,} videos to {self._videos.write(self.path, self._rule)}")
-        for line in (self._rule.meaning, *self._warnings(), *unscored):
+        views = trainer.datamodule.views  # type: ignore[attr-defined]
+        several = (
+            [] if views == "centre" else [f"scores are of the mean of the log-odds over {1 + len(VIEWS[views])} views"]
+        )
+        for line in (self._rule.meaning, *several, *self._warnings(), *unscored):
             print(visible(line))
 
     def _warnings(self) -> Iterator[str]:

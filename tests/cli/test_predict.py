@@ -55,7 +55,9 @@ def test_a_folder_a_pattern_and_standard_input_give_the_same_rows(
     assert rows(streams.out) == rows(Path("a.csv").read_text())
     assert "wrote 3 scores to standard output" in streams.err
 
-    run("predict", "photos/**/[a-l]*.??g", "--name=tiny", "--output=b.csv")
+    views = ("--views=five", "--data.transform.resize=shorter")
+    run("predict", "photos/**/[a-l]*.??g", "--name=tiny", "--output=b.csv", *views)
+    assert "scores are of the mean of the log-odds over 5 views" in capsys.readouterr().out
     paths = [row["path"] for row in rows(Path("b.csv").read_text())]
     assert paths == ["photos/a.png", "photos/deep/b.png", "photos/large.jpg"]
 
