@@ -9,7 +9,7 @@ help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(READY):
-	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 13) else f'dfl needs Python 3.11 or 3.12, and {sys.executable} is {v.major}.{v.minor}; say: make PYTHON=python3.12 ...')"
+	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f'dfl needs Python 3.11 to 3.13, and {sys.executable} is {v.major}.{v.minor}; say: make PYTHON=python3.12 ...')"
 	@echo "setting up .venv (once, a few minutes: torch brings several GB)"
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[test]'
