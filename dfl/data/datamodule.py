@@ -124,7 +124,7 @@ class DataModule(pl.LightningDataModule):
         self.videos = Videos()
         #: Ids by column and name, for the integers of a batch.
         self.vocab: Vocab = {}
-        #: What training images look like: of ``train`` from ``setup`` on, or of a checkpoint.
+        #: What training images look like: of a checkpoint, or of ``train`` once there is its loader.
         self.usual: Usual | None = None
         #: Returns how many batches of this process are predicted already, by domain; asked when the weights are there.
         self.done: Callable[[], Mapping[str, int]] = dict
@@ -140,8 +140,6 @@ class DataModule(pl.LightningDataModule):
         """Read the tables of the stage's splits and make their data sets."""
         for split in STAGES[stage]:
             self.sets[split] = dict(self.datasets(split))
-        if stage == "fit":  # not where a checkpoint is saved: that may be the last save, as a disk dies
-            self.usual = usual_of(self.sets["train"]["train"], self.transform)
         self._look()
         check(self, STAGES[stage])
         observe = getattr(getattr(self.trainer, "lightning_module", None), "observe", None)
@@ -211,6 +209,8 @@ class DataModule(pl.LightningDataModule):
         data = self.sets["train"]["train"]
         if self.trainer is None:
             raise UserError("a training loader needs a Trainer: its sampler asks the trainer where it is")
+        if self.usual is None:  # not where a checkpoint is saved: that may be the last save, as a disk dies
+            self.usual = usual_of(data, self.transform)
         world = self.trainer.world_size
         if self._is_one_pass():
             mixed = shuffled(len(data), self.seed)(0)  # so that a part of the pass has both classes
@@ -275,7 +275,7 @@ class DataModule(pl.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Number names as the checkpoint does; names it does not know come after."""
-        self.usual = Usual.of_file(state_dict.get("usual")) or self.usual
+        self.usual = Usual.of_file(state_dict.get("usual"))
         self._look()
         vocab: Vocab = {column: dict(ids) for column, ids in state_dict.get("vocab", {}).items()}
         for domains in self.sets.values():

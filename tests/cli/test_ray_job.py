@@ -1,6 +1,6 @@
 """`predict --ray`: parts by several workers are the rows of one process, and only parts that are missing are made.
 
-Where Ray is not installed, a stand-in of the four calls that we make of it runs the workers here, one after the other.
+A stand-in for the calls that we make of Ray runs the workers in this process, one after the other.
 """
 
 import csv
@@ -31,7 +31,8 @@ class Items:
 
     def map(self, worker: Callable[..., Any], fn_constructor_args: tuple[Any, ...], **words: Any) -> "Items":
         call = worker(*fn_constructor_args)
-        return Items([call(item) for item in self.items if not Items.made.append(item["number"])])  # type: ignore[func-returns-value]
+        Items.made += [item["number"] for item in self.items]
+        return Items([call(item) for item in self.items])
 
     def take_all(self) -> list[Any]:
         return self.items

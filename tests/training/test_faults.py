@@ -6,6 +6,7 @@ import multiprocessing.connection
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,14 +52,19 @@ def weights(path: str | Path = "checkpoints/run/last.ckpt") -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def without_faults(folder: Path, write: Callable[[Path], None], faces: Path) -> dict[str, Any]:
     """Return the checkpoint of a run in which nothing went wrong."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("uncut"))
-        write_config(faces)
+        patch.chdir(folder)
+        write(faces)
         fit()
         return weights()
+
+
+@pytest.fixture(scope="module")
+def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The checkpoint of such a run."""
+    return without_faults(tmp_path_factory.mktemp("uncut"), write_config, faces)
 
 
 @pytest.fixture
@@ -166,12 +172,8 @@ def write_classifier(faces: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the checkpoint of such a run in which nothing went wrong."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("whole"))
-        write_classifier(faces)
-        fit()
-        return weights()
+    """The checkpoint of such a run in which nothing went wrong."""
+    return without_faults(tmp_path_factory.mktemp("whole"), write_classifier, faces)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     real, fetched = dataset.load_image, itertools.count()
 
     def load(*args: Any, **words: Any) -> Any:
-        if torch.utils.data.get_worker_info() and next(fetched) == 20:  # setup looks at images too, in this process
+        if torch.utils.data.get_worker_info() and next(fetched) == 20:  # the loader's maker looks at images too, here
             Path("waits").touch()
             signal.pause()
         return real(*args, **words)
