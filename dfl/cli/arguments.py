@@ -15,6 +15,7 @@ from dfl.cli.checkpoints import Trained
 from dfl.cli.configs import mapping
 from dfl.cli.words import TRUE, pairs
 from dfl.data.decoding import escaped
+from dfl.data.sources.base import is_url
 from dfl.detectors.renamed import NEW, OLD, renamed
 from dfl.errors import UserError
 from dfl.runs.checkpoint import previous
@@ -346,5 +347,9 @@ def _data_of_paths(plan: Plan) -> str:
     if frames := plan.value("--frames"):
         named["frames"] = frames
     source = {"class_path": "dfl.data.sources.Paths", "init_args": named}
+    if plan.value("--ray") and any(map(is_url, plan.paths)):
+        if len(plan.paths) > 1 or frames:
+            raise UserError("an address stands alone, without other paths and --frames: name a folder or a list")
+        source = {"class_path": "dfl.cli.buckets.Bucket", "init_args": {"address": plan.paths[0]}}
     init_args = {"predict": {"images": source}, "on_bad": "skip", "max_bad": 1.0}
     return f"--data={json.dumps({'class_path': 'dfl.data.DataModule', 'init_args': init_args})}"

@@ -31,7 +31,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 )
 #: What the help of `predict` says.
 PREDICT = """Score images: dfl predict PATH... [--output FILE]. A PATH is an image, a folder, a pattern such as
-'photos/**/*.jpg', a table or list of images, or - for paths on standard input. --views five or tiles also looks at the
-corners of large images, or at nine parts."""
+'photos/**/*.jpg', a table or list of images, or - for paths on standard input; with --ray also an address such as
+s3://bucket/folder. --views five or tiles also looks at the corners of large images, or at nine parts."""
 #: Options that are arguments of the `PredictionWriter`.
 TOLD = ("output", "maps", "map_format", "fpr", "coverage", "metadata", "trust")

@@ -2,7 +2,7 @@
 
 A part is a slice of the list, a whole number of batches long, and a Parquet file of the rows that `predict` writes of
 it. Each part is made by `predict` itself, in a worker, so scores are those of one process; a part that is there is not
-made again.
+made again. Of a bucket, a worker copies the images of a part first, and removes them after it.
 """
 
 import hashlib
@@ -21,12 +21,14 @@ import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.imports import RequirementCache
 
+from dfl.cli.buckets import Bucket
 from dfl.data import DataModule, Source, csv_files
 from dfl.data.appearance import Usual
+from dfl.data.sources.base import put
 from dfl.detectors.base import Detector
 from dfl.detectors.loading import load
-from dfl.errors import NothingDone, UserError, first_line
-from dfl.evaluation.predictions import PredictionWriter
+from dfl.errors import NothingDone, UserError, first_line, visible
+from dfl.evaluation.predictions import PredictionWriter, unscored
 from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.files import claimed, whole, write
 from dfl.runs.weights_hash import WeightsHash
@@ -53,6 +55,7 @@ class Job:
         precision: Of the trainer.
         place: The working directory, which paths start from.
         folder: Where the parts go.
+        bucket: What the paths of rows are addresses of; None: they are files.
     """
 
     checkpoint: Path
@@ -63,6 +66,7 @@ class Job:
     precision: str
     place: Path
     folder: Path
+    bucket: Bucket | None
 
     def file(self, number: int) -> Path:
         """Return the file of a part."""
@@ -88,30 +92,43 @@ class Worker:
         os.chdir(job.place)
         self.job, self.detector = job, load(job.checkpoint, **job.places)
 
-    def __call__(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        """Score a part and write its file; return how many rows it has, and what could not be read.
+    def __call__(self, part: Mapping[str, Any]) -> dict[str, str]:
+        """Score a part and write its file.
 
         Args:
             part: Its ``number``, ``domain`` and ``rows``, a table in Arrow's format for streams.
+
+        Returns:
+            ``bad``: JSON of path and reason of what could not be read; ``error``: why there is no part, or ''. It is
+            not raised, since Ray would hand on the words of its traceback and not the error.
         """
+        try:
+            return {"bad": json.dumps(self._score(part)), "error": ""}
+        except UserError as error:
+            return {"bad": "[]", "error": str(error)}
+
+    def _score(self, part: Mapping[str, Any]) -> list[tuple[str, str]]:
         job, number = self.job, int(part["number"])
         table = pa.ipc.open_stream(part["rows"]).read_all()
-        data = DataModule(predict={str(part["domain"]): Rows(table)}, **job.data)
-        data.usual = job.usual
         settings: dict[str, Any] = {"devices": 1, "precision": job.precision, "logger": False}
         settings |= dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "rows.csv"
+            file, names = Path(folder, "rows.csv"), table["path"].to_pylist()
+            places = names if job.bucket is None else job.bucket.copies(names, Path(folder))
+            called = dict(zip(places, names, strict=True))
+            data = DataModule(predict={str(part["domain"]): Rows(put(table, "path", places))}, **job.data)
+            data.usual = job.usual
             trainer = pl.Trainer(callbacks=[PredictionWriter(str(file), **job.writer)], **settings)
             try:
                 trainer.predict(self.detector, data, return_predictions=False)
                 found = _typed(csv_files.read(file))
+                found = put(found, "path", [called.get(place, place) for place in found["path"].to_pylist()])
             except NothingDone:
                 found = pa.table({})
         with whole(job.file(number)) as partial:
             pq.write_table(found, partial)
         bad = next(iter(data.sets["predict"].values())).bad
-        return {"rows": len(found), "bad": len(bad)}
+        return [(called.get(str(path), str(path)), str(why)) for path, why in bad.items()]
 
 
 def _typed(table: pa.Table) -> pa.Table:
@@ -144,7 +161,7 @@ def run(
         workers: How many processes, each with a GPU where there are some.
 
     Raises:
-        UserError: If Ray is missing, maps are wanted, or the folder holds parts of another job.
+        UserError: If Ray is missing, maps are wanted, the folder holds parts of another job, or a worker meets one.
     """
     if not _HAS_RAY:
         raise UserError("--ray needs the package ray: pip install 'dfl[ray]'")
@@ -159,9 +176,11 @@ def run(
     kept = {name: getattr(data, name) for name in settings} | {"num_workers": 0, "size": data.size}
     places = {name: detector.hparams[name] for name in detector.places if detector.hparams.get(name) is not None}
     folder = Path(output).expanduser().resolve()
-    job = Job(checkpoint.resolve(), places, kept, writer, data.usual, precision, Path.cwd(), folder)
+    sources = list(data.sources["predict"].values())
+    bucket = next((source for source in sources if isinstance(source, Bucket)), None)
+    job = Job(checkpoint.resolve(), places, kept, writer, data.usual, precision, Path.cwd(), folder, bucket)
+    parts = list(_parts(data, -(-PART // data.eval_batch_size) * data.eval_batch_size))
     with claimed(job.folder, inside=True):
-        parts = list(_parts(data, -(-PART // data.eval_batch_size) * data.eval_batch_size))
         _begin(job, parts)
         missing = [part for part in parts if not job.file(part["number"]).is_file()]
         print(f"{job.folder}: {len(parts) - len(missing):,} of {len(parts):,} parts are there")
@@ -173,8 +192,10 @@ def run(
             gpus = 1 if torch.cuda.is_available() else 0
             asked = ray.data.from_items(missing, override_num_blocks=len(missing))
             done = asked.map(Worker, fn_constructor_args=(job,), concurrency=workers, num_gpus=gpus).take_all()
-            if bad := sum(one["bad"] for one in done):
-                print(f"{bad:,} images could not be read and have no score")
+            if errors := [one["error"] for one in done if one["error"]]:
+                raise UserError(f"{len(errors):,} of {len(parts):,} parts were not made, the first: {errors[0]}")
+            for line in unscored([tuple(pair) for one in done for pair in json.loads(one["bad"])], sources):
+                print(visible(line))
         count = sum(pq.read_metadata(job.file(part["number"])).num_rows for part in parts)
     print(f"wrote {count:,} scores to {len(parts):,} parts in {job.folder}")
 

@@ -22,6 +22,7 @@ from dfl.data import csv_files
 from dfl.data.formats import LeftOut
 from dfl.data.metadata import metadata as metadata_of
 from dfl.data.metadata import need_c2pa
+from dfl.data.sources import Source
 from dfl.data.transforms import VIEWS
 from dfl.distributed import largest, say
 from dfl.errors import NothingDone, UserError, visible
@@ -241,12 +242,13 @@ class PredictionWriter(BasePredictionWriter):
             torch.distributed.all_gather_object(every, own)
         if not trainer.is_global_zero:
             return
-        unscored = list(_unscored(trainer, sorted({item for part in every for item in part})))
+        sources = trainer.datamodule.sources["predict"].values()  # type: ignore[attr-defined]
+        lost = list(unscored(sorted({item for part in every for item in part}), sources))
         if self._part is not None:
             self._join([Part(self._part_of(rank), None) for rank in range(trainer.world_size)])
         self._claims.close()
         if not self._verdicts.total():
-            raise NothingDone("; ".join(["no image was scored", *unscored]))
+            raise NothingDone("; ".join(["no image was scored", *lost]))
         words = ", ".join(f"{count:,} {word}" for word, count in sorted(self._verdicts.items()))
         maps = "" if self.maps is None else f", maps to {self.maps}"
         print(f"wrote {self._verdicts.total()} scores to {self.path or 'standard output'}{maps}: {words}")
@@ -256,7 +258,7 @@ class PredictionWriter(BasePredictionWriter):
         several = (
             [] if views == "centre" else [f"scores are of the mean of the log-odds over {1 + len(VIEWS[views])} views"]
         )
-        for line in (self._rule.meaning, *several, *self._warnings(), *unscored):
+        for line in (self._rule.meaning, *several, *self._warnings(), *lost):
             print(visible(line))
 
     def _warnings(self) -> Iterator[str]:
@@ -296,14 +298,19 @@ class PredictionWriter(BasePredictionWriter):
         return self.path.with_name(f".{self.path.name}.part{rank}")
 
 
-def _unscored(trainer: pl.Trainer, bad: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield a sentence on the images that could not be read, and one on the files that were not taken for any."""
+def unscored(bad: Sequence[tuple[str, str]], sources: Iterable[Source]) -> Iterator[str]:
+    """Yield a sentence on the images that could not be read, and one on the files that were not taken for any.
+
+    Args:
+        bad: Path and reason of each.
+        sources: Of all images.
+    """
     if bad:
         names = ", ".join(f"{path} ({reason})" for path, reason in bad[:MOST_NAMES])
         more = f" and {len(bad) - MOST_NAMES} more" if len(bad) > MOST_NAMES else ""
         yield f"{len(bad)} images could not be read and have no score: {names}{more}"
     left_out = LeftOut()
-    for source in getattr(getattr(trainer, "datamodule", None), "sources", {}).get("predict", {}).values():
+    for source in sources:
         left_out.update(source.left_out)
     if left_out:
         yield str(left_out)

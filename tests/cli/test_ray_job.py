@@ -16,6 +16,7 @@ from commands import fails, run
 from conftest import save_image
 
 from dfl.cli import ray_job
+from dfl.cli.buckets import Bucket
 
 PARTS = ["part-000000.parquet", "part-000001.parquet"]
 WORDS = ["predict", "photos", "--name=tiny", "--ray=2", "--output=parts"]
@@ -69,7 +70,7 @@ def test_parts_hold_the_rows_of_one_process(stand_in: list[int], capsys: pytest.
     run(*WORDS)
     said = capsys.readouterr().out
     assert "0 of 2 parts are there" in said
-    assert "1 images could not be read and have no score" in said
+    assert "1 images could not be read and have no score: photos/torn.png (no known image" in said
     assert "wrote 39 scores to 2 parts" in said
     run("predict", "photos", "--name=tiny", "--output=one.csv")
     with open("one.csv", newline="") as file:
@@ -113,3 +114,62 @@ def test_what_ray_cannot_do_is_one_line(stand_in: list[int], capsys: pytest.Capt
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(ray_job, "_HAS_RAY", False)
     assert "pip install 'dfl[ray]'" in fails(capsys, *WORDS)
+
+
+def address(*parts: str) -> str:
+    return "/".join([Path.cwd().as_uri(), *parts])
+
+
+def of_bucket(where: str, output: str = "parts") -> list[str]:
+    return ["predict", where, "--name=tiny", "--ray=2", f"--output={output}"]
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_bucket_gives_the_scores_of_its_files(stand_in: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos", "notes.md").write_text("no image")
+    Path("photos", ".hidden.png").write_bytes(b"no image")
+    run(*of_bucket(address("photos")))
+    said = capsys.readouterr().out
+    assert f"could not be read and have no score: {address('photos', 'torn.png')} (no known image" in said
+    assert f"1 .md ({address('photos', 'notes.md')})" in said
+    run("predict", "photos", "--name=tiny", "--output=one.csv")
+    with open("one.csv", newline="") as file:
+        one = list(csv.DictReader(file))
+    assert [row["path"] for row in parts()] == [address(row["path"]) for row in one]
+    assert [row["score"] for row in parts()] == [float(row["score"]) for row in one]
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+def test_a_list_in_a_bucket(stand_in: list[int], suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("lists").mkdir()
+    named = ["../photos/03.png", address("photos", "01.png"), f"{Path.cwd()}/photos/02.png", "none.png"]
+    lines = [*(["path"] if suffix == "csv" else []), *named]
+    Path("lists", f"some.{suffix}").write_text("\n".join(lines))
+    run(*of_bucket(address("lists", f"some.{suffix}")))
+    assert f"1 images could not be read and have no score: {address('lists', 'none.png')}" in capsys.readouterr().out
+    found = [row["path"] for row in pq.read_table(f"parts/{PARTS[0]}").to_pylist()]
+    assert found == [address("photos", f"0{i}.png") for i in (3, 1, 2)]
+
+
+@pytest.mark.usefixtures("photos")
+def test_what_a_bucket_cannot_do_is_one_line(stand_in: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos", "list.csv").write_text("path\ns3://other/a.png\n")
+    Path("photos", "folder.csv").write_text("path\n../photos\n00.png\n")
+    assert "s3://other/a.png, and a list leads to images" in fails(capsys, *of_bucket(address("photos", "list.csv")))
+    assert f"nothing is at {address('none')}" in fails(capsys, *of_bucket(address("none")))
+    assert "does not open" in fails(capsys, *of_bucket(address("none.csv")))
+    assert "nosuch://a/b does not open" in fails(capsys, *of_bucket("nosuch://a/b"))
+    assert "an address stands alone" in fails(capsys, *of_bucket(address("photos")), "photos")
+    assert "an address stands alone" in fails(capsys, *of_bucket(address("photos")), "--frames=2")
+    assert "predict --ray reads addresses" in fails(capsys, "predict", address("photos"), "--name=tiny")
+    assert not Path("parts").exists()
+    line = fails(capsys, *of_bucket(address("photos", "folder.csv")))
+    assert "1 of 1 parts were not made, the first: " in line
+    assert f"{address('photos')} cannot be read" in line
+
+
+def test_keys_of_access_are_in_no_path() -> None:
+    bucket = Bucket("s3://name:secret@photos/a%20b/?region=eu-west-1")
+    assert (bucket.bucket, bucket.where) == ("s3://photos", "s3://photos/a b")
+    assert Bucket("abfs://box@account.dfs.core.windows.net/a").where == "abfs://box@account.dfs.core.windows.net/a"

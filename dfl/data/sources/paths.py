@@ -106,14 +106,14 @@ def _images(path: Path, videos: frozenset[str]) -> Iterator[tuple[str, str]]:
     suffix = Path(file).suffix.lower()
     if not Path(on_disk(file)).exists():
         if is_url(path):
-            raise UserError(f"{path} is an address; {NO_URLS}")
+            raise UserError(f"{path} is an address; {NO_URLS}; predict --ray reads addresses")
         raise UserError(f"no file or folder {file!r} in {Path.cwd()}")
     if path.is_dir():
         yield from ((str(file), "") for file in images_in(path, IMAGE_SUFFIXES | videos if videos else IMAGE_SUFFIXES))
     elif inside:
         yield str(path), ""
     elif suffix in (".csv", ".parquet"):
-        yield from _List(str(path)).images()
+        yield from PathList(str(path)).images()
     elif suffix == ".txt":
         yield from ((file, "") for file in _lines(path))
     elif suffix in _LIKE_LISTS:
@@ -135,18 +135,26 @@ def _lines(path: Path) -> Iterator[str]:
     yield from files
 
 
-class _List(Table):
+class PathList(Table):
     """A table that says of images where they are, and perhaps what is to be seen."""
 
     needed = ("path",)
 
     def images(self) -> Iterator[tuple[str, str]]:
-        """Yield path and caption of all rows."""
+        """Yield path and caption of all rows; relative paths start from the table's folder."""
+        paths, captions = self._columns()
+        yield from zip(self._below(paths).to_pylist(), captions, strict=True)
+
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Yield path and caption of all rows, paths as they are written."""
+        paths, captions = self._columns()
+        yield from zip(paths.to_pylist(), captions, strict=True)
+
+    def _columns(self) -> tuple[pa.ChunkedArray, list[str]]:
         raw = self._read()
         columns = self._names(raw.column_names)
         paths, captions = (
             texts(raw[columns[name]], self._where(columns[name])) if name in columns else None
             for name in ("path", "caption")
         )
-        said = [""] * len(raw) if captions is None else captions.to_pylist()
-        yield from zip(self._below(paths).to_pylist(), said, strict=True)
+        return paths, [""] * len(raw) if captions is None else captions.to_pylist()
