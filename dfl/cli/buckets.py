@@ -37,13 +37,13 @@ class Bucket(Source):
         address: A folder (``s3://bucket/folder``), searched with all that lies below it; an image; or a list of
             images, ``.csv`` or ``.parquet`` with a column ``path`` or ``.txt``, whose paths are relative to its folder
             or addresses in the same bucket. Whatever pyarrow opens: ``s3``, ``gs``, ``abfs``, ``hdfs``, ``file``, with
-            its options (``s3://bucket/folder?region=eu-west-1``).
+            its options (``s3://bucket/folder?region=eu-west-1``). A question mark in a name is written %3F.
     """
 
     def __init__(self, address: str) -> None:
         super().__init__()
-        self.address = address
-        url = urlsplit(address)
+        self.address = quote(address, safe="%:/?&=@+,~[]")
+        url = urlsplit(self.address)
         who, at, host = url.netloc.rpartition("@")  # keys of access, but for Azure, where it is the container
         self.bucket = f"{url.scheme}://{who + at if url.scheme.startswith('abfs') else ''}{host}"
         self.where = self.bucket + unquote(url.path).rstrip("/")
@@ -137,5 +137,5 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
 @lru_cache
 def _opened(address: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of an address, and the path of its bucket in it."""
-    system, start = fs.FileSystem.from_uri(quote(address, safe="%:/?&=@+,~#[]"))
+    system, start = fs.FileSystem.from_uri(address)
     return system, start.rstrip("/").removesuffix(unquote(urlsplit(address).path).rstrip("/"))

@@ -19,6 +19,7 @@ from dfl.cli import ray_job
 from dfl.cli.buckets import Bucket
 
 PARTS = ["part-000000.parquet", "part-000001.parquet"]
+OWN = "own photos #1"
 WORDS = ["predict", "photos", "--name=tiny", "--ray=2", "--output=parts"]
 
 
@@ -128,11 +129,12 @@ def of_bucket(where: str, output: str = "parts") -> list[str]:
 def test_a_bucket_gives_the_scores_of_its_files(stand_in: list[int], capsys: pytest.CaptureFixture[str]) -> None:
     Path("photos", "notes.md").write_text("no image")
     Path("photos", ".hidden.png").write_bytes(b"no image")
-    run(*of_bucket(address("photos")))
+    Path("photos").rename(OWN)
+    run(*of_bucket(address(OWN)))
     said = capsys.readouterr().out
-    assert f"could not be read and have no score: {address('photos', 'torn.png')} (no known image" in said
-    assert f"1 .md ({address('photos', 'notes.md')})" in said
-    run("predict", "photos", "--name=tiny", "--output=one.csv")
+    assert f"could not be read and have no score: {address(OWN, 'torn.png')} (no known image" in said
+    assert f"1 .md ({address(OWN, 'notes.md')})" in said
+    run("predict", OWN, "--name=tiny", "--output=one.csv")
     with open("one.csv", newline="") as file:
         one = list(csv.DictReader(file))
     assert [row["path"] for row in parts()] == [address(row["path"]) for row in one]
