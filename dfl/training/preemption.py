@@ -47,9 +47,10 @@ class Preemption(pl.Callback):
             self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        """Give the signals back."""
+        """Give the signals back, unless Lightning, which ends before its callbacks, has put back earlier ones."""
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, handler)
         self._handlers = {}
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -273,6 +273,7 @@ def test_a_signal_saves_and_leaves(
     assert stop.value.code == code
     assert signal.getsignal(number) == handler
     rest = Run(tmp_path / "part", vit, {}).fit(data(faces, eval_batch_size=5), tmp_path / "part" / "last.ckpt")
+    assert signal.getsignal(number) == handler  # also of a run that ended by itself
     assert_goes_on(uncut, rest, part)
     assert len(rest.seen.steps) == 18 - where.get("step", 8) - 1
     kept = [run.trainer.checkpoint_callback.best_model_score for run in (uncut, rest)]  # type: ignore[union-attr]
