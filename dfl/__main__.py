@@ -8,16 +8,18 @@ words, shows the traceback instead.
 import io
 import os
 import select
+import signal
 import sys
 import threading
+from types import FrameType
 from typing import Any, NoReturn
 
 from dfl import __version__
 from dfl.cli import configs
-from dfl.errors import UserError, near, of_files, refused, visible
+from dfl.errors import INTERRUPTED, PREEMPTED, UserError, near, of_files, refused, visible
 
-#: Exit codes that shells give for Ctrl-C, and for a program whose reader has left (SIGPIPE).
-INTERRUPTED, UNREAD = 130, 141
+#: Exit code that shells give for a program whose reader has left (SIGPIPE).
+UNREAD = 141
 #: Characters of the line that tells an error; a name or a value in it may be of any length.
 LONGEST = 1200
 #: Verbs that train and evaluate; they start Lightning.
@@ -101,16 +103,27 @@ def end(message: str, code: int = 2) -> NoReturn:
     raise SystemExit(code) from None
 
 
+def _preempted(number: int, frame: FrameType | None) -> None:
+    """End the command. Left to themselves, Lightning's handlers let `predict` go on, and end `test` with 0."""
+    signal.signal(number, signal.SIG_IGN)  # once is enough
+    os.write(2, f"\ndfl: stopped by {signal.Signals(number).name}\n".encode())
+    raise SystemExit(PREEMPTED)
+
+
 def script() -> None:
     """Run the command of this process, whatever its terminal can show and however long somebody reads.
 
     What the terminal cannot show, such as a path in an ASCII one, is printed as ``\\xe9``. A reader that leaves, as
-    ``head`` does, ends the command without a word.
+    ``head`` does, ends the command without a word. SIGTERM and SIGUSR1 end it in order, as Ctrl-C does; in training
+    ``Preemption`` has them.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _in_thread
+    for name in ("SIGTERM", "SIGUSR1"):
+        if number := getattr(signal, name, None):  # Windows has one of them
+            signal.signal(number, _preempted)
     try:
         try:
             main()

@@ -9,6 +9,9 @@ from typing import TypeVar
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
+#: Exit codes: "temporary failure, try again" of sysexits.h, and what shells give for Ctrl-C.
+PREEMPTED, INTERRUPTED = 75, 130
+
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where it looked, what to change."""

@@ -162,7 +162,7 @@ def _of_results(typed: Sequence[str]) -> list[str]:
 def _at_once(spec: Spec, jobs: int, hashes: runs.DataHashes, typed: Sequence[str]) -> dict[str, str]:
     """Do several runs at once, each in a process of its own; return why the failed ones did."""
     (waiting, failed), running = _todo(spec, hashes), dict[int, tuple[Run, subprocess.Popen[bytes]]]()
-    gpus, before = torch.cuda.device_count(), signal.signal(signal.SIGTERM, _stop)
+    gpus = torch.cuda.device_count()
     try:
         while waiting or running:
             for place in sorted(set(range(jobs)) - running.keys())[: len(waiting)]:
@@ -183,13 +183,7 @@ def _at_once(spec: Spec, jobs: int, hashes: runs.DataHashes, typed: Sequence[str
             process.terminate()
         for _, process in running.values():
             process.wait()
-        signal.signal(signal.SIGTERM, before)
     return failed
-
-
-def _stop(number: int, frame: Any) -> None:
-    """Turn SIGTERM into an end that lets the runs go first."""
-    raise SystemExit(128 + number)
 
 
 def _started(spec: Spec, one: Run, typed: Sequence[str], gpu: int | None) -> "subprocess.Popen[bytes]":

@@ -18,11 +18,9 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from dfl.distributed import largest, may_ask
-from dfl.errors import UserError
+from dfl.errors import INTERRUPTED, PREEMPTED, UserError
 from dfl.runs.last import KeepLast
 
-#: Exit codes: "temporary failure, try again" of sysexits.h, and what shells give for Ctrl-C.
-PREEMPTED, INTERRUPTED = 75, 130
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 

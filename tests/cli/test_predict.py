@@ -2,17 +2,22 @@
 
 import csv
 import io
+import os
 import re
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from commands import fails, run
+from commands import QUIET, fails, run
 from conftest import save_image
+from forking import exit_code
 from PIL import Image
 
-from dfl.__main__ import main
+from dfl.__main__ import main, script
 from dfl.cli import checkpoints
+from dfl.data import DataModule
 from dfl.detectors.loading import load
 from dfl.runs.plain import Misfit
 
@@ -118,3 +123,26 @@ def test_what_is_usual_is_three_rising_numbers(usual: object) -> None:
 
     with pytest.raises(Misfit):
         Usual.of_file(usual)
+
+
+def signalled(verb: str, number: signal.Signals, folder: Path) -> None:
+    """Run a command that is sent a signal with its first batch."""
+    os.chdir(folder)
+    words = [verb, *(["photos", "--output=scores.csv"] if verb == "predict" else ["--ckpt_path=best"]), "--name=tiny"]
+    whole = DataModule.on_before_batch_transfer
+
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return whole(*args)
+
+    DataModule.on_before_batch_transfer = interrupted  # type: ignore[method-assign]
+    sys.argv = ["dfl", *words, *QUIET]
+    script()
+
+
+@pytest.mark.parametrize(
+    ("verb", "number"), [("predict", signal.SIGTERM), ("test", signal.SIGTERM), ("predict", signal.SIGUSR1)]
+)
+def test_a_signal_ends_a_command_that_does_not_train(photos: Path, verb: str, number: signal.Signals) -> None:
+    assert exit_code(signalled, verb, number, Path.cwd()) == 75
+    assert not Path("scores.csv").exists()
