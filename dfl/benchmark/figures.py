@@ -218,7 +218,8 @@ def calibration(look: Lookup) -> Figures:
     drawn, panels = plots.panels(min(len(own), MOST_PANELS), 2.1, 2.1, columns=2)
     for axes, (method, one) in zip(panels, own.items(), strict=False):
         score, share, count = (_floats(one["reliability"][name]) for name in ("score", "share", "count"))
-        plots.style(axes, f"{method}  ECE {number(one['ece'])}")
+        plots.style(axes, method)
+        axes.text(0.93, 0.08, f"ECE {number(one['ece'])}", ha="right", fontsize=8, color=plots.INK)
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=(0, (4, 4)))
         axes.bar(score, 0.25 * count / max(1, count.max()), 0.04, color="#dddddd")
         axes.plot(score, share, "o-", color=plots.REAL, linewidth=1.2, markersize=3)

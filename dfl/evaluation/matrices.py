@@ -37,7 +37,9 @@ def heat_map(
     lines = math.ceil(len(panels) / across)
     turned = max(map(len, columns), default=0) > 13 * CELL
     height = 0.8 + 0.42 * sum(map(len, groups)) + (0.04 * max(map(len, columns)) if turned else 0)
-    drawn = plots.figure(1.8 + across * CELL * max(2, len(columns)), 0.7 + lines * height)
+    names = 1.2 + 0.065 * max(len(name) for group in groups for name in group)
+    beside = 0.03 * max(map(len, columns)) if turned else 0  # what the name of the last column takes
+    drawn = plots.figure(names + across * (CELL * max(2, len(columns)) + beside), 0.7 + lines * height)
     grid = drawn.subplots(lines, across, squeeze=False, sharey=True)
     limits = plots.tenths(v for values in panels.values() for row in values.values() for v in row)
     for place, (title, values) in enumerate(panels.items()):
