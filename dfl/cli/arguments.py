@@ -343,13 +343,12 @@ def _data_of_paths(plan: Plan) -> str:
     """Return the option with the data of ``predict PATH...``; unreadable images are listed, not fatal."""
     if plan.value("--data") is not None:
         raise UserError("predict takes paths or --data, not both")
-    named: dict[str, Any] = {"paths": list(map(escaped, plan.paths))}
-    if frames := plan.value("--frames"):
-        named["frames"] = frames
-    source = {"class_path": "dfl.data.sources.Paths", "init_args": named}
+    name, frames = "dfl.data.sources.Paths", plan.value("--frames")
+    named: dict[str, Any] = {"paths": list(map(escaped, plan.paths)), "frames": frames}
     if plan.value("--ray") and any(map(is_url, plan.paths)):
         if len(plan.paths) > 1 or frames:
             raise UserError("an address stands alone, without other paths and --frames: name a folder or a list")
-        source = {"class_path": "dfl.cli.buckets.Bucket", "init_args": {"address": plan.paths[0]}}
+        name, named = "dfl.cli.buckets.Bucket", {"address": plan.paths[0]}
+    source = {"class_path": name, "init_args": named}
     init_args = {"predict": {"images": source}, "on_bad": "skip", "max_bad": 1.0}
     return f"--data={json.dumps({'class_path': 'dfl.data.DataModule', 'init_args': init_args})}"

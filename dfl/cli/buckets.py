@@ -21,7 +21,7 @@ from dfl.data import Source
 from dfl.data.decoding import FILE_LIMIT
 from dfl.data.formats import IMAGE_SUFFIXES, leave_out
 from dfl.data.sources.base import is_url, to_table
-from dfl.data.sources.paths import PathList
+from dfl.data.sources.paths import PathList, lines_of
 from dfl.errors import NothingDone, UserError, first_line
 
 #: Suffixes of lists.
@@ -78,10 +78,13 @@ class Bucket(Source):
             list(pool.map(self._copy, addresses, places))
         return list(map(str, places))
 
-    def _copy(self, address: str, place: Path) -> None:
+    def _stream(self, address: str) -> pa.NativeFile:
         system, root = _opened(self.address)
+        return system.open_input_stream(root + address.removeprefix(self.bucket), compression=None)
+
+    def _copy(self, address: str, place: Path) -> None:
         try:
-            with system.open_input_stream(root + address.removeprefix(self.bucket), compression=None) as source:
+            with self._stream(address) as source:
                 place.write_bytes(source.read(FILE_LIMIT + 1))  # what is longer is no image of ours
         except FileNotFoundError:
             return
@@ -107,14 +110,13 @@ class Bucket(Source):
 
     def _listed(self) -> Iterator[tuple[str, str]]:
         """Yield the images that the list at the address names, each with its caption, '' for none."""
-        system, root = _opened(self.address)
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, posixpath.basename(self.where))
-            file = root + self.where.removeprefix(self.bucket)
-            with system.open_input_stream(file, compression=None) as source, copy.open("wb") as sink:
+            with self._stream(self.where) as source, copy.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
             try:
-                named = list(PathList(str(copy)).named() if copy.suffix.lower() != ".txt" else _lines(copy))
+                text = copy.suffix.lower() == ".txt"
+                named = [(line, "") for line in lines_of(copy)] if text else list(PathList(str(copy)).named())
             except UserError as error:
                 raise UserError(str(error).replace(str(copy), self.where)) from error
         beside = posixpath.dirname(self.where).removeprefix(self.bucket)
@@ -124,14 +126,6 @@ class Bucket(Source):
             elif not path.startswith(f"{self.bucket}/"):
                 raise UserError(f"{self.where} names {path}, and a list leads to images of its own bucket alone")
             yield path, caption
-
-
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read the list {file}: {error}") from error
-    yield from ((line.strip(), "") for line in lines if line.strip())
 
 
 @lru_cache

@@ -242,7 +242,7 @@ class PredictionWriter(BasePredictionWriter):
             torch.distributed.all_gather_object(every, own)
         if not trainer.is_global_zero:
             return
-        sources = trainer.datamodule.sources["predict"].values()  # type: ignore[attr-defined]
+        sources = getattr(getattr(trainer, "datamodule", None), "sources", {}).get("predict", {}).values()
         lost = list(unscored(sorted({item for part in every for item in part}), sources))
         if self._part is not None:
             self._join([Part(self._part_of(rank), None) for rank in range(trainer.world_size)])

@@ -122,13 +122,22 @@ def _images(path: Path, videos: frozenset[str]) -> Iterator[tuple[str, str]]:
         yield str(path), ""
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the paths in a text file; relative ones start from its folder."""
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a text file, without those that are empty.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"cannot read the list {path}: {error}") from error
-    files = [below(path.parent, line) for line in lines if line]
+    return [line for line in lines if line]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the paths in a text file; relative ones start from its folder."""
+    files = [below(path.parent, line) for line in lines_of(path)]
     if not any(Path(split(file)[0]).exists() for file in files):
         reason = f"none of its {len(files):,} lines names a file, the first {files[0]!r}" if files else "it is empty"
         raise UserError(f"{path} is no list of images: {reason}; {_LISTS}")
