@@ -1,9 +1,11 @@
 """A loader process that is killed is known by its end, whatever its parent meets first."""
 
+import gc
 import multiprocessing
 import os
 import pickle
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +13,14 @@ import torch
 
 from dfl.training import faults
 from dfl.training.faults import explain
+
+
+@pytest.fixture(autouse=True)
+def _ends_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A loader whose process raised waits five seconds for it, wherever it is garbage: here, and not long."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+    yield
+    gc.collect()
 
 
 class Numbers(torch.utils.data.Dataset[int]):
