@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dfl.benchmark.lookup import ALL_FAKE, STORED, TITLES, Lookup, defined, number
+from dfl.data.chains import FAMILIES
 from dfl.evaluation import matrices, plots
 from dfl.metrics.names import about
 
@@ -136,7 +137,8 @@ def robustness(look: Lookup) -> Figures:
         strengths = list(dict.fromkeys(s for own in methods.values() for s in own))
         lines = {m: [methods[m].get(s, math.nan) for s in strengths] for m in look.methods if m in methods}
         words = [f"{s:g}" if isinstance(s, float) else str(s) for s in strengths]
-        found[f"Robustness: {family}"] = _overlay(look, family, lines, range(len(words)), ("", "AUROC"), words)
+        labels = FAMILIES[family].axis, "AUROC"
+        found[f"Robustness: {family}"] = _overlay(look, family, lines, range(len(words)), labels, words)
     return found
 
 

@@ -19,6 +19,8 @@ from dfl.errors import chain, first_line, near, subclasses
 CALLABLES = {"optimizer": "torch.optim.Optimizer", "scheduler": "torch.optim.lr_scheduler.LRScheduler"}
 #: Options that no near name shall be.
 HIDDEN = ("help", "print_shtab")
+#: Beginning of an option that a file of a whole run gives where one of its parts is asked for.
+WHOLE_RUN = re.compile(r"(model|data|trainer)\.")
 #: Most options that are listed where none comes near.
 LISTED = 20
 
@@ -41,6 +43,9 @@ def explain(
     if hit := re.search(r"[Oo]ption '([\w.+]+)' is not accepted(.*)", message):
         return _no_option(key, hit[1], message[: hit.start()], hit[2]) + _where(hit[1], words, files)
     if hit := re.search(r"(?:does not accept option '|unrecognized arguments: -*)([^\s='\"]+)", message):
+        key, _, below = hit[1].partition(".")
+        if WHOLE_RUN.match(below):
+            return _whole_run(key)
         text = f"no option --{hit[1]}" + (f" of `{verb}`" if verb else "") + _near_option(hit[1], options)
         return text + _where(hit[1].rpartition(".")[2], words, files)
     if hit := re.search(r"(?:given class_path|Import of) '([\w.]+)'[^\n]*\n?[^\n]*No module named", message):
@@ -132,11 +137,17 @@ def _missing(key: str, names: str, message: str, verb: str) -> str:
 
 def _no_option(key: str, option: str, before: str, rest: str) -> str:
     """Name the class that does not take an option: that of the value on the same line, else the last one before it."""
+    if WHOLE_RUN.match(option):
+        return _whole_run(key)
     named = re.findall(r"class_path='([\w.]+)'", rest)[:1] or re.findall(r"class_path '([\w.]+)'", before)[-1:]
     cls = pydoc.locate(named[0]) if named else None
     if not isinstance(cls, type):
         return f"{key} has no option {option!r}"
     return f"{key} ({cls.__name__}) has no option {option!r}" + near(option, _parameters(cls))
+
+
+def _whole_run(key: str) -> str:
+    return f"--{key} takes a file of what stands below `{key}:`, and this is one of a whole run; --config takes that"
 
 
 def _no_class(key: str, name: str, before: str) -> str:

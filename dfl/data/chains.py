@@ -18,6 +18,8 @@ class Family(NamedTuple):
 
     #: What is done, and what the strengths are, in a line.
     about: str
+    #: What the strengths are, in a word or two, for an axis; empty where they are words.
+    axis: str
     #: From the weakest to the strongest; numbers that can be drawn along an axis, or words.
     strengths: tuple[int, ...] | tuple[str, ...]
     #: Makes the steps of a strength.
@@ -53,49 +55,58 @@ def _social(times: int) -> Steps:
 
 
 FAMILIES: dict[str, Family] = {
-    "jpeg": Family("JPEG, chroma 4:2:0, by quality (libjpeg's scale)", (95, 90, 75, 50, 30), _jpeg),
+    "jpeg": Family("JPEG, chroma 4:2:0, by quality (libjpeg's scale)", "quality", (95, 90, 75, 50, 30), _jpeg),
     "webp": Family(
         "lossy WebP by quality (libwebp's scale)",
+        "quality",
         (90, 75, 50),
         lambda quality: [_step("WebP", quality_range=[quality, quality])],
     ),
     "blur": Family(
         "Gaussian blur as Wang et al. 2020 blur, sigma in tenths of a pixel",
+        "sigma, tenths of a pixel",
         (5, 10, 20, 30),
         lambda sigma: [_step("SciPyBlur", sigma_range=[sigma / 10, sigma / 10])],
     ),
     "noise": Family(
         "Gaussian noise, independent for each value, by its standard deviation in grey levels of 255",
+        "standard deviation, grey levels",
         (2, 5, 10),
         lambda std: [_step("GaussianNoise", std_range=[std, std])],
     ),
     "resize": Family(
         "shrunk by area averaging to so many percent of each side, and enlarged again (cubic)",
+        "% of each side",
         (75, 50, 25),
         lambda share: [_step("Rescale", scale_range=[share / 100, share / 100], enlarge="cubic")],
     ),
     "crop": Family(
         "the middle, so many percent of each side",
+        "% of each side",
         (90, 75, 50),
         lambda share: [_step("CropAndPad", percent=[(share - 100) / 200] * 4, keep_size=False)],
     ),
     "colour": Family(
         "one of torchvision's ColorJitter: brightness, contrast x 1.3, saturation x 1.5, hue + 10 degrees",
+        "",
         ("brightness", "contrast", "saturation", "hue"),
         lambda what: [_step("ColorJitter", **(_SAME | _JITTER[what]))],
     ),
     "shift": Family(
         "moved by so many pixels: the first row and column are cut off",
+        "pixels",
         (1,),
         lambda n: [_step("CropAndPad", px=[-n, 0, 0, -n], keep_size=False)],
     ),
     "screenshot": Family(
         "like a screenshot: shown at so many percent, gamma 0.95, 7 bits a colour, kept without loss",
+        "shown at, %",
         (125, 87),
         _screenshot,
     ),
     "social": Family(
         "like so many uploads: at most 1,080 px (or shrunk to 75 %, then 90 %), sharpened, JPEG 75",
+        "uploads",
         (1, 2),
         _social,
     ),

@@ -65,7 +65,8 @@ def served(network: str) -> Iterator[int]:
         process = context.Process(target=answer, args=(network, listener, ready))
         process.start()
         try:
-            ready.wait()
+            while not ready.wait(1):
+                assert process.is_alive(), "the server ended before it was ready"
             yield listener.getsockname()[1]
         finally:
             process.terminate()

@@ -129,6 +129,12 @@ def test_metrics_of_maps_have_what_all_fake_pixels_give(made: dict[str, Any], wh
         assert [patch.get_x() < 0 for patch in axes.patches] == [True] * 3  # all know the first domain
 
 
+def test_robustness_says_what_its_axis_is(made: dict[str, Any]) -> None:
+    drawn = figures.robustness(Lookup(made))
+    axes = {name.removeprefix("Robustness: "): figure.axes[0].get_xlabel() for name, figure in drawn.items()}
+    assert axes == {"jpeg": "quality", "webp": "quality", "blur": "sigma, tenths of a pixel"}
+
+
 def test_methods_whose_means_are_over_different_domains_are_not_ordered(made: dict[str, Any]) -> None:
     changed = copy.deepcopy(made)
     for cell in changed["cells"]:

@@ -53,6 +53,9 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--ckpt_path=best", "--name=tyni"], "no best.ckpt of the run 'tyni'"),
     (["--ckpt_path=best", "--model=Classifier"], "holds a VitScl, not a Classifier"),
     (["--ckpt_path=tiny.yaml"], "tiny.yaml"),
+    (["--data=tiny.yaml"], "--data takes a file of what stands below `data:`, and this is one of a whole run"),
+    (["--model=tiny.yaml"], "--model takes a file of what stands below `model:`"),
+    (["--trainer=tiny.yaml"], "--trainer takes a file of what stands below `trainer:`"),
 ]
 
 
