@@ -1,10 +1,20 @@
 """Configs are what they say: batches, steps, what of an image is seen, and how the best is chosen."""
 
+import inspect
 from typing import Any
 
 import pytest
+import torch
 
-from dfl.cli import arguments
+import dfl.detectors
+from dfl.cli import arguments, configs
+
+CONFIGS = configs.ROOTS[0]
+OPTIMIZED = [
+    str(file.relative_to(CONFIGS))
+    for file in sorted(CONFIGS.rglob("*.yaml"))
+    if "\n    optimizer: {" in file.read_text()
+]
 
 
 def merged(*files: str) -> dict[str, Any]:
@@ -79,3 +89,17 @@ def test_npr_learns_slower_after_the_epochs_that_its_code_counts() -> None:
     epochs = [epoch for epoch in range(50) if epoch % 10 == 0 and epoch]  # its condition, asked at the end of each
     scheduler = merged("npr.yaml")["model"]["init_args"]["scheduler"]["init_args"]
     assert scheduler == {"milestones": [epoch + 1 for epoch in epochs], "gamma": 0.9}
+
+
+@pytest.mark.parametrize("name", OPTIMIZED)
+def test_what_a_config_does_not_say_of_its_optimizer_is_what_torch_has(name: str) -> None:
+    """A detector's own default of the same class would fill it in otherwise: with a decay that the paper has not."""
+    model = merged(name)["model"]
+    told = model["init_args"]["optimizer"]
+    parts = getattr(dfl.detectors, model["class_path"]).__mro__
+    default = next(d.default for c in parts if (d := inspect.signature(c.__init__).parameters.get("optimizer")))
+    made = default([torch.nn.Parameter(torch.zeros(1))])
+    if type(made).__name__ == told["class_path"]:
+        torchs = type(made)([torch.nn.Parameter(torch.zeros(1))], lr=1.0).defaults
+        filled_in = {key for key, value in made.defaults.items() if value != torchs[key]} - {"lr", "fused"}
+        assert filled_in <= told["init_args"].keys()

@@ -66,7 +66,7 @@ class Classifier(Detector):
         head_std: float | None = None,
         norm_eval: bool = False,
         criterion: Criterion | None = None,
-        optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=2e-4, weight_decay=5e-4),
+        optimizer: OptimizerCallable = lambda p: optim.Adam(p, lr=2e-4),
         **kwargs: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **kwargs)
