@@ -200,11 +200,12 @@ def dispatch(words: list[str]) -> Any:
 def show_list() -> None:
     """Print methods by idea, with their papers, and configs with their parameters and first line of documentation."""
     sections: dict[str, list[tuple[str, str]]] = {idea: [] for idea in configs.IDEAS}
+    counted = configs.parameters()
     for one in configs.methods():
         name = f"{one.name} (backbone)" if one.is_backbone else one.name
-        paper = f"{one.paper} {one.year}: " if one.paper else ""
-        sections.setdefault(one.idea, []).append((name, paper + one.what))
-    counted = configs.parameters()
+        facts = [f"{one.paper} {one.year}"] if one.paper else []
+        facts += [f"{counted[one.name]} parameters"] if one.name in counted else []
+        sections.setdefault(one.idea, []).append((name, f"{', '.join(facts)}: {one.what}" if facts else one.what))
     for name in configs.listing():
         folder = os.path.dirname(name)
         title = f"{folder} configs" if folder else "configs"

@@ -1,5 +1,5 @@
 """Write tests/golden/configs.json: what ``count`` says of every config, and the names and shapes of its tensors.
-And configs/parameters.json, which is packaged: the number of parameters alone, for ``dfl list``.
+And configs/parameters.json, which is packaged: parameters alone, of configs and methods, for ``dfl list``.
 
     python tests/keep_configs.py      adds configs that are not in the table; lines that are there stay
 
@@ -46,12 +46,24 @@ def facts(yaml: str) -> dict[str, Any]:
     }
 
 
+def short(number: int) -> str:
+    """Return a number in three digits."""
+    size, unit = next(one for one in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if number >= one[0] or one[0] == 1)
+    return f"{number / size:.3g} {unit}".rstrip()
+
+
 def parameters() -> dict[str, str]:
-    """Return how many parameters the network of each config has, in short."""
+    """Return how many parameters the network of each config has, in short, and from the least to the most those of each
+    detector, and of each backbone of its own.
+    """
     numbers = {name: int(one["network"].rpartition(" ")[2].replace(",", "")) for name, one in table().items()}
-    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
-    of = {name: next(unit for unit in units if number >= unit[0] or unit[0] == 1) for name, number in numbers.items()}
-    return {name: f"{numbers[name] / size:.3g} {unit}".rstrip() for name, (size, unit) in of.items()}
+    methods: dict[str, set[int]] = {one.name: set() for one in configs.methods()}
+    for name in (name for name in numbers if "/" not in name):
+        model = configs.layers([configs.find(name)])[0]["model"]
+        for method in {model["class_path"], model["init_args"].get("backbone")} & methods.keys():
+            methods[method].add(numbers[name])
+    ranges = {name: dict.fromkeys((short(min(of)), short(max(of)))) for name, of in methods.items() if of}
+    return {name: short(number) for name, number in numbers.items()} | {k: " to ".join(v) for k, v in ranges.items()}
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def describe(name: str) -> str:
 
 
 def parameters() -> dict[str, str]:
-    """Return the parameters of packaged configs by their names, in short; ``tests/keep_configs.py`` counts them."""
+    """Return the parameters of configs and methods by name, in short; ``tests/keep_configs.py`` counts them."""
     file = next(root / "parameters.json" for root in ROOTS)
     table: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return table
