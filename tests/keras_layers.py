@@ -1,24 +1,10 @@
 """What Keras's layers compute, by their definitions: the reference for networks that open Keras's files."""
 
-from pathlib import Path
-
-import h5py
 import numpy as np
 from scipy.ndimage import correlate
 
 #: Layers by name, each with its arrays: ``conv2d_5``, and in it ``kernel`` and ``bias``.
 Tables = dict[str, dict[str, np.ndarray]]
-
-
-def read(path: Path) -> Tables:
-    """Return the layers of a file."""
-    with h5py.File(path) as file:
-        found = {k.decode(): [w.decode() for w in file[k].attrs["weight_names"]] for k in file.attrs["layer_names"]}
-        return {
-            layer: {word.rpartition("/")[2].partition(":")[0]: file[layer][word][()] for word in words}
-            for layer, words in found.items()
-            if words
-        }
 
 
 def of_kind(made: Tables, kind: str) -> list[dict[str, np.ndarray]]:

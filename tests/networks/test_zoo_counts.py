@@ -1,5 +1,6 @@
 """Networks of papers have the parameters that their cards count, with the outputs that they are published with."""
 
+import keep_configs
 import pytest
 import timm
 
@@ -18,6 +19,18 @@ COUNTS = {
 }
 
 
+#: The same of configs: trainable, and all.
+CONFIGS = {
+    "cnnf.yaml": (23_510_081, 23_510_081),
+    "gramnet.yaml": (11_734_723, 11_734_723),
+    "hierarchical.yaml": (85_146_896, 85_146_896),
+    "lsda.yaml": (98_106_479, 150_415_023),  # less ArcFace, which is frozen
+    "meso4.yaml": (27_977, 27_977),
+    "npr.yaml": (1_437_761, 1_437_761),
+    "resynthesis_sr.yaml": (22_271_107, 35_216_067),  # RDN, and VGG19, which is frozen
+}
+
+
 @pytest.mark.parametrize("case", COUNTS, ids=lambda case: case[0])
 def test_parameters_are_those_of_the_paper(case: tuple[str, int]) -> None:
     model = timm.create_model(case[0], num_classes=case[1])
@@ -26,3 +39,10 @@ def test_parameters_are_those_of_the_paper(case: tuple[str, int]) -> None:
     trainable, with_statistics = COUNTS[case]
     assert parameters == trainable
     assert with_statistics in (None, parameters + statistics)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_have_the_parameters_of_the_paper(name: str) -> None:
+    """``test_contract.py`` builds every config, and holds it to this table."""
+    trainable, whole = CONFIGS[name]
+    assert keep_configs.table()[name]["network"] == f"{trainable:,} trainable of {whole:,}"
