@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from dfl import detectors
 from dfl.__main__ import main
 from dfl.cli import configs
 
@@ -60,7 +61,10 @@ def parameters() -> dict[str, str]:
     methods: dict[str, set[int]] = {one.name: set() for one in configs.methods()}
     for name in (name for name in numbers if "/" not in name):
         model = configs.layers([configs.find(name)])[0]["model"]
-        for method in {model["class_path"], model["init_args"].get("backbone")} & methods.keys():
+        alone = issubclass(
+            getattr(detectors, model["class_path"]), detectors.Classifier
+        )  # is its backbone, and no more
+        for method in {model["class_path"], model["init_args"].get("backbone") if alone else ""} & methods.keys():
             methods[method].add(numbers[name])
     ranges = {name: dict.fromkeys((short(min(of)), short(max(of)))) for name, of in methods.items() if of}
     return {name: short(number) for name, number in numbers.items()} | {k: " to ".join(v) for k, v in ranges.items()}

@@ -57,13 +57,16 @@ def _resnet(state: Table, model: nn.Module, file: str) -> Table:
 
 def _efficientnet(state: Table, model: nn.Module, file: str) -> Table:
     """DeepfakeBench's EfficientNet-B4: the names of efficientnet_pytorch, and its own head ``last_layer``."""
-    if any(key.startswith("student_encoder.") for key in (k.removeprefix("model.") for k in state)):
-        raise UserError(
-            f"{file} holds LSDA of DeepfakeBench: an EfficientNet-B4 with a convolution and a head of its own, no "
-            "network of timm"
-        )
     stem = getattr(model, "conv_stem", None)
-    if any("efficientnet._conv_stem." in key for key in state) and not hasattr(stem, "border"):
+    border = getattr(stem, "border", None)
+    if student := _below(_STUDENT, state):
+        if border != (0, 1, 0, 1) or model.num_classes:
+            raise UserError(
+                f"{file} holds LSDA of DeepfakeBench: an EfficientNet-B4 padded as for 380 px, and a head: open it "
+                "with --config lsda_deepfakebench.yaml, whose model.backbone is dfb_lsda_efficientnet_b4"
+            )
+        state = {k.removeprefix("model."): v for k, v in student.items() if k.startswith("model.")}
+    if any("efficientnet._conv_stem." in key for key in state) and border != (0, 0, 0, 0):
         raise UserError(
             f"{file} holds the EfficientNet-B4 of DeepfakeBench, whose first convolution has no padding and whose "
             "others have that of 380 px, so its scores would be others: set model.backbone to dfb_efficientnet_b4"
@@ -88,6 +91,22 @@ def _efficientnet(state: Table, model: nn.Module, file: str) -> Table:
     return table
 
 
+def lsda_student(state: Table) -> Table:
+    """Return what a file of DeepfakeBench's LSDA has beside the student's network, in `Lsda`'s names; or nothing."""
+    adjust, head = _below(rf"{_STUDENT}conv\.", state), _below(r"binary_classifier\.", state)
+    layers = {"2": "0", "4": "2"}  # its pooling and flattening are numbered too
+    named = {f"head.mlp.{layers[k[0]]}{k[1:]}": v for k, v in head.items() if k[0] in layers}
+    return {f"student.adjust.{k}": v for k, v in adjust.items()} | named if adjust else {}
+
+
+def _below(beginning: str, state: Table) -> Table:
+    """Return the tensors whose names have a beginning, without it."""
+    pattern = re.compile(rf"^(?:module\.)?(?:model\.)?{beginning}")
+    return {key[found.end() :]: value for key, value in state.items() if (found := pattern.match(key))}
+
+
+#: Beginning of the names of the student of DeepfakeBench's LSDA.
+_STUDENT = r"student_encoder\."
 _AROUND = {
     **{"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"},
     **{"_fc": "classifier", "last_layer": "classifier"},

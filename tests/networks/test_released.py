@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor
 
-from dfl.detectors import Classifier
+from dfl.detectors import Classifier, Lsda
 from dfl.detectors.untrained import untrained
 from dfl.errors import UserError
 
@@ -106,11 +106,24 @@ def test_the_package_its_efficientnet_is_from_is_padded_as_tensorflow(tmp_path: 
         Classifier(backbone="efficientnet_b4", **words)
 
 
-def test_lsda_is_named(tmp_path: Path) -> None:
-    names = ("model.student_encoder.model._blocks.0._depthwise_conv.weight", "model.binary_classifier.2.weight")
-    torch.save(dict.fromkeys(names, torch.zeros(1)), tmp_path / "lsda.pth")
-    with pytest.raises(UserError, match="lsda.pth holds LSDA"):
-        Classifier(backbone="tf_efficientnet_b4", weights=str(tmp_path / "lsda.pth"))
+def test_their_lsda_opens_as_its_student(tmp_path: Path) -> None:
+    file, words = tmp_path / "lsda.pth", {"methods": 1, "real": "resnet18"}
+    torch.manual_seed(3)
+    donor: Any = Lsda("dfb_lsda_efficientnet_b4", pretrained=False, **words).eval()
+    trunk = efficientnet(donor.student.network.state_dict())
+    parts = {k.replace("efficientnet.", "student_encoder.model."): v for k, v in trunk.items() if "adjust" not in k}
+    parts |= {f"student_encoder.conv.{k}": v for k, v in donor.student.adjust.state_dict().items()}
+    parts |= {f"binary_classifier.{int(k[0]) + 2}{k[1:]}": v for k, v in donor.head.mlp.state_dict().items()}
+    unused = ("student_encoder.model._fc.bias", "encoders_f.0.conv.bias", "fc_weights.0.bias", "mlp.2.bias")
+    torch.save({f"model.{k}": v for k, v in (parts | dict.fromkeys(unused, torch.zeros(1000))).items()}, file)
+    opened: Any = Lsda("dfb_lsda_efficientnet_b4", weights=str(file), **words).eval()
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(opened(image)["logits"], donor(image)["logits"])
+    for other in (Classifier, Lsda):
+        with pytest.raises(
+            UserError, match="lsda.pth holds LSDA .* padded as for 380 px.* --config lsda_deepfakebench.yaml"
+        ):
+            other("efficientnet_b4", weights=str(file))
 
 
 def test_their_efficientnet_has_tensorflows_borders_of_380_px() -> None:
@@ -125,3 +138,4 @@ def test_their_efficientnet_has_tensorflows_borders_of_380_px() -> None:
             side = -(-side // 2)
     assert {s: model.blocks[s][0].conv_dw.border for s in borders} == borders
     assert model.conv_stem(torch.zeros(1, 3, 256, 256)).shape[-1] == 127
+    assert timm.create_model("dfb_lsda_efficientnet_b4").conv_stem.border == (0, 1, 0, 1)

@@ -11,6 +11,7 @@ assert networks.zoo  # its import makes the names known
 #: timm name and number of outputs: parameters, and BatchNorm statistics, which Keras counts with them.
 COUNTS = {
     ("dfb_efficientnet_b4", 2): (17_552_202, None),
+    ("dfb_lsda_efficientnet_b4", 2): (17_552_202, None),
     ("gramnet_resnet18", 2): (11_734_723, None),
     ("gramnet_resnet18_bgr255", 2): (11_734_723, None),
     ("meso4", 1): (27_977, 28_073),

@@ -34,6 +34,9 @@ from dfl.errors import UserError, near
 from dfl.losses import cross_entropy
 from dfl.losses.criterion import of_images
 from dfl.networks import TIMM, About, create_backbone
+from dfl.networks.backbone import is_file, skips_weights
+from dfl.networks.released import lsda_student
+from dfl.networks.weights import read_state
 from dfl.training.domains import ids
 
 
@@ -52,7 +55,7 @@ class Lsda(Detector):
     Args:
         backbone: timm name of the student and of the teachers of forgeries; its features are maps.
         pretrained: Start these from pretrained weights.
-        weights: Where from: a local file, or a timm tag.
+        weights: Where from: a local file, or a timm tag. A file of DeepfakeBench's LSDA fills the student's head too.
         real: timm name of the teacher of originals; ``iresnet100`` is ArcFace's.
         real_weights: A local file for it, which freezes it. None: from random weights, and trained.
         input_size: Side of the images in pixels.
@@ -115,6 +118,8 @@ class Lsda(Detector):
             *(nn.Conv2d(2 * dim, dim, 1), nn.LeakyReLU()),
             *(nn.Conv2d(dim, dim, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(dim, dim, 3, padding=1)),
         )
+        if weights is not None and is_file(weights) and not skips_weights():
+            self.load_state_dict(lsda_student(read_state(weights)), strict=False)
         self.loss_weights = {
             "binary": binary_weight,
             "domain": domain_weight,

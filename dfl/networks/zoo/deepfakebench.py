@@ -1,9 +1,9 @@
 """Networks as DeepfakeBench has them (Yan et al., NeurIPS 2023), where timm's differ, for its released weights.
 
 Its EfficientNet-B4 is that of the package efficientnet_pytorch: TensorFlow's padding, fixed for images of 380 px
-whatever their size, so that at 256 px borders lie otherwise than in timm's ``tf_efficientnet_b4``. It replaces the
-first convolution by one without padding. Its Xception, and the ResNet-34 of its CNN-Aug, are timm's ``legacy_xception``
-and ``resnet34``.
+whatever their size, so that at 256 px borders lie otherwise than in timm's ``tf_efficientnet_b4``. As a detector of its
+own it has another first convolution, without padding; as encoder of LSDA it has the package's. Its Xception, and the
+ResNet-34 of its CNN-Aug, are timm's ``legacy_xception`` and ``resnet34``.
 """
 
 from typing import Any
@@ -16,18 +16,17 @@ from torch import Tensor, nn
 from dfl.networks.about import About
 
 about = About("image classifiers", "Yan et al.", 2023)
+_CFG = {
+    "hf_hub_id": "timm/tf_efficientnet_b4.aa_in1k",
+    "num_classes": 1000,
+    "input_size": (3, 256, 256),
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "first_conv": "conv_stem",
+    "classifier": "classifier",
+}
 default_cfgs = generate_default_cfgs(
-    {
-        "dfb_efficientnet_b4.aa_in1k": {
-            "hf_hub_id": "timm/tf_efficientnet_b4.aa_in1k",
-            "num_classes": 1000,
-            "input_size": (3, 256, 256),
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.5, 0.5, 0.5),
-            "first_conv": "conv_stem",
-            "classifier": "classifier",
-        }
-    }
+    {"dfb_efficientnet_b4.aa_in1k": _CFG, "dfb_lsda_efficientnet_b4.aa_in1k": _CFG},
 )
 #: What is put before and after rows and columns at the convolutions of stride 2, by stage: TensorFlow's of 380 px.
 _BORDERS = {1: (0, 1), 2: (2, 2), 3: (0, 1), 5: (1, 2)}
@@ -56,9 +55,19 @@ class _Bordered(nn.Conv2d):
 @register_model
 def dfb_efficientnet_b4(pretrained: bool = False, **kwargs: Any) -> EfficientNet:
     """EfficientNet-B4 with DeepfakeBench's paddings; pretrained: ImageNet, with AutoAugment."""
-    kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or get_pretrained_cfg("dfb_efficientnet_b4")
+    return _bordered("dfb_efficientnet_b4", pretrained, (0, 0), **kwargs)
+
+
+@register_model
+def dfb_lsda_efficientnet_b4(pretrained: bool = False, **kwargs: Any) -> EfficientNet:
+    """The EfficientNet-B4 of its LSDA, whose first convolution is padded too; pretrained as the other."""
+    return _bordered("dfb_lsda_efficientnet_b4", pretrained, (0, 1), **kwargs)
+
+
+def _bordered(name: str, pretrained: bool, stem: tuple[int, int], **kwargs: Any) -> EfficientNet:
+    kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or get_pretrained_cfg(name)
     model = tf_efficientnet_b4(pretrained, **kwargs)
-    model.conv_stem = _Bordered(model.conv_stem, 0, 0)
+    model.conv_stem = _Bordered(model.conv_stem, *stem)
     for stage, (before, after) in _BORDERS.items():
         block = model.blocks[stage][0]
         block.conv_dw = _Bordered(block.conv_dw, before, after)
