@@ -93,9 +93,10 @@ class AttributesTable(Words):
 
     def __call__(self, pictures: list[Picture], images: list[np.ndarray]) -> list[dict[str, str]]:
         """Return the cells of each photo; none of a photo that the table lacks."""
-        return [self._row(picture) for picture in pictures]
+        return [self.unseen(picture) for picture in pictures]
 
-    def _row(self, picture: Picture) -> dict[str, str]:
+    def unseen(self, picture: Picture) -> dict[str, str]:
+        """Return the cells of a photo; none of one that the table lacks."""
         path, file = os.path.abspath(picture.path), Path(picture.name)
         names = (path, os.path.relpath(path, self.folder), picture.name, file.name, file.stem)
         return next((self.rows[name] for name in names if name in self.rows), {})

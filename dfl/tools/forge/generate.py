@@ -25,14 +25,12 @@ from dfl.tools.forge.makers import Scene, blended
 from dfl.tools.forge.models.base import Check, Model, Part, seed_of
 from dfl.tools.forge.models.entries import Entries
 from dfl.tools.forge.plan import Job, Picture
-from dfl.tools.forge.prompts import filled
+from dfl.tools.forge.prompts import filled, lacking
 from dfl.tools.forge.scenes import batched
 from dfl.tools.forge.settings import Settings
 
 #: Columns that say who is seen in a photo, which is not who a model shows that never saw it.
 OF_PHOTO = ("source", "identity", "video", "group", "caption")
-#: What to do where a picture lacks a word.
-FIELDS = "add an entry that says it to --models, give a table that has it (dfl data caption), or --prompts FILE"
 
 
 @dataclass
@@ -78,10 +76,10 @@ class Generation:
         Args:
             given: Prompt of each picture; empty if models have their own.
         """
+        check, facts = self._calibrated()  # seconds: photos that cannot be compared are said before hours of work
         if self.settings.roundtrip:
             self._roundtrip(self.entries.models[self.settings.roundtrip].vae())
         words = self._words()
-        check, facts = self._calibrated()
         for name in self.settings.makers:
             if model := self.entries.models.get(name):
                 prompts = [""] * len(self.jobs)
@@ -155,7 +153,7 @@ class Generation:
             found: list[dict[str, str]] = [{} for _ in there]
             for part in asked:
                 for words, more in zip(found, part(pictures, images), strict=True):
-                    words |= more
+                    words |= {field: word for field, word in more.items() if word}
             by_number = {job.number: words for job, words in zip(there, found, strict=True)}
             said = [by_number.get(job.number, {}) for job in batch]
             return {"files": [], "words": said, "reason": _left_out(batch, there)}
@@ -167,7 +165,7 @@ class Generation:
                 words["caption"] = job.picture.columns["caption"]
             absent = [name for name in self.entries.fields if not words.get(name)]
             if absent and self.rows[job.number]:
-                raise UserError(f"{job.picture.name} has no {absent[0]}, which the prompt asks for: {FIELDS}")
+                raise lacking(job.picture.name, absent[0])
             words |= dict.fromkeys(absent, "")
         return said
 
@@ -178,7 +176,7 @@ class Generation:
             return None, {}
         there = [job for job in self.jobs if self.rows[job.number] and job.picture.split == "train"]
         pictures = [job.picture for job in there]
-        people = [picture.columns["identity"] or picture.columns["video"] for picture in pictures]
+        people = [picture.person for picture in pictures]
         load = [partial(_photo, picture, self.settings) for picture in pictures]
 
         def one(_: Any) -> dict[str, Any]:

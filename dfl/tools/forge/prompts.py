@@ -30,6 +30,14 @@ def fields(prompt: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name, _, _ in parts if name))
 
 
+def lacking(photo: str, field: str) -> UserError:
+    """Return the error of a photo without a word."""
+    return UserError(
+        f"{photo} has no {field}, which the prompt asks for: add an entry that says it to --models, give a table that "
+        "has it (dfl data caption), or --prompts FILE"
+    )
+
+
 def filled(prompt: str, words: Mapping[str, str]) -> str:
     """Return a prompt with its fields filled in."""
     return prompt.format_map(words)

@@ -132,3 +132,22 @@ def test_words_that_nothing_says_are_one_line() -> None:
     with pytest.raises(UserError, match=r"4.png has no gender, which the prompt asks for"):
         forge(["photos"], models="small.yaml", **WORDS)
     assert not Path("forged").exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "splits", "line"),
+    [
+        ("", {}, r"3.png has no age, which the prompt asks for"),
+        (
+            "23",
+            {"train": 0, "test": 1},
+            r"gram: the threshold .* of its 0 no two .*; give a threshold",
+        ),
+    ],
+)
+def test_what_photos_lack_is_said_before_anything_is_made(cell: str, splits: dict[str, float], line: str) -> None:
+    table = Path("attributes.csv").read_text()
+    Path("attributes.csv").write_text(table.replace(",23,", f",{cell},"))
+    with pytest.raises(UserError, match=line):
+        forge(["photos"], models="small.yaml", **WORDS | splits)
+    assert not Path(".forged.partial").exists()

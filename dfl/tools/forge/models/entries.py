@@ -21,7 +21,7 @@ from dfl.tools.forge.makers import GROUPS, MAKERS
 from dfl.tools.forge.models import CLASSES
 from dfl.tools.forge.models.base import Check, Model, Part, Words
 from dfl.tools.forge.plan import Picture
-from dfl.tools.forge.prompts import wanted
+from dfl.tools.forge.prompts import lacking, wanted
 from dfl.tools.forge.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -86,8 +86,24 @@ class Entries:
             plain = [name for name in settings.makers if name not in models]
             if plain:
                 raise UserError(f"--roundtrip is for fakes by models, and {plain[0]} is none: make two sets")
+        for picture in pictures:
+            self._check_words(picture, fields, list(words.values()))
         checks = self.checks if any(one.checkable for one in models.values()) else {}
+        for name, check in checks.items():
+            try:
+                check.check_people([picture.person for picture in pictures if picture.split == "train"])
+            except UserError as error:
+                raise UserError(f"--models {self.file}: {name}: {error}") from error
         return Entries(self.file, models, words, checks, fields)
+
+    def _check_words(self, picture: Picture, fields: Sequence[str], words: Sequence[Words]) -> None:
+        """Raise a UserError if a prompt asks for a word of a picture that no entry can say, such as an empty cell."""
+        said = {"caption"} if picture.columns.get("caption") else set()
+        for one in words:
+            known = one.unseen(picture)
+            said |= set(one.fields) if known is None else {field for field, word in known.items() if word}
+        if absent := [field for field in fields if field not in said]:
+            raise lacking(picture.name, absent[0])
 
     def _check_size(self, name: str, model: Model, settings: Settings) -> None:
         if model.size is not None and settings.square != model.size:
