@@ -167,17 +167,13 @@ def index_of(folder: Path, pipelines: Sequence[str], parts: Mapping[str, Sequenc
 def silent() -> Iterator[None]:
     """Spare the user bars, and what diffusers and transformers tell of every folder."""
     from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
 
-    level, bar = of_diffusers.get_verbosity(), of_transformers.is_progress_bar_enabled()
+    level = of_diffusers.get_verbosity()
     of_diffusers.set_verbosity(CRITICAL)  # what went wrong is raised too, and is a line here
     of_diffusers.disable_progress_bar()
-    of_transformers.disable_progress_bar()
     try:
         with quiet():
             yield
     finally:
         of_diffusers.set_verbosity(level)
         of_diffusers.enable_progress_bar()
-        if bar:
-            of_transformers.enable_progress_bar()
