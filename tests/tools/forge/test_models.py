@@ -100,9 +100,10 @@ def folders_gone_wrong(models: Path) -> None:
         "own": {"vae": ["dfl", "AutoencoderKL"]},
         "other": {"_class_name": "PaintPipeline"},
     }
-    for name in ("empty", "pickled", "wordless", *changes):
+    for name in ("empty", "pickled", "wordless", "typed", *changes):
         shutil.copytree(models / "sd", name)
     shutil.rmtree("wordless/tokenizer")
+    Path("typed/vae/config.json").write_text('{"block_out_channels": 8}')
     for name in ("empty", "pickled"):
         Path(name, "unet/diffusion_pytorch_model.safetensors").unlink()
     Path("pickled/unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
@@ -235,6 +236,7 @@ def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[
         "no folder of diffusers: it has no model_index.json": ("Edit", models / "photos", {}),
         "it has no weights: download them": ("Edit", "empty", {}),
         "wordless/tokenizer is not there or empty": ("Edit", "wordless", {}),
+        "typed/vae/config.json says block_out_channels '8'": ("Edit", "typed", {}),
         "its weights are pickled (diffusion_pytorch_model.bin)": ("Edit", "pickled", {}),
         "the unet of": ("TextToImage", models / "sd9", {}),
         "Instruct 8": ("Instruct", models / "sd", {}),

@@ -88,6 +88,24 @@ def number(file: Path, config: dict[str, Any], key: str, default: int | None = N
     return value
 
 
+def factor(file: Path, config: dict[str, Any], blocks: int) -> int:
+    """Return by how much a network divides height and width: each of its blocks but the last halves them.
+
+    Args:
+        file: The config's.
+        config: Of a UNet or an autoencoder.
+        blocks: diffusers' own number, where the config says none.
+
+    Raises:
+        UserError: If it holds no blocks.
+    """
+    value = config.get("block_out_channels", [0] * blocks)
+    if not isinstance(value, list) or not 0 < len(value) < 16:
+        says = str(value)[:60]
+        raise UserError(f"model: {file} says block_out_channels {says!r}, and it must be a list of whole numbers")
+    return int(2 ** (len(value) - 1))
+
+
 def variant_of(folders: Sequence[Path]) -> str | None:
     """Return ``fp16`` if some part has its weights as ``*.fp16.safetensors`` alone, else None.
 
