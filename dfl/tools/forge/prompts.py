@@ -30,6 +30,11 @@ def fields(prompt: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name, _, _ in parts if name))
 
 
+def caption_of(picture: Picture) -> str:
+    """Return the caption that a photo's table has, without the full stop that the prompt's sentence has itself; ''."""
+    return picture.columns.get("caption", "").rstrip(" .")
+
+
 def lacking(photo: str, field: str) -> UserError:
     """Return the error of a photo without a word."""
     return UserError(
@@ -63,7 +68,7 @@ def of_file(file: str, pictures: Sequence[Picture]) -> list[str]:
     """Return the prompt of each picture from a CSV file with the columns ``path`` and ``prompt``.
 
     A path is that of the picture, from the file's folder, or its name in the set, or its file's name where no other
-    picture has it.
+    picture has it. Prompts may have fields, as those of models.
 
     Raises:
         UserError: If the file is none, or a picture has no prompt or two.
