@@ -126,7 +126,7 @@ class AttributesNet(Words):
         std: Of images in [0, 1].
 
     Raises:
-        UserError: If there is no such file, or no head.
+        UserError: If there is no such file, no head, or for a number out of bounds.
     """
 
     def __init__(
@@ -143,6 +143,11 @@ class AttributesNet(Words):
         self.heads = FAIRFACE if heads is None else heads
         if not self.heads or not all(self.heads.values()):
             raise UserError("heads must give the words of each field")
+        if size < 1 or not len(mean) == len(std) == 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+            raise UserError(
+                "AttributesNet takes size >= 1, mean and std of three numbers, those of std above 0, not "
+                f"{size}, {list(mean)}, {list(std)}"
+            )
         self.fields, self.backbone, self.size = tuple(self.heads), backbone, size
         self.view: tuple[Sequence[float], Sequence[float]] = (mean, std)
 

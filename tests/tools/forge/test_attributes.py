@@ -82,6 +82,16 @@ def test_fairface_is_sliced_as_its_authors_do(tmp_path: Path) -> None:
         other.open(*CPU)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [{"size": 0}, {"mean": [0.5]}, {"std": [0.0] * 3}, {"std": [0.2, 0.2, float("nan")]}],
+)
+def test_numbers_that_show_a_network_nothing_are_one_line(words: dict[str, Any]) -> None:
+    Path("fair.pt").touch()
+    with pytest.raises(UserError, match=r"takes size >= 1, mean and std of three numbers, .* not \d+, \["):
+        AttributesNet("fair.pt", "test_resnet", **words)
+
+
 def test_an_onnx_file_says_its_own_size(tmp_path: Path) -> None:
     """A network that calls a bright photo happy: its mean, and the negative of it."""
     onnx = pytest.importorskip("onnx")
