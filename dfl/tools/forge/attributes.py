@@ -152,7 +152,7 @@ class AttributesNet(Words):
         self.view: tuple[Sequence[float], Sequence[float]] = (mean, std)
 
     def open(self, device: str, dtype: torch.dtype) -> None:
-        """Load the weights, float32; raises UserError if they do not fit."""
+        """Load the weights, float32, and show them a black picture; raises UserError if they do not fit it or heads."""
         outputs, file = sum(map(len, self.heads.values())), str(self.files[0].absolute())
         self.normalize: Callable[[torch.Tensor], torch.Tensor] = Normalize(*self.view)
         if self.exported:
@@ -166,6 +166,12 @@ class AttributesNet(Words):
                 raise UserError(f"{file} has no head of {outputs} outputs, which heads have words for")
             network.eval().to(device)
             self.network = lambda image: network(image.to(device)).cpu().numpy()
+        try:
+            self([], [np.zeros((self.size, self.size, 3), np.uint8)])
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # networks of one size say so in many ways
+            raise UserError(f"{file} cannot be shown pictures of {self.size} px: {first_line(error)}") from error
 
     def about(self) -> dict[str, Any]:
         """Return the hash of the files, the heads, and what the network is shown."""
