@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
@@ -38,14 +39,16 @@ def pretrained(
         dtype: Of the weights.
 
     Raises:
-        UserError: If it is not there, transformers cannot open it, or it lacks weights.
+        UserError: If it is not there or damaged, transformers cannot open it, or it lacks weights.
     """
     try:
-        with offline_if_no_network(), quiet():  # a table of weights that are not needed; others are an error below
+        with offline_if_no_network(), quiet(bars=not Path(name).is_dir()):  # weights that it lacks are an error below
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             more = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True} | words(config)
             loaded: Any = auto.from_pretrained(name, trust_remote_code=False, **more)
         model, info = loaded
+    except SafetensorError as error:
+        raise UserError(f"{flag}: the weights of {name} are damaged ({first_line(error)}): get them anew") from error
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         folder = Path(name)
         names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
@@ -93,11 +96,15 @@ def named_tokenizer(flag: str, name: str, vocabulary: int = 0) -> Any:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Spare the user what transformers warns of."""
-    before = logging.get_verbosity()
+def quiet(bars: bool = False) -> Iterator[None]:
+    """Spare the user what transformers warns of, and its bars, but for ``bars``: those of a download are of use."""
+    before, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    if not bars:
+        logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if shown:
+            logging.enable_progress_bar()

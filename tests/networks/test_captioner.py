@@ -36,6 +36,11 @@ def test_an_image_has_the_same_caption_alone_and_in_a_batch(kind: str, folders: 
     assert all(" ".join(text.split()) == text for text in together)
 
 
+def test_a_folder_is_opened_without_bars(folders: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Captioner(str(captioners.captioner(folders)))
+    assert "Loading" not in capfd.readouterr().err
+
+
 def test_beam_search_is_that_of_transformers(folders: Path) -> None:
     """Of BLIP, with the tokens that it began with and those of the end left out."""
     captioner = Captioner(str(captioners.captioner(folders)), beams=2, shortest=3, longest=4)
@@ -92,12 +97,15 @@ def test_what_is_no_captioner_is_one_line(folders: Path, tmp_path: Path) -> None
     config["vision_config"]["num_hidden_layers"] = 2
     (tmp_path / "half" / "config.json").write_text(json.dumps(config))
     (tmp_path / "empty").mkdir()
+    cut = Path(without(blip, tmp_path / "cut"), "model.safetensors")
+    cut.write_bytes(cut.read_bytes()[:-100])
     for name, line in {
         str(tmp_path / "clip"): "clip is of the type 'clip', and captions come from blip, git, vision-encoder-decoder",
         pickled: r"pickled holds pickled weights \(pytorch_model.bin\), which are not read.*save_pretrained",
         without(blip, tmp_path / "a", "vocab.txt", "tokenizer.json"): r"no tokenizer at '.*a'.*it has \d tokens, and",
         without(blip, tmp_path / "b", "preprocessor_config.json"): "it needs its preprocessor_config.json",
         half: r"half lacks \d+ weights of its BlipForConditionalGeneration, such as vision_model",
+        str(tmp_path / "cut"): r"the weights of .*cut are damaged \(.*\): get them anew",
         str(tmp_path / "empty"): "no weights at '.*empty'",
         "nobody/nothing": "no weights at 'nobody/nothing', neither a folder nor on the hub or in its cache",
     }.items():

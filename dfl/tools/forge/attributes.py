@@ -93,9 +93,10 @@ class AttributesTable(Words):
 
     def __call__(self, pictures: list[Picture], images: list[np.ndarray]) -> list[dict[str, str]]:
         """Return the cells of each photo; none of a photo that the table lacks."""
-        return [self._row(picture) for picture in pictures]
+        return [self.unseen(picture) for picture in pictures]
 
-    def _row(self, picture: Picture) -> dict[str, str]:
+    def unseen(self, picture: Picture) -> dict[str, str]:
+        """Return the cells of a photo; none of one that the table lacks."""
         path, file = os.path.abspath(picture.path), Path(picture.name)
         names = (path, os.path.relpath(path, self.folder), picture.name, file.name, file.stem)
         return next((self.rows[name] for name in names if name in self.rows), {})
@@ -125,7 +126,7 @@ class AttributesNet(Words):
         std: Of images in [0, 1].
 
     Raises:
-        UserError: If there is no such file, or no head.
+        UserError: If there is no such file, no head, or for a number out of bounds.
     """
 
     def __init__(
@@ -142,11 +143,16 @@ class AttributesNet(Words):
         self.heads = FAIRFACE if heads is None else heads
         if not self.heads or not all(self.heads.values()):
             raise UserError("heads must give the words of each field")
+        if size < 1 or not len(mean) == len(std) == 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+            raise UserError(
+                "AttributesNet takes size >= 1, mean and std of three numbers, those of std above 0, not "
+                f"{size}, {list(mean)}, {list(std)}"
+            )
         self.fields, self.backbone, self.size = tuple(self.heads), backbone, size
         self.view: tuple[Sequence[float], Sequence[float]] = (mean, std)
 
     def open(self, device: str, dtype: torch.dtype) -> None:
-        """Load the weights, float32; raises UserError if they do not fit."""
+        """Load the weights, float32, and show them a black picture; raises UserError if they do not fit it or heads."""
         outputs, file = sum(map(len, self.heads.values())), str(self.files[0].absolute())
         self.normalize: Callable[[torch.Tensor], torch.Tensor] = Normalize(*self.view)
         if self.exported:
@@ -160,6 +166,12 @@ class AttributesNet(Words):
                 raise UserError(f"{file} has no head of {outputs} outputs, which heads have words for")
             network.eval().to(device)
             self.network = lambda image: network(image.to(device)).cpu().numpy()
+        try:
+            self([], [np.zeros((self.size, self.size, 3), np.uint8)])
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # networks of one size say so in many ways
+            raise UserError(f"{file} cannot be shown pictures of {self.size} px: {first_line(error)}") from error
 
     def about(self) -> dict[str, Any]:
         """Return the hash of the files, the heads, and what the network is shown."""

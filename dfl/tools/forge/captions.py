@@ -23,14 +23,23 @@ class Captions(Words):
         shortest: Fewest tokens of a caption.
         longest: Most tokens of a caption.
         prompt: Words that the model goes on from, such as "a picture of"; captions leave them out.
+        field: What prompts call the line. A photo's own caption, of its table, is in place of ``caption`` alone: under
+            another name each photo is told anew.
 
     Raises:
         UserError: If there is no such folder: nothing is looked up on the hub.
     """
 
-    fields = ("caption",)
-
-    def __init__(self, model: str, beams: int = 3, shortest: int = 5, longest: int = 60, prompt: str = "") -> None:
+    def __init__(
+        self,
+        model: str,
+        beams: int = 3,
+        shortest: int = 5,
+        longest: int = 60,
+        prompt: str = "",
+        field: str = "caption",
+    ) -> None:
+        self.fields = (field,)
         self.folder = Path(model).expanduser()
         if not (self.folder / "config.json").is_file():
             raise UserError(
@@ -51,5 +60,10 @@ class Captions(Words):
         return self.search | {"sha256": files_hash(files, self.folder)}
 
     def __call__(self, pictures: list[Picture], images: list[np.ndarray]) -> list[dict[str, str]]:
-        """Return the caption of each photo, without the full stop that the prompt's sentence has itself."""
-        return [{"caption": line.rstrip(" .")} for line in self.network(images)]
+        """Return the caption of each photo, without the full stop that the prompt's sentence has itself.
+
+        On a CPU one photo at a time, as models: the rounding of sums depends on the batch.
+        """
+        step = 1 if self.network.device.startswith("cpu") else max(1, len(images))
+        batches = [images[start : start + step] for start in range(0, len(images), step)]
+        return [{self.fields[0]: line.rstrip(" .")} for batch in batches for line in self.network(batch)]

@@ -25,14 +25,12 @@ from dfl.tools.forge.makers import Scene, blended
 from dfl.tools.forge.models.base import Check, Model, Part, seed_of
 from dfl.tools.forge.models.entries import Entries
 from dfl.tools.forge.plan import Job, Picture
-from dfl.tools.forge.prompts import filled
+from dfl.tools.forge.prompts import caption_of, filled, lacking
 from dfl.tools.forge.scenes import batched
 from dfl.tools.forge.settings import Settings
 
 #: Columns that say who is seen in a photo, which is not who a model shows that never saw it.
 OF_PHOTO = ("source", "identity", "video", "group", "caption")
-#: What to do where a picture lacks a word.
-FIELDS = "add an entry that says it to --models, give a table that has it (dfl data caption), or --prompts FILE"
 
 
 @dataclass
@@ -76,23 +74,29 @@ class Generation:
         """Make what is missing; return how the check was calibrated, for the record of the set.
 
         Args:
-            given: Prompt of each picture; empty if models have their own.
+            given: Prompt of each picture, with fields or none; empty if models have their own.
         """
+        check, facts = self._calibrated()  # seconds: photos that cannot be compared are said before hours of work
         if self.settings.roundtrip:
             self._roundtrip(self.entries.models[self.settings.roundtrip].vae())
         words = self._words()
-        check, facts = self._calibrated()
         for name in self.settings.makers:
             if model := self.entries.models.get(name):
                 prompts = [""] * len(self.jobs)
                 if model.prompted:
-                    prompts = list(given) or [filled(model.prompt or "", one) for one in words]
+                    own = given or [model.prompt or ""] * len(words)
+                    prompts = [filled(prompt, one) for prompt, one in zip(own, words, strict=True)]
                 self._fakes(name, model, prompts, check if model.checkable else None)
         shutil.rmtree(self.partial / photos.KEPT, ignore_errors=True)
         return {"check": facts} if facts else {}
 
     def _stage(
-        self, stage: str, parts: Sequence[Part], function: Callable[[Any], dict[str, Any]], batches: Sequence[Any]
+        self,
+        stage: str,
+        parts: Sequence[Part],
+        function: Callable[[Any], dict[str, Any]],
+        batches: Sequence[Any],
+        log: str = "",
     ) -> list[dict[str, Any]]:
         """Return the results of batches; the parts are open from the first that is missing to the last."""
         opened = False
@@ -112,7 +116,7 @@ class Generation:
                 ) from error
 
         with Workers(len(batches), stage, 1, self.progress) as pool:
-            results = list(self.folder.results(one, batches, pool, stage))
+            results = list(self.folder.results(one, batches, pool, log or stage))
         if opened:
             for part in parts:
                 part.close()
@@ -155,19 +159,19 @@ class Generation:
             found: list[dict[str, str]] = [{} for _ in there]
             for part in asked:
                 for words, more in zip(found, part(pictures, images), strict=True):
-                    words |= more
+                    words |= {field: word for field, word in more.items() if word}
             by_number = {job.number: words for job, words in zip(there, found, strict=True)}
             said = [by_number.get(job.number, {}) for job in batch]
             return {"files": [], "words": said, "reason": _left_out(batch, there)}
 
         results = self._stage("words", asked, one, self._batches(self.jobs)) if asked else []
         said = [words for result in results for words in result["words"]] or [{} for _ in self.jobs]
-        for job, words in zip(self.jobs, said, strict=True):
-            if job.picture.columns.get("caption"):
-                words["caption"] = job.picture.columns["caption"]
-            absent = [name for name in self.entries.fields if not words.get(name)]
+        for job, words, asks in zip(self.jobs, said, self.entries.fields, strict=True):
+            if caption := caption_of(job.picture):
+                words["caption"] = caption
+            absent = [name for name in asks if not words.get(name)]
             if absent and self.rows[job.number]:
-                raise UserError(f"{job.picture.name} has no {absent[0]}, which the prompt asks for: {FIELDS}")
+                raise lacking(job.picture.name, absent[0])
             words |= dict.fromkeys(absent, "")
         return said
 
@@ -178,7 +182,7 @@ class Generation:
             return None, {}
         there = [job for job in self.jobs if self.rows[job.number] and job.picture.split == "train"]
         pictures = [job.picture for job in there]
-        people = [picture.columns["identity"] or picture.columns["video"] for picture in pictures]
+        people = [picture.person for picture in pictures]
         load = [partial(_photo, picture, self.settings) for picture in pictures]
 
         def one(_: Any) -> dict[str, Any]:
@@ -192,7 +196,9 @@ class Generation:
         """Make the fakes of a model, and complete their rows."""
         fakes = [(job, k) for job in self.jobs for k, (maker, _) in enumerate(job.fakes) if maker == name]
         one = partial(self._batch, name, model, prompts, check)
-        for result in self._stage(name, [model] + ([check] if check else []), one, self._batches(fakes)):
+        parts: list[Part] = [model, *([check] if check else [])]
+        # a model may be called words, or roundtrip, as other stages are; no name has a dot
+        for result in self._stage(name, parts, one, self._batches(fakes), f"fakes.{name}"):
             for number, k, columns in result["made"]:
                 self.rows[number][1 + k] |= columns
 

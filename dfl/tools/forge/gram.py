@@ -142,6 +142,11 @@ class GramCheck(Check):
         quantiles = {str(q): float(np.quantile(distances, q)) for q in QUANTILES}
         return {"threshold": self.threshold, "n": len(distances), "quantiles": quantiles}
 
+    def check_people(self, people: Sequence[str]) -> None:
+        """Raise a UserError if a threshold is wanted, and no two photos are of different people."""
+        if self.given is None and (len(people) < 2 or (people[0] and len(set(people)) == 1)):
+            raise _no_pair(len(people))
+
     def strangers(self, photos: Sequence[Callable[[], np.ndarray]], people: Sequence[str], seed: int) -> list[float]:
         """Return the distances of the pairs of different photos that are drawn; see `calibrate`."""
         rng, why = np.random.default_rng(seed), ""
@@ -155,9 +160,13 @@ class GramCheck(Check):
                 why = f"; one cannot be read: {first_line(error)}"
         pairs = [(i, j) for i, j in combinations(sorted(grams), 2) if not (people[i] and people[i] == people[j])]
         if not pairs:
-            raise UserError(
-                f"the threshold comes from pairs of different photos of the training split, and of its "
-                f"{len(photos)} no two can be compared{why}; give a threshold"
-            )
+            raise _no_pair(len(photos), why)
         chosen = rng.choice(len(pairs), min(self.pairs, len(pairs)), replace=False)
         return [self.between(grams[i], grams[j]) for i, j in (pairs[k] for k in sorted(chosen))]
+
+
+def _no_pair(photos: int, why: str = "") -> UserError:
+    return UserError(
+        f"the threshold comes from pairs of different photos of the training split, and of its {photos} no two can be "
+        f"compared{why}; give a threshold"
+    )

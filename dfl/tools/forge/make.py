@@ -103,6 +103,8 @@ def forge(
             a model that cannot be opened.
     """
     entries = _entries(models, {"roundtrip": roundtrip, "prompts": prompts, "device": device, "dtype": dtype})
+    if entries and not entries.models and not makers:
+        raise UserError(f"--models {models} has no model, which makes fakes: add one, or name --makers")
     names = named(makers or (entries.makers(roundtrip) if entries else ["splice"]), entries.models if entries else ())
     numbers = (per_image, min_area, max_area, feather, colour, max_side, quality, seed, square)
     of_models = entries.settings(roundtrip, batch, device, dtype) if entries else {}

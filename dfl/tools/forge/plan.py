@@ -49,6 +49,11 @@ class Picture:
     columns: dict[str, str]
     bits: int = -1
 
+    @property
+    def person(self) -> str:
+        """Who is seen (identity, or the video), '' where that is not known."""
+        return self.columns.get("identity") or self.columns.get("video") or ""
+
 
 @dataclass(frozen=True)
 class Job:

@@ -30,6 +30,19 @@ def fields(prompt: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name, _, _ in parts if name))
 
 
+def caption_of(picture: Picture) -> str:
+    """Return the caption that a photo's table has, without the full stop that the prompt's sentence has itself; ''."""
+    return picture.columns.get("caption", "").rstrip(" .")
+
+
+def lacking(photo: str, field: str) -> UserError:
+    """Return the error of a photo without a word."""
+    return UserError(
+        f"{photo} has no {field}, which the prompt asks for: add an entry that says it to --models, give a table that "
+        "has it (dfl data caption), or --prompts FILE"
+    )
+
+
 def filled(prompt: str, words: Mapping[str, str]) -> str:
     """Return a prompt with its fields filled in."""
     return prompt.format_map(words)
@@ -55,7 +68,7 @@ def of_file(file: str, pictures: Sequence[Picture]) -> list[str]:
     """Return the prompt of each picture from a CSV file with the columns ``path`` and ``prompt``.
 
     A path is that of the picture, from the file's folder, or its name in the set, or its file's name where no other
-    picture has it.
+    picture has it. Prompts may have fields, as those of models.
 
     Raises:
         UserError: If the file is none, or a picture has no prompt or two.

@@ -80,6 +80,19 @@ def test_fairface_is_sliced_as_its_authors_do(tmp_path: Path) -> None:
     other = AttributesNet(str(tmp_path / "fair.pt"), "test_resnet", heads={"emotion": ["sad", "happy"]})
     with pytest.raises(UserError, match="has no head of 2 outputs"):
         other.open(*CPU)
+    torch.save(timm.create_model("test_vit", num_classes=18).state_dict(), tmp_path / "vit.pt")
+    with pytest.raises(UserError, match=r"vit.pt cannot be shown pictures of 33 px: Input height \(33\)"):
+        AttributesNet(str(tmp_path / "vit.pt"), "test_vit", size=33).open(*CPU)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"size": 0}, {"mean": [0.5]}, {"std": [0.0] * 3}, {"std": [0.2, 0.2, float("nan")]}],
+)
+def test_numbers_that_show_a_network_nothing_are_one_line(words: dict[str, Any]) -> None:
+    Path("fair.pt").touch()
+    with pytest.raises(UserError, match=r"takes size >= 1, mean and std of three numbers, .* not \d+, \["):
+        AttributesNet("fair.pt", "test_resnet", **words)
 
 
 def test_an_onnx_file_says_its_own_size(tmp_path: Path) -> None:
@@ -103,9 +116,8 @@ def test_an_onnx_file_says_its_own_size(tmp_path: Path) -> None:
     net.open(*CPU)
     assert net([picture("a")] * 2, [grey(10), grey(200)]) == [{"emotion": "sad"}, {"emotion": "happy"}]
     wrong = AttributesNet(str(tmp_path / "e.onnx"), heads={"emotion": ["sad", "calm", "happy"]})
-    wrong.open(*CPU)
     with pytest.raises(UserError, match=r"e.onnx gives \(1, 2\) of a photo, and heads have 3 words"):
-        wrong([picture("a")], [grey(1)])
+        wrong.open(*CPU)
 
 
 def test_deepface_is_asked_only_with_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import captioners
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,8 +17,9 @@ from dfl.errors import UserError
 from dfl.networks import without_weights
 from dfl.networks.captioner import Captioner
 from dfl.networks.vgg import Vgg
-from dfl.tools.forge import forge
+from dfl.tools.forge import Scene, forge
 from dfl.tools.forge.gram import GramCheck
+from dfl.tools.forge.models.base import Model
 from dfl.tools.forge.models.entries import read
 from dfl.tools.forge.prompts import AGAIN, SENTENCE
 
@@ -111,7 +113,7 @@ def test_photos_become_words_pictures_and_distances(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_set_with_captions_needs_no_captioner_and_what_is_near_enough_is_made_once() -> None:
-    lines = ["path,label,caption", *(f"photos/{i}.png,0,number {i}" for i in range(6))]
+    lines = ["path,label,caption", *(f"photos/{i}.png,0,number {i}." for i in range(6))]
     Path("set.csv").write_text("\n".join(lines))
     small(gram={"threshold": 1e9})
     rows = fakes(forge(["set.csv"], models="small.yaml", **WORDS))
@@ -123,6 +125,52 @@ def test_a_set_with_captions_needs_no_captioner_and_what_is_near_enough_is_made_
     assert "captions.sha256" not in settings
 
 
+class Echo(Model):
+    """Makes of any prompt the photo itself."""
+
+    kind, method, prompted = "edit", "nothing", True
+
+    def open(self, device: str, dtype: torch.dtype) -> None:
+        """Do nothing."""
+
+    def about(self) -> dict[str, Any]:
+        return {"sha256": "0"}
+
+    def __call__(self, scenes: list[Scene], prompts: list[str], seeds: list[int]) -> list[np.ndarray]:
+        return [scene.image for scene in scenes]
+
+
+def test_prompts_of_a_file_have_fields_too_and_photos_can_be_told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each photo needs the words of its own prompt alone; its table's caption leaves other fields to the captioner."""
+    Path("set.csv").write_text("\n".join(["path,label,caption", *(f"photos/{i}.png,0,number {i}." for i in range(6))]))
+    Path("attributes.csv").write_text("path,gender\n2.png,woman")
+    config = yaml.safe_load(Path("small.yaml").read_text())
+    config["captions"]["init_args"]["field"] = "told"
+    config = {name: config[name] for name in ("captions", "attributes")}
+    Path("small.yaml").write_text(yaml.safe_dump(config | {"words": {"class_path": f"{__name__}.Echo"}}))
+    seen: list[int] = []
+    tell = Captioner.__call__
+
+    def telling(self: Captioner, images: Any) -> list[str]:
+        seen.append(len(images))
+        return tell(self, images)
+
+    def prompted(*prompts: str) -> Path:
+        Path("p.csv").write_text("\n".join(["path,prompt", *(f'{i}.png,"{p}"' for i, p in enumerate(prompts))]))
+        return forge(["set.csv"], models="small.yaml", prompts="p.csv", **WORDS)
+
+    monkeypatch.setattr(Captioner, "__call__", telling)
+    for prompt, line in [("a {smile}", "--prompts: .* field {smile}"), ("a {gender}", "5.png has no gender")]:
+        with pytest.raises(UserError, match=line):
+            prompted("zero", "one", "two", "three", "four", prompt)
+    table = prompted("{{a}} {caption}", "{told}", "a {gender}", "{told}, {caption}", "four", "five")
+    assert seen == [1] * 6  # alone, as models on a CPU
+    captioner = Captioner("models/captioner", 1, 2, 4, device="cpu")
+    one, three = (captioner([load_image(f"forged/images/00000{i}.png")])[0] for i in (1, 3))
+    made = [row["caption"] for row in fakes(table)]
+    assert made == ["{a} number 0", one, "a woman", f"{three}, number 3", "four", "five"]
+
+
 def test_words_that_nothing_says_are_one_line() -> None:
     small(stable_diffusion={"prompt": "a {smile} of {gender}"})
     with pytest.raises(UserError, match=r"field {smile}, and nothing says it"):
@@ -132,3 +180,22 @@ def test_words_that_nothing_says_are_one_line() -> None:
     with pytest.raises(UserError, match=r"4.png has no gender, which the prompt asks for"):
         forge(["photos"], models="small.yaml", **WORDS)
     assert not Path("forged").exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "splits", "line"),
+    [
+        ("", {}, r"3.png has no age, which the prompt asks for"),
+        (
+            "23",
+            {"train": 0, "test": 1},
+            r"gram: the threshold .* of its 0 no two .*; give a threshold",
+        ),
+    ],
+)
+def test_what_photos_lack_is_said_before_anything_is_made(cell: str, splits: dict[str, float], line: str) -> None:
+    table = Path("attributes.csv").read_text()
+    Path("attributes.csv").write_text(table.replace(",23,", f",{cell},"))
+    with pytest.raises(UserError, match=line):
+        forge(["photos"], models="small.yaml", **WORDS | splits)
+    assert not Path(".forged.partial").exists()

@@ -53,6 +53,7 @@ def check(weights: str) -> GramCheck:
         ("64x64_a", "64x64_b", "64x64_l1", [*ROWS]),
         ("64x64_a", "64x64_c", "64x64_l1_near", ["chw"]),
         ("96x80_a", "96x80_b", "96x80_l1", ["chw"]),
+        ("96x80_a", "96x80_c", "96x80_l1_near", ["chw"]),
     ],
 )
 def test_distances_are_the_golden_ones(
@@ -64,11 +65,35 @@ def test_distances_are_the_golden_ones(
         assert found == pytest.approx(GOLDEN[golden][ROWS[norm]].sum(), rel=1e-5)
 
 
-def test_gram_matrices_are_the_golden_ones(check: GramCheck, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("image", ["64x64_a", "96x80_a"])
+def test_gram_matrices_are_the_golden_ones(check: GramCheck, monkeypatch: pytest.MonkeyPatch, image: str) -> None:
     monkeypatch.setattr(check, "norm", "raw")
-    for tap, gram in zip(TAPS, check.grams(GOLDEN["64x64_a"]), strict=True):
+    for tap, gram in zip(TAPS, check.grams(GOLDEN[image]), strict=True):
         found = [gram.trace(), gram.double().sum(), gram.double().norm()]
-        np.testing.assert_allclose([float(one) for one in found], GOLDEN[f"64x64_a_{tap}_trace_sum_fro"], rtol=1e-5)
+        np.testing.assert_allclose([float(one) for one in found], GOLDEN[f"{image}_{tap}_trace_sum_fro"], rtol=1e-5)
+        stride = max(1, len(gram) // len(GOLDEN[f"{image}_{tap}"]))
+        golden = GOLDEN[f"{image}_{tap}"]
+        np.testing.assert_allclose(gram[::stride, ::stride], golden, rtol=1e-5, atol=1e-6 * golden.max())
+
+
+def test_distances_are_those_by_the_weights_that_torchvision_draws(
+    check: GramCheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the state of chance in which it is after building VGG19, whose largest layers are not needed."""
+    with without_weights():
+        vgg = Vgg(None)
+    with torch.random.fork_rng():
+        torch.set_rng_state(torch.from_numpy(GOLDEN["tv_state"]))
+        for layer in vgg.features:
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                torch.nn.init.zeros_(layer.bias)
+    assert np.array_equal(vgg.features[0].weight[:4], GOLDEN["tv_weight0"])
+    monkeypatch.setattr(check, "network", vgg)
+    for norm, row in ROWS.items():
+        monkeypatch.setattr(check, "norm", norm)
+        found = check.between(check.grams(GOLDEN["64x64_a"]), check.grams(GOLDEN["64x64_b"]))
+        assert found == pytest.approx(GOLDEN["tv_l1"][row].sum(), rel=1e-5)
 
 
 def photos_of(numbers: Sequence[int]) -> list[Callable[[], np.ndarray]]:
@@ -93,6 +118,11 @@ def test_pairs_are_of_different_people_and_of_files_that_open(check: GramCheck) 
     assert check.strangers(photos, ["", "x", "x", "y"], seed=3) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(UserError, match="of its 2 no two can be compared; one .*cut off; give a thr"):
         check.calibrate(photos[:2], ["x", "y"], seed=0)
+    for people in (["x"], ["x", "x"]):
+        with pytest.raises(UserError, match="no two can be compared; give a threshold"):
+            check.check_people(people)
+    for people in (["x", "y"], ["", ""], ["", "x"]):
+        check.check_people(people)
 
 
 def test_pictures_of_any_size_are_compared_at_one(check: GramCheck) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from dfl.__main__ import main
 from dfl.data import Table
@@ -23,7 +24,7 @@ from dfl.data.decoding import read_image
 from dfl.errors import UserError
 from dfl.tools.forge import forge
 from dfl.tools.forge.makers import Scene
-from dfl.tools.forge.models import diffusion
+from dfl.tools.forge.models import diffusion, folders
 from dfl.tools.forge.models.base import Check, Model, Words, whole_cells
 from dfl.tools.forge.models.diffusion import Diffusion
 from dfl.tools.forge.models.pipeline import called
@@ -100,9 +101,10 @@ def folders_gone_wrong(models: Path) -> None:
         "own": {"vae": ["dfl", "AutoencoderKL"]},
         "other": {"_class_name": "PaintPipeline"},
     }
-    for name in ("empty", "pickled", "wordless", *changes):
+    for name in ("empty", "pickled", "wordless", "typed", *changes):
         shutil.copytree(models / "sd", name)
     shutil.rmtree("wordless/tokenizer")
+    Path("typed/vae/config.json").write_text('{"block_out_channels": 8}')
     for name in ("empty", "pickled"):
         Path(name, "unet/diffusion_pytorch_model.safetensors").unlink()
     Path("pickled/unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
@@ -226,6 +228,9 @@ def test_a_lora_customises_and_its_weight_counts(models: Path) -> None:
     assert (half != base).mean() > 0.2
     hashes = {diffusion.Edit(str(models / "sd"), lora=one).about()["sha256"] for one in loras}
     assert len(hashes) == 3
+    twin = Path(shutil.copytree(models / "lora", "twin")) / "pytorch_lora_weights.safetensors"
+    record = diffusion.Edit(str(models / "sd"), lora={adapter: 0.5, str(twin): 0.25}).about()["lora"]
+    assert record == {adapter: 0.5, str(twin): 0.25}  # two files of one name
 
 
 def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +240,7 @@ def test_what_cannot_be_is_one_line(models: Path, capsys: pytest.CaptureFixture[
         "no folder of diffusers: it has no model_index.json": ("Edit", models / "photos", {}),
         "it has no weights: download them": ("Edit", "empty", {}),
         "wordless/tokenizer is not there or empty": ("Edit", "wordless", {}),
+        "typed/vae/config.json says block_out_channels '8'": ("Edit", "typed", {}),
         "its weights are pickled (diffusion_pytorch_model.bin)": ("Edit", "pickled", {}),
         "the unet of": ("TextToImage", models / "sd9", {}),
         "Instruct 8": ("Instruct", models / "sd", {}),
@@ -282,9 +288,11 @@ def test_what_only_weights_tell_is_one_line_too_before_anything_is_made(
             str(other),
             {"lora": {str(models / "lora" / "pytorch_lora_weights.safetensors"): 1.0}},
         ),
+        "changes nothing of StableDiffusionImg2ImgPipeline": (str(models / "sd"), {"lora": {"idle.safetensors": 1.0}}),
         "strength 0.1 of 2 steps leaves none": (str(models / "sd"), {"strength": 0.1}),
         "steps 2000 are more than the 1000 levels of noise": (str(models / "sd"), {"steps": 2000}),
     }
+    save_file({"transformer.to_q.lora_A.weight": torch.ones(2, 2)}, "idle.safetensors")
     shutil.copytree(models / "sd", "broken")
     weights = Path("broken/unet/diffusion_pytorch_model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -301,6 +309,16 @@ def test_what_only_weights_tell_is_one_line_too_before_anything_is_made(
     finally:
         logging.getLogger("diffusers").removeHandler(caplog.handler)
     assert not caplog.records  # what diffusers says of a LoRA that does not fit is some 30 lines
+
+
+def test_a_package_that_is_missing_is_named_before_anything_is_made(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "_HAS_DIFFUSERS", False)
+    file(mine=entry("Edit", models / "sd"))
+    said = refused("forge", str(models / "photos"), "--models=models.yaml", "--device=cpu")
+    assert "mine: models of diffusion need the package diffusers: pip install 'dfl[generate]'" in said
+    assert not Path(".forged.partial").exists()
 
 
 def test_parts_that_do_not_belong_together_are_one_line(models: Path) -> None:
@@ -342,6 +360,9 @@ def test_models_ask_for_what_they_need(models: Path) -> None:
     assert "splice is none: make two sets" in refused(
         *line, "--device=cpu", "--roundtrip=mine", "--makers=[splice,mine]"
     )
+    file(size={"class_path": f"{__name__}.Named"})
+    assert "--models models.yaml has no model, which makes fakes: add one, or" in refused(*line, "--device=cpu")
+    file(mine=entry("Edit", models / "sd"))
     Path("prompts.csv").write_text("path,prompt\np1.png,one\n")
     assert "has no prompt for 4 of 5 pictures: train/p0.png" in refused(*line, "--device=cpu", "--prompts=prompts.csv")
     Path("models.yaml").write_text("splice: {class_path: Vae}")

@@ -18,6 +18,7 @@ from dfl.tools.forge.models import toy_denoiser
 from dfl.tools.forge.models.repaint import Ddim, Ddpm, repaint
 from dfl.tools.forge.models.toy_denoiser import ToyDenoiser, portraits
 from dfl.tools.forge.models.unconditional import LatentRepaint, Repaint, Unconditional
+from dfl.tools.forge.models.vae import Vae
 from dfl.tools.forge.scenes import batched
 from tests.unconditional import changed, ddpm, ldm
 
@@ -95,6 +96,21 @@ def test_regions_by_a_latent_model(folders: Callable[[str], Path], vq: bool) -> 
     assert np.array_equal(alone, batched(model, photos, [""] * 3, [1, 2, 3])[2])
 
 
+@pytest.mark.parametrize("vq", [False, True])
+def test_photos_pass_the_autoencoder_of_a_latent_model(folders: Callable[[str], Path], vq: bool) -> None:
+    from diffusers import AutoencoderKL, VQModel
+
+    model = LatentRepaint(str(folders("vq" if vq else "kl")), **QUICK)
+    vae, photo = opened(model.vae()), scenes(32, 1)
+    codec = (VQModel if vq else AutoencoderKL).from_pretrained(vae.folder)
+    there = torch.from_numpy(photo[0].image).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        want = codec(there).sample[0].permute(1, 2, 0).clamp(-1, 1)
+    assert np.array_equal(vae(photo, [""], [0])[0], ((want + 1) * 127.5).round().byte().numpy())
+    assert Vae(str(folders("vq" if vq else "kl"))).folder == vae.folder
+    assert (vae.multiple, vae.codec) == (2, codec.__class__.__name__)
+
+
 def test_whole_images_are_those_of_the_ddim_pipeline(folders: Callable[[str], Path]) -> None:
     from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
@@ -164,6 +180,9 @@ def test_errors_name_what_to_change(folders: Callable[[str], Path], tmp_path: Pa
 
     pickled = Path(shutil.copytree(folders("ddpm"), tmp_path / "pickled")) / "unet"
     (pickled / "diffusion_pytorch_model.safetensors").rename(pickled / "diffusion_pytorch_model.bin")
+    mixed = shutil.copytree(folders("vq"), tmp_path / "mixed")
+    shutil.rmtree(mixed / "vqvae")
+    mixed = str(shutil.copytree(folders("kl") / "vae", mixed / "vae").parent)
     for maker, words, says in [
         (Repaint, {"model": "nowhere"}, "no folder 'nowhere'"),
         (Repaint, {"model": str(tmp_path)}, "no unet/config.json"),
@@ -173,13 +192,25 @@ def test_errors_name_what_to_change(folders: Callable[[str], Path], tmp_path: Pa
         (Repaint, {"model": kl}, "use LatentRepaint"),
         (LatentRepaint, {"model": ddpm_folder}, "use Repaint"),
         (LatentRepaint, {"model": ddpm_folder, "scale": 1.0}, "no autoencoder"),
-        (Repaint, {"model": ddpm_folder, "steps": 300}, "must divide 1000"),
+        (Repaint, {"model": ddpm_folder, "steps": 300}, "must be at least 2, and divide 1000"),
+        (Repaint, {"model": ddpm_folder, "steps": 1, "jump": 1}, "must be at least 2, and divide 1000"),
         (Repaint, {"model": ddpm_folder, "steps": 1001, "sampler": "ddpm"}, "within 2 and 1000"),
         (Repaint, {"model": ddpm_folder, "eta": 0.5, "sampler": "ddpm"}, "ddpm has its own"),
         (Repaint, {"model": ddpm_folder, "steps": 10, "jump": 10}, "jump is less than steps"),
         (Unconditional, {"model": broken("scheduler/scheduler_config.json", prediction_type="sample")}, "'sample'"),
         (Unconditional, {"model": broken("unet/config.json", num_class_embeds=7)}, "class of each image"),
         (Unconditional, {"model": broken("unet/config.json", out_channels=4)}, "4 channels of 3"),
+        (Unconditional, {"model": broken("unet/config.json", sample_size=17)}, "sample_size 17, .* divides by 2"),
+        (Unconditional, {"model": broken("unet/config.json", block_out_channels=3)}, "config.json says block_out_ch"),
+        (LatentRepaint, {"model": mixed}, "vae/config.json has latents of 4 channels, and .*unet takes 3"),
+        (LatentRepaint, {"model": broken("vae/config.json", "kl", in_channels=1)}, "in_channels 1, .* 3 of RGB"),
+        (LatentRepaint, {"model": broken("vae/config.json", "kl", block_out_channels=7)}, "vae/config.json says block"),
+        (LatentRepaint, {"model": broken("vae/config.json", "kl", scaling_factor="x")}, "vae/config.json says scaling"),
+        (LatentRepaint, {"model": broken("vae/config.json", "kl", scaling_factor=0)}, "says scaling_factor '0'"),
+        (LatentRepaint, {"model": kl, "scale": 0.0}, "scale is 0.0: .* above 0"),
+        (LatentRepaint, {"model": kl, "scale": float("nan")}, "scale is nan: .* above 0"),
+        (Vae, {"model": broken("vae/config.json", "kl", out_channels=1)}, "out_channels 1, .* 3 of RGB"),
+        (Vae, {"model": broken("vae/config.json", "kl", block_out_channels="8")}, "vae/config.json says block_out"),
         (Unconditional, {"model": broken("unet/config.json", _class_name="UNet2DConditionModel")}, "UNet2DModel"),
         (
             Unconditional,
@@ -190,6 +221,10 @@ def test_errors_name_what_to_change(folders: Callable[[str], Path], tmp_path: Pa
         with pytest.raises(UserError, match=says) as raised:
             maker(**words)
         assert "\n" not in str(raised.value)
-    odd = Unconditional(broken("scheduler/scheduler_config.json", beta_schedule="steep"), steps=10)
-    with pytest.raises(UserError, match="scheduler_config.json cannot be used: steep"):
-        opened(odd)
+    for change, says in [
+        ({"beta_schedule": "steep"}, "scheduler_config.json cannot be used: steep"),
+        ({"trained_betas": [0.1, 0.2]}, "scheduler_config.json holds 2 trained_betas, and num_train_timesteps is 1000"),
+    ]:
+        odd = Unconditional(broken("scheduler/scheduler_config.json", **change), steps=10)
+        with pytest.raises(UserError, match=says):
+            opened(odd)

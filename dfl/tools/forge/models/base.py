@@ -122,6 +122,10 @@ class Words(Part):
 
     fields: tuple[str, ...]
 
+    def unseen(self, picture: Picture) -> dict[str, str] | None:
+        """Return the words of a photo where they are known without looking at it, as from a table; else None."""
+        return None
+
     @abstractmethod
     def __call__(self, pictures: list[Picture], images: list[np.ndarray]) -> list[dict[str, str]]:
         """Return the words of each photo by field; images are uint8 (H, W, 3), each of its own size."""
@@ -135,6 +139,13 @@ class Check(Part):
     """
 
     threshold: float | None = None
+
+    def check_people(self, people: Sequence[str]) -> None:
+        """Raise a UserError if `calibrate` cannot do with photos of these; is asked before anything is made.
+
+        Args:
+            people: See `calibrate`.
+        """
 
     @abstractmethod
     def calibrate(self, photos: Sequence[Callable[[], np.ndarray]], people: Sequence[str], seed: int) -> dict[str, Any]:

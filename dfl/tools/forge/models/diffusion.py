@@ -84,7 +84,8 @@ class Diffusion(Model):
     def about(self) -> dict[str, Any]:
         """Return hash, prompt and numbers; a number that was not given is the pipeline's."""
         self._sha256 = self._sha256 or self.folder.sha256(self.lora)  # of gigabytes
-        lora = {file.name: weight for file, weight in self.lora.items()}
+        names = [file.name for file in self.lora]  # two files of one name are told apart by where they lie
+        lora = {file.name if names.count(file.name) == 1 else str(file): weight for file, weight in self.lora.items()}
         words = {name: value for name, value in self.words.items() if value is not None}
         once_more = {"again": self.again, "retries": self.retries}
         return {"sha256": self._sha256, "pipeline": self.folder.pipeline, "prompt": self.prompt, "lora": lora} | (

@@ -21,7 +21,8 @@ from dfl.tools.forge.makers import GROUPS, MAKERS
 from dfl.tools.forge.models import CLASSES
 from dfl.tools.forge.models.base import Check, Model, Part, Words
 from dfl.tools.forge.plan import Picture
-from dfl.tools.forge.prompts import wanted
+from dfl.tools.forge.prompts import caption_of, lacking, wanted
+from dfl.tools.forge.prompts import fields as fields_of
 from dfl.tools.forge.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -32,14 +33,14 @@ class Entries:
     """The entries of a file, by kind and name.
 
     Attributes:
-        fields: Words that the prompts of the models ask for.
+        fields: Of each picture, words that its prompts ask for.
     """
 
     file: str
     models: dict[str, Model] = field(default_factory=dict)
     words: dict[str, Words] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
-    fields: list[str] = field(default_factory=list)
+    fields: list[Sequence[str]] = field(default_factory=list)
     _about: dict[str, Any] = field(default_factory=dict)
 
     def makers(self, roundtrip: str | None) -> list[str]:
@@ -74,11 +75,12 @@ class Entries:
             self._check_size(name, one, settings)
             if one.prompted and one.prompt is None and not given:
                 raise UserError(f"--models {self.file}: {name} has no prompt: write one, or give --prompts FILE")
-        prompts = [one.prompt or "" for one in models.values() if one.prompted and not given]
-        captioned = [bool(picture.columns.get("caption")) for picture in pictures]
+        prompts = [one.prompt or "" for one in models.values() if one.prompted]
+        flag, prompts = ("--prompts", list(given)) if given and prompts else (f"--models {self.file}", prompts)
+        captioned = [bool(caption_of(picture)) for picture in pictures]
         known = {"caption"} if any(captioned) else set()
-        fields = wanted(prompts, known.union(*(one.fields for one in self.words.values())), f"--models {self.file}")
-        asked = set(fields) - ({"caption"} if all(captioned) else set())
+        every = wanted(prompts, known.union(*(one.fields for one in self.words.values())), flag)
+        asked = set(every) - ({"caption"} if all(captioned) else set())
         words = {name: one for name, one in self.words.items() if asked & set(one.fields)}
         if settings.roundtrip:
             models[settings.roundtrip] = self.models[settings.roundtrip]
@@ -86,8 +88,27 @@ class Entries:
             plain = [name for name in settings.makers if name not in models]
             if plain:
                 raise UserError(f"--roundtrip is for fakes by models, and {plain[0]} is none: make two sets")
+        fields: list[Sequence[str]] = [every] * len(pictures)
+        if flag == "--prompts":
+            fields = [fields_of(prompt) for prompt in prompts]
+        for picture, needs in zip(pictures, fields, strict=True):
+            self._check_words(picture, needs, list(words.values()))
         checks = self.checks if any(one.checkable for one in models.values()) else {}
+        for name, check in checks.items():
+            try:
+                check.check_people([picture.person for picture in pictures if picture.split == "train"])
+            except UserError as error:
+                raise UserError(f"--models {self.file}: {name}: {error}") from error
         return Entries(self.file, models, words, checks, fields)
+
+    def _check_words(self, picture: Picture, fields: Sequence[str], words: Sequence[Words]) -> None:
+        """Raise a UserError if a prompt asks for a word of a picture that no entry can say, such as an empty cell."""
+        said = {"caption"} if caption_of(picture) else set()
+        for one in words:
+            known = one.unseen(picture)
+            said |= set(one.fields) if known is None else {field for field, word in known.items() if word}
+        if absent := [field for field in fields if field not in said]:
+            raise lacking(picture.name, absent[0])
 
     def _check_size(self, name: str, model: Model, settings: Settings) -> None:
         if model.size is not None and settings.square != model.size:

@@ -4,6 +4,7 @@
 * a latent one (LDM), which has an autoencoder beside them: ``vae/`` or ``vqvae/``, KL or VQ.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ from dfl.errors import UserError
 from dfl.tools.forge.models import folders
 from dfl.tools.forge.models.base import files_hash
 from dfl.tools.forge.models.denoiser import Denoiser
-
-#: Folders of autoencoders.
-CODECS = ("vae", "vqvae")
+from dfl.tools.forge.models.vae import CODECS, latents, read_codec
 
 
 class FolderDenoiser(Denoiser):
@@ -28,11 +27,14 @@ class FolderDenoiser(Denoiser):
             may say diffusers' default, 0.18215, where they were trained with 1.
 
     Raises:
-        UserError: If it holds no such model, or one that predicts something else than the noise.
+        UserError: If it holds no such model, one that predicts something else than the noise, or parts that do not
+            belong together.
     """
 
     def __init__(self, folder: str, scale: float | None = None) -> None:
         self.folder = folders.existing(folder, "a folder of diffusers, or toy:64")
+        if scale is not None and not 0 < scale < math.inf:
+            raise UserError(f"scale is {scale}: latents are multiplied by it, so it must be a number above 0")
         unet, self.scheduler = self._file("unet", "config.json"), self._file("scheduler", "scheduler_config.json")
         self.unet, codecs = unet.parent, [self.folder / name for name in CODECS if (self.folder / name).is_dir()]
         self.weighted = [self.unet, *codecs[:1]]
@@ -42,11 +44,9 @@ class FolderDenoiser(Denoiser):
         self._read_unet(unet)
         self.latent = bool(codecs)
         if self.latent:
-            file = codecs[0] / "config.json"
-            config = folders.read_json(file)
-            self.codec_class = folders.class_of(file, config, ("AutoencoderKL", "VQModel"))
-            self.cell = 2 ** (len(config.get("block_out_channels") or [0]) - 1)
-            self.scale = scale or float(config.get("scaling_factor") or 0.18215)
+            self.codec_class, self.cell, config = read_codec(codecs[0])
+            self._check_latents(codecs[0] / "config.json", config)
+            self.scale = scale or _scale(codecs[0] / "config.json", config)
         elif scale is not None or self.shape[0] != 3:
             why = "scale is that of one" if scale else f"its network makes {self.shape[0]} channels, and not RGB"
             raise UserError(f"model: {self.folder} has no autoencoder ({' or '.join(CODECS)}), and {why}")
@@ -77,7 +77,18 @@ class FolderDenoiser(Denoiser):
         )
         if made not in (channels, 2 * channels):
             raise UserError(f"model: {file} makes {made} channels of {channels}: it must be as many, or twice as many")
+        if size % (step := folders.factor(file, config, 4)):
+            raise UserError(f"model: {file} says sample_size {size}, and its blocks need one that divides by {step}")
         self.shape = (channels, size, size)
+
+    def _check_latents(self, file: Path, config: dict[str, Any]) -> None:
+        key = "latent_channels" if config.get("vq_embed_dim") is None else "vq_embed_dim"
+        channels = folders.number(file, config, key, 3 if self.codec_class == "VQModel" else 4)
+        if channels != self.shape[0]:
+            raise UserError(
+                f"model: {file} has latents of {channels} channels, and the network of {self.unet} takes "
+                f"{self.shape[0]}: the parts do not belong together"
+            )
 
     def about(self) -> dict[str, Any]:
         """Return the hash of weights and configs, and the scale of latents."""
@@ -94,6 +105,9 @@ class FolderDenoiser(Denoiser):
                 self.betas = package.DDPMScheduler.from_config(known).betas.double().numpy()
         except Exception as error:  # as in `folders.loaded`
             raise UserError(f"model: {self.scheduler} cannot be used: {folders.one_line(error)}") from error
+        if len(self.betas) != self.levels:
+            held = f"{len(self.betas)} trained_betas, and num_train_timesteps is {self.levels}"
+            raise UserError(f"model: {self.scheduler} holds {held}: they must be as many")
         parts = [package.UNet2DModel, *([getattr(package, self.codec_class)] if self.latent else [])]
         loaded = [
             folders.loaded(cls, folder, dtype, self.variant).to(device)
@@ -106,12 +120,22 @@ class FolderDenoiser(Denoiser):
         return self.network(x.to(self.dtype), t).sample.float()
 
     def encoded(self, images: Tensor) -> Tensor:
-        """Return latents: the likeliest of a KL autoencoder, those of VQ before they are quantized."""
+        """Return latents; see `latents`."""
         if not self.latent:
             return images
-        found = self.codec.encode(images.to(self.dtype))
-        return self.scale * (found.latents if self.codec_class == "VQModel" else found.latent_dist.mode()).float()
+        return self.scale * latents(self.codec, images.to(self.dtype)).float()
 
     def decoded(self, x: Tensor) -> Tensor:
         """Return what the autoencoder makes of latents."""
         return self.codec.decode((x / self.scale).to(self.dtype)).sample.float() if self.latent else x
+
+
+def _scale(file: Path, config: dict[str, Any]) -> float:
+    """Return the factor of latents that an autoencoder's config says; diffusers' own if it says none."""
+    value = config.get("scaling_factor")
+    if value is None:
+        return 0.18215
+    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        says = str(value)[:60]
+        raise UserError(f"model: {file} says scaling_factor {says!r}, and it must be a number above 0 (or give scale)")
+    return float(value)

@@ -88,6 +88,24 @@ def number(file: Path, config: dict[str, Any], key: str, default: int | None = N
     return value
 
 
+def factor(file: Path, config: dict[str, Any], blocks: int) -> int:
+    """Return by how much a network divides height and width: each of its blocks but the last halves them.
+
+    Args:
+        file: The config's.
+        config: Of a UNet or an autoencoder.
+        blocks: diffusers' own number, where the config says none.
+
+    Raises:
+        UserError: If it holds no blocks.
+    """
+    value = config.get("block_out_channels", [0] * blocks)
+    if not isinstance(value, list) or not 0 < len(value) < 16:
+        says = str(value)[:60]
+        raise UserError(f"model: {file} says block_out_channels {says!r}, and it must be a list of whole numbers")
+    return int(2 ** (len(value) - 1))
+
+
 def variant_of(folders: Sequence[Path]) -> str | None:
     """Return ``fp16`` if some part has its weights as ``*.fp16.safetensors`` alone, else None.
 
@@ -167,17 +185,13 @@ def index_of(folder: Path, pipelines: Sequence[str], parts: Mapping[str, Sequenc
 def silent() -> Iterator[None]:
     """Spare the user bars, and what diffusers and transformers tell of every folder."""
     from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
 
-    level, bar = of_diffusers.get_verbosity(), of_transformers.is_progress_bar_enabled()
+    level = of_diffusers.get_verbosity()
     of_diffusers.set_verbosity(CRITICAL)  # what went wrong is raised too, and is a line here
     of_diffusers.disable_progress_bar()
-    of_transformers.disable_progress_bar()
     try:
         with quiet():
             yield
     finally:
         of_diffusers.set_verbosity(level)
         of_diffusers.enable_progress_bar()
-        if bar:
-            of_transformers.enable_progress_bar()

@@ -77,7 +77,7 @@ class Folder:
             if not list((self.path / part).glob("*")):
                 raise UserError(f"model: {self.path / part} is not there or empty: download the whole folder")
         vae = self._config("vae")
-        self.cell = 2 ** (len(vae.get("block_out_channels") or [0] * 4) - 1)
+        self.cell = folders.factor(self.path / "vae" / "config.json", vae, 1)
         self.multiple = max(8, self.cell * (2 if "transformer" in self.parts else 1))
         self._check_input(folders.number(self.path / "vae", vae, "latent_channels", 4), inputs)
 

@@ -59,8 +59,8 @@ class _Diffusion(Model):
         if not 0 <= eta <= 1 or (eta and sampler == "ddpm"):
             raise UserError(f"eta is {eta}: a share of noise within 0 and 1, of the sampler ddim; ddpm has its own")
         if steps < 2 or (levels % steps if sampler == "ddim" else steps > levels):
-            rule = "divide" if sampler == "ddim" else "be within 2 and"
-            raise UserError(f"steps is {steps}: it must {rule} {levels}, the levels that {model} was trained on")
+            rule = "at least 2, and divide" if sampler == "ddim" else "within 2 and"  # one would begin without noise
+            raise UserError(f"steps is {steps}: it must be {rule} {levels}, the levels that {model} was trained on")
         if jump < 1 or resample < 1 or (resample > 1 and jump >= steps):
             raise UserError(f"jump is {jump}, resample {resample}: both are at least 1, and jump is less than steps")
 
@@ -76,7 +76,7 @@ class _Diffusion(Model):
         self.network, self.device = network, device
 
     def vae(self) -> Vae:
-        """Return the autoencoder of a latent model, for photos that are to carry its trace; raises for one of VQ."""
+        """Return the autoencoder of a latent model, for photos that are to carry its trace."""
         if isinstance(self.model, FolderDenoiser) and self.model.latent:
             return Vae(str(self.model.weighted[-1]))
         raise UserError(f"{type(self).__name__} of pixels has no VAE: --roundtrip takes a Vae, or a model of latents")
