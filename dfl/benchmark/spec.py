@@ -280,8 +280,8 @@ def _flags(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _beside(file: Path, name: str) -> str:
-    path = file.parent / name
-    return str(path) if path.is_file() else configs.find(name)
+    path = file.parent / name  # a spec may have the name of the config of its method, and is no config itself
+    return str(path) if path.is_file() and path != file else configs.find(name)
 
 
 def _named(sources: dict[str, Any], file: Path) -> dict[str, Source]:

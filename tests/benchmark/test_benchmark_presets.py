@@ -75,14 +75,9 @@ def sources(value: Any) -> Iterator[dict[str, Any]]:
             yield from sources(one)
 
 
-def config_files(one: dict[str, Any]) -> list[str]:
-    """Return the paths of a run's configs: beside the preset, or wherever `configs.find` finds them.
-
-    A checkpoint in a preset is what `fit` leaves with the config of its name.
-    """
-    named = one["config"] if "config" in one else f"{one['checkpoint']}.yaml"
-    names = [named] if isinstance(named, str) else named
-    return [str(FOLDER / name) if (FOLDER / name).is_file() else configs.find(name) for name in names]
+def config_files(one: spec.Run) -> list[str]:
+    """Return the configs of a run; a checkpoint in a preset is what `fit` leaves with the config of that name."""
+    return list(one.configs) or [configs.find(f"{one.checkpoint}.yaml")]
 
 
 def generators(domain: dict[str, Any]) -> list[str]:
@@ -108,9 +103,9 @@ def test_every_source_is_a_class_that_takes_its_arguments(file: Path) -> None:
 
 @every_preset
 def test_every_run_has_a_config_of_a_detector(file: Path) -> None:
-    for name, one in runs(read(file)).items():
+    for one in spec.read(str(file)).runs:
         layers = configs.layers(config_files(one))
-        assert any("class_path" in layer.get("model", {}) for layer in layers), name
+        assert any("class_path" in layer.get("model", {}) for layer in layers), one.method
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "toy").glob("*.yaml") if path.stem != "data"))
@@ -141,8 +136,28 @@ def test_reference_numbers_say_whose_they_are(file: Path) -> None:
 def test_forensynths_has_thirteen_sets_and_two_trainings() -> None:
     content = read("forensynths.yaml")
     assert [generators(domain) for domain in content["domains"].values()] == [[name] for name in THIRTEEN]
-    classes = [one["train"]["init_args"].get("classes") for one in runs(content).values()]
-    assert classes[:2] == [["car", "cat", "chair", "horse"], None]
+    four, every = (runs(content)[name] for name in ("cnnf_4", "cnnf_20"))
+    assert four["train"]["init_args"]["classes"] == ["car", "cat", "chair", "horse"]
+    (own,) = configs.layers([configs.find("cnnf.yaml")])
+    data = own["data"]["init_args"]
+    assert "classes" not in data["train"]["init_args"]
+    assert every == {"config": "cnnf.yaml"}
+    # with other training data a config's validation images are not taken over: they are its own, of four classes
+    (name, degraded), (_, of_config) = (*four["val"].items(), *data["val"].items())
+    assert name in data["val"]
+    assert degraded == {**of_config, "init_args": {**of_config["init_args"], "source": four["train"]}}
+
+
+def test_methods_that_have_a_config_are_run_with_it() -> None:
+    files = {one.method: config_files(one) for one in spec.read(str(FOLDER / "univfd.yaml")).runs}
+    assert (files["univfd"], files["cnnf"]) == ([configs.find("univfd.yaml")], [configs.find("cnnf.yaml")])
+    assert "train" not in read("univfd.yaml")  # it would leave out the degraded validation images of both configs
+
+
+def test_no_config_beside_the_presets_is_left_over() -> None:
+    files = {name for preset in PRESETS for one in spec.read(str(preset)).runs for name in config_files(one)}
+    unused = {str(path) for path in (FOLDER / "methods").glob("*.yaml")} - files
+    assert not unused
 
 
 def test_univfd_has_its_nineteen_sets() -> None:
@@ -184,7 +199,7 @@ def test_imdl_is_of_the_five_sets_at_a_fixed_threshold() -> None:
 def test_toy_full_has_every_detector() -> None:
     every = {one.name for one in configs.methods() if not one.is_backbone} - {"Baseline", "FittedDetector"}
     every -= {"Ensemble"}  # its members are checkpoints
-    layers = [configs.layers(config_files(one))[-1] for one in runs(read("toy_full.yaml")).values()]
+    layers = [configs.layers(config_files(one))[-1] for one in spec.read(str(FOLDER / "toy_full.yaml")).runs]
     assert {layer["model"]["class_path"] for layer in layers} == every
 
 
