@@ -24,7 +24,7 @@ from dfl.errors import UserError, near
 
 #: Keys of the whole and of one run, and the types of their values.
 KEYS: dict[str, tuple[type, ...]] = {
-    **{"name": (str, int), "runs": (dict,), "seeds": (list,), "options": (dict,), "store": (str,)},
+    **{"name": (str, int), "runs": (dict,), "seeds": (list,), "options": (dict,), "store": (str,), "means": (dict,)},
     **{"train": (dict, list), "val": (dict,), "transform": (dict,), "within": (list,), "domains": (dict,)},
     **{"reals": (dict,), "alike": (bool, int), "robustness": (list, str), "robustness_domains": (list,)},
     **{"views": (str, list), "groups": (list,), "unit": (str,), "metrics": (list, str), "years": (dict,)},

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dfl.benchmark import changes, spec
+from dfl.benchmark import changes, means, spec
+from dfl.benchmark.compare import DRAWS, MEASURED
 from dfl.cli import configs
 from dfl.data.chains import FAMILIES
 from dfl.data.sources.written import built
@@ -91,6 +92,7 @@ def test_it_says_what_it_is_and_uses_known_keys(file: Path) -> None:
     found = spec.read(str(file))
     assert all(one.configs or one.checkpoint for one in found.runs)
     changes.asked(found)
+    means.asked(found)
 
 
 @every_preset
@@ -128,9 +130,19 @@ def test_reference_numbers_say_whose_they_are(file: Path) -> None:
     for one in content.get("reference") or []:
         assert set(one) == {"method", "domain", "metric", "value", "source", "protocol"}
         assert 0 <= one["value"] <= 1
-        assert one["domain"] in {*content["domains"], "mean"}
+        assert one["domain"] in {*content["domains"], *content.get("means", {})}  # so our number can stand beside it
+        assert one["metric"] in MEASURED
+        assert one["metric"] != DRAWS or DRAWS in content["metrics"]
         assert "recalled" not in str(one)
         assert all(len(str(one[key])) > 3 for key in ("source", "protocol"))
+
+
+def test_means_are_over_what_the_papers_average() -> None:
+    assert read("forensynths.yaml")["means"] == {"common eight": THIRTEEN[:8], "all thirteen": THIRTEEN}
+    assert read("univfd.yaml")["means"] == {"all nineteen": NINETEEN}
+    for name, mean in (("genimage.yaml", "all eight"), ("imdl.yaml", "mean of five")):
+        content = read(name)
+        assert content["means"] == {mean: list(content["domains"])}
 
 
 def test_forensynths_has_thirteen_sets_and_two_trainings() -> None:
