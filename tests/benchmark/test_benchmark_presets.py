@@ -137,6 +137,17 @@ def test_reference_numbers_say_whose_they_are(file: Path) -> None:
         assert all(len(str(one[key])) > 3 for key in ("source", "protocol"))
 
 
+def test_forensynths_runs_the_detectors_that_it_quotes() -> None:
+    layers = {one.method: configs.layers(config_files(one)) for one in spec.read(str(FOLDER / "forensynths.yaml")).runs}
+    (own,) = layers["ferretnet_b_4"]
+    assert own["model"]["init_args"]["backbone"] == "ferretnet_s"
+    run = runs(read("forensynths.yaml"))["ferretnet_b_4"]
+    assert run["options"] == {"model.backbone": "ferretnet_b"}
+    assert run["transform"] == own["data"]["init_args"]["transform"]
+    quoted = {one["method"] for one in read("forensynths.yaml")["reference"]}
+    assert quoted == {"CNNDetection", "FerretNet-B"}
+
+
 def test_means_are_over_what_the_papers_average() -> None:
     assert read("forensynths.yaml")["means"] == {"common eight": THIRTEEN[:8], "all thirteen": THIRTEEN}
     assert read("univfd.yaml")["means"] == {"all nineteen": NINETEEN}
