@@ -148,6 +148,16 @@ def test_forensynths_runs_the_detectors_that_it_quotes() -> None:
     assert quoted == {"CNNDetection", "FerretNet-B"}
 
 
+def test_backbones_of_clip_are_flagged_with_generators_that_they_may_have_seen() -> None:
+    for name, methods in (("univfd.yaml", {"univfd", "probe_clip_l14"}), ("genimage.yaml", {"probe_sdv4"})):
+        found = spec.read(str(FOLDER / name))
+        assert set(found.years) <= {*(g for domain in found.domains.values() for g in generators(domain))}
+        assert all(one.data_until for one in found.runs)
+        late = {one.method for one in found.runs if any(year <= one.data_until for year in found.years.values())}
+        assert late == methods
+    assert all(one.data_until for one in spec.read(str(FOLDER / "temporal.yaml")).runs)
+
+
 def test_means_are_over_what_the_papers_average() -> None:
     assert read("forensynths.yaml")["means"] == {"common eight": THIRTEEN[:8], "all thirteen": THIRTEEN}
     assert read("univfd.yaml")["means"] == {"all nineteen": NINETEEN}
