@@ -158,6 +158,18 @@ def test_backbones_of_clip_are_flagged_with_generators_that_they_may_have_seen()
     assert all(one.data_until for one in spec.read(str(FOLDER / "temporal.yaml")).runs)
 
 
+@every_preset
+def test_the_page_of_protocols_says_which_number_is_first(file: Path) -> None:
+    page = (FOLDER.parents[1] / "docs" / "benchmark_protocols.md").read_text()
+    assert "in no table of the benchmark" not in page.replace("three classes is not in the tables of the benchmark", "")
+    section = page.partition(f"\n## {file.stem}\n")[2].partition("\n## ")[0]
+    assert section, "every preset has a section"
+    words = {"auroc": "AUROC", "ap": "AP", "mask_iou": "IoU", "mask_f1": "pixel F1", "acc_fake": "recall (acc. fake)"}
+    said = section.partition("| first number | ")[2]
+    if said:  # toy_full is toy once more
+        assert said.startswith(words[read(file)["metrics"][0]])
+
+
 def test_means_are_over_what_the_papers_average() -> None:
     assert read("forensynths.yaml")["means"] == {"common eight": THIRTEEN[:8], "all thirteen": THIRTEEN}
     assert read("univfd.yaml")["means"] == {"all nineteen": NINETEEN}
