@@ -248,6 +248,12 @@ def test_toy_full_has_every_detector() -> None:
     assert {layer["model"]["class_path"] for layer in layers} == every
 
 
+def test_toy_full_names_the_presets_that_share_a_class_and_are_no_rows() -> None:
+    content, head = read("toy_full.yaml"), (FOLDER / "toy_full.yaml").read_text().partition("\nruns:")[0]
+    assert {"dag_fdd", "daw_fdd", "content_agnostic"} <= set(content["runs"])
+    assert all(name in head for name in ("UnivFD", "Effort"))
+
+
 def test_toy_has_six_detectors_and_one_seed() -> None:
     content, full = read("toy.yaml"), read("toy_full.yaml")
     assert (len(content["runs"]), content["seeds"]) == (6, [0])
