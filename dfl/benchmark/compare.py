@@ -13,8 +13,9 @@ import torch
 
 from dfl.benchmark.changes import Rate
 from dfl.benchmark.entries import Entry, Images
+from dfl.benchmark.means import cells
 from dfl.benchmark.spec import STORED
-from dfl.benchmark.statistics import Resamples, difference, ranks
+from dfl.benchmark.statistics import Resamples, difference, ranks, spread
 from dfl.benchmark.units import sorted_units, unit_names
 from dfl.metrics import binary
 from dfl.metrics.delong import Areas, delong
@@ -36,7 +37,9 @@ ALL_FAKE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 #: Of domains that hold real images alone.
 OF_REALS = ("fpr",)
-MEASURED = (*SCORES, "video_auroc", *OF_REALS, *MAPS)
+#: The AP of draws of as many reals as fakes is measured where it is asked for: of millions of images it takes long.
+DRAWS = "ap_draws"
+MEASURED = (*SCORES, "video_auroc", *OF_REALS, *MAPS, DRAWS)
 #: A comparison across methods is made of this one.
 COMPARED = "auroc"
 
@@ -49,10 +52,18 @@ class Comparison:
     Args:
         resamples: Of the intervals.
         seed: Of the resamples.
+        means: Domains by the name of a mean over them, see `means`.
+        draws: Whether ``ap_draws`` is measured.
     """
 
-    def __init__(self, resamples: int = 1000, seed: int = 0) -> None:
-        self.resamples, self.seed = resamples, seed
+    def __init__(
+        self,
+        resamples: int = 1000,
+        seed: int = 0,
+        means: Mapping[str, Sequence[str]] | None = None,
+        draws: bool = False,
+    ) -> None:
+        self.resamples, self.seed, self.means, self.draws = resamples, seed, means or {}, draws
         self.cells: list[Cell] = []
         self.differences: list[Cell] = []
         #: By method, variant and metric: domain -> values by seed; and role of the domain.
@@ -60,6 +71,8 @@ class Comparison:
         self._roles: dict[tuple[str, str], str] = {}
         #: By method, variant and metric: sum over cross-domains of the resampled means over seeds, and their number.
         self._sums: dict[tuple[str, str, str], tuple[np.ndarray, int]] = {}
+        #: By the name of a mean, method, variant and metric: the same sum over its domains.
+        self._named: dict[tuple[str, tuple[str, str, str]], np.ndarray] = {}
         #: By domain, as stored: how many units its images are, which are drawn together.
         self.units: dict[str, int] = {}
         #: By method and domain, as stored: shares that are called fake, see `changes`.
@@ -80,6 +93,8 @@ class Comparison:
             resampled: dict[str, list[np.ndarray]] = {}
             for entry in entries:
                 measured, drawn = _entry(images, entry, draws, videos)
+                if self.draws and images.one_class(0) and images.one_class(1):
+                    measured[DRAWS] = _draws_ap(images, entry)
                 for name, column in MAPS.items():
                     if column in entry.scored.names and not np.isnan(own := images.of(entry, column)).all():
                         measured[name], drawn[name] = float(np.nanmean(own)), draws.means(own)
@@ -126,6 +141,9 @@ class Comparison:
         if self._roles[method, domain] == "cross":
             total, n = self._sums.get(key, (np.zeros(self.resamples), 0))
             self._sums[key] = total + resampled, n + 1
+        for name, domains in self.means.items():
+            if domain in domains:
+                self._named[name, key] = self._named.get((name, key), np.zeros(self.resamples)) + resampled
         if metric == COMPARED and variant != STORED:
             total, n = self._degraded.get((method, variant), (np.zeros(self.resamples), 0))
             self._degraded[method, variant] = total + resampled, n + 1
@@ -195,6 +213,10 @@ class Comparison:
             )
         return rows
 
+    def named(self) -> list[Cell]:
+        """Return the cells of the means that were asked for, where all of their domains were measured."""
+        return cells(self.means, self._values, self._named)
+
     def ranks(self) -> dict[str, Any]:
         """Return ranks over the domains that all methods were measured on, see `statistics.ranks`."""
         of = {m: by for (m, v, metric), by in self._values.items() if (v, metric) == (STORED, COMPARED)}
@@ -261,6 +283,11 @@ def _entry(
     return measured, draws.metrics(rank, lowest) | drawn
 
 
+def _draws_ap(images: Images, entry: Entry) -> float:
+    ranked, labels = torch.from_numpy(images.rank(entry)), torch.from_numpy(images.label)
+    return float(binary.balanced_draws_ap(ranked, labels)[0])
+
+
 def measures(score: np.ndarray, rank: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
     """Return the metrics of a domain's scores; of reals alone, their FPR.
 
@@ -300,11 +327,6 @@ def all_fake(images: Images) -> list[Cell]:
                 {"metric": f"{name}_all_fake", "value": float(np.nanmean(of(area)))} for name, of in ALL_FAKE.items()
             ]
     return []
-
-
-def spread(values: Sequence[float]) -> float:
-    """Return the standard deviation over seeds, NaN of fewer than two."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def _mean_of(values: Iterable[float]) -> float:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import dfl
-from dfl.benchmark import changes, details
-from dfl.benchmark.compare import Comparison, all_fake
+from dfl.benchmark import changes, details, means
+from dfl.benchmark.compare import DRAWS, Comparison, all_fake
 from dfl.benchmark.entries import Entry, Images, by_domain
 from dfl.benchmark.leaks import leaks
 from dfl.benchmark.lookup import BY_METHOD
@@ -38,6 +38,8 @@ class Settings:
     #: Last year of the data of a method's backbone.
     data_until: Mapping[str, int] = field(default_factory=dict)
     reference: Sequence[Mapping[str, Any]] = ()
+    #: Domains by the name of a mean over them, see `means.asked`.
+    means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: Domains to compare with others, and who lets fakes pass, see `changes.asked`.
     before: Mapping[str, str] = field(default_factory=dict)
     surrogate: str = ""
@@ -63,7 +65,8 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
     """
     tested = [one for one in entries if one.role != "val"]
     chains = {f"{name}_{s}": (name, s) for name, family in FAMILIES.items() for s in family.strengths}
-    comparison, pooled = Comparison(settings.resamples, settings.seed), details.Pooled()
+    comparison = Comparison(settings.resamples, settings.seed, settings.means, draws=DRAWS in settings.metrics)
+    pooled = details.Pooled()
     parts = by_domain(tested)
     more, compared = changes.past(parts, settings.before, settings.surrogate)
     parts |= more
@@ -93,13 +96,14 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
             if stored.one_class(1):
                 pooled.add(stored)
     comparison.finish()
+    content["all_fake"] += means.of_all_fake(content["all_fake"], settings.means)
     robustness = comparison.robustness(chains)
     for row in robustness:
         shares = flips.get((row["method"], row["variant"]), [])
         row["flips"] = sum(shares) / len(shares) if shares else math.nan
     return (
         content
-        | {"metrics": _metrics(comparison, settings.metrics), "cells": comparison.cells}
+        | {"metrics": _metrics(comparison, settings.metrics), "cells": comparison.cells + comparison.named()}
         | {"changes": changes.changes(comparison.rates, {**settings.before, **compared})}
         | {"summaries": comparison.summaries(), "differences": comparison.differences, "ranks": _ranks(comparison)}
         | {"robustness": robustness, "robustness_area": _areas(robustness)}

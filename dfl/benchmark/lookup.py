@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dfl.benchmark.means import MEAN
 from dfl.benchmark.spec import ALIKE, STORED
 from dfl.metrics.names import direction
 
@@ -91,6 +92,11 @@ class Lookup:
             if name == metric and variant in self.variants and not math.isnan(defined(cell["value"]))
         }
         return [one["name"] for one in listed if metric is None or one["name"] in known]
+
+    def means(self, metric: str) -> list[str]:
+        """Return the means over domains by name (`dfl.benchmark.means`) that a metric is defined on."""
+        own = (c for c in self.rows("cells") if (c.get("role"), c["metric"]) == (MEAN, metric))
+        return list(dict.fromkeys(c["domain"] for c in own if c["variant"] in self.variants))
 
     def difference(self, a: str, b: str, domain: str = "") -> Mapping[str, Any]:
         """Return the difference of AUROC a - b, whichever way round it is stored; an empty one where there is none."""

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.benchmark import changes, store, tensorboard
+from dfl.benchmark import changes, means, store, tensorboard
 from dfl.benchmark import run as runs
 from dfl.benchmark.content import Settings, build
 from dfl.benchmark.entries import Entry, by_domain, of_others, of_store, own_first
@@ -127,6 +127,7 @@ def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dic
         years=spec.years,
         data_until={one.method: one.data_until for one in spec.runs},
         reference=spec.reference,
+        means=means.asked(spec),
         before=before,
         surrogate=surrogate,
         resamples=spec.resamples,

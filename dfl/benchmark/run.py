@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from dfl.benchmark import changes, store, training
+from dfl.benchmark import changes, means, store, training
 from dfl.benchmark.collect import Collect, transform_hash
 from dfl.benchmark.compare import MEASURED
 from dfl.benchmark.entries import Entry, of_others
@@ -153,6 +153,7 @@ def prepare(spec: Spec, hashes: DataHashes) -> None:
         UserError: For a metric, domain or run that is none, and for a source that cannot be read.
     """
     changes.asked(spec)
+    means.asked(spec)
     for run in spec.runs:
         try:
             Transform(**(run.transform or {}))

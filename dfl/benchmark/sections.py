@@ -5,6 +5,7 @@ from typing import Any
 
 from dfl.benchmark import figures
 from dfl.benchmark.lookup import ALL_FAKE, BY_METHOD, STORED, TITLES, Lookup, defined, number
+from dfl.benchmark.means import MEAN
 from dfl.evaluation import html
 from dfl.metrics.names import FAIRNESS, about
 
@@ -52,7 +53,7 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
         name: Of the metric. Below AUROC stands what file facts alone give, below those of maps what all fake pixels do.
         intervals: Whether they stand in the cells; they show under the pointer in any case.
     """
-    domains = look.domains(name)
+    domains = [*look.domains(name), *(means := look.means(name))]
     methods = [m for m in look.methods if any(look.cell(m, d, v, name) for d in domains for v in look.variants)]
     if not domains or not methods:
         return ""
@@ -68,6 +69,7 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
         return html.Cell(text, interval(one) if intervals else "", "; ".join(words), kind)
 
     roles = {one["name"]: "" if one["role"] in ("cross", BY_METHOD) else one["role"] for one in look.rows("domains")}
+    roles |= dict.fromkeys(means, MEAN)
     head = [html.Cell(v, kind="first" * (v == look.variants[0])) for v in look.variants]
 
     def table(shown: Sequence[str]) -> str:
@@ -85,12 +87,12 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
 def _leaks(look: Lookup, domains: Sequence[str]) -> list[list[Any]]:
     """Return a row for each kind of file facts: the AUROC that they alone give, without a pixel."""
     leaks = {one["name"]: one.get("leak") or {} for one in look.rows("domains")}
-    kinds = dict.fromkeys(kind for d in domains for kind in leaks[d])
+    kinds = dict.fromkeys(kind for d in domains for kind in leaks.get(d, {}))  # a mean over domains has none
     rows = []
     for kind in kinds:
         cells: list[Any] = [html.Cell(f"{kind} alone", title="what a forest that sees no pixel gets", kind="soft")]
         for domain in domains:
-            one = leaks[domain].get(kind, {})
+            one = leaks.get(domain, {}).get(kind, {})
             text = number(one["value"]) if one else ""
             cells.append(html.Cell(text, interval(one), kind="soft two first"))
             cells += [html.Cell("")] * (len(look.variants) - 1)
@@ -239,7 +241,7 @@ def reference(look: Lookup) -> str:
         ours = {m: look.value(m, one["domain"], STORED, one["metric"]) for m in look.methods}
         known = {m: value for m, value in ours.items() if value == value}
         pick = (min if look.best(one["metric"]) == "min" else max)(known, key=known.__getitem__) if known else ""
-        best = html.Cell(number(known[pick]), pick) if known else ""
+        best = html.Cell(number(known[pick]), pick) if known else html.Cell("not measured", kind="soft")
         name = about(one["metric"]).label
         lines.append([one["method"], one["domain"], name, number(one["value"]), best, one["source"], one["protocol"]])
     head = ["published method", "domain", "metric", "published", "our best", "source", "protocol"]

@@ -24,7 +24,7 @@ from dfl.errors import UserError, near
 
 #: Keys of the whole and of one run, and the types of their values.
 KEYS: dict[str, tuple[type, ...]] = {
-    **{"name": (str, int), "runs": (dict,), "seeds": (list,), "options": (dict,), "store": (str,)},
+    **{"name": (str, int), "runs": (dict,), "seeds": (list,), "options": (dict,), "store": (str,), "means": (dict,)},
     **{"train": (dict, list), "val": (dict,), "transform": (dict,), "within": (list,), "domains": (dict,)},
     **{"reals": (dict,), "alike": (bool, int), "robustness": (list, str), "robustness_domains": (list,)},
     **{"views": (str, list), "groups": (list,), "unit": (str,), "metrics": (list, str), "years": (dict,)},
@@ -280,8 +280,8 @@ def _flags(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _beside(file: Path, name: str) -> str:
-    path = file.parent / name
-    return str(path) if path.is_file() else configs.find(name)
+    path = file.parent / name  # a spec may have the name of the config of its method, and is no config itself
+    return str(path) if path.is_file() and path != file else configs.find(name)
 
 
 def _named(sources: dict[str, Any], file: Path) -> dict[str, Source]:

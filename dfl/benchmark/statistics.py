@@ -231,6 +231,11 @@ def difference(value: float, resampled: np.ndarray) -> dict[str, float]:
     return found | {"p": 2 / (len(resampled) + 1) if abs(value) > 1e-12 else 1.0}
 
 
+def spread(values: Sequence[float]) -> float:
+    """Return the standard deviation over seeds, NaN of fewer than two."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
 def ranks(values: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """Rank detectors in each domain and ask whether ranks differ by more than chance (Demsar 2006).
 

@@ -76,19 +76,21 @@ def tables(look: Lookup) -> list[Table]:
 
 
 def _summary(look: Lookup) -> Table:
-    label, head, rows = about(look.metric).label, ["method", "images"], []
+    label, head, rows, means = about(look.metric).label, ["method", "images"], [], look.means(look.metric)
     for method in look.methods:
         for variant in look.variants:
             if one := look.summary_row(method, variant):
                 numbers = [number(one.get(name)) for name in ("within", "cross", "low", "high", "minimum")]
                 rest = [str(one.get("worst") or ""), number(one.get("gap")), number(one.get("spread"))]
-                rows.append([method, TITLES[variant], *numbers, *rest])
-    return f"{label}: summary", [*head, "within", "cross", "low", "high", "min", "worst", "gap", "spread"], rows
+                named = [number(look.value(method, name, variant, look.metric)) for name in means]
+                rows.append([method, TITLES[variant], *numbers, *rest, *named])
+    head += ["within", "cross", "low", "high", "min", "worst", "gap", "spread", *means]
+    return f"{label}: summary", head, rows
 
 
 def _metric(look: Lookup, name: str) -> Table:
     """Return method x domain, two lines a method; below it what metadata alone, or a map of fake pixels alone, give."""
-    domains, rows = look.domains(name), []
+    domains, rows = [*look.domains(name), *look.means(name)], []
     for method in look.methods:
         for variant in look.variants:
             cells = [look.cell(method, d, variant, name) for d in domains]

@@ -105,7 +105,8 @@ def _of_benchmark(content: Mapping[str, Any], file: Path, method: str | None) ->
     counts = {one["name"]: (one["real"], one["fake"]) for one in content["domains"]}
     found = Numbers(f"`dfl benchmark`, {content['name']}, method {own}")
     for cell in content["cells"]:
-        if (cell["method"], cell["metric"], cell["variant"]) == (own, "auroc", "stored"):
+        is_mean = cell.get("role") == "mean"  # over domains that are there themselves
+        if (cell["method"], cell["metric"], cell["variant"]) == (own, "auroc", "stored") and not is_mean:
             values = _with_interval(cell["value"], cell.get("low"), cell.get("high"))
             found.domains.append((cell["domain"], *counts.get(cell["domain"], ("", "")), *values))
     for row in content["robustness"]:
