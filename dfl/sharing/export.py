@@ -134,9 +134,9 @@ def _write_graph(
     if about["int8"]:
         target = folder / "model.int8.onnx"
         every = tried.validation(trained, detector.input_size)
-        about["int8"] = eight_bits.cost(run, graph.quantized(file, target), every, about["values"]) | {
-            "bytes": [file.stat().st_size, target.stat().st_size]
-        }
+        cost, rule = eight_bits.cost(run, graph.quantized(file, target), every, about["values"])
+        graph.say(target, content | {"dfl": content["dfl"] | rule})
+        about["int8"] = cost | {"bytes": [file.stat().st_size, target.stat().st_size]} | rule
         print(eight_bits.said(about["int8"]))
 
 

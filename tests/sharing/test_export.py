@@ -153,6 +153,24 @@ def test_eight_bits_are_measured(root: Path) -> None:
     assert 0 < (small(images(4) / 255)["logit"] - detector()(images(4) / 255)["logit"]).abs().max() < 0.5
 
 
+def test_eight_bits_have_thresholds_and_a_calibration_of_their_own(root: Path) -> None:
+    small = OnnxModel(str(root / "onnx" / "model.int8.onnx"))
+    sample = export.tried.validation(export.opened("small", str(root))[0], 32)
+    logit = small(sample.pixels / 255)["logit"]
+    threshold = float(small.threshold)
+    assert small.verdicts is not None
+    assert (small.verdicts.reals, small.verdicts.fakes) == (15, 15)  # of the validation here; the checkpoint says 14
+    wanted = Verdicts.fitted(logit.sigmoid(), sample.label, threshold, logit)
+    assert wanted is not None
+    assert small.verdicts.plain()["fprs"] == wanted.plain()["fprs"]
+    assert small.verdicts.temperature == pytest.approx(wanted.temperature, rel=1e-3)
+    assert float((logit.sigmoid() >= threshold)[sample.label == 0].float().mean()) == small.verdicts.fprs[0]
+    said = json.loads((root / "onnx" / "config.json").read_text())
+    assert said["export"]["int8"]["threshold"] == pytest.approx(threshold)
+    assert said["dfl"]["threshold"] == pytest.approx(0.4)
+    assert float(OnnxModel(str(root / "onnx" / "model.onnx")).threshold) == pytest.approx(0.4)
+
+
 def test_the_same_command_again_changes_nothing_and_another_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
