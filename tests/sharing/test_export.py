@@ -199,6 +199,21 @@ def test_nan_is_a_difference() -> None:
         export.parity(detector(), lambda image: {"logit": torch.full((len(image),), torch.nan)}, sample, "uint8")
 
 
+def test_log_odds_are_compared_where_scores_hide_a_difference() -> None:
+    sample = export.tried.Images(images(2), torch.zeros(2), "two images")
+    surely: Any = lambda image: {"logit": torch.full((len(image),), 50.0)}  # noqa: E731  (a score of 1)
+    for factor, is_same in ((1 + 0.8 * export.OF_LOG_ODDS, True), (1 + 2 * export.OF_LOG_ODDS, False)):
+        other: Any = lambda image, by=factor: {"logit": surely(image)["logit"] * by}  # noqa: E731
+        if is_same:
+            assert export.parity(surely, other, sample, "uint8")["score"] == 0
+        else:
+            with pytest.raises(UserError, match="scores by 0, log-odds by 0.002"):
+                export.parity(surely, other, sample, "uint8")
+    page = (ROOT / "docs" / "export.md").read_text()
+    assert f"of all outputs, within {export.TOLERANCE:.0e}".replace("e-0", "e-") in page
+    assert f"within {export.OF_LOG_ODDS:.0e} (of the value".replace("e-0", "e-") in page
+
+
 def test_a_file_of_no_run_is_tried_on_drawn_faces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(detector(), tmp_path / "a.ckpt")
     content: Any = main(["export", "a.ckpt", "-o", "out"])
