@@ -82,7 +82,11 @@ def test_standard_input_is_a_list(
     assert found[0] == found[1]
     assert [row["path"] for row in found[0]] == ["photos/a.png"]
     for text, line, code in (
-        ("x.png\ny.png\n", "standard input is no list of images: none of its 2 lines names a file, the first 'x.png'", 2),
+        (
+            "x.png\ny.png\n",
+            "standard input is no list of images: none of its 2 lines names a file, the first 'x.png'",
+            2,
+        ),
         ("\n", "no image in standard input, which is empty", 1),
     ):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))

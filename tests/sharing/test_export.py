@@ -201,17 +201,17 @@ def test_nan_is_a_difference() -> None:
 
 def test_log_odds_are_compared_where_scores_hide_a_difference() -> None:
     sample = export.tried.Images(images(2), torch.zeros(2), "two images")
-    surely: Any = lambda image: {"logit": torch.full((len(image),), 50.0)}  # noqa: E731  (a score of 1)
-    for factor, is_same in ((1 + 0.8 * export.OF_LOG_ODDS, True), (1 + 2 * export.OF_LOG_ODDS, False)):
-        other: Any = lambda image, by=factor: {"logit": surely(image)["logit"] * by}  # noqa: E731
-        if is_same:
-            assert export.parity(surely, other, sample, "uint8")["score"] == 0
-        else:
-            with pytest.raises(UserError, match="scores by 0, log-odds by 0.002"):
-                export.parity(surely, other, sample, "uint8")
+
+    def says(logit: float) -> Any:
+        return lambda image: {"logit": torch.full((len(image),), logit)}
+
+    assert export.parity(says(50), says(50 * 1.0008), sample, "uint8")["score"] == 0
+    with pytest.raises(UserError, match="scores by 0, log-odds by 0.002"):
+        export.parity(says(50), says(50 * 1.002), sample, "uint8")
     page = (ROOT / "docs" / "export.md").read_text()
-    assert f"of all outputs, within {export.TOLERANCE:.0e}".replace("e-0", "e-") in page
-    assert f"within {export.OF_LOG_ODDS:.0e} (of the value".replace("e-0", "e-") in page
+    assert (export.TOLERANCE, export.OF_LOG_ODDS) == (1e-4, 1e-3)
+    assert "of all outputs, within 1e-4, and log-odds" in page
+    assert "within 1e-3 (of the value" in page
 
 
 def test_a_file_of_no_run_is_tried_on_drawn_faces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -329,6 +329,21 @@ def test_graphs_that_are_none_or_name_other_files(root: Path, tmp_path: Path) ->
         OnnxModel(str(tmp_path / "d.onnx"))
     with pytest.raises(UserError, match="a graph of ONNX is not trained"):
         OnnxModel(str(root / "onnx" / "model.onnx")).loss({}, {})
+
+
+def test_what_is_opened_in_another_way_says_in_which(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph_file, program = root / "onnx" / "model.onnx", root / "pt2" / "model.pt2"
+    for place in (graph_file, root / "onnx"):
+        line = fails(capsys, "predict", "x.png", f"--ckpt_path={place}")
+        assert (
+            f"{place} is a graph of dfl export --to onnx, no checkpoint: dfl predict PATHS --onnx {graph_file}" in line
+        )
+    for place in (program, root / "pt2"):
+        line = fails(capsys, "test", f"--ckpt_path={place}")
+        assert f'no checkpoint: torch.export.load("{program}").module() in Python' in line
+    line = fails(capsys, "predict", "x.png", f"--onnx={program}")
+    assert f'is no graph of ONNX: torch.export.load("{program}")' in line
+    assert f"name the file in it: {graph_file}" in fails(capsys, "predict", "x.png", f"--onnx={root / 'onnx'}")
 
 
 def test_a_graph_and_a_checkpoint_are_not_both_taken(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
