@@ -167,7 +167,6 @@ def test_eight_bits_have_thresholds_and_a_calibration_of_their_own(root: Path) -
     assert float((logit.sigmoid() >= threshold)[sample.label == 0].float().mean()) == small.verdicts.fprs[0]
     said = json.loads((root / "onnx" / "config.json").read_text())
     assert said["export"]["int8"]["threshold"] == pytest.approx(threshold)
-    assert said["dfl"]["threshold"] == pytest.approx(0.4)
     assert float(OnnxModel(str(root / "onnx" / "model.onnx")).threshold) == pytest.approx(0.4)
 
 
