@@ -299,9 +299,9 @@ def certificates(wanted: bool, file: str | None) -> str | None:
         raise UserError(f"--trust {file} says whose signed manifests are believed: give --metadata too")
     if not wanted:
         return None
-    need_c2pa()
     if file is None:
         return ""
+    need_c2pa()
     path = Path(file).expanduser()
     text = path.read_text("ascii", "replace") if path.is_file() else ""
     if "-----BEGIN CERTIFICATE-----" not in text:

@@ -129,6 +129,16 @@ def test_what_the_file_says_stands_beside_the_score(client: httpx.Client) -> Non
     assert "metadata" not in client.post("/score", content=tagged).json()
 
 
+def test_tags_are_read_without_the_package_of_manifests(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfl.data.metadata.HAS_C2PA", False)
+    told = PngInfo()
+    told.add_text("Software", "NovelAI")
+    answer = client.post("/score", params={"metadata": True}, content=encode(photo(), "PNG", pnginfo=told)).json()
+    assert answer["metadata"]["c2pa"] == "not looked for: no c2pa-python"
+    assert answer["metadata"]["generator_tags"] == "Software names NovelAI"
+    assert "metadata=true" in client.get("/").text
+
+
 def bomb() -> bytes:
     """10,000 x 10,000 pixels in 12 kB."""
     zeros = zlib.compressobj(9)
