@@ -52,7 +52,10 @@ def fetch(address: str, files: Sequence[str]) -> Path:
     except Exception as error:
         raise _refused(address, error) from error
     if absent := [name for name in files if not (folder / name).is_file()]:
-        raise UserError(f"{address} has no {' and no '.join(absent)}: it was not written by dfl push or dfl export")
+        raise UserError(
+            f"{address} has no {' and no '.join(absent)}: it was not written by dfl push or dfl export, or holds a "
+            "Sida, of which they write parts for transformers alone: see its card"
+        )
     return folder
 
 

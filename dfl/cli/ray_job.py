@@ -28,16 +28,19 @@ from dfl.data.sources.base import put
 from dfl.detectors.base import Detector
 from dfl.detectors.loading import load
 from dfl.errors import NothingDone, UserError, first_line, visible
-from dfl.evaluation.predictions import PredictionWriter, unscored
+from dfl.evaluation.predictions import PredictionWriter
+from dfl.evaluation.said import Counts, unscored
 from dfl.runs.checkpoint import read_checkpoint
-from dfl.runs.files import claimed, whole, write
+from dfl.runs.files import claimed, remove, whole, write
 from dfl.runs.weights_hash import WeightsHash
 
 _HAS_RAY = RequirementCache("ray>=2.40")
 #: Images of a part, or the next whole number of batches.
 PART = 1024
 #: What decides the rows of all parts, beside them.
-FACTS = "job.json"
+FACTS = "_job.json"  # by which letter readers of a folder of Parquet know that it is none of the parts
+#: Where a part says, in JSON, what its verdicts mean and what of it could not be read.
+KEY = b"dfl"
 #: Columns of numbers; all others are text.
 NUMBERS = ("score", "logit", "probability", "threshold")
 
@@ -99,15 +102,16 @@ class Worker:
             part: Its ``number``, ``domain`` and ``rows``, a table in Arrow's format for streams.
 
         Returns:
-            ``bad``: JSON of path and reason of what could not be read; ``error``: why there is no part, or ''. It is
-            not raised, since Ray would hand on the words of its traceback and not the error.
+            ``error``: why there is no part, or ''. It is not raised, since Ray would hand on the words of its traceback
+            and not the error.
         """
         try:
-            return {"bad": json.dumps(self._score(part)), "error": ""}
+            self._score(part)
         except UserError as error:
-            return {"bad": "[]", "error": str(error)}
+            return {"error": str(error)}
+        return {"error": ""}
 
-    def _score(self, part: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def _score(self, part: Mapping[str, Any]) -> None:
         job, number = self.job, int(part["number"])
         table = pa.ipc.open_stream(part["rows"]).read_all()
         settings: dict[str, Any] = {"devices": 1, "precision": job.precision, "logger": False}
@@ -125,10 +129,17 @@ class Worker:
                 found = put(found, "path", [called.get(place, place) for place in found["path"].to_pylist()])
             except NothingDone:
                 found = pa.table({})
-        with whole(job.file(number)) as partial:
-            pq.write_table(found, partial)
         bad = next(iter(data.sets["predict"].values())).bad
-        return [(called.get(str(path), str(path)), str(why)) for path, why in bad.items()]
+        said = {
+            "meaning": self.detector.rule(job.writer["fpr"], job.writer["coverage"]).meaning,
+            "bad": [(called.get(str(path), str(path)), str(why)) for path, why in bad.items()],
+        }
+        _write(job.file(number), found.replace_schema_metadata({KEY: json.dumps(said).encode()}))
+
+
+def _write(file: Path, table: pa.Table) -> None:
+    with whole(file) as partial:
+        pq.write_table(table, partial)
 
 
 def _typed(table: pa.Table) -> pa.Table:
@@ -149,7 +160,7 @@ def run(
     output: str,
     workers: int,
 ) -> None:
-    """Score the data of ``predict`` by Ray; say how many rows there are.
+    """Score the data of ``predict`` by Ray; say what `predict` says at its end.
 
     Args:
         detector: As the checkpoint says; its weights are not read here.
@@ -162,6 +173,7 @@ def run(
 
     Raises:
         UserError: If Ray is missing, maps are wanted, the folder holds parts of another job, or a worker meets one.
+        NothingDone: If no image was scored.
     """
     if not _HAS_RAY:
         raise UserError("--ray needs the package ray: pip install 'dfl[ray]'")
@@ -194,10 +206,45 @@ def run(
             done = asked.map(Worker, fn_constructor_args=(job,), concurrency=workers, num_gpus=gpus).take_all()
             if errors := [one["error"] for one in done if one["error"]]:
                 raise UserError(f"{len(errors):,} of {len(parts):,} parts were not made, the first: {errors[0]}")
-            for line in unscored([tuple(pair) for one in done for pair in json.loads(one["bad"])], sources):
-                print(visible(line))
-        count = sum(pq.read_metadata(job.file(part["number"])).num_rows for part in parts)
-    print(f"wrote {count:,} scores to {len(parts):,} parts in {job.folder}")
+        _tell(job, [job.file(part["number"]) for part in parts], data.views, sources)
+
+
+def _tell(job: Job, files: list[Path], views: str, sources: list[Source]) -> None:
+    """Say of all parts, whichever command made them, what `predict` says of its table; give each the same columns.
+
+    Raises:
+        NothingDone: If no image was scored; no part is left then.
+    """
+    counts, schema, meaning, videos = Counts(), None, "", False
+    bad: set[tuple[str, str]] = set()
+    empty: list[tuple[Path, pa.Schema]] = []
+    for file in files:
+        with pq.ParquetFile(file) as part:
+            own, rows = part.schema_arrow, part.metadata.num_rows
+            found = part.read([name for name in ("verdict", "unusual", "video") if name in own.names]).to_pylist()
+        said = json.loads((own.metadata or {})[KEY])
+        bad.update((path, why) for path, why in said["bad"])
+        for row in found:
+            counts.add(row)
+            videos = videos or bool(row["video"])
+        if rows:
+            schema, meaning = own, said["meaning"]
+        else:
+            empty.append((file, own))
+    lost = list(unscored(sorted(bad), sources))
+    if schema is None:
+        for file in (*files, job.folder / FACTS):
+            remove(file)
+        raise NothingDone(visible("; ".join(["no image was scored", *lost])))
+    for file, own in empty:
+        if own.names != schema.names:  # or a folder with it would not be read as one table
+            _write(file, schema.empty_table().replace_schema_metadata(own.metadata))
+    total = counts.verdicts.total()
+    print(f"wrote {total:,} scores to {len(files):,} parts in {job.folder}: {counts}")
+    if videos:
+        print("scores of whole videos, and their timelines, are made without --ray alone")
+    for line in (*counts.lines(meaning, views), *lost):
+        print(visible(line))
 
 
 def _parts(data: DataModule, size: int) -> Iterator[dict[str, Any]]:

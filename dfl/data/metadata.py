@@ -19,9 +19,11 @@ from dfl.data.locators import read_bytes, split
 from dfl.errors import UserError, visible
 
 #: Columns: ``verified``, ``untrusted`` (whole, and its signer is not on the list), ``broken`` (the file was changed
-#: since, or the manifest), ``none``; what the manifest says; the program; signs of a generator.
+#: since, or the manifest), ``none``, or `NOT_LOOKED`; what the manifest says; the program; signs of a generator.
 COLUMNS = ("c2pa", "c2pa_says", "software", "generator_tags")
 HAS_C2PA = RequirementCache("c2pa-python>=0.38")
+#: In the place of the state of a manifest, where the package that reads them is not installed.
+NOT_LOOKED = "not looked for: no c2pa-python"
 _STATES = {"Trusted": "verified", "Valid": "untrusted", "Invalid": "broken"}
 _SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True}}
 #: Text chunks, or tags, that generators write, and whose they are.
@@ -43,13 +45,16 @@ _SETTINGS_IN_TEXT = re.compile(r"\bSteps: \d+, Sampler: ")
 _SOURCE_TYPE = re.compile(r"\b(trainedAlgorithmicMedia|compositeWithTrainedAlgorithmicMedia)\b")
 #: Longest text of a cell, and of a tag that is looked at.
 _CELL, _TAG = 200, 1 << 16
-_SOFTWARE, _DESCRIPTION, _EXIF, _COMMENT = 0x131, 0x10E, 0x8769, 0x9286
+_SOFTWARE, _DESCRIPTION, _EXIF, _COMMENT, _ARTIST, _MAKE = 0x131, 0x10E, 0x8769, 0x9286, 0x13B, 0x10F
+#: Tags in which a generator may be named, and those of them in which people and studios are named too.
+_NAMING, _OF_PEOPLE = ("software", "description", "title", "source", "comment"), ("artist", "author", "make")
+_ALSO_PEOPLE = ("imagen", "gemini", "firefly")
 
 
 def need_c2pa() -> None:
     """Raise a UserError if the package that reads signed manifests is not installed."""
     if not HAS_C2PA:
-        raise UserError("--metadata checks signed manifests with the package c2pa-python: pip install 'dfl[metadata]'")
+        raise UserError("--trust checks signed manifests with the package c2pa-python: pip install 'dfl[metadata]'")
 
 
 def metadata(locator: str, trusted: str = "") -> dict[str, str]:
@@ -83,6 +88,8 @@ def metadata_of(content: bytes, trusted: str = "") -> dict[str, str]:
 
 def _manifest(content: bytes, mime: str, trusted: str) -> dict[str, str]:
     """Return what becomes of a signed manifest, and what it says: programs, and how the picture came to be."""
+    if not HAS_C2PA:
+        return {"c2pa": NOT_LOOKED}
     import c2pa  # an extra
 
     try:
@@ -90,7 +97,8 @@ def _manifest(content: bytes, mime: str, trusted: str) -> dict[str, str]:
             told, state = json.loads(reader.json()), reader.get_validation_state()
     except c2pa.C2paError as error:
         kind = type(error).__name__
-        return {"c2pa": "none" if "ManifestNotFound" in kind else "" if "NotSupported" in kind else "broken"}
+        # a format that it does not support, such as BMP, has no place for one
+        return {"c2pa": "none" if "ManifestNotFound" in kind or "NotSupported" in kind else "broken"}
     active = told.get("manifests", {}).get(told.get("active_manifest"), {})
     programs = [str(one.get("name", "")) for one in active.get("claim_generator_info") or []]
     sources = dict.fromkeys(_SOURCE_TYPE.findall(json.dumps(active.get("assertions") or [])))
@@ -108,7 +116,7 @@ def _context(trusted: str) -> Any:
 
 
 def _texts(image: Image.Image) -> Iterator[tuple[str, str]]:
-    """Yield names and texts of what stands in a header: text chunks, XMP, and four tags of EXIF."""
+    """Yield names and texts of what stands in a header: text chunks, XMP, and five tags of EXIF."""
     for name, value in image.info.items():
         if isinstance(value, str | bytes) and name not in ("exif", "icc_profile"):
             yield str(name), _text(value)
@@ -116,6 +124,8 @@ def _texts(image: Image.Image) -> Iterator[tuple[str, str]]:
     for name, value in (
         ("Software", exif.get(_SOFTWARE)),
         ("description", exif.get(_DESCRIPTION)),
+        ("Artist", exif.get(_ARTIST)),
+        ("Make", exif.get(_MAKE)),
         ("comment", exif.get_ifd(_EXIF).get(_COMMENT)),
     ):
         if isinstance(value, str | bytes) and value:
@@ -138,5 +148,8 @@ def _tags(texts: dict[str, str]) -> Iterator[str]:
             yield f"{name} ({_CHUNKS['parameters']})"
         if source := _SOURCE_TYPE.search(text):
             yield source[1]
-        if name.lower() in ("software", "description", "title", "source", "comment") and (named := _NAMES.search(text)):
+        if name.lower() == "prompt" and '"class_type"' in text:  # a graph of nodes, where others write words
+            yield f"{name} ({_CHUNKS['workflow']})"
+        named = _NAMES.search(text) if name.lower() in (*_NAMING, *_OF_PEOPLE) else None
+        if named and not (name.lower() in _OF_PEOPLE and named[0].lower() in _ALSO_PEOPLE):
             yield f"{name} names {named[0]}"

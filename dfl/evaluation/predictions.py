@@ -19,17 +19,15 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from dfl.data import csv_files
-from dfl.data.formats import LeftOut
 from dfl.data.metadata import metadata as metadata_of
 from dfl.data.metadata import need_c2pa
-from dfl.data.sources import Source
-from dfl.data.transforms import VIEWS
 from dfl.distributed import largest, say
 from dfl.errors import NothingDone, UserError, visible
 from dfl.evaluation.map_files import write_maps
 from dfl.evaluation.parts import Part
 from dfl.evaluation.rows import Row, encode, rows
-from dfl.evaluation.videos import Videos
+from dfl.evaluation.said import Counts, unscored
+from dfl.evaluation.videos import MOST_TIMELINES, Videos
 from dfl.metrics.verdicts import Rule, rule_of
 from dfl.runs.files import claimed, errors_in_one_line, may_be_file, whole
 from dfl.runs.weights_hash import WeightsHash
@@ -37,8 +35,6 @@ from dfl.runs.weights_hash import WeightsHash
 SUFFIXES = (".csv", ".jsonl")
 #: The output that is standard output, as CSV.
 STANDARD = "-"
-#: Names of unreadable images that are printed; the rest is counted.
-MOST_NAMES = 10
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -99,10 +95,7 @@ class PredictionWriter(BasePredictionWriter):
         self._names: dict[str, dict[int, str]] = {}
         #: Unreadable images that the part names, by domain.
         self._named: Counter[str] = Counter()
-        self._verdicts: Counter[str] = Counter()
-        self._videos = Videos()
-        #: Images that are unlike the training's, and in which facts.
-        self._unusual: Counter[str] = Counter()
+        self._counts, self._videos = Counts(), Videos()
 
     # at the beginning
 
@@ -131,7 +124,7 @@ class PredictionWriter(BasePredictionWriter):
         self._rule = module.rule(self.fpr, self.coverage)
         vocab = getattr(getattr(trainer, "datamodule", None), "vocab", {})
         self._names = {c: {number: name for name, number in vocab.get(c, {}).items()} for c in ("group", "video")}
-        self._named, self._verdicts, self._unusual, self._videos = Counter(), Counter(), Counter(), Videos()
+        self._named, self._counts, self._videos = Counter(), Counts(), Videos()
         if self.output == STANDARD and trainer.world_size > 1:
             raise UserError(f"--output {STANDARD} is for one process; name a file for several")
         path = Path(self.output).expanduser() if self.output else Path(trainer.log_dir or ".") / "predictions.csv"
@@ -210,7 +203,7 @@ class PredictionWriter(BasePredictionWriter):
 
     def _print(self, found: Sequence[Row]) -> None:
         """Print rows as CSV, and before the first one the names of the columns."""
-        if found and not self._verdicts:
+        if found and not self._counts.verdicts:
             self._stream.write(csv_files.line(found[0]))
         self._stream.writelines(encode(row, ".csv") for row in self._counted(found))
         self._stream.flush()
@@ -218,10 +211,8 @@ class PredictionWriter(BasePredictionWriter):
     def _counted(self, found: Iterable[Row]) -> Iterator[Row]:
         """Yield rows, and count them for the last line."""
         for row in found:
-            self._verdicts[row["verdict"]] += 1
+            self._counts.add(row)
             self._videos.add(row)
-            if odd := row.get("unusual"):
-                self._unusual.update(["images", *(part.split()[0] for part in odd.split("; "))])
             yield row
 
     # at the end
@@ -247,28 +238,22 @@ class PredictionWriter(BasePredictionWriter):
         if self._part is not None:
             self._join([Part(self._part_of(rank), None) for rank in range(trainer.world_size)])
         self._claims.close()
-        if not self._verdicts.total():
+        if not (total := self._counts.verdicts.total()):
             raise NothingDone("; ".join(["no image was scored", *lost]))
-        words = ", ".join(f"{count:,} {word}" for word, count in sorted(self._verdicts.items()))
         maps = "" if self.maps is None else f", maps to {self.maps}"
-        print(f"wrote {self._verdicts.total()} scores to {self.path or 'standard output'}{maps}: {words}")
-        if self.path is not None and len(self._videos):
-            print(f"wrote scores of {len(self._videos):,} videos to {self._videos.write(self.path, self._rule)}")
+        print(f"wrote {total} scores to {self.path or 'standard output'}{maps}: {self._counts}")
+        if n := len(self._videos):
+            print(self._of_videos(n))
         views = trainer.datamodule.views  # type: ignore[attr-defined]
-        several = (
-            [] if views == "centre" else [f"scores are of the mean of the log-odds over {1 + len(VIEWS[views])} views"]
-        )
-        for line in (self._rule.meaning, *several, *self._warnings(), *lost):
+        for line in (*self._counts.lines(self._rule.meaning, views), *lost):
             print(visible(line))
 
-    def _warnings(self) -> Iterator[str]:
-        """Yield a sentence on images that are unlike those that the detector was trained on."""
-        if images := self._unusual.pop("images", 0):
-            facts = ", ".join(f"{count:,} in {name}" for name, count in self._unusual.most_common())
-            yield (
-                f"{images:,} images are unlike those that it was trained on ({facts}): what they get is less sure than "
-                "validation says; see the column unusual"
-            )
+    def _of_videos(self, n: int) -> str:
+        """Write the scores of n videos; return a line on them."""
+        if self.path is None:
+            return f"scores of {n:,} videos, and their timelines, need a table beside them: give --output FILE"
+        drawn = f"; timelines of the first {MOST_TIMELINES} alone" if n > MOST_TIMELINES else ""
+        return f"wrote scores of {n:,} videos to {self._videos.write(self.path, self._rule)}{drawn}"
 
     def _join(self, parts: Sequence[Part]) -> None:
         """Write the table from its parts, unless they hold no row, and remove them."""
@@ -298,24 +283,6 @@ class PredictionWriter(BasePredictionWriter):
         return self.path.with_name(f".{self.path.name}.part{rank}")
 
 
-def unscored(bad: Sequence[tuple[str, str]], sources: Iterable[Source]) -> Iterator[str]:
-    """Yield a sentence on the images that could not be read, and one on the files that were not taken for any.
-
-    Args:
-        bad: Path and reason of each.
-        sources: Of all images.
-    """
-    if bad:
-        names = ", ".join(f"{path} ({reason})" for path, reason in bad[:MOST_NAMES])
-        more = f" and {len(bad) - MOST_NAMES} more" if len(bad) > MOST_NAMES else ""
-        yield f"{len(bad)} images could not be read and have no score: {names}{more}"
-    left_out = LeftOut()
-    for source in sources:
-        left_out.update(source.left_out)
-    if left_out:
-        yield str(left_out)
-
-
 def unreadable(trainer: pl.Trainer) -> list[tuple[str, str]]:
     """Return path and reason of images that this process could not read."""
     sets = getattr(getattr(trainer, "datamodule", None), "sets", {}).get("predict", {})
@@ -332,9 +299,9 @@ def certificates(wanted: bool, file: str | None) -> str | None:
         raise UserError(f"--trust {file} says whose signed manifests are believed: give --metadata too")
     if not wanted:
         return None
-    need_c2pa()
     if file is None:
         return ""
+    need_c2pa()
     path = Path(file).expanduser()
     text = path.read_text("ascii", "replace") if path.is_file() else ""
     if "-----BEGIN CERTIFICATE-----" not in text:

@@ -8,6 +8,11 @@ from dfl.runs import shared
 from dfl.runs.checkpoint import newest_whole
 
 WHICH = ("best", "last")
+#: How a graph is opened, by its suffix.
+GRAPHS = {
+    ".onnx": "dfl predict PATHS --onnx {}",
+    ".pt2": 'torch.export.load("{}").module() in Python; dfl scores with graphs of --to onnx alone',
+}
 
 
 def resolve(word: str, root: Path, name: str | None) -> Path:
@@ -74,11 +79,21 @@ def stage(word: str, root: Path, flag: str = "--init_from") -> Path:
 
 
 def weights_of(place: str | Path) -> Path:
-    """Return the file of a shared folder or of a repository of the hub, which is fetched; any other path as it is."""
+    """Return the file of a shared folder or of a repository of the hub, which is fetched; any other path as it is.
+
+    Raises:
+        UserError: For a graph, or a folder that holds one and no weights: it is opened in another way.
+    """
     if str(place).startswith(hub.BEGINS):
         return hub.fetch(str(place), (shared.CONFIG, shared.WEIGHTS)) / shared.WEIGHTS
     path = Path(place).expanduser()
-    return path / shared.WEIGHTS if shared.is_shared(path) else path
+    if shared.is_shared(path):
+        return path / shared.WEIGHTS
+    for end, opens in GRAPHS.items():
+        graph = path if path.suffix == end else path / f"model{end}"
+        if graph.is_file():
+            raise UserError(f"{path} is a graph of dfl export --to {end[1:]}, no checkpoint: {opens.format(graph)}")
+    return path
 
 
 def _hint(word: str, runs: Path) -> str:

@@ -71,7 +71,7 @@ def markdown(
                 ("export", f"{content['export']['to']}, weights sha256 `{content['export']['weights']}`"),
             ],
         ),
-        "## Use\n\n" + _use(repo or f"USER/{name}", content["export"]["to"]),
+        "## Use\n\n" + _use(trained, repo or f"USER/{name}", content["export"]["to"]),
         "## Verdicts\n\n" + _verdicts(trained, content),
         "## What was measured\n\n" + _measured(numbers),
         "## Intended use, and misuse\n\n" + MISUSE,
@@ -144,7 +144,15 @@ def _verdicts(trained: Trained, content: Mapping[str, Any]) -> str:
     )
 
 
-def _use(repo: str, to: str) -> str:
+def _use(trained: Trained, repo: str, to: str) -> str:
+    if trained.class_name == "Sida":
+        return (
+            f'    transformers.AutoModelForImageTextToText.from_pretrained("{repo}", subfolder="language")\n'
+            f'    transformers.AutoTokenizer.from_pretrained("{repo}", subfolder="language")\n'
+            f'    transformers.AutoModel.from_pretrained("{repo}", subfolder="mask")    # where it has a SAM\n\n'
+            "`heads.safetensors` holds the layers beside them. `dfl` opens the checkpoint that these were made of, and "
+            "not these parts: `--ckpt_path` does not take this repository."
+        )
     if to == "onnx":
         return "    dfl predict photos/ --onnx model.onnx"
     if to == "pt2":

@@ -1,4 +1,4 @@
-"""What weights of 8 bits cost: the AUROC of a graph before and after, on the same validation images."""
+"""What weights of 8 bits cost: the AUROC of a graph before and after, on the same validation images; their own rule."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,14 @@ import numpy as np
 import torch
 
 from dfl.errors import UserError
+from dfl.metrics.binary import choose_threshold
 from dfl.metrics.delong import delong
+from dfl.metrics.verdicts import Verdicts
 from dfl.sharing.graph import Run, Values
 from dfl.sharing.tried import Images, batches
 
 
-def cost(whole: Run, small: Run, sample: Images, values: Values) -> dict[str, Any]:
+def cost(whole: Run, small: Run, sample: Images, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compare two graphs.
 
     Args:
@@ -23,7 +25,8 @@ def cost(whole: Run, small: Run, sample: Images, values: Values) -> dict[str, An
 
     Returns:
         ``on``, the two ``auroc``, and of the second less the first ``value``, ``low``, ``high`` (95 % interval of a
-        paired DeLong test) and ``p``; ``score``, the largest difference of a score.
+        paired DeLong test) and ``p``; ``score``, the largest difference of a score. And ``threshold`` and ``verdicts``
+        of the second, chosen as at the end of `fit`: 8 bits move scores, so those of the float graph are not its own.
 
     Raises:
         UserError: If the images are of one class.
@@ -38,7 +41,11 @@ def cost(whole: Run, small: Run, sample: Images, values: Values) -> dict[str, An
     areas = delong(np.stack([one.numpy() for one in logits]), label)
     score = float((logits[0].sigmoid() - logits[1].sigmoid()).abs().max())
     auroc = [float(areas.area[1]), float(areas.area[0])]
-    return {"on": sample.what, "auroc": auroc, **areas.difference(0, 1), "score": score}
+    own = logits[0].sigmoid()
+    threshold = float(choose_threshold(own, sample.label))
+    verdicts = Verdicts.fitted(own, label, threshold, logits[0])
+    rule = {"threshold": threshold, "verdicts": verdicts and verdicts.plain()}
+    return {"on": sample.what, "auroc": auroc, **areas.difference(0, 1), "score": score}, rule
 
 
 def said(costs: Mapping[str, Any]) -> str:

@@ -140,6 +140,15 @@ def write_onnx(program: Any, file: Path, metadata: Mapping[str, Any]) -> Run:
     return run_onnx(file)
 
 
+def say(file: Path, metadata: Mapping[str, Any]) -> None:
+    """Put into a file of ONNX what it says of itself, in the place of what it said before."""
+    import onnx
+
+    model = onnx.load(file)
+    onnx.helper.set_model_props(model, {KEY: json.dumps(metadata)})
+    onnx.save(model, file)
+
+
 def run_onnx(file: Path) -> Run:
     """Return what runs a file of ONNX on the CPU: images in, outputs by name."""
     import onnxruntime

@@ -20,6 +20,7 @@ from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
 from dfl.metrics.verdicts import Verdicts
 from dfl.runs.archive import distrusted
+from dfl.runs.find import GRAPHS
 from dfl.runs.plain import Misfit, fit, untrusted
 from dfl.sharing import graph
 
@@ -47,6 +48,10 @@ def about(file: Path) -> About:
     graph.need_onnx()
     import onnx
 
+    if file.suffix == ".pt2":
+        raise UserError(f"{file} is no graph of ONNX: {GRAPHS['.pt2'].format(file)}")
+    if (inside := file / "model.onnx").is_file():
+        raise UserError(f"--onnx {file} is a folder; name the file in it: {inside}")
     if not file.is_file():
         raise UserError(f"no graph {file.absolute()}")
     with distrusted(file):

@@ -3,8 +3,8 @@
     dfl push vit_scl user/repo                                     a new repository, or a new commit of one
     dfl test --ckpt_path hf://user/repo --data data/toy.yaml       opened again, by the rules for a stranger's file
 
-What is sent is what ``dfl export --to safetensors`` writes: model.safetensors, config.json, README.md. The token is the
-one of ``hf auth login``, or HF_TOKEN.
+What is sent is what ``dfl export --to safetensors`` writes: model.safetensors, config.json, README.md; of Sida, parts
+that transformers opens. The token is the one of ``hf auth login``, or HF_TOKEN.
 """
 
 import tempfile
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from dfl.cli.verbs import call
+from dfl.detectors import Sida
 from dfl.errors import UserError
 from dfl.hub import BEGINS, send
 from dfl.sharing.card import write_card
@@ -46,7 +47,7 @@ def push(
     weights: str | None = None,
     **told: Unpack[Told],
 ) -> str:
-    """Send a detector to the hub, and return the address by which every verb opens it.
+    """Send a detector to the hub, and return its address, by which every verb opens it; but a Sida transformers opens.
 
     Args:
         checkpoint: What is shared.
@@ -69,5 +70,6 @@ def push(
         content = write(folder, trained, detector, settings | {"int8": False})
         write_card(folder, trained, content, Path(root).expanduser(), told, repo)
         commit = send(folder, repo, private)
-    print(f"{BEGINS}{repo}, commit {commit}")
+    opens = "; transformers opens its parts, as the card says" if isinstance(detector, Sida) else ""
+    print(f"{BEGINS}{repo}, commit {commit}{opens}")
     return f"{BEGINS}{repo}@{commit}"

@@ -67,6 +67,32 @@ def test_a_folder_a_pattern_and_standard_input_give_the_same_rows(
     assert paths == ["photos/a.png", "photos/deep/b.png", "photos/large.jpg"]
 
 
+def test_standard_input_is_a_list(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "photos/a.png\nnothere.png\n"
+    Path("l.txt").write_text(text)
+    found = []
+    for word in ("l.txt", "-"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        run("predict", word, "--name=tiny", "--output=-")
+        streams = capsys.readouterr()
+        assert "1 images could not be read and have no score: nothere.png" in streams.err
+        found.append(rows(streams.out))
+    assert found[0] == found[1]
+    assert [row["path"] for row in found[0]] == ["photos/a.png"]
+    for text, line, code in (
+        (
+            "x.png\ny.png\n",
+            "standard input is no list of images: none of its 2 lines names a file, the first 'x.png'",
+            2,
+        ),
+        ("\n", "no image in standard input, which is empty", 1),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        assert line in fails(capsys, "predict", "-", "--name=tiny", code=code)
+
+
 def test_what_validation_cannot_know_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["predict", "photos", "--name=tiny", "--output=a.csv"]
     assert "--fpr 0.05 needs at least 20 real validation images" in fails(capsys, *words, "--fpr=0.05")

@@ -62,6 +62,14 @@ def photos(place: Path) -> None:
     (place / "photos" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
 
 
+def said_at_the_end(text: str) -> list[str]:
+    """Return counts of verdicts, and the lines behind them, which are those of one process."""
+    lines = text.splitlines()
+    at = max(i for i, line in enumerate(lines) if line.startswith("wrote "))  # workers of the stand-in print too
+    assert "real validation images are called fake" in lines[at + 1]
+    return [lines[at].rpartition(": ")[2], *lines[at + 1 :]]
+
+
 def parts() -> list[dict[str, Any]]:
     return [row for name in PARTS for row in pq.read_table(f"parts/{name}").to_pylist()]
 
@@ -74,6 +82,7 @@ def test_parts_hold_the_rows_of_one_process(stand_in: list[int], capsys: pytest.
     assert "1 images could not be read and have no score: photos/torn.png (no known image" in said
     assert "wrote 39 scores to 2 parts" in said
     run("predict", "photos", "--name=tiny", "--output=one.csv")
+    assert said_at_the_end(said) == said_at_the_end(capsys.readouterr().out)
     with open("one.csv", newline="") as file:
         one = list(csv.DictReader(file))
     assert [row["path"] for row in parts()] == [row["path"] for row in one]
@@ -92,6 +101,42 @@ def test_only_a_missing_part_is_made_again(stand_in: list[int], capsys: pytest.C
     assert stand_in == [1]
     assert parts() == before
     assert Path("parts", PARTS[0]).stat().st_mtime_ns == stamp
+
+
+@pytest.mark.usefixtures("photos")
+def test_what_was_found_in_earlier_parts_is_said_again(stand_in: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    run(*WORDS)
+    first = said_at_the_end(capsys.readouterr().out)
+    Path("parts", PARTS[0]).unlink()
+    for made in ([0], []):
+        stand_in.clear()
+        run(*WORDS)
+        assert stand_in == made
+        again = capsys.readouterr().out
+        assert "1 images could not be read and have no score: photos/torn.png" in again
+        assert said_at_the_end(again) == first
+
+
+def test_a_part_without_a_score_has_the_columns_of_the_others(place: Path, stand_in: list[int]) -> None:
+    for i in range(32):
+        (place / "photos").mkdir(exist_ok=True)
+        (place / "photos" / f"{i:02d}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    save_image(place / "photos" / "whole.png", 5, dark=True)
+    run(*WORDS, "--data.max_bad=1.0")
+    assert [pq.read_metadata(f"parts/{name}").num_rows for name in PARTS] == [0, 1]
+    whole = pq.read_table("parts")  # the folder, as one
+    assert whole["path"].to_pylist() == ["photos/whole.png"]
+    assert whole.column_names == pq.read_schema(f"parts/{PARTS[1]}").names
+
+
+def test_nothing_to_score_is_an_error_and_leaves_no_part(
+    place: Path, stand_in: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "photos").mkdir()
+    (place / "photos" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    line = fails(capsys, *WORDS, "--data.max_bad=1.0", code=1)
+    assert "no image was scored; 1 images could not be read and have no score: photos/torn.png" in line
+    assert not list(Path("parts").iterdir())
 
 
 @pytest.mark.usefixtures("photos")

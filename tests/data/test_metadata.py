@@ -9,6 +9,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from dfl.data.metadata import COLUMNS, metadata
+from dfl.errors import UserError
+from dfl.evaluation.predictions import certificates
 
 
 def test_what_generators_write_into_png_files_is_named() -> None:
@@ -18,6 +20,11 @@ def test_what_generators_write_into_png_files_is_named() -> None:
         info.add_text(chunk, '{"a": 1}')
         Image.new("RGB", (8, 8)).save("a.png", pnginfo=info)
         assert metadata("a.png")["generator_tags"] == f"{chunk} ({maker})"
+    for text, tags in (('{"3": {"class_type": "KSampler"}}', "prompt (ComfyUI)"), ("a cat", "")):
+        info = PngImagePlugin.PngInfo()
+        info.add_text("prompt", text)
+        Image.new("RGB", (8, 8)).save("a.png", pnginfo=info)
+        assert metadata("a.png")["generator_tags"] == tags
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", "<x Iptc4xmpExt:DigitalSourceType='.../trainedAlgorithmicMedia'/>")
     info.add_text("Software", "NovelAI\x1b[2J")
@@ -40,6 +47,37 @@ def test_tags_of_a_jpeg_are_read_and_a_camera_is_no_generator() -> None:
     exif[0x131] = "GIMP 2.10"
     Image.new("RGB", (8, 8)).save("b.jpg", exif=exif)
     assert metadata("b.jpg") == {"c2pa": "none", "c2pa_says": "", "software": "GIMP 2.10", "generator_tags": ""}
+
+
+def test_artist_and_make_name_generators_but_not_people() -> None:
+    for tag, text, tags in (
+        (0x13B, "DALL-E 3", "Artist names DALL-E"),
+        (0x10F, "Stable Diffusion", "Make names Stable Diffusion"),
+        (0x13B, "Gemini Studio", ""),
+        (0x10F, "Canon", ""),
+    ):
+        exif = Image.Exif()
+        exif[tag] = text
+        Image.new("RGB", (8, 8)).save("a.jpg", exif=exif)
+        assert metadata("a.jpg")["generator_tags"] == tags
+
+
+def test_without_the_package_of_manifests_tags_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfl.data.metadata.HAS_C2PA", False)
+    exif = Image.Exif()
+    exif[0x131] = "NovelAI"
+    Image.new("RGB", (8, 8)).save("a.jpg", exif=exif)
+    found = metadata("a.jpg")
+    assert (found["c2pa"], found["generator_tags"]) == ("not looked for: no c2pa-python", "Software names NovelAI")
+    assert certificates(True, None) == ""
+    with pytest.raises(UserError, match="--trust checks signed manifests with the package c2pa-python"):
+        certificates(True, "a.pem")
+
+
+def test_a_format_without_a_place_for_a_manifest_has_none() -> None:
+    pytest.importorskip("c2pa")
+    Image.new("RGB", (8, 8)).save("a.bmp")
+    assert metadata("a.bmp")["c2pa"] == "none"
 
 
 def test_what_cannot_be_read_says_nothing() -> None:

@@ -14,6 +14,8 @@ from PIL import Image
 from dfl.data import DataModule
 from dfl.data.sources import Paths
 from dfl.errors import UserError
+from dfl.evaluation import predictions as of_predictions
+from dfl.evaluation import videos as of_videos
 from dfl.evaluation.predictions import PredictionWriter
 from dfl.evaluation.videos import Videos, worst_quarter
 from dfl.metrics.verdicts import Rule
@@ -80,3 +82,18 @@ def test_predict_writes_a_table_of_videos_beside_that_of_frames(capsys: pytest.C
     )
     assert len(Path("s.csv").read_text().splitlines()) == 9
     assert "wrote scores of 2 videos to s.videos.csv" in capsys.readouterr().out
+
+
+def test_what_is_not_made_of_videos_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        film(Path(f"clips/{name}.mp4"), [20] * 4)
+    data = DataModule(predict={"images": Paths(["clips"], frames=2)}, batch_size=4, num_workers=0)
+    trainer(Path(), PredictionWriter("-", stream=io.StringIO())).predict(Brightness(), data, return_predictions=False)
+    assert "scores of 2 videos, and their timelines, need a table beside them" in capsys.readouterr().out
+    for module in (of_predictions, of_videos):
+        monkeypatch.setattr(module, "MOST_TIMELINES", 1)
+    trainer(Path(), PredictionWriter("s.csv")).predict(Brightness(), data, return_predictions=False)
+    assert "wrote scores of 2 videos to s.videos.csv; timelines of the first 1 alone" in capsys.readouterr().out
+    assert [bool(row["timeline"]) for row in rows(Path("s.videos.csv"))] == [True, False]

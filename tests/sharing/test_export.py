@@ -153,6 +153,23 @@ def test_eight_bits_are_measured(root: Path) -> None:
     assert 0 < (small(images(4) / 255)["logit"] - detector()(images(4) / 255)["logit"]).abs().max() < 0.5
 
 
+def test_eight_bits_have_thresholds_and_a_calibration_of_their_own(root: Path) -> None:
+    small = OnnxModel(str(root / "onnx" / "model.int8.onnx"))
+    sample = export.tried.validation(export.opened("small", str(root))[0], 32)
+    logit = small(sample.pixels / 255)["logit"]
+    threshold = float(small.threshold)
+    assert small.verdicts is not None
+    assert (small.verdicts.reals, small.verdicts.fakes) == (15, 15)  # of the validation here; the checkpoint says 14
+    wanted = Verdicts.fitted(logit.sigmoid(), sample.label, threshold, logit)
+    assert wanted is not None
+    assert small.verdicts.plain()["fprs"] == wanted.plain()["fprs"]
+    assert small.verdicts.temperature == pytest.approx(wanted.temperature, rel=1e-3)
+    assert float((logit.sigmoid() >= threshold)[sample.label == 0].float().mean()) == small.verdicts.fprs[0]
+    said = json.loads((root / "onnx" / "config.json").read_text())
+    assert said["export"]["int8"]["threshold"] == pytest.approx(threshold)
+    assert float(OnnxModel(str(root / "onnx" / "model.onnx")).threshold) == pytest.approx(0.4)
+
+
 def test_the_same_command_again_changes_nothing_and_another_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +196,21 @@ def test_nan_is_a_difference() -> None:
     sample = export.tried.Images(images(2), torch.zeros(2), "two images")
     with pytest.raises(UserError, match="scores by inf"):
         export.parity(detector(), lambda image: {"logit": torch.full((len(image),), torch.nan)}, sample, "uint8")
+
+
+def test_log_odds_are_compared_where_scores_hide_a_difference() -> None:
+    sample = export.tried.Images(images(2), torch.zeros(2), "two images")
+
+    def says(logit: float) -> Any:
+        return lambda image: {"logit": torch.full((len(image),), logit)}
+
+    assert export.parity(says(50), says(50 * 1.0008), sample, "uint8")["score"] == 0
+    with pytest.raises(UserError, match="scores by 0, log-odds by 0.002"):
+        export.parity(says(50), says(50 * 1.002), sample, "uint8")
+    page = (ROOT / "docs" / "export.md").read_text()
+    assert (export.TOLERANCE, export.OF_LOG_ODDS) == (1e-4, 1e-3)
+    assert "of all outputs, within 1e-4, and log-odds" in page
+    assert "within 1e-3 (of the value" in page
 
 
 def test_a_file_of_no_run_is_tried_on_drawn_faces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,6 +328,21 @@ def test_graphs_that_are_none_or_name_other_files(root: Path, tmp_path: Path) ->
         OnnxModel(str(tmp_path / "d.onnx"))
     with pytest.raises(UserError, match="a graph of ONNX is not trained"):
         OnnxModel(str(root / "onnx" / "model.onnx")).loss({}, {})
+
+
+def test_what_is_opened_in_another_way_says_in_which(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph_file, program = root / "onnx" / "model.onnx", root / "pt2" / "model.pt2"
+    for place in (graph_file, root / "onnx"):
+        line = fails(capsys, "predict", "x.png", f"--ckpt_path={place}")
+        assert (
+            f"{place} is a graph of dfl export --to onnx, no checkpoint: dfl predict PATHS --onnx {graph_file}" in line
+        )
+    for place in (program, root / "pt2"):
+        line = fails(capsys, "test", f"--ckpt_path={place}")
+        assert f'no checkpoint: torch.export.load("{program}").module() in Python' in line
+    line = fails(capsys, "predict", "x.png", f"--onnx={program}")
+    assert f'is no graph of ONNX: torch.export.load("{program}")' in line
+    assert f"name the file in it: {graph_file}" in fails(capsys, "predict", "x.png", f"--onnx={root / 'onnx'}")
 
 
 def test_a_graph_and_a_checkpoint_are_not_both_taken(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

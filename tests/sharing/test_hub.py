@@ -13,6 +13,7 @@ import torch
 from commands import fails
 from hub_server import Hub, hub
 from test_export import detector, images, save
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from dfl.__main__ import main
 from dfl.cli import checkpoints
@@ -22,6 +23,8 @@ from dfl.hub import fetch, offline_if_no_network
 from dfl.runs.find import resolve, stage
 from dfl.sharing.card import markdown
 from dfl.sharing.measured import numbers_of
+
+SIDA = Path(__file__).parents[1] / "golden" / "checkpoints" / "Sida.ckpt"
 
 
 @pytest.fixture
@@ -59,6 +62,28 @@ def test_a_run_is_pushed_with_its_card_and_opened_again(
     assert not [one for one in fetched if "README" in one]
     main(["info", "hf://me/small"])
     assert "Classifier" in capsys.readouterr().out
+
+
+def test_of_a_sida_the_card_says_how_transformers_opens_its_parts(
+    server: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["push", str(SIDA), "me/sida"])
+    assert "transformers opens its parts, as the card says" in capsys.readouterr().out
+    files = server.files("me/sida")
+    assert {"language/config.json", "language/model.safetensors", "heads.safetensors", "config.json"} <= set(files)
+    assert "model.safetensors" not in files
+    card = files["README.md"].decode()
+    assert "hf://" not in card
+    assert 'AutoModelForImageTextToText.from_pretrained("me/sida", subfolder="language")' in card
+    for name, content in files.items():
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / name).write_bytes(content)
+    words: Any = {"pretrained_model_name_or_path": tmp_path / "copy", "subfolder": "language"}
+    assert "[SEG]" in AutoTokenizer.from_pretrained(**words).get_vocab()
+    assert AutoModelForImageTextToText.from_pretrained(**words).config.model_type == "llava"
+    line = fails(capsys, "predict", "a.png", "--ckpt_path=hf://me/sida")
+    assert "hf://me/sida has no model.safetensors: " in line
+    assert "or holds a Sida, of which they write parts for transformers alone: see its card" in line
 
 
 def test_what_the_hub_refuses_is_one_line(

@@ -129,6 +129,16 @@ def test_what_the_file_says_stands_beside_the_score(client: httpx.Client) -> Non
     assert "metadata" not in client.post("/score", content=tagged).json()
 
 
+def test_tags_are_read_without_the_package_of_manifests(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfl.data.metadata.HAS_C2PA", False)
+    told = PngInfo()
+    told.add_text("Software", "NovelAI")
+    answer = client.post("/score", params={"metadata": True}, content=encode(photo(), "PNG", pnginfo=told)).json()
+    assert answer["metadata"]["c2pa"] == "not looked for: no c2pa-python"
+    assert answer["metadata"]["generator_tags"] == "Software names NovelAI"
+    assert "metadata=true" in client.get("/").text
+
+
 def bomb() -> bytes:
     """10,000 x 10,000 pixels in 12 kB."""
     zeros = zlib.compressobj(9)
@@ -152,11 +162,24 @@ WRONG: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "and no length": ("/score", {"content": iter([bytes(1_500_000)] * 9)}, 413, "more than 2,000,000 bytes"),
     "two of one": ("/score", {"files": [("a", b"1"), ("b", b"2")]}, 413, "at most 1 files"),
     "too many files": ("/batch", {"files": [(str(i), b"1") for i in range(6)]}, 413, "at most 5 files"),
-    "a field": ("/batch", {"files": [("a", b"1")], "data": {"b": "2"}}, 413, "no fields"),
+    "a field": (
+        "/batch",
+        {"files": [("a", b"1")], "data": {"b": "2"}},
+        400,
+        "files alone, and this one has a field of text",
+    ),
     "no boundary": ("/batch", {"content": b"", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
     "a broken form": ("/batch", {"content": b"--y", "headers": FORM}, 400, "broken form"),
     "a cut form": ("/score", {"content": PART + b"abc", "headers": FORM}, 400, "no image"),
     "an odd word": ("/score?maps=perhaps", {"content": b"1"}, 422, "maps: Input should be a valid boolean"),
+    "an unknown word": (
+        "/score?mapz=true",
+        {"content": b"1"},
+        422,
+        "no word 'mapz' in an address; did you mean 'maps'",
+    ),
+    "an address": ("/batch?url=http://x", {"content": b"1"}, 422, "no word 'url' .*; there are caption, changes, maps"),
+    "an odd name": ("/score?%0a%1b=1", {"content": b"1"}, 422, "no word "),
     "a long caption": ("/score", {"content": b"1", "params": {"caption": "a" * 2001}}, 422, "caption: "),
     "another method": ("/health", {"content": b"1"}, 405, "Method Not Allowed"),
     "another address": ("/../../etc/passwd", {"content": b"1"}, 404, "Not Found"),

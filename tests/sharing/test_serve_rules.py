@@ -194,6 +194,12 @@ def test_settings_that_make_no_sense(words: dict[str, Any], line: str) -> None:
         Settings(**words)
 
 
+def test_each_package_that_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfl.sharing.serve.RequirementCache", lambda wanted: "prometheus" not in wanted)
+    with pytest.raises(UserError, match=r"needs prometheus-client>=0.21: pip install 'dfl\[serve\]'"):
+        serve(Settings(port=0))
+
+
 def test_a_port_that_is_taken_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot listen.*in use"):
         serve(Settings(port=taken.getsockname()[1]))

@@ -27,9 +27,10 @@ class Paths(Source):
 
     Args:
         paths: Image files; places inside files (``clip.mp4#frame=7``); folders, which are searched with all their
-            subfolders; patterns (``photos/**/*.jpg``); ``-`` for a path in each line of standard input; lists: a
-            ``.csv`` or ``.parquet`` with a column ``path``, or a ``.txt`` with a path in each line, relative to the
-            list's folder. Of other columns only ``caption`` is read, for detectors that take it.
+            subfolders; patterns (``photos/**/*.jpg``); ``-`` for a path in each line of standard input, which is read
+            to its end first; lists: a ``.csv`` or ``.parquet`` with a column ``path``, or a ``.txt`` with a path in
+            each line, relative to the list's folder. Of other columns only ``caption`` is read, for detectors that
+            take it. A file that a list or standard input names and that is not there cannot be read, as a torn one.
             Videos, archives and other files that hold pictures in a way that is not read are counted in ``left_out``.
         frames: Frames that stand for a video, evenly spread; by default videos are left out.
     """
@@ -41,27 +42,37 @@ class Paths(Source):
         self.frames = frames
         if "" in paths:
             raise UserError("one of the paths is empty: name images or folders; this folder is .")
-        self.paths = [Path(one) for p in paths for one in _meant(os.path.expanduser(on_disk(p)))]
+        found = [(Path(one), p) for p in paths for one in _meant(os.path.expanduser(on_disk(p)))]
+        self.paths = [path for path, _ in found]
+        #: Those that standard input names.
+        self._listed = dict.fromkeys(path for path, word in found if word == STANDARD_INPUT)
+        self._words = ["standard input" if word == STANDARD_INPUT else word for word in paths]
 
     def items(self, split: str) -> pa.Table:
         """Return one row for each image, in the order given; the split does not matter.
 
         Raises:
+            UserError: If a path is not there; of those that standard input names, as of those in a list, if none is.
             NothingDone: If there is no image.
         """
+        listed = [str(path) for path in self._listed]
+        if listed and not any(map(_exists, listed)):
+            raise _no_list("standard input", listed)
         taken = VIDEO_SUFFIXES if self.frames else frozenset[str]()
         others = {str(p) for p in self.paths if advice_on(str(p)) and p.suffix.lower() not in taken and p.is_file()}
+        absent = {path for path in self._listed if not _exists(str(path))}  # cannot be read, and are counted so
         images = [
             (frame, caption)
             for path in self.paths
             if str(path) not in others
-            for file, caption in _images(path, taken)
+            for file, caption in ([(str(path), "")] if path in absent else _images(path, taken))
             for frame in self._frames(file, taken)
         ]
         leave_out("", others)
         if not images:
-            named = ", ".join(map(str, self.paths))
-            raise NothingDone("; ".join(filter(None, (f"no image in {named}", str(self.left_out)))))
+            empty = "" if self.paths else ", which is empty"
+            named = f"no image in {', '.join(self._words)}{empty}"
+            raise NothingDone("; ".join(filter(None, (named, str(self.left_out)))))
         return to_table(
             {"path": file, "label": -1, "caption": caption, "video": _video(file)} for file, caption in images
         )
@@ -73,7 +84,7 @@ class Paths(Source):
         return [locate(file, at=f"{i}/{self.frames}") for i in range(self.frames or 0)]
 
     def __repr__(self) -> str:
-        return f"Paths({', '.join(map(str, self.paths))})"
+        return f"Paths({', '.join(self._words)})"
 
 
 def _meant(word: str) -> list[str]:
@@ -138,10 +149,20 @@ def lines_of(path: Path) -> list[str]:
 def _lines(path: Path) -> Iterator[str]:
     """Yield the paths in a text file; relative ones start from its folder."""
     files = [below(path.parent, line) for line in lines_of(path)]
-    if not any(Path(split(file)[0]).exists() for file in files):
-        reason = f"none of its {len(files):,} lines names a file, the first {files[0]!r}" if files else "it is empty"
-        raise UserError(f"{path} is no list of images: {reason}; {_LISTS}")
+    if not any(map(_exists, files)):
+        raise _no_list(path, files)
     yield from files
+
+
+def _exists(locator: str) -> bool:
+    """Whether there is the file of a place, or one of which all of it is the name."""
+    return any(os.path.exists(on_disk(name)) for name in (split(locator)[0], locator))
+
+
+def _no_list(what: str | Path, files: list[str]) -> UserError:
+    """Return the error for a list of which no line names a file."""
+    reason = f"none of its {len(files):,} lines names a file, the first {files[0]!r}" if files else "it is empty"
+    return UserError(f"{what} is no list of images: {reason}; {_LISTS}")
 
 
 class PathList(Table):

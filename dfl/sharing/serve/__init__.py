@@ -20,7 +20,7 @@ from dfl.sharing.serve.settings import Settings
 from dfl.sharing.serve.supervise import supervise
 
 WHAT = "Score images that are sent over HTTP: a page for people, and an API."
-HAS_SERVE = RequirementCache("fastapi>=0.115"), RequirementCache("uvicorn>=0.34"), RequirementCache("python-multipart")
+PACKAGES = ("fastapi>=0.115", "uvicorn>=0.34", "python-multipart>=0.0.20", "prometheus-client>=0.21")
 
 
 def main(argv: list[str]) -> Any:
@@ -40,8 +40,8 @@ def serve(settings: Settings) -> None:
     Raises:
         UserError: If a package is missing, the address cannot be had, or the detector does not open.
     """
-    if not all(HAS_SERVE):
-        raise UserError("dfl serve needs FastAPI, uvicorn and python-multipart: pip install 'dfl[serve]'")
+    if absent := [one for one in PACKAGES if not RequirementCache(one)]:
+        raise UserError(f"dfl serve needs {' and '.join(absent)}: pip install 'dfl[serve]'")
     try:
         listener = socket.create_server((settings.host, settings.port), family=settings.family, backlog=256)
     except (OSError, OverflowError) as error:

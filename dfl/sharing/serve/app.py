@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp
 from dfl import __version__
 from dfl.data.decoding import DecodeError
 from dfl.data.metadata import HAS_C2PA
-from dfl.errors import UserError
+from dfl.errors import UserError, near, visible
 from dfl.sharing.serve.limits import Guard, Rate, sent_images
 from dfl.sharing.serve.page import PAGE, POLICY
 from dfl.sharing.serve.schema import About, Answer, Error, Failed, Health
@@ -41,12 +42,20 @@ REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Error, "descriptio
 
 
 def asked(
+    request: Request,
     maps: Annotated[bool, Query(description="Give the map, of detectors that have one.")] = False,
     metadata: Annotated[bool, Query(description="Give what the file says of itself.")] = False,
     changes: Annotated[bool, Query(description=f"Score {len(CHANGES)} changed copies too.")] = False,
     caption: Annotated[str, Query(max_length=2000, description="What it shows, for detectors that read that.")] = "",
 ) -> Asked:
-    """Return what the words of an address ask for."""
+    """Return what the words of an address ask for.
+
+    Raises:
+        HTTPException: 422, for a word that is none of them: an answer without the map would look as if there were none.
+    """
+    names = [one.name for one in fields(Asked)]
+    if unknown := next((name for name in request.query_params if name not in names), None):
+        raise HTTPException(422, visible(f"no word {unknown[:40]!r} in an address{near(unknown, names)}"))
     return Asked(maps, metadata, changes, caption)
 
 

@@ -144,9 +144,11 @@ async def _form(request: Request, most_bytes: int, most_images: int) -> list[tup
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        many = "Too many" in error.message
-        line = f"at most {most_images} files and no fields in a form" if many else f"a broken form: {error.message}"
-        raise HTTPException(413 if many else 400, line) from None
+        if "Too many files" in error.message:
+            raise HTTPException(413, f"at most {most_images} files in a form") from None
+        words = "a form takes files alone, and this one has a field of text: words go into the address (?maps=true)"
+        line = words if "Too many fields" in error.message else f"a broken form: {error.message}"
+        raise HTTPException(400, line) from None
     try:
         return [(v.filename or "", await v.read()) for _, v in form.multi_items() if isinstance(v, UploadFile)]
     finally:

@@ -143,7 +143,7 @@ async function ask(file) {
   try {
     if (!about) await open();
     if (file.size > about.max_bytes) throw new Error("more than " + about.max_bytes.toLocaleString() + " bytes");
-    const said = await call("score?maps=true&metadata=" + about.metadata, { method: "POST", body: file });
+    const said = await call("score?maps=true&metadata=true", { method: "POST", body: file });
     if (mine == asked) tell(said);
   } catch (error) { if (mine == asked) fail(error.message); }
   if (mine == asked) show("busy", false);

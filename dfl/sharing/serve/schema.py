@@ -72,7 +72,7 @@ class About(BaseModel):
     threshold: float = Field(description="An image is fake from this score.")
     unsure: Annotated[tuple[float, float] | None, Field(description="Between these scores nothing is said.")] = None
     meaning: str = Field(description="Where the threshold comes from, in a sentence.")
-    metadata: bool = Field(description="Whether metadata=true can be answered: it needs the extra of this name.")
+    metadata: bool = Field(description="Whether metadata=true looks for signed manifests (C2PA); tags are read anyway.")
     max_bytes: int = Field(description="Of a request.")
     max_pixels: int = Field(description="Of an image.")
     max_images: int = Field(description="Of POST /batch.")

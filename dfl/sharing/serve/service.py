@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from torch import Tensor
 
 from dfl.data.decoding import DecodeError
-from dfl.data.metadata import HAS_C2PA, metadata_of, need_c2pa
+from dfl.data.metadata import metadata_of
 from dfl.errors import UserError
 from dfl.evaluation import maps
 from dfl.evaluation.predictions import certificates
@@ -67,7 +67,7 @@ class Service:
         self.batcher: Batcher[Row, Scored] = Batcher(
             scorer.score, size, settings.batch_window / 1000, self.telemetry.batch
         )
-        self._trusted = certificates(bool(HAS_C2PA) or settings.trust is not None, settings.trust)
+        self._trusted = certificates(True, settings.trust)
         self._pool = ThreadPoolExecutor(os.cpu_count(), "decode")
         self._at_work = 0
 
@@ -149,7 +149,6 @@ class Service:
 
     def _metadata(self, content: bytes) -> dict[str, str]:
         """Return what is known of an image's file."""
-        need_c2pa()
         return {name: text for name, text in metadata_of(content, self._trusted or "").items() if text}
 
     def _read(self, one: Scored) -> tuple[float | None, Literal["real", "fake", "unsure"]]:
