@@ -26,7 +26,7 @@ def summary(look: Lookup) -> str:
         cells: list[Any] = [method]
         for variant in look.variants:
             one = look.summary_row(method, variant)
-            spread = f"; spread over seeds {number(one['spread'])}" if one.get("spread") else ""
+            spread = f"; spread over seeds {number(one['spread'])}" if _known(one.get("spread")) else ""
             cells += [
                 html.Cell(number(one.get("within")), kind="two first"),
                 html.Cell(number(one.get("cross")), interval(one), f"95 % interval{spread}", "two"),
@@ -60,7 +60,7 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
     def cell(method: str, domain: str, variant: str) -> html.Cell:
         one = look.cell(method, domain, variant, name)
         words = [f"95 % interval {interval(one)}"] if interval(one) else []
-        words += [f"spread over {len(one['seeds'])} seeds {number(one['spread'])}"] if one.get("spread") else []
+        words += [f"spread over {len(one['seeds'])} seeds {number(one['spread'])}"] if _known(one.get("spread")) else []
         words += [one["note"]] if one.get("note") else []
         words += ["part of the training"] * look.is_within(method, domain)
         kind = "two" + " first" * (variant == look.variants[0])
@@ -282,11 +282,10 @@ def cost(look: Lookup) -> str:
         "images_per_s": ("images/s", lambda v: f"{v:,.1f}"),
         "memory_mb": ("memory, MB", lambda v: f"{v:,.0f}"),
     }
-    rows = [one for one in look.rows("methods") if any(defined(one.get(n)) == defined(one.get(n)) for n in units)]
+    rows = [one for one in look.rows("methods") if any(_known(one.get(n)) for n in units)]
 
     def shown(one: Row, name: str) -> str:
-        value = defined(one.get(name))
-        return "" if value != value else units[name][1](value)
+        return units[name][1](one[name]) if _known(one.get(name)) else ""
 
     lines = [[one["name"], *(shown(one, name) for name in units)] for one in rows]
     return html.table(["method", *(label for label, _ in units.values())], lines) if lines else ""
@@ -309,6 +308,11 @@ def interval(one: Row) -> str:
     """Return an interval, or nothing where it is undefined."""
     low, high = defined(one.get("low")), defined(one.get("high"))
     return "" if low != low or high != high else f"{low:.3f} to {high:.3f}"
+
+
+def _known(value: float | None) -> bool:
+    """Tell whether a number is defined."""
+    return defined(value) == defined(value)
 
 
 def signed(value: float | None) -> str:

@@ -144,6 +144,15 @@ def test_robustness_is_of_the_degraded_domains() -> None:
     assert math.isnan(content["calibration"]["m"]["temperature"])  # without validation
 
 
+def test_degradations_are_in_order_of_their_strength() -> None:
+    found = ("blur_10", "blur_20", "blur_30", "blur_5", "jpeg_30", "jpeg_95", "alike", "stored", "stored@five")
+    content = build([scored("m", "x", "cross", variant=v) for v in found], Settings("made up", resamples=100))
+    wanted = ["jpeg_95", "jpeg_30", "blur_5", "blur_10", "blur_20", "blur_30"]
+    assert content["variants"] == ["stored", "alike", *wanted, "stored@five"]
+    assert [row["variant"] for row in content["robustness"]] == wanted
+    assert [*content["robustness_area"]] == ["jpeg", "blur"]
+
+
 def test_every_method_has_a_temperature_and_thresholds_of_its_own() -> None:
     tested = [scored(m, "x", "cross") for m in ("a", "b")]
     content = build([*tested, *(scored(m, "val", "val") for m in ("a", "b"))], Settings("made up", resamples=200))

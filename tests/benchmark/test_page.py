@@ -14,7 +14,7 @@ from content import content
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dfl.benchmark import figures, page, spectra, tensorboard
+from dfl.benchmark import figures, page, sections, spectra, tensorboard
 from dfl.benchmark.lookup import Lookup
 from dfl.evaluation import html, plots
 
@@ -145,6 +145,16 @@ def test_methods_whose_means_are_over_different_domains_are_not_ordered(made: di
     assert look.methods == [one["name"] for one in made["methods"]]
     assert page.findings(look)[-1][1].endswith("so none is called best: compare them on one domain.")
     assert "Differences to the best method" not in titles(page.page(changed))
+
+
+def test_one_seed_has_no_spread(made: dict[str, Any]) -> None:
+    changed = copy.deepcopy(made)
+    for one in (*changed["cells"], *changed["summaries"]):
+        one |= {"spread": math.nan} | ({"seeds": one["seeds"][:1]} if "seeds" in one else {})
+    for one, said in ((made, True), (changed, False)):
+        look = Lookup(one)
+        assert ("spread over" in sections.summary(look)) is said
+        assert ("spread over" in sections.metric(look, "auroc")) is said
 
 
 def test_published_numbers_are_apart(whole: str, made: dict[str, Any]) -> None:
