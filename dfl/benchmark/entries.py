@@ -4,6 +4,7 @@ Predictions of other people's detectors (`dfl.evaluation.scores`) stand beside t
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -114,6 +115,9 @@ def of_others(
         role: Returns what a domain is to them: ``within``, ``cross``, ``reals`` or ``other``.
         trained_on: What they were trained on, in words.
         options: Of `dfl.evaluation.scores.read`.
+
+    Raises:
+        UserError: See `dfl.evaluation.scores.read`; and if an image of a domain is in more than one row.
     """
     table = scores.read(file, need_group=False, **options)
     for why, count in table.left_out.items():
@@ -128,7 +132,13 @@ def of_others(
         names_of = ("label", "score", "logit", "video", "group")
         columns = {name: pa.array(getattr(table, name)[rows]) for name in names_of}
         columns |= {name: pa.array(table.text[name][rows], pa.string()) for name in ("path", "generator", "source")}
-        if not any(table.text["path"][rows]):
+        paths = Counter(table.text["path"][rows].tolist())
+        if again := next((path for path, count in paths.items() if path and count > 1), ""):
+            raise UserError(
+                f"{file}: {again} stands in {paths[again]} rows of {domain} by {who}, and an image counts once; keep one "
+                "row, name frames apart (a.mp4#frame=7), and give each seed a file of its own"
+            )
+        if not any(paths):
             columns["path"] = pa.array([f"row {i + 1}" for i in range(len(rows))])
         own = np.unique(table.thresholds[rows])
         facts = {"domain": domain, "threshold": float(own[0]) if len(own) == 1 else math.nan, "external": str(file)}
@@ -283,6 +293,25 @@ class Images:
     def one_class(self, label: int) -> int:
         """Return how many images there are of a class."""
         return int((self.label == label).sum())
+
+
+def each_once(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries, of which no two are of one method, seed, domain and variant: they would count as two seeds.
+
+    Raises:
+        UserError: If two are.
+    """
+    seen: dict[tuple[Any, ...], Entry] = {}
+    for one in entries:
+        other = seen.setdefault((one.method, one.seed, one.domain, one.variant), one)
+        if other is not one:
+            files = [e.scored.facts.get("external") or str(getattr(e.scored, "file", "")) for e in (other, one)]
+            raise UserError(
+                f"the predictions of {one.title} are given twice, in {files[0]} and {files[1]}: remove one, such as that "
+                "from before it was trained anew; detectors are named apart by a column detector, and seeds in a spec, "
+                "predictions: [FILE, FILE]"
+            )
+    return [*seen.values()]
 
 
 def own_first(entries: Sequence[Entry]) -> list[Entry]:

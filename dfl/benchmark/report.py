@@ -19,15 +19,15 @@ import pyarrow.compute as pc
 from dfl.benchmark import changes, store, tensorboard
 from dfl.benchmark import run as runs
 from dfl.benchmark.content import Settings, build
-from dfl.benchmark.entries import Entry, by_domain, of_others, of_store, own_first
+from dfl.benchmark.entries import Entry, by_domain, each_once, of_others, of_store, own_first
 from dfl.benchmark.lookup import Lookup
 from dfl.benchmark.page import page
-from dfl.benchmark.spec import STORED, Spec
+from dfl.benchmark.spec import STORED, Spec, safe
 from dfl.benchmark.spectra import REAL, spectra
 from dfl.benchmark.tables import save, tables
 from dfl.benchmark.units import joined
 from dfl.cli.verbs import call
-from dfl.errors import UserError, visible
+from dfl.errors import UserError, near, visible
 from dfl.evaluation.results import terminal_table
 from dfl.runs import files
 from dfl.terminal import console
@@ -80,10 +80,13 @@ def report(
             there = sorted(path.glob("*.parquet"))
             if not there:
                 raise UserError(f"no predictions (*.parquet) in {path}")
-            entries += _each_once([of_store(file) for file in there], path)
+            entries += [of_store(file) for file in there]
         else:
             role = _role(within or ())
             entries += of_others(path, role=role, label_of_fake=label_of_fake)
+    domains = [*dict.fromkeys(one.domain for one in entries if one.role != "val")]
+    if odd := [name for name in within or () if safe(name) not in domains]:
+        raise UserError(f"--within names {odd[0]!r}{near(safe(odd[0]), domains)}")
     folder = Path(output).expanduser()
     command = " ".join(["dfl report", *predictions])
     settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks")
@@ -91,22 +94,9 @@ def report(
         return publish(entries, settings, folder)
 
 
-def _each_once(entries: Sequence[Entry], folder: Path) -> Sequence[Entry]:
-    """Return entries, of which no two are of one detector, seed, domain and variant."""
-    seen: dict[tuple[Any, ...], Entry] = {}
-    for one in entries:
-        key = (one.method, one.seed, one.domain, one.variant)
-        if key in seen:
-            raise UserError(
-                f"{folder} holds the predictions of {one.title} twice, such as before and after it was trained anew: "
-                f"{seen[key].scored.file.name} and {one.scored.file.name}; remove the older one"  # type: ignore[attr-defined]
-            )
-        seen[key] = one
-    return entries
-
-
 def _role(within: Sequence[str]) -> Callable[[str], str]:
-    return lambda domain: "within" if domain in within else "cross"
+    names = {safe(name) for name in within}
+    return lambda domain: "within" if domain in names else "cross"
 
 
 def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dict[str, Any]:
@@ -139,7 +129,12 @@ def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dic
 
 
 def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[str, Any]:
-    """Compute all numbers, write tables and page, and print the headline table."""
+    """Compute all numbers, write tables and page, and print the headline table.
+
+    Raises:
+        UserError: If entries are there twice, or of different images, and if a file cannot be written.
+    """
+    entries = each_once(entries)
     content = {**build(entries, settings), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     found = spectra(_by_generator(entries))
     save(content, folder)

@@ -89,10 +89,16 @@ def test_a_row_order_of_its_own_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nothing"], "no file nothing"),
+        (["nothing"], "no file nothing; give scores of single images, such as `dfl predict` writes$"),
         (["{folder}"], "no predictions .* in"),
         (["{folder}/mine.csv", "--resamples=10"], "at least 100"),
         (["{folder}/mine.csv", "{folder}/short.csv"], "it has no score of 99.png"),
+        (
+            ["{folder}/mine.csv", "{folder}/mine.csv"],
+            "predictions of mine/0 on a .* are given twice, in .* and .*mine.csv:",
+        ),
+        (["{folder}/twice.csv"], "twice.csv: 98.png stands in 2 rows of b by twice"),
+        (["{folder}/mine.csv", "--within=[aa]"], "--within names 'aa'; did you mean 'a'"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(
@@ -100,6 +106,7 @@ def test_what_makes_no_sense_is_one_line(
 ) -> None:
     file = written(tmp_path, "mine.csv", 0, 0.3)
     (tmp_path / "short.csv").write_text("\n".join(file.read_text().splitlines()[:-1]))
+    (tmp_path / "twice.csv").write_text(file.read_text() + "98.png,0,0.3,b,0.5")
     given = [word.format(folder=tmp_path) for word in words]
     with pytest.raises(SystemExit):
         main(["report", *given, f"--output={tmp_path / 'out'}"])
