@@ -135,8 +135,8 @@ def of_others(
         paths = Counter(table.text["path"][rows].tolist())
         if again := next((path for path, count in paths.items() if path and count > 1), ""):
             raise UserError(
-                f"{file}: {again} stands in {paths[again]} rows of {domain} by {who}, and an image counts once; keep one "
-                "row, name frames apart (a.mp4#frame=7), and give each seed a file of its own"
+                f"{file}: {again} stands in {paths[again]} rows of {domain} by {who}, and an image counts once; keep "
+                "one row, name frames apart (a.mp4#frame=7), and give each seed a file of its own"
             )
         if not any(paths):
             columns["path"] = pa.array([f"row {i + 1}" for i in range(len(rows))])
@@ -307,9 +307,9 @@ def each_once(entries: Iterable[Entry]) -> list[Entry]:
         if other is not one:
             files = [e.scored.facts.get("external") or str(getattr(e.scored, "file", "")) for e in (other, one)]
             raise UserError(
-                f"the predictions of {one.title} are given twice, in {files[0]} and {files[1]}: remove one, such as that "
-                "from before it was trained anew; detectors are named apart by a column detector, and seeds in a spec, "
-                "predictions: [FILE, FILE]"
+                f"the predictions of {one.title} are given twice, in {files[0]} and {files[1]}: remove one, such as "
+                "that from before it was trained anew; detectors are named apart by a column detector, and seeds in a "
+                "spec, predictions: [FILE, FILE]"
             )
     return [*seen.values()]
 

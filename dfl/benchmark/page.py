@@ -190,7 +190,7 @@ def _alike(look: Lookup) -> list[tuple[str, str]]:
 
 
 def wrong(look: Lookup) -> str:
-    """Return the images that the best method with any got most wrong, of each domain, as pictures."""
+    """Return the images that the best method with any got most wrong, of each domain, as pictures; classes in turn."""
     parts, domains = [], look.named("wrong")
     each = max(1, min(DOMAIN_PICTURES, MOST_PICTURES // max(1, len(domains))))
     for domain, methods in domains.items():
