@@ -97,9 +97,11 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
     for row in robustness:
         shares = flips.get((row["method"], row["variant"]), [])
         row["flips"] = sum(shares) / len(shares) if shares else math.nan
+    metrics = _metrics(comparison, settings.metrics)
     return (
         content
-        | {"metrics": _metrics(comparison, settings.metrics), "cells": comparison.cells}
+        | {"metrics": metrics, "first": [name for name in metrics if name in settings.metrics] or metrics[:1]}
+        | {"cells": comparison.cells}
         | {"changes": changes.changes(comparison.rates, {**settings.before, **compared})}
         | {"summaries": comparison.summaries(), "differences": comparison.differences, "ranks": _ranks(comparison)}
         | {"robustness": robustness, "robustness_area": _areas(robustness)}
@@ -108,7 +110,7 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
 
 
 def _ordered(variants: Iterable[str], chains: Iterable[str]) -> list[str]:
-    """Return variants, each once: stored, alike, degradations by strength, views; files come by name, blur 30, blur 5."""
+    """Return variants, each once: stored, alike, degradations by strength, views. Files come as blur 30, blur 5."""
     place = {variant: i for i, variant in enumerate((STORED, ALIKE, *chains))}
     return sorted(dict.fromkeys(variants), key=lambda variant: (place.get(variant, len(place)), variant))
 

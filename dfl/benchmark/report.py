@@ -141,7 +141,8 @@ def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[
     files.write(folder / "report.html", page(content, found))
     tensorboard.log(content, folder, found)
     show(content)
-    print(f"report: {folder / 'report.html'} (tables: tables.md, tables.tex, cells.csv; all numbers: benchmark.json)")
+    names = "tables.md, tables.tex, cells.csv, statistics.csv"
+    print(f"report: {folder / 'report.html'} (tables: {names}; all numbers: benchmark.json)")
     return content
 
 
@@ -162,7 +163,7 @@ def _by_generator(entries: Sequence[Entry]) -> dict[str, pa.Array]:
 
 def show(content: Mapping[str, Any]) -> None:
     """Print the summary and method x domain of the first metric."""
-    for title, head, rows in tables(Lookup(content))[:2]:
+    for title, head, rows, _ in tables(Lookup(content))[:2]:
         shown = terminal_table(*head, title=title)
         for row in rows:
             shown.add_row(*row)

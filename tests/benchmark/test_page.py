@@ -117,7 +117,13 @@ def test_unresolved_rates_and_generators_that_may_be_known_are_shown_as_such(mad
     assert "†" not in whole
     changed = copy.deepcopy(made)
     changed["generators"][0]["flag"] = "the backbone may have seen such images"
-    assert page.page(changed).count("<small>†</small>") == 1
+    (cell,) = (
+        c for c in changed["cells"] if [*c.values()][:5] == ["vit_scl", "progan", "within", "stored", "tpr_at_1fpr"]
+    )
+    cell["note"] = "60 reals cannot show a rate of 1 %"
+    text = page.page(changed)
+    assert text.count("<small>†</small>") == 2
+    assert text.count("<p class=soft>† progan: 60 reals cannot show a rate of 1 %</p>") == 1
 
 
 def test_metrics_of_maps_have_what_all_fake_pixels_give(made: dict[str, Any], whole: str) -> None:
@@ -155,6 +161,10 @@ def test_one_seed_has_no_spread(made: dict[str, Any]) -> None:
         look = Lookup(one)
         assert ("spread over" in sections.summary(look)) is said
         assert ("spread over" in sections.metric(look, "auroc")) is said
+
+
+def test_the_crop_rule_is_in_the_header(whole: str) -> None:
+    assert "<p class=soft>Images: resize shorter, crop centre, 224 pixels, centre view.</p>" in whole.split("<h2>")[0]
 
 
 def test_published_numbers_are_apart(whole: str, made: dict[str, Any]) -> None:
