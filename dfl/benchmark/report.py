@@ -89,9 +89,34 @@ def report(
         raise UserError(f"--within names {odd[0]!r}{near(safe(odd[0]), domains)}")
     folder = Path(output).expanduser()
     command = " ".join(["dfl report", *predictions])
-    settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks")
+    kept = _kept([Path(name).expanduser() for name in predictions])
+    settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks", **kept)
     with files.claimed(folder, inside=True):
         return publish(entries, settings, folder)
+
+
+def _kept(given: Sequence[Path]) -> dict[str, Any]:
+    """Return what ``benchmark.json`` beside a folder of predictions says of how they are to be shown.
+
+    Nothing where there is none, such as of a shared store, or several, which may say different things.
+    """
+    found = [file for path in given if path.is_dir() and (file := path.resolve().parent / "benchmark.json").is_file()]
+    if len(found) != 1:
+        return {}
+    try:
+        content = json.loads(found[0].read_text(encoding="utf-8"))
+        spec = content["spec"]
+        return {
+            **{"spec": spec, "metrics": content.get("first") or content["metrics"][:1]},
+            **{"groups": [str(one) for one in spec.get("groups") or []]},
+            **{"years": {str(name): year for name, year in (spec.get("years") or {}).items()}},
+            **{"data_until": {one["name"]: one["data_until"] or 0 for one in content["methods"]}},
+            **{"reference": content["reference"], "pictures": bool(spec.get("pictures", True))},
+            **{"before": {safe(key): safe(value) for key, value in (spec.get("before") or {}).items()}},
+            **{"surrogate": spec.get("surrogate") or ""},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{found[0]} is no benchmark.json of dfl benchmark: {error!r}; move it or mend it") from error
 
 
 def _role(within: Sequence[str]) -> Callable[[str], str]:

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
 from dfl.__main__ import main
+from dfl.benchmark import store
 
 N = 100
 DOCS = Path(__file__).parents[2] / "docs" / "benchmark.md"
@@ -84,6 +86,29 @@ def test_a_row_order_of_its_own_changes_nothing(tmp_path: Path) -> None:
         values = {(one["domain"], one["metric"]): one["value"] for one in content["cells"]}
         found.append({key: value for key, value in sorted(values.items()) if not math.isnan(value)})
     assert found[0] == found[1]
+
+
+def test_a_folder_is_shown_as_its_benchmark_was(tmp_path: Path) -> None:
+    label, score = rows(0, 0.3)
+    columns = {"path": [f"{i}.png" for i in range(N)], "label": label, "score": score, "logit": score}
+    names = {"generator": ["biggan" if y else "" for y in label]}
+    names |= {name: [""] * N for name in ("video", "group", "source")}
+    facts = {"method": "vit", "seed": 0, "domain": "a", "variant": "stored", "role": "cross", "threshold": 0.5}
+    store.write(tmp_path / "predictions" / "a.parquet", pa.table({**columns, **names}), facts)
+    spec = {"years": {"biggan": 2018}, "pictures": False}
+    published = [{"method": "A", "domain": "a", "metric": "ap", "value": 0.9, "source": "a paper", "protocol": ""}]
+    kept = {"spec": spec, "first": ["ap"], "methods": [{"name": "vit", "data_until": 2021}], "reference": published}
+    words = ["report", str(tmp_path / "predictions"), f"--output={tmp_path / 'out'}", "--resamples=100"]
+    bare = main(words)
+    assert (bare["spec_sha256"], bare["first"], [*bare["wrong"]]) == (None, ["auroc"], ["a"])
+    (tmp_path / "benchmark.json").write_text(json.dumps(kept))
+    content = main(words)
+    assert content["spec_sha256"] == store.digest(spec)
+    assert (content["first"], content["metrics"][0], content["reference"]) == (["ap"], "ap", published)
+    assert content["wrong"] == {}  # whose pictures may not be passed on
+    (row,) = content["generators"]
+    assert row["year"] == 2018
+    assert "may have seen" in row["flag"]
 
 
 @pytest.mark.parametrize(
