@@ -295,25 +295,6 @@ class Images:
         return int((self.label == label).sum())
 
 
-def each_once(entries: Iterable[Entry]) -> list[Entry]:
-    """Return entries, of which no two are of one method, seed, domain and variant: they would count as two seeds.
-
-    Raises:
-        UserError: If two are.
-    """
-    seen: dict[tuple[Any, ...], Entry] = {}
-    for one in entries:
-        other = seen.setdefault((one.method, one.seed, one.domain, one.variant), one)
-        if other is not one:
-            files = [e.scored.facts.get("external") or str(getattr(e.scored, "file", "")) for e in (other, one)]
-            raise UserError(
-                f"the predictions of {one.title} are given twice, in {files[0]} and {files[1]}: remove one, such as "
-                "that from before it was trained anew; detectors are named apart by a column detector, and seeds in a "
-                "spec, predictions: [FILE, FILE]"
-            )
-    return [*seen.values()]
-
-
 def own_first(entries: Sequence[Entry]) -> list[Entry]:
     """Return entries, those of our own store first: other people's files may know less of an image."""
     return sorted(entries, key=lambda entry: entry.scored.facts.get("data") is None)

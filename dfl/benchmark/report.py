@@ -8,7 +8,7 @@ video, group, generator, source, threshold and detector, as for ``dfl audit``. S
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from dfl.benchmark import changes, store, tensorboard
 from dfl.benchmark import run as runs
 from dfl.benchmark.content import Settings, build
-from dfl.benchmark.entries import Entry, by_domain, each_once, of_others, of_store, own_first
+from dfl.benchmark.entries import Entry, by_domain, of_others, of_store, own_first
 from dfl.benchmark.lookup import Lookup
 from dfl.benchmark.page import page
 from dfl.benchmark.spec import STORED, Spec, safe
@@ -159,7 +159,7 @@ def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[
     Raises:
         UserError: If entries are there twice, or of different images, and if a file cannot be written.
     """
-    entries = each_once(entries)
+    entries = _each_once(entries)
     content = {**build(entries, settings), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     found = spectra(_by_generator(entries))
     save(content, folder)
@@ -169,6 +169,25 @@ def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[
     names = "tables.md, tables.tex, cells.csv, statistics.csv"
     print(f"report: {folder / 'report.html'} (tables: {names}; all numbers: benchmark.json)")
     return content
+
+
+def _each_once(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries, of which no two are of one method, seed, domain and variant: they would count as two seeds.
+
+    Raises:
+        UserError: If two are.
+    """
+    seen: dict[tuple[Any, ...], Entry] = {}
+    for one in entries:
+        other = seen.setdefault((one.method, one.seed, one.domain, one.variant), one)
+        if other is not one:
+            files = [e.scored.facts.get("external") or str(getattr(e.scored, "file", "")) for e in (other, one)]
+            raise UserError(
+                f"the predictions of {one.title} are given twice, in {files[0]} and {files[1]}: remove one, such as "
+                "that from before it was trained anew; detectors are named apart by a column detector, and seeds in a "
+                "spec, predictions: [FILE, FILE]"
+            )
+    return [*seen.values()]
 
 
 def _by_generator(entries: Sequence[Entry]) -> dict[str, pa.Array]:
