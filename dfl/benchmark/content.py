@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
         **{"name": settings.name, "version": dfl.__version__, "command": settings.command, "spec": settings.spec},
         "spec_sha256": digest(settings.spec) if settings.spec else None,
         "methods": [_method(name, tested, settings) for name in dict.fromkeys(one.method for one in tested)],
-        **{"domains": [], "variants": list(dict.fromkeys(variant for _, variant in parts)), "all_fake": []},
+        **{"domains": [], "variants": _ordered((v for _, v in parts), chains), "all_fake": []},
         **{"curves": {}, "histograms": {}, "shifts": [], "wrong": {}, "generators": [], "fairness": []},
         "reference": [dict(one) for one in settings.reference],
     }
@@ -82,7 +82,7 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
     for domain in dict.fromkeys(domain for domain, _ in parts):  # one at a time: memory is for one
         stored: Images | None = None
         alike: Images | None = None
-        for variant in sorted((v for d, v in parts if d == domain), key=lambda v: v != STORED):
+        for variant in _ordered((v for d, v in parts if d == domain), chains):
             images = Images(parts[domain, variant])
             comparison.add(domain, variant, images)
             content["all_fake"] += [{"domain": domain, "variant": variant, **one} for one in all_fake(images)]
@@ -97,18 +97,26 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
                 pooled.add(stored)
     comparison.finish()
     content["all_fake"] += means.of_all_fake(content["all_fake"], settings.means)
-    robustness = comparison.robustness(chains)
+    robustness = sorted(comparison.robustness(chains), key=lambda row: [*chains].index(row["variant"]))
     for row in robustness:
         shares = flips.get((row["method"], row["variant"]), [])
         row["flips"] = sum(shares) / len(shares) if shares else math.nan
+    metrics = _metrics(comparison, settings.metrics)
     return (
         content
-        | {"metrics": _metrics(comparison, settings.metrics), "cells": comparison.cells + comparison.named()}
+        | {"metrics": metrics, "first": [name for name in metrics if name in settings.metrics] or metrics[:1]}
+        | {"cells": comparison.cells + comparison.named()}
         | {"changes": changes.changes(comparison.rates, {**settings.before, **compared})}
         | {"summaries": comparison.summaries(), "differences": comparison.differences, "ranks": _ranks(comparison)}
         | {"robustness": robustness, "robustness_area": _areas(robustness)}
         | _calibration(content["methods"], entries, pooled)
     )
+
+
+def _ordered(variants: Iterable[str], chains: Iterable[str]) -> list[str]:
+    """Return variants, each once: stored, alike, degradations by strength, views. Files come as blur 30, blur 5."""
+    place = {variant: i for i, variant in enumerate((STORED, ALIKE, *chains))}
+    return sorted(dict.fromkeys(variants), key=lambda variant: (place.get(variant, len(place)), variant))
 
 
 def _ranks(comparison: Comparison) -> dict[str, Any]:

@@ -229,16 +229,34 @@ def groups(images: Images, entry: Entry, wanted: Sequence[str]) -> Rows:
 
 
 def wrong(images: Images, entry: Entry) -> Rows:
-    """Return the images whose scores are farthest from their labels, of both classes."""
-    score, chosen = images.score(entry), []
-    for y in (0, 1):
-        own = np.flatnonzero(images.label == y)
-        chosen.append(own[_least(-score[own] if y == 0 else score[own], WRONG)])
-    rows = np.concatenate(chosen)
+    """Return the most wrong images: fakes and reals in turn, those farthest on the wrong side of the threshold first.
+
+    The threshold is that of validation, or .5 without one. What is on the right side is not among them.
+    """
+    score = images.score(entry)
+    rows = most_wrong(score, images.label, entry.threshold)
     return [
         {"path": str(path), "score": float(score[i]), "label": int(images.label[i])}
         for i, path in zip(rows, images.paths(rows), strict=True)
     ]
+
+
+def most_wrong(score: np.ndarray, label: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the places of at most ``WRONG`` images of each class that are judged wrongly, int64 (k,).
+
+    Fakes and reals take turns, so that the first few of them are of both classes.
+
+    Args:
+        score: (n,) probability of fake.
+        label: (n,) 0 real, 1 fake.
+        threshold: Fake from here on; NaN is .5.
+    """
+    fake, chosen = score >= np.float64(0.5 if math.isnan(threshold) else threshold), []
+    for y in (1, 0):
+        own = np.flatnonzero((label == y) & (fake != y))
+        chosen.append(own[_least(score[own] if y else -score[own], WRONG)])
+    turns = [places[i] for i in range(WRONG) for places in chosen if i < len(places)]
+    return np.array(turns, np.int64)
 
 
 def _least(values: np.ndarray, n: int) -> np.ndarray:

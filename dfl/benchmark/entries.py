@@ -4,6 +4,7 @@ Predictions of other people's detectors (`dfl.evaluation.scores`) stand beside t
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -114,6 +115,9 @@ def of_others(
         role: Returns what a domain is to them: ``within``, ``cross``, ``reals`` or ``other``.
         trained_on: What they were trained on, in words.
         options: Of `dfl.evaluation.scores.read`.
+
+    Raises:
+        UserError: See `dfl.evaluation.scores.read`; and if an image of a domain is in more than one row.
     """
     table = scores.read(file, need_group=False, **options)
     for why, count in table.left_out.items():
@@ -128,7 +132,13 @@ def of_others(
         names_of = ("label", "score", "logit", "video", "group")
         columns = {name: pa.array(getattr(table, name)[rows]) for name in names_of}
         columns |= {name: pa.array(table.text[name][rows], pa.string()) for name in ("path", "generator", "source")}
-        if not any(table.text["path"][rows]):
+        paths = Counter(table.text["path"][rows].tolist())
+        if again := next((path for path, count in paths.items() if path and count > 1), ""):
+            raise UserError(
+                f"{file}: {again} stands in {paths[again]} rows of {domain} by {who}, and an image counts once; keep "
+                "one row, name frames apart (a.mp4#frame=7), and give each seed a file of its own"
+            )
+        if not any(paths):
             columns["path"] = pa.array([f"row {i + 1}" for i in range(len(rows))])
         own = np.unique(table.thresholds[rows])
         facts = {"domain": domain, "threshold": float(own[0]) if len(own) == 1 else math.nan, "external": str(file)}

@@ -14,6 +14,8 @@ TITLES = {STORED: "as stored", ALIKE: "re-encoded alike"}
 BY_METHOD = "by method"
 #: The row of what a map that calls every pixel fake would get.
 ALL_FAKE = "all fake"
+#: Beside a number that has a note below the table.
+MARK = "†"
 #: The title of the table of `changes`.
 CHANGES = "Share called fake at the validation threshold, before and after"
 
@@ -26,6 +28,7 @@ class Lookup:
 
     Attributes:
         metric: The metric that methods are ordered by, the first of the content.
+        first: Metrics that were asked for, which have a summary each; `metric` is the first.
         methods: Names, the one with the best mean over the cross-domain test sets first; as in the spec if `mixed`.
         variants: Those of the first two tables that there are: as stored, re-encoded alike.
         mixed: Whether the methods' means over cross-domain test sets are of different ones, so that none is best.
@@ -38,6 +41,7 @@ class Lookup:
         self._all_fake = {(c["domain"], c["variant"], c["metric"]): c["value"] for c in self.rows("all_fake")}
         self._summaries = {(s["method"], s["variant"], s["metric"]): s for s in self.rows("summaries")}
         self.metric: str = next(iter(self.rows("metrics")), "auroc")
+        self.first: list[str] = [*self.rows("first")] or [self.metric]
         self.variants = [v for v in (STORED, ALIKE) if v in self.rows("variants")]
         sign = 1 if self.best(self.metric) == "min" else -1
         names = [one["name"] for one in self.rows("methods")]
@@ -78,9 +82,27 @@ class Lookup:
         """Return a number of a summary of the metric that methods are ordered by; NaN where there is none."""
         return defined(self.summary_row(method, variant).get(what))
 
-    def summary_row(self, method: str, variant: str) -> Mapping[str, Any]:
-        """Return a summary of the metric that methods are ordered by; an empty one where there is none."""
-        return self._summaries.get((method, variant, self.metric), {})
+    def summary_row(self, method: str, variant: str, metric: str = "") -> Mapping[str, Any]:
+        """Return a summary, by default of the metric that methods are ordered by; an empty one where there is none."""
+        return self._summaries.get((method, variant, metric or self.metric), {})
+
+    def notes(self, metric: str, domains: Sequence[str]) -> str:
+        """Return what is to be said of cells of some domains that bear a ``MARK``; '' of none."""
+        cells = [self.cell(m, d, v, metric) for d in domains for v in self.variants for m in self.methods]
+        said = dict.fromkeys(f"{cell['domain']}: {cell['note']}" for cell in cells if cell.get("note"))
+        return f"{MARK} {'; '.join(said)}" if said else ""
+
+    @property
+    def seen(self) -> str:
+        """How images are resized and cropped, in a line, where all methods share it; else where it stands."""
+        methods = self.rows("methods")
+        ways = {one["name"]: way(one) for one in methods if way(one)}
+        if not ways:
+            return "How images were resized and cropped is not known." if methods else ""
+        if len(set(ways.values())) > 1:
+            return "Methods resize and crop images differently: see Methods in report.html, or benchmark.json."
+        unknown = ", ".join(one["name"] for one in methods if one["name"] not in ways)
+        return f"Images: {next(iter(ways.values()))}" + (f"; not known of {unknown}." if unknown else ".")
 
     def domains(self, metric: str | None = None) -> list[str]:
         """Return the test domains, those of the training distribution first; only those that a metric is defined on."""
@@ -112,6 +134,12 @@ class Lookup:
     def best(metric: str) -> str | None:
         """Return whether the largest or the smallest value of a metric is best; None where neither is."""
         return direction(f"test/mean/{metric}")
+
+
+def way(method: Mapping[str, Any]) -> str:
+    """Return how a method resizes and crops images, in a line; '' where it is not known."""
+    words = [f"{key} {value}" for key, value in (method.get("transform") or {}).items()]
+    return ", ".join(words + ([f"{method['size']} pixels, centre view"] if method.get("size") else []))
 
 
 def defined(value: float | None) -> float:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dfl.benchmark.spec import Spec, safe
+from dfl.benchmark.spec import Spec
 from dfl.benchmark.statistics import spread
+from dfl.benchmark.values import safe
 from dfl.errors import UserError, near
 from dfl.metrics.intervals import interval
 
@@ -30,16 +31,16 @@ def asked(spec: Spec) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for key, names in (spec.content.get("means") or {}).items():
-        where = f"{spec.file}: means: {key}"
-        if str(key) in {*spec.domains, *spec.reals}:
+        where, mean = f"{spec.file}: means: {key}", safe(key)
+        if mean in {*spec.domains, *spec.reals}:
             raise UserError(f"{where} is the name of a domain; give the mean another one")
         if not isinstance(names, list) or not names:
             raise UserError(f"{where} takes a list of domains, not {names!r}")
-        found[str(key)] = [safe(name) for name in names]
-        for name in found[str(key)]:
+        found[mean] = [safe(name) for name in names]
+        for name in found[mean]:
             if name not in spec.domains:
                 raise UserError(f"{where} names {name!r}{near(name, [*spec.domains])}")
-            if found[str(key)].count(name) > 1:
+            if found[mean].count(name) > 1:
                 raise UserError(f"{where} names {name!r} twice")
     return found
 
@@ -69,7 +70,7 @@ def cells(
             found.append(
                 {"method": method, "domain": name, "role": MEAN, "variant": variant, "metric": metric}
                 | interval(value, sums[name, key] / len(domains))
-                | {"spread": spread(of_seeds), "seeds": of_seeds, "note": f"mean over {len(domains)} domains"}
+                | {"spread": spread(of_seeds), "seeds": of_seeds, "note": ""}
             )
     return found
 

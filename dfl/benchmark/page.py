@@ -62,10 +62,11 @@ def page(content: Mapping[str, Any], spectra: Mapping[str, spectrum.Spectrum] | 
         f"Benchmark: {content.get('name', '')}",
         [
             f"<p class=soft>{' · '.join(text(fact) for fact in facts if fact)}</p>",
+            f"<p class=soft>{text(look.seen)}</p>" if look.seen else "",
             headline(look),
             _noted("frames", html.figures(figures.heat(look), "figures scroll")),
             _shown("Differences to the best method", "forest", html.figures(figures.forest(look))),
-            _shown("Within and across domains", "", sections.summary(look)),
+            _shown("Within and across domains", "", "".join(sections.summary(look, name) for name in look.first)),
             _shown(f"{label} on each domain", "", sections.metric(look, look.metric, intervals=True)),
             _shown(CHANGES, "changes", sections.changes(look)),
             _shown("Robustness", "robustness", _robustness(look)),
@@ -190,7 +191,7 @@ def _alike(look: Lookup) -> list[tuple[str, str]]:
 
 
 def wrong(look: Lookup) -> str:
-    """Return the images that the best method with any got most wrong, of each domain, as pictures."""
+    """Return the images that the best method with any got most wrong, of each domain, as pictures; classes in turn."""
     parts, domains = [], look.named("wrong")
     each = max(1, min(DOMAIN_PICTURES, MOST_PICTURES // max(1, len(domains))))
     for domain, methods in domains.items():

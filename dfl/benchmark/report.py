@@ -8,7 +8,7 @@ video, group, generator, source, threshold and detector, as for ``dfl audit``. S
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from dfl.benchmark.content import Settings, build
 from dfl.benchmark.entries import Entry, by_domain, of_others, of_store, own_first
 from dfl.benchmark.lookup import Lookup
 from dfl.benchmark.page import page
-from dfl.benchmark.spec import STORED, Spec
+from dfl.benchmark.spec import STORED, Spec, safe
 from dfl.benchmark.spectra import REAL, spectra
 from dfl.benchmark.tables import save, tables
 from dfl.benchmark.units import joined
 from dfl.cli.verbs import call
-from dfl.errors import UserError, visible
+from dfl.errors import UserError, near, visible
 from dfl.evaluation.results import terminal_table
 from dfl.runs import files
 from dfl.terminal import console
@@ -80,33 +80,48 @@ def report(
             there = sorted(path.glob("*.parquet"))
             if not there:
                 raise UserError(f"no predictions (*.parquet) in {path}")
-            entries += _each_once([of_store(file) for file in there], path)
+            entries += [of_store(file) for file in there]
         else:
             role = _role(within or ())
             entries += of_others(path, role=role, label_of_fake=label_of_fake)
+    domains = [*dict.fromkeys(one.domain for one in entries if one.role != "val")]
+    if odd := [name for name in within or () if safe(name) not in domains]:
+        raise UserError(f"--within names {odd[0]!r}{near(safe(odd[0]), domains)}")
     folder = Path(output).expanduser()
     command = " ".join(["dfl report", *predictions])
-    settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks")
+    kept = _kept([Path(name).expanduser() for name in predictions])
+    settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks", **kept)
     with files.claimed(folder, inside=True):
         return publish(entries, settings, folder)
 
 
-def _each_once(entries: Sequence[Entry], folder: Path) -> Sequence[Entry]:
-    """Return entries, of which no two are of one detector, seed, domain and variant."""
-    seen: dict[tuple[Any, ...], Entry] = {}
-    for one in entries:
-        key = (one.method, one.seed, one.domain, one.variant)
-        if key in seen:
-            raise UserError(
-                f"{folder} holds the predictions of {one.title} twice, such as before and after it was trained anew: "
-                f"{seen[key].scored.file.name} and {one.scored.file.name}; remove the older one"  # type: ignore[attr-defined]
-            )
-        seen[key] = one
-    return entries
+def _kept(given: Sequence[Path]) -> dict[str, Any]:
+    """Return what ``benchmark.json`` beside a folder of predictions says of how they are to be shown.
+
+    Nothing where there is none, such as of a shared store, or several, which may say different things.
+    """
+    found = [file for path in given if path.is_dir() and (file := path.resolve().parent / "benchmark.json").is_file()]
+    if len(found) != 1:
+        return {}
+    try:
+        content = json.loads(found[0].read_text(encoding="utf-8"))
+        spec = content["spec"]
+        return {
+            **{"spec": spec, "metrics": content.get("first") or content["metrics"][:1]},
+            **{"groups": [str(one) for one in spec.get("groups") or []]},
+            **{"years": {str(name): year for name, year in (spec.get("years") or {}).items()}},
+            **{"data_until": {one["name"]: one["data_until"] or 0 for one in content["methods"]}},
+            **{"reference": content["reference"], "pictures": bool(spec.get("pictures", True))},
+            **{"before": {safe(key): safe(value) for key, value in (spec.get("before") or {}).items()}},
+            **{"surrogate": spec.get("surrogate") or ""},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{found[0]} is no benchmark.json of dfl benchmark: {error!r}; move it or mend it") from error
 
 
 def _role(within: Sequence[str]) -> Callable[[str], str]:
-    return lambda domain: "within" if domain in within else "cross"
+    names = {safe(name) for name in within}
+    return lambda domain: "within" if domain in names else "cross"
 
 
 def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dict[str, Any]:
@@ -140,15 +155,40 @@ def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dic
 
 
 def publish(entries: Sequence[Entry], settings: Settings, folder: Path) -> dict[str, Any]:
-    """Compute all numbers, write tables and page, and print the headline table."""
+    """Compute all numbers, write tables and page, and print the headline table.
+
+    Raises:
+        UserError: If entries are there twice, or of different images, and if a file cannot be written.
+    """
+    entries = _each_once(entries)
     content = {**build(entries, settings), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     found = spectra(_by_generator(entries))
     save(content, folder)
     files.write(folder / "report.html", page(content, found))
     tensorboard.log(content, folder, found)
     show(content)
-    print(f"report: {folder / 'report.html'} (tables: tables.md, tables.tex, cells.csv; all numbers: benchmark.json)")
+    names = "tables.md, tables.tex, cells.csv, statistics.csv"
+    print(f"report: {folder / 'report.html'} (tables: {names}; all numbers: benchmark.json)")
     return content
+
+
+def _each_once(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries, of which no two are of one method, seed, domain and variant: they would count as two seeds.
+
+    Raises:
+        UserError: If two are.
+    """
+    seen: dict[tuple[Any, ...], Entry] = {}
+    for one in entries:
+        other = seen.setdefault((one.method, one.seed, one.domain, one.variant), one)
+        if other is not one:
+            files = [e.scored.facts.get("external") or str(getattr(e.scored, "file", "")) for e in (other, one)]
+            raise UserError(
+                f"the predictions of {one.title} are given twice, in {files[0]} and {files[1]}: remove one, such as "
+                "that from before it was trained anew; detectors are named apart by a column detector, and seeds in a "
+                "spec, predictions: [FILE, FILE]"
+            )
+    return [*seen.values()]
 
 
 def _by_generator(entries: Sequence[Entry]) -> dict[str, pa.Array]:
@@ -168,7 +208,7 @@ def _by_generator(entries: Sequence[Entry]) -> dict[str, pa.Array]:
 
 def show(content: Mapping[str, Any]) -> None:
     """Print the summary and method x domain of the first metric."""
-    for title, head, rows in tables(Lookup(content))[:2]:
+    for title, head, rows, _ in tables(Lookup(content))[:2]:
         shown = terminal_table(*head, title=title)
         for row in rows:
             shown.add_row(*row)

@@ -11,11 +11,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
-from dfl.benchmark import changes, means, store, training
+from dfl.benchmark import store, training
 from dfl.benchmark.collect import Collect, transform_hash
-from dfl.benchmark.compare import MEASURED
 from dfl.benchmark.entries import Entry, of_others
 from dfl.benchmark.spec import ALIKE, STORED, Run, Source, Spec, Variant, safe
 from dfl.cli import app, checkpoints
@@ -24,7 +25,7 @@ from dfl.data.chains import alike, chain
 from dfl.data.rows import Rows
 from dfl.data.sources.written import built
 from dfl.data.transforms import Transform
-from dfl.errors import UserError, near
+from dfl.errors import UserError
 from dfl.runs.checkpoint import read_checkpoint
 from dfl.runs.find import stage
 from dfl.runs.weights_hash import WeightsHash
@@ -55,10 +56,15 @@ class Test:
 
 
 class DataHashes:
-    """Hashes of the test sets of a benchmark, each read once."""
+    """Hashes of the test sets of a benchmark, each read once.
+
+    Attributes:
+        groups: Names of groups of people, of each test set that was read.
+    """
 
     def __init__(self) -> None:
         self._hashes: dict[str, str] = {}
+        self.groups: list[list[str]] = []
 
     def __call__(self, source: Source, name: str) -> str:
         """Return the hash of a source's split ``test``; ``name`` is its domain, for errors."""
@@ -67,6 +73,7 @@ class DataHashes:
             one = built(source, f"domain {name!r}")
             one.prepare()
             table = one.load("test")
+            self.groups.append(pc.unique(table["group"].cast(pa.string())).to_pylist())
             self._hashes[key] = store.data_hash(table, Rows.of(table).sha256())
         return self._hashes[key]
 
@@ -142,40 +149,6 @@ def _opened(file: Path, changed: int, root: Path) -> tuple[Trained, str, int]:
     frozen = head.get("backbone", {}).get("sha256")
     weights = store.digest(WeightsHash()(content["state_dict"]), json.dumps(said, default=str), frozen)
     return trained, weights, int(head["input"]["size"])
-
-
-def prepare(spec: Spec, hashes: DataHashes) -> None:
-    """Check what does not depend on a training before the first one starts, in one process: metrics and sources.
-
-    Sources make what they need on disk before several processes ask for it at once.
-
-    Raises:
-        UserError: For a metric, domain or run that is none, and for a source that cannot be read.
-    """
-    changes.asked(spec)
-    means.asked(spec)
-    for run in spec.runs:
-        try:
-            Transform(**(run.transform or {}))
-        except TypeError as error:
-            raise UserError(f"{spec.file}: transform: {error}") from error
-        for one in scores_of(spec, run):
-            if one.domain not in spec.domains | spec.reals:
-                raise UserError(f"{run.predictions} has the domain {one.domain!r}{near(one.domain, [*spec.domains])}")
-    for name in spec.metrics:
-        if name not in MEASURED:
-            raise UserError(f"{spec.file}: no metric {name!r}{near(name, [*MEASURED])}")
-    wanted: list[tuple[Source, str]] = []
-    for run in spec.runs:
-        if run.name and not any(note(spec, run).parent.glob("*.ckpt")):  # what has begun may do without
-            parts = run.train if isinstance(run.train, list) else [run.train] * (run.train is not None)
-            wanted += [(one, "train") for one in parts] + [(one, "val") for one in (run.val or {}).values()]
-    for source, split in {json.dumps(one, sort_keys=True, default=str): one for one in wanted}.values():
-        asked = built(source, str(spec.file))
-        asked.prepare()
-        asked.load(split)
-    for name, source in (spec.domains | spec.reals).items():
-        hashes(source, name)
 
 
 def scores_of(spec: Spec, run: Run) -> list[Entry]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dfl.benchmark import figures
-from dfl.benchmark.lookup import ALL_FAKE, BY_METHOD, STORED, TITLES, Lookup, defined, number
+from dfl.benchmark.lookup import ALL_FAKE, BY_METHOD, MARK, STORED, TITLES, Lookup, defined, number, way
 from dfl.benchmark.means import MEAN
 from dfl.evaluation import html
 from dfl.metrics.names import FAIRNESS, about
@@ -14,20 +14,27 @@ ACROSS = 8
 Row = Mapping[str, Any]
 
 
-def summary(look: Lookup) -> str:
-    """Return within, cross, minimum, gap of each method, as stored and re-encoded alike beside each other."""
+def summary(look: Lookup, metric: str = "") -> str:
+    """Return within, cross, minimum, gap of each method, as stored and re-encoded alike beside each other.
+
+    Args:
+        look: The content.
+        metric: By default the one that methods are ordered by.
+    """
+    metric = metric or look.metric
     columns = {
         "within": "mean over the test domains of the training distribution",
         "cross": "mean over all other test domains, with its 95 % interval",
         "min": "on the worst of the other domains",
         "gap": "within minus cross",
     }
-    lines = []
+    lines, known = [], False
     for method in look.methods:
         cells: list[Any] = [method]
         for variant in look.variants:
-            one = look.summary_row(method, variant)
-            spread = f"; spread over seeds {number(one['spread'])}" if one.get("spread") else ""
+            one = look.summary_row(method, variant, metric)
+            known = known or any(map(_known, map(one.get, ("within", "cross"))))
+            spread = f"; spread over seeds {number(one['spread'])}" if _known(one.get("spread")) else ""
             cells += [
                 html.Cell(number(one.get("within")), kind="two first"),
                 html.Cell(number(one.get("cross")), interval(one), f"95 % interval{spread}", "two"),
@@ -35,13 +42,12 @@ def summary(look: Lookup) -> str:
                 html.Cell(number(one.get("gap")), kind="two"),
             ]
         lines.append(cells)
-    if not lines or not look.variants:
+    if not known:  # such as of reals alone
         return ""
     head = [html.Cell(name, title=title, kind="first" * (name == "within")) for name, title in columns.items()]
     over = [("", 1), *((TITLES[v], len(columns)) for v in look.variants)]
-    label = html.text(about(look.metric).label)
-    order = "" if look.mixed else " Best mean over the other domains first."
-    words = f"<p class=soft>{label}, {html.text(about(look.metric).help)}.{order}</p>"
+    order = "" if look.mixed or metric != look.metric else " Best mean over the other domains first."
+    words = f"<p class=soft>{html.text(about(metric).label)}, {html.text(about(metric).help)}.{order}</p>"
     return words + html.table(["method", *head * len(look.variants)], lines, over=over)
 
 
@@ -61,12 +67,13 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
     def cell(method: str, domain: str, variant: str) -> html.Cell:
         one = look.cell(method, domain, variant, name)
         words = [f"95 % interval {interval(one)}"] if interval(one) else []
-        words += [f"spread over {len(one['seeds'])} seeds {number(one['spread'])}"] if one.get("spread") else []
+        words += [f"spread over {len(one['seeds'])} seeds {number(one['spread'])}"] if _known(one.get("spread")) else []
         words += [one["note"]] if one.get("note") else []
         words += ["part of the training"] * look.is_within(method, domain)
         kind = "two" + " first" * (variant == look.variants[0])
         text = number(one["value"]) if one else ""
-        return html.Cell(text, interval(one) if intervals else "", "; ".join(words), kind)
+        small = [interval(one)] * intervals + [MARK] * bool(one.get("note"))
+        return html.Cell(text, " ".join(small), "; ".join(words), kind)
 
     roles = {one["name"]: "" if one["role"] in ("cross", BY_METHOD) else one["role"] for one in look.rows("domains")}
     roles |= dict.fromkeys(means, MEAN)
@@ -79,7 +86,9 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
             *((f"{d} ({roles[d]})" if roles[d] else d, len(look.variants)) for d in shown),
         ]
         foot = _leaks(look, shown) if name == "auroc" else _all_fake(look, shown, name)
-        return html.table(["method", *head * len(shown)], lines, over=over, foot=foot)
+        note = look.notes(name, shown)
+        below = f"<p class=soft>{html.text(note)}</p>" if note else ""
+        return html.table(["method", *head * len(shown)], lines, over=over, foot=foot) + below
 
     return "".join(table(domains[i : i + ACROSS]) for i in range(0, len(domains), ACROSS))
 
@@ -187,7 +196,7 @@ def generators(look: Lookup) -> str:
     for (domain, generator), own in rows.items():
         first = next(iter(own.values()))
         cells = [
-            html.Cell(number(own[m]["auroc"]), "†" * bool(own[m]["flag"]), own[m]["flag"] or "") if m in own else ""
+            html.Cell(number(own[m]["auroc"]), MARK * bool(own[m]["flag"]), own[m]["flag"] or "") if m in own else ""
             for m in methods
         ]
         flagged = flagged or any(one["flag"] for one in own.values())
@@ -196,8 +205,8 @@ def generators(look: Lookup) -> str:
     if not lines:
         return ""
     words = (
-        "<p class=soft>† The generator is not newer than the data that the backbone was trained on, which so may have "
-        "held images of it.</p>"
+        f"<p class=soft>{MARK} The generator is not newer than the data that the backbone was trained on, which so may "
+        "have held images of it.</p>"
     )
     return words * flagged + html.table(["generator", "domain", "year", "fakes", *methods], lines)
 
@@ -252,13 +261,11 @@ def methods(look: Lookup) -> str:
     """Return what each method is, what it was trained on and how it sees an image."""
     lines = []
     for one in look.rows("methods"):
-        transform = ", ".join(f"{k} {v}" for k, v in (one.get("transform") or {}).items())
         seeds = ", ".join(map(str, one.get("seeds") or []))
         at = ", ".join(number(t) for t in one.get("threshold") or [])
         detector = "scores of a file" if one.get("external") else one.get("detector") or ""
-        size = "" if one.get("size") is None else str(one["size"])
-        lines.append([one["name"], detector, ", ".join(one.get("trained_on") or []), seeds, size, transform, at])
-    head = ["method", "detector", "trained on", "seeds", "pixels", "view", "thresholds"]
+        lines.append([one["name"], detector, ", ".join(one.get("trained_on") or []), seeds, way(one), at])
+    head = ["method", "detector", "trained on", "seeds", "resize and crop", "thresholds"]
     return html.table(head, lines) if lines else ""
 
 
@@ -284,11 +291,10 @@ def cost(look: Lookup) -> str:
         "images_per_s": ("images/s", lambda v: f"{v:,.1f}"),
         "memory_mb": ("memory, MB", lambda v: f"{v:,.0f}"),
     }
-    rows = [one for one in look.rows("methods") if any(defined(one.get(n)) == defined(one.get(n)) for n in units)]
+    rows = [one for one in look.rows("methods") if any(_known(one.get(n)) for n in units)]
 
     def shown(one: Row, name: str) -> str:
-        value = defined(one.get(name))
-        return "" if value != value else units[name][1](value)
+        return units[name][1](one[name]) if _known(one.get(name)) else ""
 
     lines = [[one["name"], *(shown(one, name) for name in units)] for one in rows]
     return html.table(["method", *(label for label, _ in units.values())], lines) if lines else ""
@@ -311,6 +317,11 @@ def interval(one: Row) -> str:
     """Return an interval, or nothing where it is undefined."""
     low, high = defined(one.get("low")), defined(one.get("high"))
     return "" if low != low or high != high else f"{low:.3f} to {high:.3f}"
+
+
+def _known(value: float | None) -> bool:
+    """Tell whether a number is defined."""
+    return defined(value) == defined(value)
 
 
 def signed(value: float | None) -> str:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfl.benchmark import values
+from dfl.benchmark.values import safe
 from dfl.cli import configs
 from dfl.data.chains import FAMILIES, variants
 from dfl.errors import UserError, near
@@ -41,7 +43,6 @@ WAYS = ("config", "checkpoint", "predictions")
 VIEWS = ("centre", "five", "tiles")
 UNITS = ("image", "video")
 STORED, ALIKE = "stored", "alike"
-_APART = str.maketrans({"/": "_", "\\": "_", ".": "_", "@": "_"})  # what separates names in files and loaders
 
 #: A source as a config writes it.
 Source = dict[str, Any]
@@ -181,19 +182,19 @@ def of_content(content: dict[str, Any], file: Path, output: str | None, root: st
         domains=domains,
         reals=reals,
         within=tuple(_among(content, "within", [*domains], file)),
-        alike=_side(content.get("alike", True), file),
+        alike=values.side(content.get("alike", True), file),
         robustness=_robustness(content),
         robustness_domains=_among(content, "robustness_domains", [*domains], file) or [*domains],
         views=[_one_of(view, VIEWS, f"{file}: views") for view in views],
         groups=[str(one) for one in content.get("groups") or []],
         unit=_one_of(str(content.get("unit", "image")), UNITS, f"{file}: unit"),
         metrics=_words({"metrics": "auroc"} | content, "metrics"),
-        years=_years(content.get("years") or {}, file),
-        reference=_reference(content, file),
+        years=values.years(content.get("years") or {}, file),
+        reference=values.reference(content, file, [*domains, *reals]),
         root=folder,
         output=place,
         store=Path(content["store"]).expanduser() if content.get("store") else place / "predictions",
-        resamples=_resamples(content.get("resamples", 1000), file),
+        resamples=values.resamples(content.get("resamples", 1000), file),
         pictures=bool(content.get("pictures", True)),
     )
 
@@ -207,11 +208,6 @@ def _found(name: str) -> str:
     if word not in packaged:
         raise UserError(f"no benchmark {name!r} in {Path.cwd()} or among the packaged ones{near(word, [*packaged])}")
     return configs.find(packaged[word])
-
-
-def safe(name: Any) -> str:
-    """Return a name without what separates names in files, logs and flags."""
-    return str(name).translate(_APART)
 
 
 def check(
@@ -253,16 +249,18 @@ def _runs(content: dict[str, Any], called: str, file: Path, domains: list[str]) 
             "transform": one.get("transform", content.get("transform")),
             "options": tuple(_flags(options | start)),
         }
-        values = one[ways[0]] if isinstance(one[ways[0]], list) else [one[ways[0]]]
+        given = one[ways[0]] if isinstance(one[ways[0]], list) else [one[ways[0]]]
         if ways == ["config"]:
             common |= {side: one.get(side, content.get(side)) for side in ("train", "val")}
-            common["configs"] = tuple(_beside(file, str(value)) for value in values)
+            common["configs"] = tuple(_beside(file, str(value)) for value in given)
             for seed in _seeds(one.get("seeds") or content.get("seeds") or [0], where):
                 yield Run(**common, seed=seed, name=f"{called}-{name}-s{seed}")
         else:
             if one.get("seeds"):
                 raise UserError(f"{where}: seeds are of a config; a list of {ways[0]} has one for each seed")
-            for seed, value in enumerate(values):
+            if again := [value for i, value in enumerate(given) if value in given[:i]]:
+                raise UserError(f"{where}: {ways[0]} names {again[0]} twice; of a list each is a seed of its own")
+            for seed, value in enumerate(given):
                 yield Run(**common | {"seed": seed, ways[0]: str(value)})
 
 
@@ -319,32 +317,3 @@ def _robustness(content: dict[str, Any]) -> list[str]:
     """Return the chains of the families that are asked for."""
     names = _words(content, "robustness")
     return list(variants([*FAMILIES] if names == ["all"] else names)) if names else []
-
-
-def _side(alike: Any, file: Path) -> int:
-    if type(alike) is int and alike < 8:
-        raise UserError(f"{file}: alike is {alike}: true, false, or the shorter side of the images in pixels")
-    return 256 * alike if isinstance(alike, bool) else int(alike)
-
-
-def _years(years: dict[Any, Any], file: Path) -> dict[str, int]:
-    if odd := [name for name, year in years.items() if type(year) is not int]:
-        raise UserError(f"{file}: years: that of {odd[0]} is a whole number, not {years[odd[0]]!r}")
-    return {str(name): year for name, year in years.items()}
-
-
-def _resamples(number: Any, file: Path) -> int:
-    if type(number) is not int or number < 100:
-        raise UserError(f"{file}: resamples is {number!r}: an interval needs at least 100")
-    return number
-
-
-def _reference(content: dict[str, Any], file: Path) -> list[dict[str, Any]]:
-    """Return published numbers; each must say whose they are."""
-    for one in (rows := content.get("reference") or []):
-        lacks = [key for key in ("method", "domain", "metric", "value", "source") if key not in (one or {})]
-        if lacks:
-            raise UserError(f"{file}: a reference number lacks {', '.join(lacks)}: {one!r}")
-        if type(one["value"]) not in (int, float):
-            raise UserError(f"{file}: the value of a reference is a number, not {one['value']!r}")
-    return [{"protocol": "", **one} for one in rows]

@@ -28,6 +28,7 @@ from dfl.runs.files import whole
 COLUMNS = pa.schema(
     [
         ("path", pa.string()),
+        ("domain", pa.dictionary(pa.int32(), pa.string())),  # one name, so it takes no room; the facts have it too
         ("label", pa.int8()),  # 0 real, 1 fake
         ("score", pa.float32()),  # probability of fake
         ("logit", pa.float32()),  # its log-odds, which still rank what rounds to a score of 1
@@ -167,7 +168,7 @@ def find(file: Path, facts: Mapping[str, Any]) -> bool:
             old.check()
         except UserError:  # damaged since: computed again
             continue
-        if not set(COLUMNS.names) <= set(old.names):  # by a version that wrote less
+        if not set(COLUMNS.names) <= {*old.names, "domain"}:  # by a version that wrote less; the domain is a fact too
             continue
         if there != file or any(old.facts.get(name) != value for name, value in facts.items()):
             write(file, pq.read_table(there), {**old.facts, **facts})
@@ -176,7 +177,17 @@ def find(file: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def write(file: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
-    """Write predictions whole or not at all; the same table and facts give the same bytes."""
+    """Write predictions whole or not at all; the same table and facts give the same bytes.
+
+    Args:
+        file: Of `place`.
+        table: ``COLUMNS`` but the domain, and perhaps ``MAP_COLUMNS``.
+        facts: What the file says of itself, ``domain`` among them.
+    """
+    domain = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [str(facts["domain"])])
+    table = (table.drop_columns(["domain"]) if "domain" in table.column_names else table).append_column(
+        "domain", domain
+    )
     columns = {field.name: table[field.name].cast(field.type) for field in COLUMNS}
     columns |= {name: table[name].cast(pa.float64()) for name in MAP_COLUMNS if name in table.column_names}
     text = json.dumps(dict(facts), sort_keys=True, ensure_ascii=False)

@@ -6,31 +6,36 @@ files of one set of predictions have the same bytes each time.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dfl.benchmark.lookup import ALL_FAKE, CHANGES, STORED, TITLES, Lookup, number
+from dfl.benchmark.lookup import ALL_FAKE, CHANGES, MARK, STORED, TITLES, Lookup, defined, number
 from dfl.data import csv_files
 from dfl.evaluation.results import to_json
-from dfl.metrics.names import about
+from dfl.metrics.names import FAIRNESS, about
 from dfl.runs.files import write
 
 #: Columns of `cost.csv` after the method; the last three change from machine to machine.
 COST = ("parameters", "macs", "images_per_s", "memory_mb", "device")
 CELLS = ("method", "domain", "role", "variant", "metric", "value", "low", "high", "spread", "seeds", "note")
+#: The most domains that have intervals beside their values.
+ACROSS = 8
+#: Columns of `statistics.csv`: what is of more than one cell.
+STATISTICS = ("part", "method", "other", "domain", "variant", "metric", "what", "value", "low", "high", "p", "p_holm")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    MARK: r"\dag{}",
 }
 _LATEX |= {one: f"\\{one}" for one in "&%$#_{}"}
 
 
 def save(content: Mapping[str, Any], folder: Path) -> None:
-    """Write ``tables.md``, ``tables.tex``, ``cells.csv``, ``benchmark.json`` and ``cost.csv``.
+    """Write ``tables.md``, ``tables.tex``, ``cells.csv``, ``statistics.csv``, ``benchmark.json`` and ``cost.csv``.
 
     Args:
         content: Of `dfl.benchmark.compare`.
@@ -45,8 +50,39 @@ def save(content: Mapping[str, Any], folder: Path) -> None:
     write(folder / "tables.md", markdown(look))
     write(folder / "tables.tex", latex(look))
     write(folder / "cells.csv", csv_files.whole(CELLS, cells))
+    write(folder / "statistics.csv", csv_files.whole(STATISTICS, statistics(look)))
     write(folder / "cost.csv", csv_files.whole(["name", *COST, "created"], costs))
     write(folder / "benchmark.json", to_json(lasting(content)))
+
+
+def statistics(look: Lookup) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``statistics.csv``: summaries, shifts, differences, ranks and gaps between groups.
+
+    The domain of a minimum is the worst one, and none stands for the mean over the cross domains.
+    """
+    for one in look.rows("summaries"):
+        for what in ("within", "cross", "minimum", "gap", "spread"):
+            row = {"part": "summary", **{key: one[key] for key in ("method", "variant", "metric")}, "what": what}
+            more = {"low": one["low"], "high": one["high"]} if what == "cross" else {}
+            yield row | {"domain": one["worst"] if what == "minimum" else "", "value": one.get(what)} | more
+    for one in look.rows("shifts"):
+        for what in ("real", "fake"):
+            yield {"part": "shift", "metric": "score", **one, "what": what, "value": one[what]}
+    for one in look.rows("differences"):
+        yield {"part": "difference", "metric": "auroc", **one, "method": one["a"], "other": one["b"]}
+    ranks = {"part": "rank", "metric": "auroc"}
+    if friedman := look.named("ranks").get("friedman"):
+        yield {**ranks, "what": "Friedman", "value": friedman["statistic"], "p": friedman["p"]}
+        yield {**ranks, "what": "critical difference", "value": look.named("ranks")["critical"]}
+    for method, rank in (look.named("ranks").get("average") or {}).items():
+        yield {**ranks, "method": method, "what": "average", "value": rank}
+        for other, p in look.named("ranks")["nemenyi"][method].items():
+            if other != method:
+                yield {**ranks, "method": method, "other": other, "what": "Nemenyi", "p": p}
+    for one in look.rows("fairness"):
+        for name in FAIRNESS:
+            if name in one:
+                yield {"part": "fairness", **one, "metric": name, "what": one["attribute"], "value": one[name]}
 
 
 def lasting(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,56 +91,112 @@ def lasting(content: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in content.items() if k != "created"} | {"methods": methods}
 
 
-#: A title, the names of the columns, and rows of texts.
-Table = tuple[str, list[str], list[list[str]]]
+class Table(NamedTuple):
+    """A table of texts."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    #: Below it.
+    note: str = ""
 
 
 def tables(look: Lookup) -> list[Table]:
-    """Return the summary, a table for each metric with its domains as columns, and the published numbers, apart."""
+    """Return summaries, a table for each metric with its domains as columns, tests, and the published numbers, apart.
+
+    The summary and the domains of the metric that methods are ordered by are the first two.
+    """
     found = [
-        _summary(look),
-        *(_metric(look, name) for name in look.rows("metrics")),
-        _differences(look),
-        _changes(look),
+        *(one for name in look.first for one in (_summary(look, name), _metric(look, name))),
+        *(_metric(look, name) for name in look.rows("metrics") if name not in look.first),
+        *(_shifts(look), _differences(look), _ranks(look), _fairness(look), _changes(look)),
     ]
     reference = [
         [r["method"], r["domain"], about(r["metric"]).label, number(r["value"]), r["source"], r["protocol"]]
         for r in look.rows("reference")
     ]
     head = ["method", "domain", "metric", "value", "source", "protocol"]
-    return [one for one in (*found, ("Published numbers, in no mean", head, reference)) if one[2]]
+    return [one for one in (*found, Table("Published numbers, in no mean", head, reference)) if one.rows]
 
 
-def _summary(look: Lookup) -> Table:
-    label, head, rows, means = about(look.metric).label, ["method", "images"], [], look.means(look.metric)
+def _summary(look: Lookup, name: str) -> Table:
+    label, head, rows, means = about(name).label, ["method", "images"], [], look.means(name)
     for method in look.methods:
         for variant in look.variants:
-            if one := look.summary_row(method, variant):
-                numbers = [number(one.get(name)) for name in ("within", "cross", "low", "high", "minimum")]
+            one = look.summary_row(method, variant, name)
+            if not all(math.isnan(defined(one.get(what))) for what in ("within", "cross")):
+                numbers = [number(one.get(what)) for what in ("within", "cross", "low", "high", "minimum")]
                 rest = [str(one.get("worst") or ""), number(one.get("gap")), number(one.get("spread"))]
-                named = [number(look.value(method, name, variant, look.metric)) for name in means]
+                named = [number(look.value(method, mean, variant, name)) for mean in means]
                 rows.append([method, TITLES[variant], *numbers, *rest, *named])
     head += ["within", "cross", "low", "high", "min", "worst", "gap", "spread", *means]
-    return f"{label}: summary", head, rows
+    return Table(f"{label}: summary", head, rows)
 
 
 def _metric(look: Lookup, name: str) -> Table:
-    """Return method x domain, two lines a method; below it what metadata alone, or a map of fake pixels alone, give."""
+    """Return method x domain, two lines a method; below it what metadata alone, or a map of fake pixels alone, give.
+
+    The metric that methods are ordered by has its intervals beside its values, unless domains are too many.
+    """
     domains, rows = [*look.domains(name), *look.means(name)], []
+    intervals = name == look.metric and len(domains) <= ACROSS
+
+    def text(cell: Mapping[str, Any]) -> str:
+        low, high = defined(cell.get("low")), defined(cell.get("high"))
+        ends = f" ({low:.3f}-{high:.3f})" if intervals and not math.isnan(low + high) else ""
+        return number(cell["value"]) + MARK * bool(cell.get("note")) + ends if cell else ""
+
     for method in look.methods:
         for variant in look.variants:
             cells = [look.cell(method, d, variant, name) for d in domains]
             if any(cells):
-                rows.append([method, TITLES[variant], *(number(c["value"]) if c else "" for c in cells)])
+                rows.append([method, TITLES[variant], *map(text, cells)])
     leaks = {one["name"]: (one.get("leak") or {}).get("metadata") for one in look.rows("domains")}
     if name == "auroc" and rows and any(leaks.get(d) for d in domains):
-        found = [leaks.get(d) for d in domains]
-        rows.append(["metadata alone", TITLES[STORED], *(number(one["value"]) if one else "" for one in found)])
+        rows.append(["metadata alone", TITLES[STORED], *(text(leaks.get(d) or {}) for d in domains)])
     for variant in look.variants if rows else ():
         fake = [look.all_fake(d, variant, name) for d in domains]
         if not all(map(math.isnan, fake)):
             rows.append([ALL_FAKE, TITLES[variant], *map(number, fake)])
-    return about(name).label, ["method", "images", *domains], rows if domains else []
+    notes = ["In brackets: 95 % interval." if intervals else "95 % intervals are in cells.csv."]
+    notes.append(look.notes(name, domains))
+    return Table(
+        about(name).label, ["method", "images", *domains], rows if domains else [], " ".join(filter(None, notes))
+    )
+
+
+def _shifts(look: Lookup) -> Table:
+    rows = [
+        [r["method"], r["domain"], *(f"{defined(r[y]):+.3f}" for y in ("real", "fake"))] for r in look.rows("shifts")
+    ]
+    title = "Mean score of each class, re-encoded alike minus as stored"
+    return Table(title, ["method", "domain", "real", "fake"], rows)
+
+
+def _ranks(look: Lookup) -> Table:
+    """Return average ranks, the best first, and Nemenyi's p of each pair; Friedman's test below."""
+    found = look.named("ranks")
+    names = sorted(found.get("average") or {}, key=lambda name: found["average"][name])
+    rows = [
+        [a, number(found["average"][a], 2), *("" if a == b else number(found["nemenyi"][a][b], 4) for b in names)]
+        for a in names
+    ]
+    note = ""
+    if rows:
+        statistic, p = (number(found["friedman"][name], digits) for name, digits in (("statistic", 2), ("p", 4)))
+        note = f"Over {found['domains']} domains. Friedman: statistic {statistic}, p {p}. "
+        note += f"Critical difference of ranks (Nemenyi, 5 %): {number(found['critical'], 2)}."
+    return Table("Average rank by AUROC, and p of each pair (Nemenyi)", ["method", "rank", *names], rows, note)
+
+
+def _fairness(look: Lookup) -> Table:
+    names = [name for name in FAIRNESS if any(name in row for row in look.rows("fairness"))]
+    rows = [
+        [r["method"], r["domain"], r["attribute"], *(number(r.get(name)) for name in names)]
+        for r in look.rows("fairness")
+    ]
+    labels = [FAIRNESS[name].label for name in names]
+    return Table("Gaps between groups of people", ["method", "domain", "groups by", *labels], rows)
 
 
 def _differences(look: Lookup) -> Table:
@@ -113,7 +205,7 @@ def _differences(look: Lookup) -> Table:
         if not one["domain"]:
             numbers = [number(one.get(name), 4) for name in ("value", "low", "high", "p", "p_holm")]
             rows.append([one["a"], one["b"], *numbers])
-    return "AUROC a - b, mean over the cross domains", ["a", "b", "a - b", "low", "high", "p", "p, Holm"], rows
+    return Table("AUROC a - b, mean over the cross domains", ["a", "b", "a - b", "low", "high", "p", "p, Holm"], rows)
 
 
 def _changes(look: Lookup) -> Table:
@@ -126,30 +218,32 @@ def _changes(look: Lookup) -> Table:
         ]
         for r in look.rows("changes")
     ]
-    return CHANGES, ["method", "domain", "compared with", "before", "after", "change", "low", "high"], rows
+    return Table(CHANGES, ["method", "domain", "compared with", "before", "after", "change", "low", "high"], rows)
 
 
 def markdown(look: Lookup) -> str:
     """Return all tables as Markdown."""
-    parts = [f"# Benchmark: {_line(look.content.get('name', ''))}\n"]
-    for title, head, rows in tables(look):
+    parts = [f"# Benchmark: {_line(look.content.get('name', ''))}\n"] + [f"{_bar(look.seen)}\n"] * bool(look.seen)
+    for title, head, rows, note in tables(look):
         lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([_bar(cell) for cell in row] for row in rows)]
         lines[0] = [_bar(cell) for cell in head]
         parts.append(f"## {_bar(title)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+        parts += [f"{_bar(note)}\n"] * bool(note)
     return "\n".join(parts)
 
 
 def latex(look: Lookup) -> str:
     r"""Return all tables as LaTeX, for ``\usepackage{booktabs}``."""
-    parts = [f"% {_line(look.content.get('name', ''))}; needs \\usepackage{{booktabs}}\n"]
-    for title, head, rows in tables(look):
+    parts = [f"% {_line(look.content.get('name', ''))}; needs \\usepackage{{booktabs}}\n% {_line(look.seen)}\n"]
+    for title, head, rows, note in tables(look):
+        below = f"  \\par\\smallskip\\footnotesize {escaped(note)}\n" if note else ""
         body = "".join(f"    {' & '.join(map(escaped, row))} \\\\\n" for row in rows)
         parts.append(
             "\\begin{table}\n  \\centering\n"
             f"  \\caption{{{escaped(title)}}}\n"
             f"  \\begin{{tabular}}{{{'l' + 'r' * (len(head) - 1)}}}\n    \\toprule\n"
             f"    {' & '.join(map(escaped, head))} \\\\\n    \\midrule\n{body}"
-            "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+            f"    \\bottomrule\n  \\end{{tabular}}\n{below}\\end{{table}}\n"
         )
     return "\n".join(parts)
 

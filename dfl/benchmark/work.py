@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from dfl.benchmark import checks
 from dfl.benchmark import run as runs
 from dfl.benchmark.spec import Run, Spec, safe
 from dfl.benchmark.training import say, write
@@ -55,13 +56,15 @@ def run(
     if jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1")
     spec.runs = [dataclasses.replace(one, options=_beaten(one.options, words)) for one in spec.runs]
+    for one in spec.runs:
+        checks.options(one)
     hashes = runs.DataHashes()
     if only is not None:
         end_with(int(os.environ.get(PARENT, 0)), signal.SIGTERM)
         one = _named(spec, only)
         runs.complete(spec, one, hashes, _title(one))
         return None
-    runs.prepare(spec, hashes)
+    checks.prepare(spec, hashes)
     for one in spec.runs:  # before any starts: other processes read what is written here
         if one.name:
             runs.fit_words(spec, one)

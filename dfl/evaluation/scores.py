@@ -167,7 +167,7 @@ def _cells(file: Path, ours: str, name: str, column: pa.ChunkedArray) -> list[st
 
 def _load(file: Path) -> pa.Table:
     if not file.is_file():
-        raise UserError(f"no file {file}; give the scores of `dfl predict`, or --ckpt_path and --data")
+        raise UserError(f"no file {file}; give scores of single images, such as `dfl predict` writes")
     try:
         if file.suffix.lower() == ".jsonl":
             rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]

@@ -69,6 +69,8 @@ def audit(
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--threshold {threshold} must be a score in [0, 1]")
     file, folder = Path(scores).expanduser(), Path(output).expanduser()
+    if not file.is_file():
+        raise UserError(f"no file {file}; give the scores of `dfl predict`, or --ckpt_path and --data")
     table = read(file, attributes, label_of_fake)
     with claimed(folder, inside=True):
         content = examine(table, math.nan if threshold is None else threshold, resamples, seed)

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
 from dfl.__main__ import main
+from dfl.benchmark import store
 
 N = 100
 DOCS = Path(__file__).parents[2] / "docs" / "benchmark.md"
@@ -86,13 +88,42 @@ def test_a_row_order_of_its_own_changes_nothing(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_a_folder_is_shown_as_its_benchmark_was(tmp_path: Path) -> None:
+    label, score = rows(0, 0.3)
+    columns = {"path": [f"{i}.png" for i in range(N)], "label": label, "score": score, "logit": score}
+    names = {"generator": ["biggan" if y else "" for y in label]}
+    names |= {name: [""] * N for name in ("video", "group", "source")}
+    facts = {"method": "vit", "seed": 0, "domain": "a", "variant": "stored", "role": "cross", "threshold": 0.5}
+    store.write(tmp_path / "predictions" / "a.parquet", pa.table({**columns, **names}), facts)
+    spec = {"years": {"biggan": 2018}, "pictures": False}
+    published = [{"method": "A", "domain": "a", "metric": "ap", "value": 0.9, "source": "a paper", "protocol": ""}]
+    kept = {"spec": spec, "first": ["ap"], "methods": [{"name": "vit", "data_until": 2021}], "reference": published}
+    words = ["report", str(tmp_path / "predictions"), f"--output={tmp_path / 'out'}", "--resamples=100"]
+    bare = main(words)
+    assert (bare["spec_sha256"], bare["first"], [*bare["wrong"]]) == (None, ["auroc"], ["a"])
+    (tmp_path / "benchmark.json").write_text(json.dumps(kept))
+    content = main(words)
+    assert content["spec_sha256"] == store.digest(spec)
+    assert (content["first"], content["metrics"][0], content["reference"]) == (["ap"], "ap", published)
+    assert content["wrong"] == {}  # whose pictures may not be passed on
+    (row,) = content["generators"]
+    assert row["year"] == 2018
+    assert "may have seen" in row["flag"]
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nothing"], "no file nothing"),
+        (["nothing"], "no file nothing; give scores of single images, such as `dfl predict` writes$"),
         (["{folder}"], "no predictions .* in"),
         (["{folder}/mine.csv", "--resamples=10"], "at least 100"),
         (["{folder}/mine.csv", "{folder}/short.csv"], "it has no score of 99.png"),
+        (
+            ["{folder}/mine.csv", "{folder}/mine.csv"],
+            "predictions of mine/0 on a .* are given twice, in .* and .*mine.csv:",
+        ),
+        (["{folder}/twice.csv"], "twice.csv: 98.png stands in 2 rows of b by twice"),
+        (["{folder}/mine.csv", "--within=[aa]"], "--within names 'aa'; did you mean 'a'"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(
@@ -100,6 +131,7 @@ def test_what_makes_no_sense_is_one_line(
 ) -> None:
     file = written(tmp_path, "mine.csv", 0, 0.3)
     (tmp_path / "short.csv").write_text("\n".join(file.read_text().splitlines()[:-1]))
+    (tmp_path / "twice.csv").write_text(file.read_text() + "98.png,0,0.3,b,0.5")
     given = [word.format(folder=tmp_path) for word in words]
     with pytest.raises(SystemExit):
         main(["report", *given, f"--output={tmp_path / 'out'}"])

@@ -36,14 +36,73 @@ def test_markdown_has_the_tables_and_published_numbers_apart(folder: Path) -> No
     assert list(parts)[:2] == ["AUROC: summary", "AUROC"]
     look = Lookup(content())
     best = look.methods[0].replace("_", "\\_")
-    values = [f"{look.value(look.methods[0], d, 'alike', 'auroc'):.3f}" for d in look.domains("auroc")]
+    cells = [look.cell(look.methods[0], d, "alike", "auroc") for d in look.domains("auroc")]
+    values = [f"{one['value']:.3f} ({one['low']:.3f}-{one['high']:.3f})" for one in cells]
     assert f"| {best} | re-encoded alike | {' | '.join(values)} |" in parts["AUROC"]
-    assert "| metadata alone | as stored | 0.520 | 0.990 | 0.520 |" in parts["AUROC"]
+    leaks = "0.520 (0.470-0.570) | 0.990 (0.970-1.000) | 0.520 (0.470-0.570)"
+    assert f"| metadata alone | as stored | {leaks} |" in parts["AUROC"]
     assert text.count("CNNDetection") == 1
     assert any("CNNDetection" in line for line in parts["Published numbers, in no mean"])
     for lines in parts.values():
-        rows = [line for line in lines if line]
+        rows = [line for line in lines if line.startswith("|")]
         assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+def test_tables_hold_shifts_ranks_gaps_and_the_crop_rule(folder: Path) -> None:
+    made = content()
+    look = Lookup(made)
+    text, latex = ((folder / f"tables.{kind}").read_text() for kind in ("md", "tex"))
+    assert text.splitlines()[2] == "Images: resize shorter, crop centre, 224 pixels, centre view."
+    assert latex.splitlines()[1] == "% Images: resize shorter, crop centre, 224 pixels, centre view."
+    parts = {part.splitlines()[0]: part for part in text.split("\n## ")[1:]}
+    moved = made["shifts"][0]
+    line = f"| progan | {moved['real']:+.3f} | {moved['fake']:+.3f} |"
+    assert line in parts["Mean score of each class, re-encoded alike minus as stored"]
+    ranks = parts["Average rank by AUROC, and p of each pair (Nemenyi)"]
+    assert "Over 2 domains. Friedman: statistic 12.30, p 0.0150. Critical difference of ranks" in ranks
+    assert ranks.count(" 0.0500 |") == 6
+    gaps = parts["Gaps between groups of people"].splitlines()
+    assert gaps[2] == "| method | domain | groups by | F\\_FPR | F\\_EO | gap AUROC |"
+    assert sum("| progan | gender | 0.100 | 0.200 | n/a |" in line for line in gaps) == len(look.methods)
+    made["methods"][0]["transform"] = {"resize": "none"}
+    assert "Methods resize and crop images differently: see Methods" in tables.markdown(Lookup(made))
+    for one in made["methods"][1:]:
+        one |= {"transform": {}, "size": None}
+    assert "Images: resize none, 224 pixels, centre view; not known of vit\\_lora, linear\\_probe." in tables.markdown(
+        Lookup(made)
+    )
+
+
+def test_a_rate_that_reals_cannot_show_is_marked() -> None:
+    made = content()
+    for one in made["cells"]:
+        if (one["domain"], one["metric"]) == ("stylegan", "tpr_at_1fpr"):
+            one["note"] = "60 reals cannot show a rate of 1 %"
+    text = tables.markdown(Lookup(made)).split("## TPR@1%")[1].split("\n## ")[0]
+    assert text.count("†") == 6 + 1
+    assert text.rstrip().endswith("\n\n95 % intervals are in cells.csv. † stylegan: 60 reals cannot show a rate of 1 %")
+    assert tables.latex(Lookup(made)).count(r"\dag{} stylegan: 60 reals cannot") == 1
+
+
+def test_each_metric_that_is_asked_for_has_a_summary() -> None:
+    made = content()
+    made["first"] = ["auroc", "ap", "fpr"]
+    made["summaries"] += [one | {"metric": "ap", "worst": "ldm"} for one in made["summaries"]]
+    titles = [one.title for one in tables.tables(Lookup(made))]
+    assert titles[:6] == ["AUROC: summary", "AUROC", "AP: summary", "AP", "FPR", "EER"]
+    assert len(titles) == len(set(titles))
+
+
+def test_statistics_hold_what_is_of_more_than_one_cell(folder: Path) -> None:
+    made = content()
+    with (folder / "statistics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    count = {part: sum(row["part"] == part for row in rows) for part in dict.fromkeys(row["part"] for row in rows)}
+    assert count == {"summary": 6 * 5, "shift": 9 * 2, "difference": 3 * 4, "rank": 2 + 3 + 6, "fairness": 3 * 3}
+    minimum = next(row for row in rows if row["what"] == "minimum")
+    assert (minimum["domain"], float(minimum["value"])) == tuple(made["summaries"][0][k] for k in ("worst", "minimum"))
+    friedman = next(row for row in rows if row["what"] == "Friedman")
+    assert (friedman["value"], friedman["p"]) == ("12.3", "0.015")
 
 
 def test_hostile_names_stay_in_their_cell() -> None:

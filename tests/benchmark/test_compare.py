@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from dfl.benchmark.compare import Comparison
 from dfl.benchmark.content import Settings, build
-from dfl.benchmark.details import Pooled, calibrated, groups
+from dfl.benchmark.details import Pooled, calibrated, groups, wrong
 from dfl.benchmark.entries import Columns, Entry, Images
 from dfl.metrics import calibration
 
@@ -142,6 +142,26 @@ def test_robustness_is_of_the_degraded_domains() -> None:
     moved = [own["x", v].scored.column("score").to_numpy()[LABEL == 1].mean() for v in ("stored", "alike")]
     assert means["x"]["fake"] == pytest.approx(moved[1] - moved[0])
     assert math.isnan(content["calibration"]["m"]["temperature"])  # without validation
+
+
+def test_degradations_are_in_order_of_their_strength() -> None:
+    found = ("blur_10", "blur_20", "blur_30", "blur_5", "jpeg_30", "jpeg_95", "alike", "stored", "stored@five")
+    content = build([scored("m", "x", "cross", variant=v) for v in found], Settings("made up", resamples=100))
+    wanted = ["jpeg_95", "jpeg_30", "blur_5", "blur_10", "blur_20", "blur_30"]
+    assert content["variants"] == ["stored", "alike", *wanted, "stored@five"]
+    assert [row["variant"] for row in content["robustness"]] == wanted
+    assert [*content["robustness_area"]] == ["jpeg", "blur"]
+
+
+def test_the_most_wrong_images_are_wrong_and_of_both_classes_in_turn() -> None:
+    score = np.where(LABEL == 1, np.linspace(0.3, 0.9, N), np.linspace(0.05, 0.55, N))
+    one = scored("m", "x", "cross", score=pa.array(score))
+    one.scored.facts["threshold"] = 0.52
+    rows = wrong(Images([one]), one)
+    assert [row["label"] for row in rows] == [1, 0, 1, 0, 1, 1]  # two reals alone are above the threshold
+    assert [row["path"] for row in rows[:3]] == ["x/1.png", f"x/{N - 2}.png", "x/3.png"]
+    one.scored.facts["threshold"] = None
+    assert [row["label"] for row in wrong(Images([one]), one)] == [1, 0, 1, 0, 1, 0, 1]
 
 
 def test_every_method_has_a_temperature_and_thresholds_of_its_own() -> None:

@@ -46,9 +46,9 @@ def test_tables_page_and_published_numbers_have_it() -> None:
     look = Lookup(content)
     assert look.domains("auroc") == ["w", "a", "b", "later"]
     value = f"{look.value('m', 'first two', 'stored', 'auroc'):.3f}"
-    (_, head, (row, *_)), (_, domains, (cells, *_)) = tables.tables(look)[:2]
-    assert (head[-2:], row[-2]) == (["first two", "all"], value)
-    assert (domains[2:], cells[-2]) == ([*ROLES, "first two", "all"], value)
+    summary, cells = tables.tables(look)[:2]
+    assert (summary.head[-2:], summary.rows[0][-2]) == (["first two", "all"], value)
+    assert (cells.head[2:], cells.rows[0][-2].split()[0]) == ([*ROLES, "first two", "all"], value)
     page = sections.metric(look, "auroc")
     assert "first two (mean)" in page
     assert f">{value}<" in page

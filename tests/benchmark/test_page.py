@@ -14,7 +14,7 @@ from content import content
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dfl.benchmark import figures, page, spectra, tensorboard
+from dfl.benchmark import figures, page, sections, spectra, tensorboard
 from dfl.benchmark.lookup import Lookup
 from dfl.evaluation import html, plots
 
@@ -117,7 +117,13 @@ def test_unresolved_rates_and_generators_that_may_be_known_are_shown_as_such(mad
     assert "†" not in whole
     changed = copy.deepcopy(made)
     changed["generators"][0]["flag"] = "the backbone may have seen such images"
-    assert page.page(changed).count("<small>†</small>") == 1
+    (cell,) = (
+        c for c in changed["cells"] if [*c.values()][:5] == ["vit_scl", "progan", "within", "stored", "tpr_at_1fpr"]
+    )
+    cell["note"] = "60 reals cannot show a rate of 1 %"
+    text = page.page(changed)
+    assert text.count("<small>†</small>") == 2
+    assert text.count("<p class=soft>† progan: 60 reals cannot show a rate of 1 %</p>") == 1
 
 
 def test_metrics_of_maps_have_what_all_fake_pixels_give(made: dict[str, Any], whole: str) -> None:
@@ -145,6 +151,20 @@ def test_methods_whose_means_are_over_different_domains_are_not_ordered(made: di
     assert look.methods == [one["name"] for one in made["methods"]]
     assert page.findings(look)[-1][1].endswith("so none is called best: compare them on one domain.")
     assert "Differences to the best method" not in titles(page.page(changed))
+
+
+def test_one_seed_has_no_spread(made: dict[str, Any]) -> None:
+    changed = copy.deepcopy(made)
+    for one in (*changed["cells"], *changed["summaries"]):
+        one |= {"spread": math.nan} | ({"seeds": one["seeds"][:1]} if "seeds" in one else {})
+    for one, said in ((made, True), (changed, False)):
+        look = Lookup(one)
+        assert ("spread over" in sections.summary(look)) is said
+        assert ("spread over" in sections.metric(look, "auroc")) is said
+
+
+def test_the_crop_rule_is_in_the_header(whole: str) -> None:
+    assert "<p class=soft>Images: resize shorter, crop centre, 224 pixels, centre view.</p>" in whole.split("<h2>")[0]
 
 
 def test_published_numbers_are_apart(whole: str, made: dict[str, Any]) -> None:

@@ -1,12 +1,16 @@
 """SPEC.yaml: what follows from it, and one line for what makes no sense."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
+from dfl.benchmark import checks, work
+from dfl.benchmark.run import DataHashes
 from dfl.benchmark.spec import KEYS, RUN_KEYS, TYPES, Variant, read
 from dfl.errors import UserError
 
@@ -18,6 +22,8 @@ SPEC: dict[str, Any] = {
     "within": ["same"],
     "domains": {"same": SAME, "style.gan": SAME},
 }
+
+PUBLISHED = {"method": "A", "domain": "same", "metric": "ap", "value": 0.9, "source": "a paper"}
 
 
 def written(folder: Path, **changes: Any) -> str:
@@ -106,11 +112,50 @@ def test_variants_of_a_domain(tmp_path: Path) -> None:
         ({"resamples": 10}, "at least 100"),
         ({"alike": 0}, "the shorter side of the images in pixels"),
         ({"reference": [{"method": "a", "domain": "same", "metric": "ap", "value": 1.0}]}, "lacks source"),
+        ({"reference": [PUBLISHED | {"value": 98.5}]}, "reference A, ap is 98.5: metrics are shares from 0 to 1"),
+        ({"reference": [PUBLISHED | {"domain": "smae"}]}, "names the domain 'smae'; did you mean 'same'"),
+        ({"runs": {"a": {"predictions": ["a.csv", "a.csv"]}}}, "predictions names a.csv twice"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
         read(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"metrics": ["auorc"]}, "no metric 'auorc'; did you mean 'auroc'"),
+        ({"reference": [PUBLISHED | {"metric": "auorc"}]}, "reference: no metric 'auorc'; did you mean 'auroc'"),
+        ({"groups": ["gendre"]}, "groups: no domain has groups by 'gendre'; did you mean 'gender'"),
+        ({"groups": ["gender"]}, None),
+    ],
+)
+def test_what_sources_tell_is_checked_before_anything_is_trained(
+    tmp_path: Path, changes: dict[str, Any], line: str | None
+) -> None:
+    groups = ("male,asian", "female,asian", "male,white", "female,white")
+    lines = [f'{i}.png,{i % 2},0.{i},same,"{group}"' for i, group in enumerate(groups)]
+    scores = "\n".join(["path,label,score,domain,group", *lines])
+    (tmp_path / "a.csv").write_text(scores)
+    for i in range(2):
+        Image.new("RGB", (8, 8), (90 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "rows.csv").write_text("path,label,split\n0.png,0,test\n1.png,1,test")
+    rows = {"class_path": "Table", "init_args": {"file": str(tmp_path / "rows.csv")}}
+    own = {"runs": {"a": {"predictions": str(tmp_path / "a.csv")}}, "train": None, "domains": {"same": rows}}
+    spec = read(written(tmp_path, **own, **changes), root=str(tmp_path))
+    with pytest.raises(UserError, match=line) if line else nullcontext():
+        checks.prepare(spec, DataHashes())
+
+
+@pytest.mark.parametrize("flag", ["--data.transform.resize=squash", "--data.views=five", "--data.init_args.size=64"])
+def test_how_images_are_seen_is_no_option(tmp_path: Path, flag: str) -> None:
+    spec = read(written(tmp_path), root=str(tmp_path))
+    with pytest.raises(UserError, match=f"{flag.partition('=')[0]} is no option of a benchmark"):
+        work.run(spec, [flag], 1, None, None, 0, ["benchmark"])
+    spec = read(written(tmp_path, options={flag.partition("=")[0].removeprefix("--"): 1}), root=str(tmp_path))
+    with pytest.raises(UserError, match="is no option of a benchmark"):
+        work.run(spec, [], 1, None, "vit/0", 0, ["benchmark"])
 
 
 def test_packaged_specs_are_found_by_name() -> None:

@@ -67,6 +67,22 @@ def test_a_file_of_a_version_that_wrote_less_is_computed_again(tmp_path: Path) -
     assert Images([one]).rank(one).tolist() == [0, 0.25, 0.5, 0.75]
 
 
+def test_the_domain_is_a_column_and_old_files_without_it_are_good(tmp_path: Path) -> None:
+    file = store.place(tmp_path, "m", 0, "d", "stored", "0123456789abcdef")
+    store.write(file, table(), FACTS)
+    old = pq.read_table(file)
+    assert old["domain"].type == pa.dictionary(pa.int32(), pa.string())
+    assert old["domain"].to_pylist() == ["d"] * 4
+    pq.write_table(old.drop_columns(["domain"]).replace_schema_metadata(old.schema.metadata), file)
+    assert Images([of_store(file)]).label.tolist() == [0, 1, 0, 1]  # it can be reported as it is
+    assert store.find(file, FACTS)  # and is not computed again
+    moved = store.place(tmp_path, "m", 0, "e", "stored", "0123456789abcdef")
+    assert store.find(moved, FACTS | {"domain": "e"})
+    assert store.Predictions(moved).column("domain").to_pylist() == ["e"] * 4
+    (one,) = of_others(moved)
+    assert one.domain == "e"
+
+
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
     file = store.place(tmp_path, "m", 0, "d", "stored", "0123456789abcdef")
     store.write(file, table(), FACTS)
