@@ -274,7 +274,8 @@ def _seeds(seeds: list[Any], where: str) -> list[int]:
 def _flags(options: dict[str, Any]) -> Iterator[str]:
     """Yield options as flags that are typed."""
     for key, value in options.items():
-        yield f"--{str(key).removeprefix('--')}={configs.text(value) if isinstance(value, (dict, list)) else value}"
+        told = "null" if value is None else configs.text(value) if isinstance(value, (dict, list)) else value
+        yield f"--{str(key).removeprefix('--')}={told}"
 
 
 def _beside(file: Path, name: str) -> str:

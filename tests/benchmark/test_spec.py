@@ -58,6 +58,12 @@ def test_a_run_may_have_data_of_its_own(tmp_path: Path) -> None:
     assert one.options[-1] == "--init_from=before"
 
 
+def test_an_option_may_be_none(tmp_path: Path) -> None:
+    """YAML's null, which the parser of flags knows by that name alone."""
+    spec = read(written(tmp_path, options={"model.scheduler": None, "data.size": 64}), root=str(tmp_path))
+    assert {"--model.scheduler=null", "--data.size=64"} <= set(spec.runs[0].options)
+
+
 def test_the_mean_across_domains_may_be_of_some(tmp_path: Path) -> None:
     runs = {"a": {"config": "vit_scl.yaml", "cross": ["style.gan"]}, "b": {"config": "vit_scl.yaml"}}
     spec = read(written(tmp_path, runs=runs, domains={"same": SAME, "style.gan": SAME, "later": SAME}))
