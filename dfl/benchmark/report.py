@@ -112,6 +112,7 @@ def _kept(given: Sequence[Path]) -> dict[str, Any]:
             **{"years": {str(name): year for name, year in (spec.get("years") or {}).items()}},
             **{"data_until": {one["name"]: one["data_until"] or 0 for one in content["methods"]}},
             **{"reference": content["reference"], "pictures": bool(spec.get("pictures", True))},
+            **{"means": {safe(name): [*map(safe, of)] for name, of in (spec.get("means") or {}).items()}},
             **{"before": {safe(key): safe(value) for key, value in (spec.get("before") or {}).items()}},
             **{"surrogate": spec.get("surrogate") or ""},
         }

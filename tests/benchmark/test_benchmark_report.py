@@ -95,7 +95,7 @@ def test_a_folder_is_shown_as_its_benchmark_was(tmp_path: Path) -> None:
     names |= {name: [""] * N for name in ("video", "group", "source")}
     facts = {"method": "vit", "seed": 0, "domain": "a", "variant": "stored", "role": "cross", "threshold": 0.5}
     store.write(tmp_path / "predictions" / "a.parquet", pa.table({**columns, **names}), facts)
-    spec = {"years": {"biggan": 2018}, "pictures": False}
+    spec = {"years": {"biggan": 2018}, "pictures": False, "means": {"one": ["a"]}}
     published = [{"method": "A", "domain": "a", "metric": "ap", "value": 0.9, "source": "a paper", "protocol": ""}]
     kept = {"spec": spec, "first": ["ap"], "methods": [{"name": "vit", "data_until": 2021}], "reference": published}
     words = ["report", str(tmp_path / "predictions"), f"--output={tmp_path / 'out'}", "--resamples=100"]
@@ -105,6 +105,7 @@ def test_a_folder_is_shown_as_its_benchmark_was(tmp_path: Path) -> None:
     content = main(words)
     assert content["spec_sha256"] == store.digest(spec)
     assert (content["first"], content["metrics"][0], content["reference"]) == (["ap"], "ap", published)
+    assert "one" in {cell["domain"] for cell in content["cells"]}
     assert content["wrong"] == {}  # whose pictures may not be passed on
     (row,) = content["generators"]
     assert row["year"] == 2018
