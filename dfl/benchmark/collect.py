@@ -1,5 +1,6 @@
 """What a test leaves for a benchmark: the predictions of every domain, in the store, in place of a report."""
 
+import io
 import json
 import resource
 import time
@@ -10,10 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
 from dfl.benchmark import store
+from dfl.benchmark.details import most_wrong
+from dfl.benchmark.spec import STORED
 from dfl.data.transforms import Transform
 from dfl.errors import UserError
+from dfl.evaluation.examples import Examples
 from dfl.evaluation.report import Report
 from dfl.metrics.measures import Measurements
 from dfl.runs.files import write
@@ -21,6 +26,8 @@ from dfl.training.trainer import count_gmacs, count_parameters
 
 #: Names of unreadable images that a file holds; all are counted.
 MOST_NAMES = 20
+#: Longer side of a map that a file holds, in pixels.
+MAP_SIDE = 72
 #: Columns of the rows of a data set that predictions take over.
 _FACTS = ("path", "video", "group", "generator", "source")
 
@@ -73,7 +80,11 @@ class Collect(Report):
                 "unreadable": len(bad),
                 "unreadable_names": bad[:MOST_NAMES],
             }
-            store.write(Path(one["file"]), predictions(metrics, domain, sets[domain].table), facts)
+            table = predictions(metrics, domain, sets[domain].table)
+            if facts["variant"] == STORED and "iou" in table.column_names:
+                shown = wrong_maps(Examples.of(trainer, pl_module, "test"), domain, facts["threshold"])
+                table = table.append_column(store.MAP, shown)
+            store.write(Path(one["file"]), table, facts)
         self._note_cost(pl_module, sum(len(metrics.rows(domain)["index"]) for domain in metrics))
 
     def _note_cost(self, module: Any, images: int) -> None:
@@ -114,6 +125,19 @@ def predictions(metrics: Measurements, domain: str, table: pa.Table) -> pa.Table
         maps: Any = localization
         columns |= _maps(maps.rows(), rows["index"])
     return pa.table(columns)
+
+
+def wrong_maps(examples: Examples, domain: str, threshold: float) -> pa.Array:
+    """Return the maps of the images that the page shows as most wrong, small PNG files in grey; null of all others."""
+    rows = examples.metrics.rows(domain)
+    found: list[bytes | None] = [None] * len(rows["index"])
+    for place in most_wrong(rows["score"].numpy(), rows["label"].numpy(), threshold):
+        if (prob := examples.map_of(domain, int(rows["index"][place]))) is not None:
+            picture, file = Image.fromarray((255 * prob).round().byte().numpy()), io.BytesIO()
+            picture.thumbnail((MAP_SIDE, MAP_SIDE))
+            picture.save(file, "png")
+            found[place] = file.getvalue()
+    return pa.array(found, pa.binary())
 
 
 def _maps(of_maps: dict[str, torch.Tensor], index: torch.Tensor) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """What explains a benchmark's numbers: curves, scores, generators, calibration, thresholds, groups, wrong images."""
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from scipy import special
 
 from dfl.benchmark.entries import Entry, Images
+from dfl.benchmark.store import MAP
 from dfl.metrics import binary, calibration, fairness
 from dfl.metrics.names import FAIRNESS
 
@@ -231,14 +233,16 @@ def groups(images: Images, entry: Entry, wanted: Sequence[str]) -> Rows:
 def wrong(images: Images, entry: Entry) -> Rows:
     """Return the most wrong images: fakes and reals in turn, those farthest on the wrong side of the threshold first.
 
-    The threshold is that of validation, or .5 without one. What is on the right side is not among them.
+    The threshold is that of validation, or .5 without one. What is on the right side is not among them. ``map`` is the
+    map that the detector gave, a PNG in base64.
     """
     score = images.score(entry)
     rows = most_wrong(score, images.label, entry.threshold)
-    return [
-        {"path": str(path), "score": float(score[i]), "label": int(images.label[i])}
-        for i, path in zip(rows, images.paths(rows), strict=True)
-    ]
+    found: Rows = []
+    for i, path, png in zip(rows, images.paths(rows), images.some(entry, MAP, rows), strict=True):
+        drawn = {"map": base64.b64encode(png).decode()} if png else {}
+        found.append({"path": str(path), "score": float(score[i]), "label": int(images.label[i]), **drawn})
+    return found
 
 
 def most_wrong(score: np.ndarray, label: np.ndarray, threshold: float) -> np.ndarray:

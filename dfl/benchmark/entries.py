@@ -212,6 +212,13 @@ class Images:
         values, order = entry.scored.column(name).to_numpy(zero_copy_only=False), self._orders[id(entry)]
         return values if order is None else values[order]
 
+    def some(self, entry: Entry, name: str, rows: np.ndarray) -> list[Any]:
+        """Return a column of an entry for some images, int64 (k,); None for each where it has no such column."""
+        if name not in entry.scored.names:
+            return [None] * len(rows)
+        order = self._orders[id(entry)]
+        return entry.scored.column(name).take(pa.array(rows if order is None else order[rows])).to_pylist()
+
     def score(self, entry: Entry) -> np.ndarray:
         """Return the probabilities of fake, float32 or float64 (n,), as they are stored."""
         return np.array(self.of(entry, "score"))

@@ -4,6 +4,7 @@ Order: leaks of labels through the files, which method generalises best, how sur
 stored and re-encoded alike; then, folded, all that explains them and what is needed to repeat it.
 """
 
+import base64
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -191,14 +192,18 @@ def _alike(look: Lookup) -> list[tuple[str, str]]:
 
 
 def wrong(look: Lookup) -> str:
-    """Return the images that the best method with any got most wrong, of each domain, as pictures; classes in turn."""
+    """Return the most wrong images of each domain as pictures, classes in turn: of the best method with any, and of the
+    best whose maps are there, if that is another one.
+    """
     parts, domains = [], look.named("wrong")
     each = max(1, min(DOMAIN_PICTURES, MOST_PICTURES // max(1, len(domains))))
     for domain, methods in domains.items():
-        method = next((m for m in look.methods if methods.get(m)), "")
-        shown = "".join(map(_picture, methods[method][:each])) if method else ""
-        if shown:
-            parts.append(f"<h3>{text(domain)}: {text(method)}</h3><div class=pictures>{shown}</div>")
+        found = [m for m in look.methods if methods.get(m)]
+        mapped = [m for m in found if any(one.get("map") for one in methods[m])]
+        for method in dict.fromkeys([*found[:1], *mapped[:1]]):
+            shown = "".join(map(_picture, methods[method][:each]))
+            kind = "pictures pairs" if method in mapped else "pictures"  # image and map
+            parts.append(f'<h3>{text(domain)}: {text(method)}</h3><div class="{kind}">{shown}</div>')
     return "".join(parts)
 
 
@@ -209,6 +214,8 @@ def _picture(one: Mapping[str, Any]) -> str:
         picture = html.image(html.thumbnail(load_image(path)), "jpeg", name)
     except (DecodeError, UserError, OSError):
         picture = "<p class=soft>not here</p>"
+    if one.get("map"):
+        picture += html.image(base64.b64decode(one["map"]), "png", f"map of {name}", html.THUMBNAIL)
     caption = f"<figcaption><b>{word}, {number(one['score'])}</b>{text(name)}</figcaption>"
     return f'<figure title="{text(path)}">{picture}{caption}</figure>'
 

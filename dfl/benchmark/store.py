@@ -39,6 +39,8 @@ COLUMNS = pa.schema(
     ]
 )
 MAP_COLUMNS = ("iou", "pbca", "f1", "pixel_ap", "fpa", "area")  # area: share of a fake that is manipulated
+#: Maps of the most wrong images as PNG, null of all others; of detectors with maps, as stored.
+MAP = "map"
 #: Rows of a file that are read at once.
 PART = 1 << 20
 #: Key of the file's metadata that holds the facts, as JSON.
@@ -181,7 +183,7 @@ def write(file: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
 
     Args:
         file: Of `place`.
-        table: ``COLUMNS`` but the domain, and perhaps ``MAP_COLUMNS``.
+        table: ``COLUMNS`` but the domain, and perhaps ``MAP_COLUMNS`` and ``MAP``.
         facts: What the file says of itself, ``domain`` among them.
     """
     domain = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [str(facts["domain"])])
@@ -190,6 +192,7 @@ def write(file: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
     )
     columns = {field.name: table[field.name].cast(field.type) for field in COLUMNS}
     columns |= {name: table[name].cast(pa.float64()) for name in MAP_COLUMNS if name in table.column_names}
+    columns |= {MAP: table[MAP]} if MAP in table.column_names else {}
     text = json.dumps(dict(facts), sort_keys=True, ensure_ascii=False)
     with whole(file) as partial:
         whole_table = pa.table(columns).replace_schema_metadata({FACTS: text.encode()})

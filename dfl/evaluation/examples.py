@@ -93,19 +93,28 @@ class Examples:
         None where the detector gives no maps, no fake has a mask, or weights are sharded.
         """
         metric = self.metrics.measured("mask").get(domain)
-        if metric is None or domain not in self.sets or is_sharded(self.module):
+        if metric is None or domain not in self.sets:
             return []
         scores = self.metrics.rows(domain)
         score_of = dict(zip(scores["index"].tolist(), scores["score"].tolist(), strict=True))
         examples, rows = [], metric.rows()
         for place in by_iou(rows, k):
             index = int(rows["index"][place])
-            item, logit = self._item(domain, index), self._output(domain, index)["mask_logit"]
-            prob = resize_map(logit.float().sigmoid().cpu(), tuple(item["mask"].shape))[0].clamp(0, 1)
-            image, mask, prob = (without_padding(x, item.get("extent")) for x in (item["image"], item["mask"], prob))
+            item, prob = self._item(domain, index), self.map_of(domain, index)
+            if prob is None:
+                return []
+            image, mask = (without_padding(item[name], item.get("extent")) for name in ("image", "mask"))
             iou, score = float(rows["iou"][place]), score_of.get(index, math.nan)
             examples.append(MapExample(image, mask, prob, iou, score, str(item["path"])))
         return examples
+
+    def map_of(self, domain: str, index: int) -> Tensor | None:
+        """Return the map of a sample, float32 (H, W) in [0, 1]; None of no maps, and where weights are sharded."""
+        if is_sharded(self.module) or (logit := self._output(domain, index).get("mask_logit")) is None:
+            return None
+        item = self._item(domain, index)
+        prob = resize_map(logit.float().sigmoid().cpu(), tuple(item["image"].shape[-2:]))[0].clamp(0, 1)
+        return without_padding(prob, item.get("extent"))
 
     def texts(self, domain: str, k: int) -> list[TextExample]:
         """Return about k samples of a domain, of each class equally many and evenly spread, with what was written.

@@ -1,17 +1,22 @@
 """``dfl benchmark`` end to end on small noise images: what is done is not repeated, and a cut changes no byte."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import painted
 import pytest
 import yaml
+from PIL import Image
 
 from dfl.__main__ import main
 from dfl.benchmark import store
 from dfl.benchmark.entries import of_store
 from dfl.cli import app
+from dfl.evaluation.examples import Examples
 
 CONFIG = """
 model: {class_path: PatchForensics, init_args: {cut: relu1, supervision: mask, input_size: 16}}
@@ -122,7 +127,8 @@ def test_the_numbers_are_those_of_test(table: Path, tmp_path: Path, monkeypatch:
     data = {"class_path": "DataModule", "init_args": {"test": {"lama": only(table, "lama"), "ldm": only(table, "ldm")}}}
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(data))
     flags = ["--ckpt_path=best", "--name=mini-patches-s0", "--data=data.yaml", "--trainer.accelerator=cpu"]
-    measured = app.main(["test", *flags, "--data.num_workers=0"]).model.results["test"]
+    tested = app.main(["test", *flags, "--data.num_workers=0"])
+    measured = tested.model.results["test"]
     for domain in ("lama", "ldm"):
         for metric in ("auroc", "ap", "eer", "bacc_val", "tpr_at_1fpr", "mask_iou", "mask_f1", "mask_ap", "mask_fpa"):
             assert cells[domain, metric] == pytest.approx(measured[domain][metric], abs=1e-12), (domain, metric)
@@ -133,6 +139,15 @@ def test_the_numbers_are_those_of_test(table: Path, tmp_path: Path, monkeypatch:
     entry = next(e for e in map(of_store, Path("lightning_logs/mini/predictions").glob("*--ldm--*")))
     assert entry.scored.facts["listed"] == 12
     assert entry.scored.column("generator").to_pylist().count("ldm") == 6
+    examples = Examples.of(tested.trainer, tested.model, "test")
+    paths = tested.datamodule.sets["test"]["ldm"].table["path"].to_pylist()
+    shown = content["wrong"]["ldm"]["patches"]
+    assert shown
+    for one in shown:
+        kept = Image.open(io.BytesIO(base64.b64decode(one["map"])))
+        drawn = examples.map_of("ldm", paths.index(one["path"]))
+        assert kept.size == drawn.shape[::-1]  # smaller than what is kept at most
+        assert np.abs(np.asarray(kept) - 255 * drawn.numpy()).max() < 1
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_compared(

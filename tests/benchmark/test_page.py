@@ -213,8 +213,22 @@ def test_pictures_are_those_that_are_there(made: dict[str, Any], tmp_path: Path)
     }
     text = page.page(changed).split("<h2>Most wrong images</h2>")[1].split("</details>")[0]
     assert text.count("data:image/jpeg") == 1
+    assert "data:image/png" not in text
     assert text.count("not here") == 3
     assert "<b>fake, 0.200</b>a&lt;b.png" in text
+
+
+def test_wrong_images_stand_beside_their_maps(made: dict[str, Any]) -> None:
+    """Of the best method, and of the best that gives maps."""
+    changed, (best, *_, last) = copy.deepcopy(made), Lookup(made).methods
+    one = {"path": "gone.png", "score": 0.2, "label": 1}
+    changed["wrong"] = {"progan": {best: [one], last: [{**one, "map": "iVBORw0="}]}}
+    text = page.page(changed).split("<h2>Most wrong images</h2>")[1].split("</details>")[0]
+    assert re.findall(r"<h3>(.*?)</h3><div class=\"(.*?)\">", text) == [
+        (f"progan: {best}", "pictures"),
+        (f"progan: {last}", "pictures pairs"),
+    ]
+    assert text.count('alt="map of gone.png" width="144" src="data:image/png;base64,iVBORw0="') == 1
 
 
 def test_methods_that_do_not_differ_are_the_longest_runs() -> None:
