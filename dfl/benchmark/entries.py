@@ -132,13 +132,14 @@ def of_others(
         names_of = ("label", "score", "logit", "video", "group")
         columns = {name: pa.array(getattr(table, name)[rows]) for name in names_of}
         columns |= {name: pa.array(table.text[name][rows], pa.string()) for name in ("path", "generator", "source")}
-        paths = Counter(table.text["path"][rows].tolist())
-        if again := next((path for path, count in paths.items() if path and count > 1), ""):
+        named = [path for path in table.text["path"][rows].tolist() if path]
+        if len(set(named)) < len(named):
+            ((again, count),) = Counter(named).most_common(1)
             raise UserError(
-                f"{file}: {again} stands in {paths[again]} rows of {domain} by {who}, and an image counts once; keep "
+                f"{file}: {again} stands in {count} rows of {domain} by {who}, and an image counts once; keep "
                 "one row, name frames apart (a.mp4#frame=7), and give each seed a file of its own"
             )
-        if not any(paths):
+        if not named:
             columns["path"] = pa.array([f"row {i + 1}" for i in range(len(rows))])
         own = np.unique(table.thresholds[rows])
         facts = {"domain": domain, "threshold": float(own[0]) if len(own) == 1 else math.nan, "external": str(file)}

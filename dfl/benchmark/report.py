@@ -52,7 +52,7 @@ def report(
     output: str = "report",
     within: list[str] | None = None,
     label_of_fake: str | None = None,
-    resamples: int = 1000,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Compare what files hold, print the tables, and write them and ``report.html``.
@@ -62,7 +62,7 @@ def report(
         output: Folder of the tables and the page.
         within: Domains of the training distribution; of files of ``dfl benchmark`` they are known.
         label_of_fake: The label that means fake, in files of scores where it is neither 1 nor a name such as fake.
-        resamples: Of the intervals.
+        resamples: Of the intervals; by default as the benchmark of a folder had them, else 1000.
         seed: Of the resamples.
 
     Returns:
@@ -71,7 +71,7 @@ def report(
     Raises:
         UserError: If a file is not there or makes no sense, or methods were measured on different images.
     """
-    if resamples < 100:
+    if resamples is not None and resamples < 100:
         raise UserError(f"--resamples {resamples}: an interval needs at least 100")
     entries: list[Entry] = []
     for name in predictions:
@@ -90,7 +90,8 @@ def report(
     folder = Path(output).expanduser()
     command = " ".join(["dfl report", *predictions])
     kept = _kept([Path(name).expanduser() for name in predictions])
-    settings = Settings(folder.name, command, resamples=resamples, seed=seed, leaks=folder / "leaks", **kept)
+    kept["resamples"] = resamples or kept.get("resamples", 1000)
+    settings = Settings(folder.name, command, seed=seed, leaks=folder / "leaks", **kept)
     with files.claimed(folder, inside=True):
         return publish(entries, settings, folder)
 
@@ -114,7 +115,7 @@ def _kept(given: Sequence[Path]) -> dict[str, Any]:
             **{"reference": content["reference"], "pictures": bool(spec.get("pictures", True))},
             **{"means": {safe(name): [*map(safe, of)] for name, of in (spec.get("means") or {}).items()}},
             **{"before": {safe(key): safe(value) for key, value in (spec.get("before") or {}).items()}},
-            **{"surrogate": spec.get("surrogate") or ""},
+            **{"surrogate": spec.get("surrogate") or "", "resamples": int(spec.get("resamples", 1000))},
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{found[0]} is no benchmark.json of dfl benchmark: {error!r}; move it or mend it") from error
@@ -183,9 +184,9 @@ def _each_once(entries: Iterable[Entry]) -> list[Entry]:
     for one in entries:
         other = seen.setdefault((one.method, one.seed, one.domain, one.variant), one)
         if other is not one:
-            files = [e.scored.facts.get("external") or str(getattr(e.scored, "file", "")) for e in (other, one)]
+            places = [e.scored.facts.get("external") or str(getattr(e.scored, "file", "")) for e in (other, one)]
             raise UserError(
-                f"the predictions of {one.title} are given twice, in {files[0]} and {files[1]}: remove one, such as "
+                f"the predictions of {one.title} are given twice, in {places[0]} and {places[1]}: remove one, such as "
                 "that from before it was trained anew; detectors are named apart by a column detector, and seeds in a "
                 "spec, predictions: [FILE, FILE]"
             )

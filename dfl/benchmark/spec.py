@@ -279,8 +279,12 @@ def _flags(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _beside(file: Path, name: str) -> str:
-    path = file.parent / name  # a spec may have the name of the config of its method, and is no config itself
-    return str(path) if path.is_file() and path != file else configs.find(name)
+    path = file.parent / name
+    if path.is_file() and not path.samefile(file):
+        return str(path)
+    packaged = [root / name for root in configs.ROOTS if (root / name).is_file()]
+    # a spec may have the name of the config of its method, and is no config itself
+    return str(packaged[0]) if path.is_file() and packaged else configs.find(name)
 
 
 def _named(sources: dict[str, Any], file: Path) -> dict[str, Source]:

@@ -146,9 +146,11 @@ def _metric(look: Lookup, name: str) -> Table:
         ends = f" ({low:.3f}-{high:.3f})" if intervals and not math.isnan(low + high) else ""
         return number(cell["value"]) + MARK * bool(cell.get("note")) + ends if cell else ""
 
+    known = False
     for method in look.methods:
         for variant in look.variants:
             cells = [look.cell(method, d, variant, name) for d in domains]
+            known = known or any(not math.isnan(defined(cell.get("low"))) for cell in cells)
             if any(cells):
                 rows.append([method, TITLES[variant], *map(text, cells)])
     leaks = {one["name"]: (one.get("leak") or {}).get("metadata") for one in look.rows("domains")}
@@ -158,7 +160,7 @@ def _metric(look: Lookup, name: str) -> Table:
         fake = [look.all_fake(d, variant, name) for d in domains]
         if not all(map(math.isnan, fake)):
             rows.append([ALL_FAKE, TITLES[variant], *map(number, fake)])
-    notes = ["In brackets: 95 % interval." if intervals else "95 % intervals are in cells.csv."]
+    notes = [("In brackets: 95 % interval." if intervals else "95 % intervals are in cells.csv.") * known]
     notes.append(look.notes(name, domains))
     return Table(
         about(name).label, ["method", "images", *domains], rows if domains else [], " ".join(filter(None, notes))

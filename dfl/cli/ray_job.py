@@ -270,6 +270,8 @@ def _begin(job: Job, parts: list[dict[str, Any]]) -> None:
     text, file = json.dumps(facts, indent=1, sort_keys=True, default=str), job.folder / FACTS
     if file.is_file() and file.read_text("utf-8") != text:
         raise UserError(f"{job.folder} holds parts of other weights, images or settings ({FACTS}): give another folder")
+    if (job.folder / "job.json").is_file():
+        raise UserError(f"{job.folder} holds parts of an older dfl: give another folder")
     if not file.is_file() and any(job.folder.glob("part-*.parquet")):
         raise UserError(f"{job.folder} holds parts that are not of dfl (there is no {FACTS}): give another folder")
     write(file, text)

@@ -96,7 +96,7 @@ def lsda_student(state: Table) -> Table:
     adjust, head = _below(rf"{_STUDENT}conv\.", state), _below(r"binary_classifier\.", state)
     layers = {"2": "0", "4": "2"}  # its pooling and flattening are numbered too
     named = {f"head.mlp.{layers[k[0]]}{k[1:]}": v for k, v in head.items() if k[0] in layers}
-    return {f"student.adjust.{k}": v for k, v in adjust.items()} | named if adjust else {}
+    return {f"student.adjust.{k}": v for k, v in adjust.items()} | named
 
 
 def _below(beginning: str, state: Table) -> Table:

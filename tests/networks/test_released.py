@@ -119,6 +119,12 @@ def test_their_lsda_opens_as_its_student(tmp_path: Path) -> None:
     opened: Any = Lsda("dfb_lsda_efficientnet_b4", weights=str(file), **words).eval()
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(opened(image)["logits"], donor(image)["logits"])
+    torn = tmp_path / "torn.pth"
+    torch.save({f"model.{k}": v for k, v in parts.items() if "binary_classifier.4" not in k}, torn)
+    with pytest.raises(
+        UserError, match=r"torn.pth does not fit the network: 2 missing \(head.mlp.2.bias, head.mlp.2.weight\)"
+    ):
+        Lsda("dfb_lsda_efficientnet_b4", weights=str(torn), **words)
     for other in (Classifier, Lsda):
         with pytest.raises(
             UserError, match="lsda.pth holds LSDA .* padded as for 380 px.* --config lsda_deepfakebench.yaml"

@@ -36,7 +36,7 @@ from dfl.losses.criterion import of_images
 from dfl.networks import TIMM, About, create_backbone
 from dfl.networks.backbone import is_file, skips_weights
 from dfl.networks.released import lsda_student
-from dfl.networks.weights import read_state
+from dfl.networks.weights import read_state, refuse_misfit
 from dfl.training.domains import ids
 
 
@@ -119,7 +119,7 @@ class Lsda(Detector):
             *(nn.Conv2d(dim, dim, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(dim, dim, 3, padding=1)),
         )
         if weights is not None and is_file(weights) and not skips_weights():
-            self.load_state_dict(lsda_student(read_state(weights)), strict=False)
+            self._open_published(weights)
         self.loss_weights = {
             "binary": binary_weight,
             "domain": domain_weight,
@@ -234,6 +234,16 @@ class Lsda(Detector):
         return [known[name] for name in names]
 
     # weights
+
+    def _open_published(self, file: str) -> None:
+        """Fill the student's last layer and head from a file of DeepfakeBench's LSDA; other files have none."""
+        published = lsda_student(read_state(file))
+        own = {k: v for k, v in self.state_dict().items() if k.startswith(("student.adjust.", "head."))}
+        if published:
+            wrong = [k for k in published.keys() & own.keys() if published[k].shape != own[k].shape]
+            missing, extra = own.keys() - published.keys(), published.keys() - own.keys()
+            refuse_misfit(file, {"of another shape": wrong, "missing": [*missing], "unknown": [*extra]})
+            self.load_state_dict(published, strict=False)
 
     def stage_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Take the network of a classifier, such as one trained before, for the student and each teacher of a forgery.

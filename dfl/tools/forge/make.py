@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # without models no torch is imported
 
 #: Goes up when the same arguments would give other pictures.
 VERSION = 1
+#: The same of sets by models. 2: a caption of the table loses its full stop, prompts of a file are filled, and a CPU
+#: tells one photo at a time.
+VERSION_OF_MODELS = 2
 COLUMNS = [
     *("path", "label", "split", "mask", "mask_rule", "class_label", "generator", "family", "method", "source", "donor"),
     *("shape", "mask_share", "identity", "video", "group", "caption", "model", "seed", "steps", "tries", "gram"),
@@ -115,7 +118,8 @@ def forge(
     if entries:
         entries = entries.used(settings, pictures, given)
     jobs = plan.jobs(pictures, {name: not settings.kind(name) and find(name).donor for name in names}, per_image, seed)
-    record = {"version": VERSION, **settings.record(), **plan.facts(jobs, given)} | (entries.about() if entries else {})
+    version, about = (VERSION_OF_MODELS, entries.about()) if entries else (VERSION, {})
+    record = {"version": version, **settings.record(), **plan.facts(jobs, given)} | about
     if entries and not begun(output):
         entries.tried(settings, Counter(maker for job in jobs for maker, _ in job.fakes))
     with output_folder(output, "forge", record) as folder:
