@@ -37,6 +37,8 @@ class Settings:
     years: Mapping[str, int] = field(default_factory=dict)
     #: Last year of the data of a method's backbone.
     data_until: Mapping[str, int] = field(default_factory=dict)
+    #: Hash of all that a method and seed learned from: configs, options, sources.
+    learned: Mapping[tuple[str, int], str | None] = field(default_factory=dict)
     reference: Sequence[Mapping[str, Any]] = ()
     #: Domains by the name of a mean over them, see `means.asked`.
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -142,6 +144,7 @@ def _method(name: str, tested: Sequence[Entry], settings: Settings) -> dict[str,
         **{"size": facts.get("size"), "transform": facts.get("resize") or {}},
         "threshold": [one.threshold for one in seeds.values()],
         "weights": [one.scored.facts.get("weights") for one in seeds.values()],
+        "learned": [settings.learned.get((name, seed)) for seed in seeds],
         **{"external": "external" in facts, "data_until": settings.data_until.get(name) or None},
     }
 
@@ -191,16 +194,17 @@ def _explain(content: dict[str, Any], domain: str, images: Images, alike: Images
         content["curves"][domain] = {method: details.curves(images, one) for method, one in firsts.items()}
     for method, one in firsts.items():
         own = [entry for entry in images.entries if entry.method == method]
+        seen = [(STORED, images, own, one)]
         if alike is not None and method in others:
             again = [entry for entry in alike.entries if entry.method == method]
             moved = details.shift(images, own, alike, again)
             content["shifts"].append({"method": method, "domain": domain, **moved})
-        if both:
-            until = settings.data_until.get(method, 0)
-            rows = details.generators(images, own, settings.years, until)
-            content["generators"] += [{"method": method, "domain": domain, **row} for row in rows]
-            rows = details.groups(images, one, settings.groups)
-            content["fairness"] += [{"method": method, "domain": domain, **row} for row in rows]
+            seen.append((ALIKE, alike, again, others[method]))
+        for variant, shown, entries, first in seen if both else ():
+            whose = {"method": method, "domain": domain, "variant": variant}
+            rows = details.generators(shown, entries, settings.years, settings.data_until.get(method, 0))
+            content["generators"] += [whose | row for row in rows]
+            content["fairness"] += [whose | row for row in details.groups(shown, first, settings.groups)]
 
 
 def _calibration(

@@ -86,6 +86,13 @@ class Lookup:
         """Return a summary, by default of the metric that methods are ordered by; an empty one where there is none."""
         return self._summaries.get((method, variant, metric or self.metric), {})
 
+    def gaps(self) -> list[Mapping[str, Any]]:
+        """Return how far groups of people lie apart, as stored and re-encoded alike one below the other."""
+        found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+        for row in self.rows("fairness"):
+            found.setdefault((row["method"], row["domain"], row["attribute"]), []).append(row)
+        return [row for own in found.values() for row in own]
+
     def notes(self, metric: str, domains: Sequence[str]) -> str:
         """Return what is to be said of cells of some domains that bear a ``MARK``; '' of none."""
         cells = [self.cell(m, d, v, metric) for d in domains for v in self.variants for m in self.methods]
@@ -155,3 +162,27 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def _last(value: float) -> float:
     return math.inf if math.isnan(value) else value
+
+
+def interval(one: Mapping[str, Any]) -> str:
+    """Return an interval, or nothing where it is undefined."""
+    low, high = defined(one.get("low")), defined(one.get("high"))
+    return "" if low != low or high != high else f"{low:.3f} to {high:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """Return a difference with its sign."""
+    value = defined(value)
+    return "n/a" if value != value else f"{value:+.3f}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent."""
+    value = defined(value)
+    return "n/a" if value != value else f"{100 * value:.1f} %"
+
+
+def p_value(value: float | None) -> str:
+    """Return a p; how small a very small one is says nothing."""
+    value = defined(value)
+    return "n/a" if value != value else "< 0.001" if value < 1e-3 else f"{value:.3f}"

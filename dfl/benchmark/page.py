@@ -11,7 +11,7 @@ from typing import Any
 
 from dfl.benchmark import figures, sections
 from dfl.benchmark import spectra as spectrum
-from dfl.benchmark.lookup import ALIKE, CHANGES, STORED, Lookup, defined, number
+from dfl.benchmark.lookup import ALIKE, CHANGES, STORED, Lookup, defined, interval, number, p_value, signed
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.errors import UserError
@@ -145,7 +145,7 @@ def findings(look: Lookup) -> list[tuple[str, str]]:
         leak = (one.get("leak") or {}).get("metadata", {})
         if defined(leak.get("low")) > LEAK:
             words = f"{one['name']}: metadata alone, without a pixel, reach AUROC {number(leak['value'])} "
-            words += f"({sections.interval(leak)}). Numbers on it as stored may measure files, not fakes."
+            words += f"({interval(leak)}). Numbers on it as stored may measure files, not fakes."
             found.append(("error", words))
     if not look.methods:
         return found
@@ -156,7 +156,7 @@ def findings(look: Lookup) -> list[tuple[str, str]]:
     one = look.summary_row(best, STORED)
     if math.isnan(look.summary(best, "cross")):
         return [*found, ("note", "No method has a mean over domains other than its own, so none is called best.")]
-    words = f"{best} generalises best: {label} {number(one['cross'])} ({sections.interval(one)}), mean over "
+    words = f"{best} generalises best: {label} {number(one['cross'])} ({interval(one)}), mean over "
     words += f"{one['domains']} domains that it was not trained on; worst on {one['worst']}, {number(one['minimum'])}."
     found.append(("note", words))
     found += _sure(look) + _alike(look)
@@ -171,8 +171,8 @@ def _sure(look: Lookup) -> list[tuple[str, str]]:
     one = look.difference(best, second)
     if not one or math.isnan(defined(one.get("p_holm"))):
         return [("warning", f"Whether it is better than {second}, the second, was not tested.")]
-    p = sections.p_value(one["p_holm"])
-    apart = f"{sections.signed(one['value'])} ({sections.interval(one)}), p {p if p[0] == '<' else '= ' + p} after Holm"
+    p = p_value(one["p_holm"])
+    apart = f"{signed(one['value'])} ({interval(one)}), p {p if p[0] == '<' else '= ' + p} after Holm"
     if defined(one["p_holm"]) < figures.LEVEL:
         return [("fine", f"Its AUROC differs from that of {second}, the second, by more than noise: {apart}.")]
     return [("warning", f"Its AUROC differs from that of {second}, the second, by no more than noise: {apart}.")]
@@ -229,7 +229,7 @@ def _friedman(look: Lookup) -> str:
     ranks = look.named("ranks")
     if not ranks.get("friedman"):
         return ""
-    p = sections.p_value(ranks["friedman"]["p"])
+    p = p_value(ranks["friedman"]["p"])
     statistic = number(ranks["friedman"]["statistic"], 2)
     words = f"Friedman's test over {ranks['domains']} domains: statistic {statistic}, p {p}."
     return f"<p class=soft>{text(words)}</p>"

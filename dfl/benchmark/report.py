@@ -112,6 +112,11 @@ def _kept(given: Sequence[Path]) -> dict[str, Any]:
             **{"groups": [str(one) for one in spec.get("groups") or []]},
             **{"years": {str(name): year for name, year in (spec.get("years") or {}).items()}},
             **{"data_until": {one["name"]: one["data_until"] or 0 for one in content["methods"]}},
+            "learned": {
+                (one["name"], seed): digest
+                for one in content["methods"]
+                for seed, digest in zip(one.get("seeds") or [], one.get("learned") or [], strict=False)
+            },
             **{"reference": content["reference"], "pictures": bool(spec.get("pictures", True))},
             **{"means": {safe(name): [*map(safe, of)] for name, of in (spec.get("means") or {}).items()}},
             **{"before": {safe(key): safe(value) for key, value in (spec.get("before") or {}).items()}},
@@ -143,6 +148,7 @@ def of_spec(spec: Spec, seed: int, command: str, hashes: runs.DataHashes) -> dic
         groups=spec.groups,
         years=spec.years,
         data_until={one.method: one.data_until for one in spec.runs},
+        learned={(one.method, one.seed): runs.noted(spec, one) for one in spec.runs},
         reference=spec.reference,
         means=means.asked(spec),
         before=before,

@@ -191,6 +191,12 @@ def trained(spec: Spec, run: Run) -> str:
     return training.digest(training.learned(fit_words(spec, run)), run.train, run.val)
 
 
+def noted(spec: Spec, run: Run) -> str | None:
+    """Return the hash of what a run learned from, as it is noted; None of a run without a training."""
+    file = note(spec, run) if run.name else None
+    return json.loads(file.read_text(encoding="utf-8")).get("trained") if file and file.is_file() else None
+
+
 def monitored(spec: Spec) -> list[str]:
     """Return what chose the best checkpoints, and what stands in for it where a test does not measure that."""
     for file in (note(spec, run) for run in spec.runs if run.name):

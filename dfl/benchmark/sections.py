@@ -4,7 +4,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dfl.benchmark import figures
-from dfl.benchmark.lookup import ALL_FAKE, BY_METHOD, MARK, STORED, TITLES, Lookup, defined, number, way
+from dfl.benchmark.lookup import (
+    ALL_FAKE,
+    BY_METHOD,
+    MARK,
+    STORED,
+    TITLES,
+    Lookup,
+    defined,
+    interval,
+    number,
+    p_value,
+    percent,
+    signed,
+    way,
+)
 from dfl.benchmark.means import MEAN
 from dfl.evaluation import html
 from dfl.metrics.names import FAIRNESS, about
@@ -189,14 +203,24 @@ def robustness(look: Lookup) -> str:
 def generators(look: Lookup) -> str:
     """Return AUROC by generator; a mark where a method's backbone may have been trained on its images."""
     rows: dict[tuple[str, str], dict[str, Row]] = {}
+    again: dict[tuple[str, str, str], list[str]] = {}
     for row in look.rows("generators"):
-        rows.setdefault((row["domain"], row["generator"]), {})[row["method"]] = row
+        if row["variant"] == STORED:
+            rows.setdefault((row["domain"], row["generator"]), {})[row["method"]] = row
+        else:
+            again[row["domain"], row["generator"], row["method"]] = [f"alike {number(row['auroc'])}"]
     methods = [m for m in look.methods if any(m in own for own in rows.values())]
     lines, flagged = [], False
     for (domain, generator), own in rows.items():
         first = next(iter(own.values()))
         cells = [
-            html.Cell(number(own[m]["auroc"]), MARK * bool(own[m]["flag"]), own[m]["flag"] or "") if m in own else ""
+            html.Cell(
+                number(own[m]["auroc"]),
+                " ".join([MARK] * bool(own[m]["flag"]) + again.get((domain, generator, m), [])),
+                own[m]["flag"] or "",
+            )
+            if m in own
+            else ""
             for m in methods
         ]
         flagged = flagged or any(one["flag"] for one in own.values())
@@ -235,12 +259,16 @@ def thresholds(look: Lookup) -> str:
 
 def fairness(look: Lookup) -> str:
     """Return how far groups lie apart, of each method and domain."""
-    rows = look.rows("fairness")
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in ("method", "domain", "attribute")))
+    rows = look.gaps()
+    whose = ("method", "domain", "variant", "attribute")
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in whose))
     known = {n: FAIRNESS[n] if n in FAIRNESS else about(n) for n in names}
     head = [html.Cell(one.label, title=one.meaning) for one in known.values()]
-    lines = [[r["method"], r["domain"], r["attribute"], *(number(r.get(n)) for n in names)] for r in rows]
-    return html.table(["method", "domain", "groups by", *head], lines) if lines else ""
+    lines = [
+        [r["method"], r["domain"], r["attribute"], TITLES[r["variant"]], *(number(r.get(n)) for n in names)]
+        for r in rows
+    ]
+    return html.table(["method", "domain", "groups by", "images", *head], lines) if lines else ""
 
 
 def reference(look: Lookup) -> str:
@@ -301,11 +329,13 @@ def cost(look: Lookup) -> str:
 
 
 def hashes(look: Lookup) -> str:
-    """Return the hashes of weights, data and spec, whole."""
+    """Return the hashes of weights, of what they learned from, of data and spec, whole."""
     lines = [
-        ["weights", f"{one['name']}, seed {seed}", digest]
+        [what, f"{one['name']}, seed {seed}", digest]
+        for what, key in (("weights", "weights"), ("config, options and training data", "learned"))
         for one in look.rows("methods")
-        for seed, digest in zip(one.get("seeds") or [], one.get("weights") or [], strict=False)
+        for seed, digest in zip(one.get("seeds") or [], one.get(key) or [], strict=False)
+        if digest
     ]
     lines += [["data", one["name"], one["sha256"]] for one in look.rows("domains") if one.get("sha256")]
     if look.content.get("spec_sha256"):
@@ -313,30 +343,6 @@ def hashes(look: Lookup) -> str:
     return html.table(["what", "of", "SHA-256"], lines) if lines else ""
 
 
-def interval(one: Row) -> str:
-    """Return an interval, or nothing where it is undefined."""
-    low, high = defined(one.get("low")), defined(one.get("high"))
-    return "" if low != low or high != high else f"{low:.3f} to {high:.3f}"
-
-
 def _known(value: float | None) -> bool:
     """Tell whether a number is defined."""
     return defined(value) == defined(value)
-
-
-def signed(value: float | None) -> str:
-    """Return a difference with its sign."""
-    value = defined(value)
-    return "n/a" if value != value else f"{value:+.3f}"
-
-
-def percent(value: float | None) -> str:
-    """Return a share in percent."""
-    value = defined(value)
-    return "n/a" if value != value else f"{100 * value:.1f} %"
-
-
-def p_value(value: float | None) -> str:
-    """Return a p; how small a very small one is says nothing."""
-    value = defined(value)
-    return "n/a" if value != value else "< 0.001" if value < 1e-3 else f"{value:.3f}"

@@ -194,11 +194,11 @@ def _ranks(look: Lookup) -> Table:
 def _fairness(look: Lookup) -> Table:
     names = [name for name in FAIRNESS if any(name in row for row in look.rows("fairness"))]
     rows = [
-        [r["method"], r["domain"], r["attribute"], *(number(r.get(name)) for name in names)]
-        for r in look.rows("fairness")
+        [r["method"], r["domain"], r["attribute"], TITLES[r["variant"]], *(number(r.get(name)) for name in names)]
+        for r in look.gaps()
     ]
     labels = [FAIRNESS[name].label for name in names]
-    return Table("Gaps between groups of people", ["method", "domain", "groups by", *labels], rows)
+    return Table("Gaps between groups of people", ["method", "domain", "groups by", "images", *labels], rows)
 
 
 def _differences(look: Lookup) -> Table:

@@ -65,7 +65,8 @@ def content(methods: int = 3, domains: int = 3, images: int = 60, seed: int = 0)
         "robustness": [_robustness(m, i, f, s) for i, m in enumerate(names) for f, ss in FAMILIES.items() for s in ss],
         "robustness_area": {f: {m: 0.9 - 0.05 * (i % 6) for i, m in enumerate(names)} for f in FAMILIES},
         "generators": [
-            {"method": m, "domain": d, "generator": d, "year": 2017 + i, "n": images, "auroc": area[m, d, "stored"]}
+            {"method": m, "domain": d, "variant": "stored", "generator": d, "year": 2017 + i, "n": images}
+            | {"auroc": area[m, d, "stored"]}
             | {"flag": "the backbone may have seen such images" if i > 4 else ""}
             for m in names
             for i, d in enumerate(places)
@@ -83,7 +84,9 @@ def content(methods: int = 3, domains: int = 3, images: int = 60, seed: int = 0)
             for m in names
         ],
         "fairness": [
-            {"method": m, "domain": d, "attribute": "gender", "F_FPR": 0.1, "F_EO": 0.2, "gap_auroc": math.nan}
+            {"method": m, "domain": d, "variant": v, "attribute": "gender"}
+            | {"F_FPR": 0.1, "F_EO": 0.2 + (v == "alike"), "gap_auroc": math.nan}
+            for v in ("stored", "alike")
             for m in names
             for d in places[:1]
         ],

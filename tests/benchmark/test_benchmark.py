@@ -141,6 +141,8 @@ def test_the_numbers_are_those_of_test(table: Path, tmp_path: Path, monkeypatch:
     assert entry.scored.column("generator").to_pylist().count("ldm") == 6
     examples = Examples.of(tested.trainer, tested.model, "test")
     paths = tested.datamodule.sets["test"]["ldm"].table["path"].to_pylist()
+    (method,) = content["methods"]
+    assert method["learned"] == [json.loads(Path("checkpoints/mini-patches-s0/benchmark.json").read_text())["trained"]]
     shown = content["wrong"]["ldm"]["patches"]
     assert shown
     for one in shown:

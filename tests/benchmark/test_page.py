@@ -126,6 +126,16 @@ def test_unresolved_rates_and_generators_that_may_be_known_are_shown_as_such(mad
     assert text.count("<p class=soft>† progan: 60 reals cannot show a rate of 1 %</p>") == 1
 
 
+def test_generators_and_groups_are_shown_twice_too(made: dict[str, Any]) -> None:
+    changed, first = copy.deepcopy(made), made["generators"][0]
+    changed["generators"].append({**first, "variant": "alike", "auroc": 0.123})
+    text = page.page(changed)
+    assert text.count("<small>alike 0.123</small>") == 1
+    part = text.split("<h2>Fairness between groups</h2>")[1].split("</table>")[0]
+    ways = re.findall(r"<td>(as stored|re-encoded alike)</td><td>[^<]*</td><td>([^<]*)</td>", part)
+    assert ways == [("as stored", "0.200"), ("re-encoded alike", "1.200")] * 3
+
+
 def test_metrics_of_maps_have_what_all_fake_pixels_give(made: dict[str, Any], whole: str) -> None:
     table = whole.split("<summary>IoU</summary>")[1].split("</table>")[0]
     assert re.findall(r"<td[^>]*>([^<]*)</td>", table.split("<tfoot>")[1]) == ["all fake", *["0.250"] * 6]
