@@ -15,6 +15,20 @@ BEGINS = "hf://"
 
 
 @contextmanager
+def without_bars() -> Iterator[None]:
+    """Spare the user the bars of transformers, one for each file that is read or written."""
+    from transformers.utils import logging  # slow to import
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def offline_if_no_network() -> Iterator[None]:
     """Spare the user a minute of retries where the hub's name cannot even be looked up; offline it is not looked up."""
     before = constants.HF_HUB_OFFLINE

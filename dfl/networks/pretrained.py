@@ -5,7 +5,7 @@ few tokens where a folder has none. Weights are read from safetensors alone, and
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
 from dfl.errors import UserError, first_line
-from dfl.hub import offline_if_no_network
+from dfl.hub import offline_if_no_network, without_bars
 
 #: How weights that can run code are called.
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -98,13 +98,10 @@ def named_tokenizer(flag: str, name: str, vocabulary: int = 0) -> Any:
 @contextmanager
 def quiet(bars: bool = False) -> Iterator[None]:
     """Spare the user what transformers warns of, and its bars, but for ``bars``: those of a download are of use."""
-    before, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    before = logging.get_verbosity()
     logging.set_verbosity_error()
-    if not bars:
-        logging.disable_progress_bar()
     try:
-        yield
+        with nullcontext() if bars else without_bars():
+            yield
     finally:
         logging.set_verbosity(before)
-        if shown:
-            logging.enable_progress_bar()

@@ -4,14 +4,13 @@ They show and test what is made by models of users, without a download: ``dfl to
 diffusers or transformers, under 1 MB, with a tokenizer of bytes or letters.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
 
 from dfl.errors import UserError
+from dfl.hub import without_bars
 from dfl.runs.output_folder import output_folder
 
 LETTERS = [chr(ord("a") + i) for i in range(26)]
@@ -30,25 +29,11 @@ def make_models(root: str | Path) -> Path:
         raise UserError("toy models need the package diffusers: pip install 'dfl[generate]'")
     with output_folder(root, "toy_models", {"version": 1}) as folder:
         if not folder.done:
-            with _no_bars():
+            with without_bars():
                 stable_diffusion(folder.partial / "stable_diffusion")
                 captioner(folder.partial / "captioner")
             folder.finish()
     return Path(root)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Spare the user the bars of transformers, one for each file that is written."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def seeded(build: Any, seed: int = 0) -> Any:
