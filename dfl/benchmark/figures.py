@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dfl.benchmark.lookup import ALL_FAKE, STORED, TITLES, Lookup, defined, number
+from dfl.benchmark.lookup import ALL_FAKE, STORED, TITLES, Lookup, defined, is_defined, number
 from dfl.data.chains import FAMILIES
 from dfl.evaluation import matrices, plots
 from dfl.metrics.names import about
@@ -108,7 +108,7 @@ def scores(look: Lookup) -> Figures:
             plots.stairs(axes, edges, _floats(one["real"]), _floats(one["fake"]))
             if alike := one.get("alike"):
                 plots.stairs(axes, edges, _floats(alike["real"]), _floats(alike["fake"]), dashed=True)
-            if not math.isnan(defined(one.get("threshold"))):
+            if is_defined(one.get("threshold")):
                 axes.axvline(one["threshold"], color="black", linewidth=0.8, linestyle="--")
             axes.set_yticks([])
         if shown:

@@ -118,7 +118,7 @@ class Lookup:
         known = {
             domain
             for (_, domain, variant, name), cell in self._cells.items()
-            if name == metric and variant in self.variants and not math.isnan(defined(cell["value"]))
+            if name == metric and variant in self.variants and is_defined(cell["value"])
         }
         return [one["name"] for one in listed if metric is None or one["name"] in known]
 
@@ -162,6 +162,11 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def _last(value: float) -> float:
     return math.inf if math.isnan(value) else value
+
+
+def is_defined(value: float | None) -> bool:
+    """Tell whether a number is defined."""
+    return not math.isnan(defined(value))
 
 
 def interval(one: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dfl.benchmark import figures, sections
 from dfl.benchmark import spectra as spectrum
-from dfl.benchmark.lookup import ALIKE, CHANGES, STORED, Lookup, defined, interval, number, p_value, signed
+from dfl.benchmark.lookup import ALIKE, CHANGES, STORED, Lookup, defined, interval, is_defined, number, p_value, signed
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.errors import UserError
@@ -169,7 +169,7 @@ def _sure(look: Lookup) -> list[tuple[str, str]]:
         return []
     best, second = look.methods[:2]
     one = look.difference(best, second)
-    if not one or math.isnan(defined(one.get("p_holm"))):
+    if not one or not is_defined(one.get("p_holm")):
         return [("warning", f"Whether it is better than {second}, the second, was not tested.")]
     p = p_value(one["p_holm"])
     apart = f"{signed(one['value'])} ({interval(one)}), p {p if p[0] == '<' else '= ' + p} after Holm"

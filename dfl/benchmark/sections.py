@@ -11,8 +11,8 @@ from dfl.benchmark.lookup import (
     STORED,
     TITLES,
     Lookup,
-    defined,
     interval,
+    is_defined,
     number,
     p_value,
     percent,
@@ -47,8 +47,8 @@ def summary(look: Lookup, metric: str = "") -> str:
         cells: list[Any] = [method]
         for variant in look.variants:
             one = look.summary_row(method, variant, metric)
-            known = known or any(map(_known, map(one.get, ("within", "cross"))))
-            spread = f"; spread over seeds {number(one['spread'])}" if _known(one.get("spread")) else ""
+            known = known or any(map(is_defined, map(one.get, ("within", "cross"))))
+            spread = f"; spread over seeds {number(one['spread'])}" if is_defined(one.get("spread")) else ""
             cells += [
                 html.Cell(number(one.get("within")), kind="two first"),
                 html.Cell(number(one.get("cross")), interval(one), f"95 % interval{spread}", "two"),
@@ -81,7 +81,9 @@ def metric(look: Lookup, name: str, intervals: bool = False) -> str:
     def cell(method: str, domain: str, variant: str) -> html.Cell:
         one = look.cell(method, domain, variant, name)
         words = [f"95 % interval {interval(one)}"] if interval(one) else []
-        words += [f"spread over {len(one['seeds'])} seeds {number(one['spread'])}"] if _known(one.get("spread")) else []
+        words += (
+            [f"spread over {len(one['seeds'])} seeds {number(one['spread'])}"] if is_defined(one.get("spread")) else []
+        )
         words += [one["note"]] if one.get("note") else []
         words += ["part of the training"] * look.is_within(method, domain)
         kind = "two" + " first" * (variant == look.variants[0])
@@ -319,10 +321,10 @@ def cost(look: Lookup) -> str:
         "images_per_s": ("images/s", lambda v: f"{v:,.1f}"),
         "memory_mb": ("memory, MB", lambda v: f"{v:,.0f}"),
     }
-    rows = [one for one in look.rows("methods") if any(_known(one.get(n)) for n in units)]
+    rows = [one for one in look.rows("methods") if any(is_defined(one.get(n)) for n in units)]
 
     def shown(one: Row, name: str) -> str:
-        return units[name][1](one[name]) if _known(one.get(name)) else ""
+        return units[name][1](one[name]) if is_defined(one.get(name)) else ""
 
     lines = [[one["name"], *(shown(one, name) for name in units)] for one in rows]
     return html.table(["method", *(label for label, _ in units.values())], lines) if lines else ""
@@ -341,8 +343,3 @@ def hashes(look: Lookup) -> str:
     if look.content.get("spec_sha256"):
         lines.append(["spec", str(look.content.get("name", "")), str(look.content["spec_sha256"])])
     return html.table(["what", "of", "SHA-256"], lines) if lines else ""
-
-
-def _known(value: float | None) -> bool:
-    """Tell whether a number is defined."""
-    return defined(value) == defined(value)

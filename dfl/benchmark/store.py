@@ -188,12 +188,10 @@ def write(file: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
         facts: What the file says of itself, ``domain`` among them.
     """
     domain = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [str(facts["domain"])])
-    table = (table.drop_columns(["domain"]) if "domain" in table.column_names else table).append_column(
-        "domain", domain
-    )
-    columns = {field.name: table[field.name].cast(field.type) for field in COLUMNS}
-    columns |= {name: table[name].cast(pa.float64()) for name in MAP_COLUMNS if name in table.column_names}
-    columns |= {MAP: table[MAP]} if MAP in table.column_names else {}
+    given = {name: table[name] for name in table.column_names} | {"domain": domain}
+    columns = {field.name: given[field.name].cast(field.type) for field in COLUMNS}
+    columns |= {name: given[name].cast(pa.float64()) for name in MAP_COLUMNS if name in given}
+    columns |= {MAP: given[MAP]} if MAP in given else {}
     text = json.dumps(dict(facts), sort_keys=True, ensure_ascii=False)
     with whole(file) as partial:
         whole_table = pa.table(columns).replace_schema_metadata({FACTS: text.encode()})

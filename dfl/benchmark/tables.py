@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dfl.benchmark.lookup import ALL_FAKE, CHANGES, MARK, STORED, TITLES, Lookup, defined, number
+from dfl.benchmark.lookup import ALL_FAKE, CHANGES, MARK, STORED, TITLES, Lookup, defined, is_defined, number
 from dfl.data import csv_files
 from dfl.evaluation.results import to_json
 from dfl.metrics.names import FAIRNESS, about
@@ -124,7 +124,7 @@ def _summary(look: Lookup, name: str) -> Table:
     for method in look.methods:
         for variant in look.variants:
             one = look.summary_row(method, variant, name)
-            if not all(math.isnan(defined(one.get(what))) for what in ("within", "cross")):
+            if any(is_defined(one.get(what)) for what in ("within", "cross")):
                 numbers = [number(one.get(what)) for what in ("within", "cross", "low", "high", "minimum")]
                 rest = [str(one.get("worst") or ""), number(one.get("gap")), number(one.get("spread"))]
                 named = [number(look.value(method, mean, variant, name)) for mean in means]
@@ -150,7 +150,7 @@ def _metric(look: Lookup, name: str) -> Table:
     for method in look.methods:
         for variant in look.variants:
             cells = [look.cell(method, d, variant, name) for d in domains]
-            known = known or any(not math.isnan(defined(cell.get("low"))) for cell in cells)
+            known = known or any(is_defined(cell.get("low")) for cell in cells)
             if any(cells):
                 rows.append([method, TITLES[variant], *map(text, cells)])
     leaks = {one["name"]: (one.get("leak") or {}).get("metadata") for one in look.rows("domains")}
