@@ -97,24 +97,26 @@ def _of(entry: Entry, domain: str, judge: Entry, kept: pa.Array, words: str) -> 
     return Entry(entry.method, entry.seed, domain, entry.variant, "other", Columns(facts, columns))
 
 
-def changes(rates: Mapping[tuple[str, str], Mapping[str, Rate]], before: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return by method and domain the share called fake ``before``, ``after``, and the change with its interval.
+def changes(
+    rates: Mapping[tuple[str, str, str], Mapping[str, Rate]], before: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return by method, domain and variant the share called fake ``before``, ``after``, and the change.
 
     Args:
-        rates: By method and domain, as stored, those of its images that are ``real`` and ``fake``.
+        rates: By method, domain and variant, those of its images that are ``real`` and ``fake``.
         before: By domain, what it is compared with.
     """
     rows = []
-    for (method, domain), own in rates.items():
+    for (method, domain, variant), own in rates.items():
         base = before.get(domain)
         if base is None:
             continue
-        other = own if base == REALS else rates.get((method, base), {})
+        other = own if base == REALS else rates.get((method, base, variant), {})
         side = "fake" if base == REALS or "fake" in other else "real"  # of domains of reals alone, the real ones
         first, last = other.get("real" if base == REALS else side), own.get(side)
         if first is not None and last is not None:
-            row = {"method": method, "domain": domain, "compared": base, "before": first[0], "after": last[0]}
-            rows.append(row | _change(first, last))
+            row = {"method": method, "domain": domain, "compared": base, "variant": variant, "before": first[0]}
+            rows.append(row | {"after": last[0]} | _change(first, last))
     return rows
 
 

@@ -6,6 +6,7 @@ over domains, so memory does not grow with the number of images, and hardly with
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from dfl.benchmark.changes import Rate
 from dfl.benchmark.entries import Entry, Images
 from dfl.benchmark.means import cells
-from dfl.benchmark.spec import STORED
+from dfl.benchmark.spec import STORED, TWICE
 from dfl.benchmark.statistics import Resamples, difference, ranks, spread
 from dfl.benchmark.units import sorted_units, unit_names
 from dfl.metrics import binary
@@ -75,15 +76,15 @@ class Comparison:
         self._named: dict[tuple[str, tuple[str, str, str]], np.ndarray] = {}
         #: By domain, as stored: how many units its images are, which are drawn together.
         self.units: dict[str, int] = {}
-        #: By method and domain, as stored: shares that are called fake, see `changes`.
-        self.rates: dict[tuple[str, str], dict[str, Rate]] = {}
+        #: By method, domain and variant of `TWICE`: shares that are called fake, see `changes`.
+        self.rates: dict[tuple[str, str, str], dict[str, Rate]] = {}
         #: By method and variant: the same of COMPARED over the domains that are degraded.
         self._degraded: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
 
     def add(self, domain: str, variant: str, images: Images) -> None:
         """Measure one variant of a domain; of it numbers alone are kept."""
-        # names of millions of units are large: they are gone before anything is drawn
-        draws = Resamples(images.label, sorted_units(images.unit, images.label), self.resamples, self.seed)
+        units = sorted_units(images.unit, images.label)  # their names, of millions, are gone before anything is drawn
+        draws = Resamples(images.label, units, self.resamples, self.seed)
         videos, methods = _Videos(images, self.resamples, self.seed), dict[str, list[Entry]]()
         for entry in images.entries:
             methods.setdefault(entry.method, []).append(entry)
@@ -106,7 +107,8 @@ class Comparison:
                 self._cell(method, domain, variant, name, of_seeds, mean, images, draws)
         if variant == STORED:
             self.units[domain] = draws.all_units
-            self._compare(domain, images, methods)
+        if variant in TWICE:
+            self._compare(domain, variant, images, methods, units.place)
 
     def _cell(
         self,
@@ -132,10 +134,10 @@ class Comparison:
         )
         key = (method, variant, metric)
         self._values.setdefault(key, {})[domain] = of_seeds
-        if variant == STORED and metric in ("acc_real", "acc_fake"):
+        if variant in TWICE and metric in ("acc_real", "acc_fake"):
             side = metric.removeprefix("acc_")
             called = (value, resampled, fakes) if side == "fake" else (1 - value, 1 - resampled, reals)
-            self.rates.setdefault((method, domain), {})[side] = called
+            self.rates.setdefault((method, domain, variant), {})[side] = called
         if math.isnan(value):
             return
         if self._roles[method, domain] == "cross":
@@ -148,11 +150,12 @@ class Comparison:
             total, n = self._degraded.get((method, variant), (np.zeros(self.resamples), 0))
             self._degraded[method, variant] = total + resampled, n + 1
 
-    def _compare(self, domain: str, images: Images, methods: Mapping[str, list[Entry]]) -> None:
-        """Compare the areas of all pairs of methods on the stored images of a domain."""
+    def _compare(
+        self, domain: str, variant: str, images: Images, methods: Mapping[str, list[Entry]], unit: np.ndarray
+    ) -> None:
+        """Compare the areas of all pairs of methods on one variant of a domain."""
         if len(methods) < 2 or not (images.one_class(0) and images.one_class(1)):
             return
-        unit = sorted_units(images.unit, images.label).place
         unit = np.argsort(np.argsort(np.unique(unit, return_index=True)[1]))[unit]  # numbered as they come
         areas = [
             _mean([delong(images.rank(entry)[None].astype(np.float64), images.label, unit) for entry in entries])
@@ -165,28 +168,34 @@ class Comparison:
             areas[0].fakes,
             areas[0].reals,
         )
-        names = list(methods)
-        for i, a in enumerate(names):
-            for j in range(i + 1, len(names)):
-                self.differences.append({"domain": domain, "a": a, "b": names[j], **together.difference(i, j)})
+        for (i, a), (j, b) in combinations(enumerate(methods), 2):
+            whose = {"domain": domain, "variant": variant, "a": a, "b": b}
+            self.differences.append(whose | together.difference(i, j))
 
     def finish(self) -> None:
-        """Compare the means over cross-domains of all pairs of methods, by what resamples give, and correct all p."""
-        means = {method: (t, n) for (method, v, m), (t, n) in self._sums.items() if (v, m) == (STORED, COMPARED)}
-        names = list(means)
-        for i, a in enumerate(names):
-            for b in names[i + 1 :]:
-                if self._cross(a) != self._cross(b):  # of other domains, such as of another training set
-                    continue
-                value = self.mean(a, STORED, COMPARED, "cross") - self.mean(b, STORED, COMPARED, "cross")
-                drawn = (means[a][0] - means[b][0]) / means[a][1]
-                self.differences.append({"domain": "", "a": a, "b": b, **difference(value, drawn)})
-        corrected = holm({str(i): d["p"] for i, d in enumerate(self.differences) if not math.isnan(d["p"])})
-        for i, one in enumerate(self.differences):
-            one["p_holm"] = corrected.get(str(i), math.nan)
+        """Compare the means over cross-domains of all pairs of methods, by what resamples give, and correct all p.
 
-    def _cross(self, method: str) -> list[str]:
-        return [domain for domain in self._values[method, STORED, COMPARED] if self._roles[method, domain] == "cross"]
+        Each variant has a correction of its own: what is found as stored does not depend on whether the other is there.
+        """
+        for variant in TWICE:
+            self._compare_means(variant)
+            own = [one for one in self.differences if one["variant"] == variant]
+            corrected = holm({str(i): one["p"] for i, one in enumerate(own) if not math.isnan(one["p"])})
+            for i, one in enumerate(own):
+                one["p_holm"] = corrected.get(str(i), math.nan)
+
+    def _compare_means(self, variant: str) -> None:
+        means = {method: (t, n) for (method, v, m), (t, n) in self._sums.items() if (v, m) == (variant, COMPARED)}
+        for a, b in combinations(means, 2):
+            if self._cross(a, variant) != self._cross(b, variant):  # of other domains, such as of another training set
+                continue
+            value = self.mean(a, variant, COMPARED, "cross") - self.mean(b, variant, COMPARED, "cross")
+            drawn = (means[a][0] - means[b][0]) / means[a][1]
+            whose = {"domain": "", "variant": variant, "a": a, "b": b}
+            self.differences.append(whose | difference(value, drawn))
+
+    def _cross(self, method: str, variant: str) -> list[str]:
+        return [domain for domain in self._values[method, variant, COMPARED] if self._roles[method, domain] == "cross"]
 
     def mean(self, method: str, variant: str, metric: str, role: str) -> float:
         """Return the mean over domains of a role, of the means over seeds; NaN of none."""
@@ -217,9 +226,16 @@ class Comparison:
         """Return the cells of the means that were asked for, where all of their domains were measured."""
         return cells(self.means, self._values, self._named)
 
-    def ranks(self) -> dict[str, Any]:
-        """Return ranks over the domains that all methods were measured on, see `statistics.ranks`."""
-        of = {m: by for (m, v, metric), by in self._values.items() if (v, metric) == (STORED, COMPARED)}
+    def ranks(self) -> dict[str, dict[str, Any]]:
+        """Return, by variant of `TWICE`, ranks over the domains that all methods were measured on.
+
+        See `statistics.ranks`; a variant without any is left out.
+        """
+        found = {variant: self._ranks(variant) for variant in TWICE}
+        return {variant: own for variant, own in found.items() if own}
+
+    def _ranks(self, variant: str) -> dict[str, Any]:
+        of = {m: by for (m, v, metric), by in self._values.items() if (v, metric) == (variant, COMPARED)}
         shared = [d for d in next(iter(of.values()), {}) if all(d in by for by in of.values())]
         table = np.array([[float(np.mean(of[method][domain])) for method in of] for domain in shared])
         return ranks(table.reshape(len(shared), len(of)), list(of))

@@ -15,7 +15,7 @@ from dfl.benchmark.compare import DRAWS, Comparison, all_fake
 from dfl.benchmark.entries import Entry, Images, by_domain
 from dfl.benchmark.leaks import leaks
 from dfl.benchmark.lookup import BY_METHOD
-from dfl.benchmark.spec import ALIKE, STORED
+from dfl.benchmark.spec import ALIKE, STORED, TWICE
 from dfl.benchmark.store import digest
 from dfl.data.chains import FAMILIES
 from dfl.errors import UserError
@@ -68,7 +68,7 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
     tested = [one for one in entries if one.role != "val"]
     chains = {f"{name}_{s}": (name, s) for name, family in FAMILIES.items() for s in family.strengths}
     comparison = Comparison(settings.resamples, settings.seed, settings.means, draws=DRAWS in settings.metrics)
-    pooled = details.Pooled()
+    pooled = {variant: details.Pooled() for variant in TWICE}
     parts = by_domain(tested)
     more, compared = changes.past(parts, settings.before, settings.surrogate)
     parts |= more
@@ -95,8 +95,9 @@ def build(entries: Sequence[Entry], settings: Settings) -> dict[str, Any]:
         if stored is not None:
             content["domains"].append(_domain(domain, stored, comparison.units[domain], settings))
             _explain(content, domain, stored, alike, settings)
-            if stored.one_class(1):
-                pooled.add(stored)
+        for variant, shown in ((STORED, stored), (ALIKE, alike)):
+            if shown is not None and shown.one_class(1):
+                pooled[variant].add(shown)
     comparison.finish()
     content["all_fake"] += means.of_all_fake(content["all_fake"], settings.means)
     robustness = sorted(comparison.robustness(chains), key=lambda row: [*chains].index(row["variant"]))
@@ -208,16 +209,24 @@ def _explain(content: dict[str, Any], domain: str, images: Images, alike: Images
 
 
 def _calibration(
-    methods: Sequence[Mapping[str, Any]], entries: Sequence[Entry], tested: details.Pooled
+    methods: Sequence[Mapping[str, Any]], entries: Sequence[Entry], tested: Mapping[str, details.Pooled]
 ) -> dict[str, Any]:
-    """Return calibration and thresholds of the first seed of each method."""
+    """Return calibration, by variant, and thresholds of the first seed of each method."""
     firsts = {one["name"]: one["seeds"][0] for one in methods}
-    validation = {name: details.Pooled() for name in firsts if name in tested}
+    validation = {name: details.Pooled() for name in firsts if name in tested[STORED]}
     for one in entries:
         if one.role == "val" and one.seed == firsts.get(one.method) and one.method in validation:
             validation[one.method].add(Images([one]))
-    rows = [{"method": m, **row} for m, own in validation.items() if m in own for row in details.thresholds(own, m)]
-    return {"calibration": {m: details.calibrated(own, tested, m) for m, own in validation.items()}, "thresholds": rows}
+    heat = {method: details.temperature(own, method) for method, own in validation.items()}
+    rows = [(m, row) for m, own in validation.items() if m in own for row in details.thresholds(own, m, tested)]
+    found = {
+        variant: {m: details.calibrated(pooled, m, t) for m, t in heat.items() if m in pooled}
+        for variant, pooled in tested.items()
+    }
+    return {
+        "calibration": {variant: own for variant, own in found.items() if own},
+        "thresholds": [{"method": method, **row} for method, row in rows],
+    }
 
 
 def _areas(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -153,6 +153,11 @@ class Pooled:
     def __contains__(self, method: str) -> bool:
         return any(method in firsts for _, _, firsts in self._parts)
 
+    def reals(self, method: str) -> np.ndarray:
+        """Return the scores of real images, float32 or float64 (n,)."""
+        parts = [(images, new, firsts[method]) for images, new, firsts in self._parts if method in firsts]
+        return np.concatenate([images.score(entry)[new & (images.label == 0)] for images, new, entry in parts])
+
     def of(self, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return score and log-odds, float32 or float64 (n,), and label, int8 (n,)."""
         parts = [(images, new, firsts[method]) for images, new, firsts in self._parts if method in firsts]
@@ -165,18 +170,20 @@ class Pooled:
         return score, log_odds, label
 
 
-def calibrated(validation: Pooled, tested: Pooled, method: str) -> dict[str, Any]:
-    """Return temperature (of validation), and of the tested images ECE before and after it, reliability, abstention.
+def temperature(validation: Pooled, method: str) -> float:
+    """Return a method's temperature of validation; NaN without the method."""
+    return calibration.temperature(*validation.of(method)[1:]) if method in validation else math.nan
+
+
+def calibrated(tested: Pooled, method: str, temperature: float) -> dict[str, Any]:
+    """Return, of the tested images, ECE before and after the temperature, reliability, abstention.
 
     Args:
-        validation: Without the method the temperature is undefined.
         tested: Domains that hold both classes.
         method: Its name.
+        temperature: Of validation; NaN is undefined.
     """
     score, log_odds, label = tested.of(method)
-    temperature = math.nan
-    if method in validation:
-        temperature = calibration.temperature(*validation.of(method)[1:])
     scaled = special.expit(log_odds / np.float64(temperature))
     del log_odds  # of millions of images, these are large
     labels = torch.from_numpy(label)
@@ -196,12 +203,23 @@ def calibrated(validation: Pooled, tested: Pooled, method: str) -> dict[str, Any
     }
 
 
-def thresholds(validation: Pooled, method: str) -> Rows:
-    """Return thresholds for wanted FPRs from the reals of validation, with the interval of the true FPR."""
+def thresholds(validation: Pooled, method: str, tested: Mapping[str, Pooled]) -> Rows:
+    """Return thresholds for wanted FPRs from the reals of validation, with the interval of the true FPR.
+
+    Args:
+        validation: Holds the method.
+        method: Its name.
+        tested: By variant, domains that hold both classes; ``tested`` is the FPR of their real images.
+    """
     score, _, label = validation.of(method)
-    real = score[label == 0]
-    found = [(fpr, calibration.threshold_at_fpr(real, fpr)._asdict()) for fpr in FPRS if len(real)]
-    return [one | {"fpr": fpr, "reached": one["fpr"]} for fpr, one in found]
+    real, rows = score[label == 0], []
+    others = {variant: pooled.reals(method) for variant, pooled in tested.items() if method in pooled}
+    for fpr in FPRS if len(real) else ():
+        one = calibration.threshold_at_fpr(real, fpr)
+        least = np.float64(one.threshold)
+        shares = {variant: float((score >= least).mean()) for variant, score in others.items()}
+        rows.append(one._asdict() | {"fpr": fpr, "reached": one.fpr, "tested": shares})
+    return rows
 
 
 def groups(images: Images, entry: Entry, wanted: Sequence[str]) -> Rows:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dfl.benchmark.lookup import ALL_FAKE, STORED, TITLES, Lookup, defined, is_defined, number
+from dfl.benchmark.lookup import ALIKE, ALL_FAKE, STORED, TITLES, Lookup, defined, is_defined, number
 from dfl.data.chains import FAMILIES
 from dfl.evaluation import matrices, plots
 from dfl.metrics.names import about
@@ -61,17 +61,24 @@ def maps(look: Lookup) -> Figures:
 
 
 def forest(look: Lookup) -> Figures:
-    """Draw how far the best method lies above each other one, AUROC, mean over the cross-domain test sets."""
-    best, rows, marked = next(iter(look.methods), ""), {}, set()
-    for other in look.methods[1:]:
-        if one := look.difference(best, other):
-            rows[other] = (defined(one["value"]), defined(one["low"]), defined(one["high"]))
-            if defined(one.get("p_holm")) < LEVEL:
-                marked.add(other)
-    if not rows or look.mixed:
-        return {}
-    drawn = plots.intervals(rows, "difference of AUROC, with its 95 % interval", 0.0, f"{best} minus", marked)
-    return {"Differences to the best method": drawn}
+    """Draw how far the best method as stored lies above each other one, AUROC, mean over the cross-domain test sets."""
+    best, found = next(iter(look.methods), ""), {}
+    for variant in () if look.mixed else look.variants:
+        rows, marked = {}, set()
+        for other in look.methods[1:]:
+            if one := look.difference(best, other, variant):
+                rows[other] = (defined(one["value"]), defined(one["low"]), defined(one["high"]))
+                if defined(one.get("p_holm")) < LEVEL:
+                    marked.add(other)
+        if rows:
+            title, axis = f"{best} minus, {TITLES[variant]}", "difference of AUROC, with its 95 % interval"
+            found[_twice("Differences to the best method", variant)] = plots.intervals(rows, axis, 0.0, title, marked)
+    return found
+
+
+def _twice(title: str, variant: str) -> str:
+    """Return the name of a figure of one variant."""
+    return title if variant == STORED else f"{title}, {TITLES[variant]}"
 
 
 def rates(look: Lookup) -> dict[str, Figures]:
@@ -144,10 +151,14 @@ def robustness(look: Lookup) -> Figures:
 
 def ranks(look: Lookup) -> Figures:
     """Draw the average rank of each method, and a bar over those that do not differ (Demsar 2006)."""
-    average, critical = look.named("ranks").get("average"), look.named("ranks").get("critical")
-    if not average:
-        return {}
-    return {"Critical difference of ranks": critical_difference(average, defined(critical))}
+    own = {variant: look.ranks(variant) for variant in look.variants}
+    return {
+        _twice("Critical difference of ranks", variant): critical_difference(
+            one["average"], defined(one["critical"]), TITLES[variant]
+        )
+        for variant, one in own.items()
+        if one.get("average")
+    }
 
 
 def alike_groups(ranks: Sequence[float], critical: float) -> list[tuple[int, int]]:
@@ -165,12 +176,13 @@ def alike_groups(ranks: Sequence[float], critical: float) -> list[tuple[int, int
     return runs
 
 
-def critical_difference(average: Mapping[str, float], critical: float) -> "Figure":
+def critical_difference(average: Mapping[str, float], critical: float, title: str = "") -> "Figure":
     """Draw ranks on a line, names at both sides, and bars under those that do not differ.
 
     Args:
         average: Method -> average rank, 1 is the best.
         critical: The critical difference of Nemenyi's test; NaN leaves the bars out.
+        title: Stands above, before the critical difference.
     """
     order = sorted(average, key=average.__getitem__)
     values = [average[name] for name in order]
@@ -194,8 +206,8 @@ def critical_difference(average: Mapping[str, float], critical: float) -> "Figur
         axes.plot([values[first] - over, values[last] + over], [y, y], color=plots.FAKE, linewidth=3.5)
     if critical < high - low:
         axes.plot([low, low + critical], [-1.7, -1.7], "|-", color=plots.FAKE, linewidth=1.5)
-    if not math.isnan(critical):
-        axes.text(low, -2.1, f"critical difference {critical:.2f}", fontsize=8, color=plots.FAKE)
+    said = [title] * bool(title) + [f"critical difference {critical:.2f}"] * (not math.isnan(critical))
+    axes.text(low, -2.1, ": ".join(said), fontsize=8, color=plots.FAKE)
     _rank_axis(axes, low, high, top + half)
     return drawn
 
@@ -213,31 +225,38 @@ def _rank_axis(axes: "Axes", low: int, high: int, bottom: float) -> None:
 
 
 def calibration(look: Lookup) -> Figures:
-    """Draw reliability diagrams (share of fakes over score) and risk over coverage."""
-    own = {m: look.named("calibration")[m] for m in look.methods if m in look.named("calibration")}
+    """Draw reliability diagrams (share of fakes over score; re-encoded alike dashed) and risk over coverage."""
+    own = {m: one for m in look.methods if (one := look.calibration(m))}
     if not own:
         return {}
     drawn, panels = plots.panels(min(len(own), MOST_PANELS), 2.1, 2.1, columns=2)
     for axes, (method, one) in zip(panels, own.items(), strict=False):
         score, share, count = (_floats(one["reliability"][name]) for name in ("score", "share", "count"))
         plots.style(axes, method)
-        axes.text(0.93, 0.08, f"ECE {number(one['ece'])}", ha="right", fontsize=8, color=plots.INK)
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=(0, (4, 4)))
         axes.bar(score, 0.25 * count / max(1, count.max()), 0.04, color="#dddddd")
         axes.plot(score, share, "o-", color=plots.REAL, linewidth=1.2, markersize=3)
+        words = f"ECE {number(one['ece'])}"
+        if again := look.calibration(method, ALIKE):
+            axes.plot(
+                *(_floats(again["reliability"][n]) for n in ("score", "share")), "--", color=plots.REAL, linewidth=1
+            )
+            words += f", {number(again['ece'])}"
+        axes.text(0.97, 0.08, words, ha="right", fontsize=8, color=plots.INK)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     drawn.supxlabel("score", fontsize=8, color=plots.INK)
     drawn.supylabel("share of fakes", fontsize=8, color=plots.INK)
     found = {"Reliability": drawn}
-    curves = {m: one for m, one in own.items() if one.get("coverage")}
-    if curves:
-        found["Risk over coverage"] = _overlay(
-            look,
-            "risk over coverage",
-            {m: one["risk"] for m, one in curves.items()},
-            {m: one["coverage"] for m, one in curves.items()},
-            ("share of images with a verdict", "share of wrong verdicts"),
-        )
+    for variant in look.variants:
+        curves = {m: one for m in own if (one := look.calibration(m, variant)).get("coverage")}
+        if curves:
+            found[_twice("Risk over coverage", variant)] = _overlay(
+                look,
+                _twice("risk over coverage", variant),
+                {m: one["risk"] for m, one in curves.items()},
+                {m: one["coverage"] for m, one in curves.items()},
+                ("share of images with a verdict", "share of wrong verdicts"),
+            )
     return found
 
 

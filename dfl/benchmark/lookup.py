@@ -16,8 +16,8 @@ BY_METHOD = "by method"
 ALL_FAKE = "all fake"
 #: Beside a number that has a note below the table.
 MARK = "†"
-#: The title of the table of `changes`.
-CHANGES = "Share called fake at the validation threshold, before and after"
+#: What the mark says of a generator and a method.
+SEEN = "The generator is not newer than the data that the backbone was trained on, which so may have held images of it."
 
 
 class Lookup:
@@ -86,12 +86,20 @@ class Lookup:
         """Return a summary, by default of the metric that methods are ordered by; an empty one where there is none."""
         return self._summaries.get((method, variant, metric or self.metric), {})
 
-    def gaps(self) -> list[Mapping[str, Any]]:
-        """Return how far groups of people lie apart, as stored and re-encoded alike one below the other."""
-        found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-        for row in self.rows("fairness"):
-            found.setdefault((row["method"], row["domain"], row["attribute"]), []).append(row)
+    def beside(self, part: str, *keys: str) -> list[Mapping[str, Any]]:
+        """Return the rows of a part; of those alike in all ``keys`` the one as stored, and below it the re-encoded."""
+        found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+        for row in self.rows(part):
+            found.setdefault(tuple(row[key] for key in keys), []).append(row)
         return [row for own in found.values() for row in own]
+
+    def ranks(self, variant: str = STORED) -> Mapping[str, Any]:
+        """Return average ranks of methods and their tests; an empty mapping where there are none."""
+        return self.named("ranks").get(variant) or {}
+
+    def calibration(self, method: str, variant: str = STORED) -> Mapping[str, Any]:
+        """Return the calibration of a method; an empty mapping where there is none."""
+        return (self.named("calibration").get(variant) or {}).get(method) or {}
 
     def notes(self, metric: str, domains: Sequence[str]) -> str:
         """Return what is to be said of cells of some domains that bear a ``MARK``; '' of none."""
@@ -127,10 +135,10 @@ class Lookup:
         own = (c for c in self.rows("cells") if (c.get("role"), c["metric"]) == (MEAN, metric))
         return list(dict.fromkeys(c["domain"] for c in own if c["variant"] in self.variants))
 
-    def difference(self, a: str, b: str, domain: str = "") -> Mapping[str, Any]:
-        """Return the difference of AUROC a - b, whichever way round it is stored; an empty one where there is none."""
+    def difference(self, a: str, b: str, variant: str = STORED) -> Mapping[str, Any]:
+        """Return the difference a - b of the mean AUROC over the cross domains; an empty one where there is none."""
         for one in self.rows("differences"):
-            if one["domain"] == domain and {one["a"], one["b"]} == {a, b}:
+            if (one["domain"], one["variant"]) == ("", variant) and {one["a"], one["b"]} == {a, b}:
                 if one["a"] == a:
                     return one
                 ends = {"value": -defined(one["value"]), "low": -defined(one["high"]), "high": -defined(one["low"])}

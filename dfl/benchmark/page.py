@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dfl.benchmark import figures, sections
+from dfl.benchmark import figures, sections, tables
 from dfl.benchmark import spectra as spectrum
-from dfl.benchmark.lookup import ALIKE, CHANGES, STORED, Lookup, defined, interval, is_defined, number, p_value, signed
+from dfl.benchmark.lookup import ALIKE, STORED, Lookup, defined, interval, is_defined, number, p_value, signed
 from dfl.data.decoding import DecodeError
 from dfl.data.locators import load_image
 from dfl.errors import UserError
@@ -34,8 +34,8 @@ NOTES = {
     "Nemenyi's test apart.",
     "robustness": "Mean over the degraded domains; both classes are degraded alike.",
     "forest": "In the second colour: p below 0.05 after Holm's correction for the number of pairs.",
-    "calibration": "Points on the diagonal are calibrated; grey bars are the share of images. Risk over coverage: "
-    "share of wrong verdicts if only the surest images get one. The temperature is from validation data.",
+    "calibration": "Points on the diagonal are calibrated; dashed, and the second ECE: re-encoded alike; grey bars are "
+    "the share of images. Risk over coverage: share of wrong verdicts if only the surest images get one.",
     "changes": "With the 95 % interval of the change, paired where both are of the same photos. Compared with reals: "
     "before, the share of the real images; after, that of the fakes made of them.",
     "reference": "From papers, under their own protocols; they are in no mean and no rank.",
@@ -58,7 +58,7 @@ def page(content: Mapping[str, Any], spectra: Mapping[str, spectrum.Spectrum] | 
         f"dfl {content.get('version', '')}",
     ]
     facts += [f"{len(look.methods)} methods", f"{len(look.domains())} test domains"]
-    label = about(look.metric).label
+    label, changes = about(look.metric).label, tables.changes(look)
     return html.document(
         f"Benchmark: {content.get('name', '')}",
         [
@@ -66,12 +66,12 @@ def page(content: Mapping[str, Any], spectra: Mapping[str, spectrum.Spectrum] | 
             f"<p class=soft>{text(look.seen)}</p>" if look.seen else "",
             headline(look),
             _noted("frames", html.figures(figures.heat(look), "figures scroll")),
-            _shown("Differences to the best method", "forest", html.figures(figures.forest(look))),
+            _shown("Differences to the best method", "forest", html.figures(figures.forest(look), "columns")),
             _shown("Within and across domains", "", "".join(sections.summary(look, name) for name in look.first)),
             _shown(f"{label} on each domain", "", sections.metric(look, look.metric, intervals=True)),
-            _shown(CHANGES, "changes", sections.changes(look)),
+            _shown(changes.title, "changes", sections.plain(changes)),
             _shown("Robustness", "robustness", _robustness(look)),
-            _shown("Ranks", "ranks", html.figures(figures.ranks(look), "figures scroll") + _friedman(look)),
+            _shown("Ranks", "ranks", _ranks(look)),
             *_folded(look, spectra or {}),
         ],
     )
@@ -96,10 +96,10 @@ def _folded(look: Lookup, spectra: Mapping[str, spectrum.Spectrum]) -> list[str]
         "ROC and precision-recall": ("", _most(look, "curves", figures.MOST_LINES, drawn["rates"])),
         "Score distributions": ("scores", _most(look, "histograms", figures.MOST_PANELS, drawn["scores"])),
         "By generator": ("", sections.generators(look)),
-        "All differences of AUROC": ("", sections.differences(look)),
-        "Views": ("", sections.views(look)),
-        "Calibration": ("calibration", drawn["calibration"] + sections.calibration(look)),
-        "Thresholds for a wanted false positive rate": ("", sections.thresholds(look)),
+        "All differences of AUROC": ("", sections.plain(tables.differences(look))),
+        "Views": ("", sections.plain(tables.views(look))),
+        "Calibration": ("calibration", drawn["calibration"] + sections.plain(tables.calibration(look))),
+        "Thresholds for a wanted false positive rate": ("", sections.plain(tables.thresholds(look))),
         "Fairness between groups": ("", sections.fairness(look)),
         "Mean spectra": ("spectra", drawn["spectra"] + _uncounted(spectra)),
         "Most wrong images": ("", wrong(look)),
@@ -157,7 +157,8 @@ def findings(look: Lookup) -> list[tuple[str, str]]:
     if math.isnan(look.summary(best, "cross")):
         return [*found, ("note", "No method has a mean over domains other than its own, so none is called best.")]
     words = f"{best} generalises best: {label} {number(one['cross'])} ({interval(one)}), mean over "
-    words += f"{one['domains']} domains that it was not trained on; worst on {one['worst']}, {number(one['minimum'])}."
+    words += f"{one['domains']} domain{'s' * (one['domains'] != 1)} that it was not trained on; "
+    words += f"worst on {one['worst']}, {number(one['minimum'])}."
     found.append(("note", words))
     found += _sure(look) + _alike(look)
     return found
@@ -171,11 +172,15 @@ def _sure(look: Lookup) -> list[tuple[str, str]]:
     one = look.difference(best, second)
     if not one or not is_defined(one.get("p_holm")):
         return [("warning", f"Whether it is better than {second}, the second, was not tested.")]
-    p = p_value(one["p_holm"])
-    apart = f"{signed(one['value'])} ({interval(one)}), p {p if p[0] == '<' else '= ' + p} after Holm"
-    if defined(one["p_holm"]) < figures.LEVEL:
-        return [("fine", f"Its AUROC differs from that of {second}, the second, by more than noise: {apart}.")]
-    return [("warning", f"Its AUROC differs from that of {second}, the second, by no more than noise: {apart}.")]
+    kind = "fine" if defined(one["p_holm"]) < figures.LEVEL else "warning"
+    return [(kind, f"Its AUROC differs from that of {second}, the second, {_apart(one)}.")]
+
+
+def _apart(one: Mapping[str, Any]) -> str:
+    """Return whether a difference is more than noise, in words."""
+    p, more = p_value(one["p_holm"]), "more" if defined(one["p_holm"]) < figures.LEVEL else "no more"
+    words = f"{signed(one['value'])} ({interval(one)}), p {p if p[0] == '<' else '= ' + p} after Holm"
+    return f"by {more} than noise: {words}"
 
 
 def _alike(look: Lookup) -> list[tuple[str, str]]:
@@ -188,7 +193,9 @@ def _alike(look: Lookup) -> list[tuple[str, str]]:
     words = f"Re-encoded alike, its mean {label} is {number(means[best])}"
     if first == best:
         return [("note", f"{words}, still the best.")]
-    return [("warning", f"{words}, and {first} is best, with {number(means[first])}.")]
+    words += f", and {first} is best, with {number(means[first])}"
+    one = look.difference(first, best, ALIKE)
+    return [("warning", words + (f"; AUROC differs {_apart(one)}." if is_defined(one.get("p_holm")) else "."))]
 
 
 def wrong(look: Lookup) -> str:
@@ -221,18 +228,15 @@ def _picture(one: Mapping[str, Any]) -> str:
 
 
 def _robustness(look: Lookup) -> str:
-    return html.figures(figures.robustness(look), "columns") + sections.robustness(look)
+    drawn, areas = html.figures(figures.robustness(look), "columns"), tables.areas(look)
+    shown = (html.folded(one.title, sections.plain(one)) for one in tables.degraded(look))
+    return drawn + (f"<h3>{text(areas.title)}</h3>{sections.plain(areas)}" if areas.rows else "") + "".join(shown)
 
 
-def _friedman(look: Lookup) -> str:
-    """Return the test of whether any method differs."""
-    ranks = look.named("ranks")
-    if not ranks.get("friedman"):
-        return ""
-    p = p_value(ranks["friedman"]["p"])
-    statistic = number(ranks["friedman"]["statistic"], 2)
-    words = f"Friedman's test over {ranks['domains']} domains: statistic {statistic}, p {p}."
-    return f"<p class=soft>{text(words)}</p>"
+def _ranks(look: Lookup) -> str:
+    drawn = html.figures(figures.ranks(look), "figures scroll")
+    found = {table.title: sections.plain(table) for v in look.variants if (table := tables.ranks(look, v)).rows}
+    return drawn + "".join(html.folded(title, part) for title, part in found.items())
 
 
 def _most(look: Lookup, part: str, methods: int, drawn: str) -> str:

@@ -8,18 +8,18 @@ from dfl.benchmark.lookup import (
     ALL_FAKE,
     BY_METHOD,
     MARK,
+    SEEN,
     STORED,
     TITLES,
     Lookup,
     interval,
     is_defined,
     number,
-    p_value,
-    percent,
     signed,
     way,
 )
 from dfl.benchmark.means import MEAN
+from dfl.benchmark.tables import Table
 from dfl.evaluation import html
 from dfl.metrics.names import FAIRNESS, about
 
@@ -166,40 +166,10 @@ def shifts(look: Lookup) -> str:
     return "".join(table(domains[i : i + ACROSS]) for i in range(0, len(domains), ACROSS)) if methods else ""
 
 
-def views(look: Lookup) -> str:
-    """Return the summaries of views other than the first."""
-    variants = [v for v in look.rows("variants") if "@" in v]
-    rows = [(m, v, look.summary_row(m, v)) for m in look.methods for v in [STORED, *variants]]
-    lines = [[m, v, *(number(one.get(k)) for k in ("within", "cross", "minimum", "gap"))] for m, v, one in rows if one]
-    return html.table(["method", "view", "within", "cross", "min", "gap"], lines) if variants and lines else ""
-
-
-def differences(look: Lookup) -> str:
-    """Return the differences of all pairs, mean over the cross-domain test sets."""
-    rows = [one for one in look.rows("differences") if not one["domain"]]
-    lines = [[r["a"], r["b"], signed(r["value"]), interval(r), p_value(r["p"]), p_value(r["p_holm"])] for r in rows]
-    return html.table(["a", "b", "a - b", "95 % interval", "p", "p, Holm"], lines) if lines else ""
-
-
-def changes(look: Lookup) -> str:
-    """Return the share that is called fake of a domain and of what it is compared with, of each method."""
-    names = ("method", "domain", "compared")
-    lines = [
-        [*(r[n] for n in names), number(r["before"]), number(r["after"]), html.Cell(signed(r["value"]), interval(r))]
-        for r in look.rows("changes")
-    ]
-    return html.table(["method", "domain", "compared with", "before", "after", "change"], lines) if lines else ""
-
-
-def robustness(look: Lookup) -> str:
-    """Return the area under each curve, and the share of verdicts that each degradation changes."""
-    areas = look.named("robustness_area")
-    lines = [[m, *(number(own.get(m)) for own in areas.values())] for m in look.methods]
-    found = f"<h3>Area under each curve</h3>{html.table(['method', *areas], lines)}" if areas else ""
-    flips = {(row["method"], row["variant"]): row.get("flips") for row in look.rows("robustness")}
-    variants = list(dict.fromkeys(variant for _, variant in flips))
-    lines = [[m, *(percent(flips.get((m, v))) for v in variants)] for m in look.methods]
-    return found + (f"<h3>Verdicts that change</h3>{html.table(['method', *variants], lines)}" if flips else "")
+def plain(table: Table) -> str:
+    """Return a table of `tables` as it is, its note below; its title is left to the page."""
+    note = f"<p class=soft>{html.text(table.note)}</p>" * bool(table.note)
+    return html.table(table.head, table.rows) + note if table.rows else ""
 
 
 def generators(look: Lookup) -> str:
@@ -230,38 +200,13 @@ def generators(look: Lookup) -> str:
         lines.append([generator, domain, year, f"{first['n']:,}", *cells])
     if not lines:
         return ""
-    words = (
-        f"<p class=soft>{MARK} The generator is not newer than the data that the backbone was trained on, which so may "
-        "have held images of it.</p>"
-    )
+    words = f"<p class=soft>{MARK} {html.text(SEEN)}</p>"
     return words * flagged + html.table(["generator", "domain", "year", "fakes", *methods], lines)
-
-
-def calibration(look: Lookup) -> str:
-    """Return temperature, ECE before and after it, and the area under the curve of risk over coverage."""
-    own = look.named("calibration")
-    names = ("temperature", "ece", "ece_scaled", "aurc")
-    lines = [[m, *(number(own[m].get(name)) for name in names)] for m in look.methods if m in own]
-    head = ["method", "temperature", "ECE", "ECE, scaled", "area under risk-coverage"]
-    return html.table(head, lines) if lines else ""
-
-
-def thresholds(look: Lookup) -> str:
-    """Return the threshold for each wanted FPR; one that the real images cannot resolve is shown as such."""
-    lines = []
-    for one in look.rows("thresholds"):
-        wanted, reals = one["fpr"], one["reals"]
-        least = f"not resolved: fewer than 1 of {reals:,} real images"
-        got = interval(one) if one["resolved"] else html.Cell(least, kind="soft")
-        value = number(one["threshold"]) if one["resolved"] else html.Cell("n/a", kind="soft")
-        lines.append([one["method"], f"{100 * wanted:g} %", value, got, f"{reals:,}"])
-    head = ["method", "wanted FPR", "threshold", "95 % interval of the FPR", "real images"]
-    return html.table(head, lines) if lines else ""
 
 
 def fairness(look: Lookup) -> str:
     """Return how far groups lie apart, of each method and domain."""
-    rows = look.gaps()
+    rows = look.beside("fairness", "method", "domain", "attribute")
     whose = ("method", "domain", "variant", "attribute")
     names = list(dict.fromkeys(name for row in rows for name in row if name not in whose))
     known = {n: FAIRNESS[n] if n in FAIRNESS else about(n) for n in names}
@@ -277,14 +222,21 @@ def reference(look: Lookup) -> str:
     """Return published numbers beside ours on the same domain; they are in no mean."""
     lines = []
     for one in look.rows("reference"):
-        ours = {m: look.value(m, one["domain"], STORED, one["metric"]) for m in look.methods}
-        known = {m: value for m, value in ours.items() if value == value}
-        pick = (min if look.best(one["metric"]) == "min" else max)(known, key=known.__getitem__) if known else ""
-        best = html.Cell(number(known[pick]), pick) if known else html.Cell("not measured", kind="soft")
+        best = [_best(look, one["domain"], variant, one["metric"]) for variant in look.variants]
         name = about(one["metric"]).label
-        lines.append([one["method"], one["domain"], name, number(one["value"]), best, one["source"], one["protocol"]])
-    head = ["published method", "domain", "metric", "published", "our best", "source", "protocol"]
+        lines.append([one["method"], one["domain"], name, number(one["value"]), *best, one["source"], one["protocol"]])
+    ours = (f"our best, {TITLES[variant]}" for variant in look.variants)
+    head = ["published method", "domain", "metric", "published", *ours, "source", "protocol"]
     return html.table(head, lines) if lines else ""
+
+
+def _best(look: Lookup, domain: str, variant: str, metric: str) -> html.Cell:
+    ours = {m: look.value(m, domain, variant, metric) for m in look.methods}
+    known = {m: value for m, value in ours.items() if is_defined(value)}
+    if not known:
+        return html.Cell("not measured", kind="soft")
+    pick = (min if look.best(metric) == "min" else max)(known, key=known.__getitem__)
+    return html.Cell(number(known[pick]), pick)
 
 
 def methods(look: Lookup) -> str:

@@ -43,6 +43,8 @@ WAYS = ("config", "checkpoint", "predictions")
 VIEWS = ("centre", "five", "tiles")
 UNITS = ("image", "video")
 STORED, ALIKE = "stored", "alike"
+#: The two that every table shows beside each other.
+TWICE = (STORED, ALIKE)
 
 #: A source as a config writes it.
 Source = dict[str, Any]

@@ -10,7 +10,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dfl.benchmark.lookup import ALL_FAKE, CHANGES, MARK, STORED, TITLES, Lookup, defined, is_defined, number
+from dfl.benchmark.lookup import (
+    ALL_FAKE,
+    MARK,
+    SEEN,
+    STORED,
+    TITLES,
+    Lookup,
+    defined,
+    is_defined,
+    number,
+    p_value,
+    percent,
+    signed,
+)
 from dfl.data import csv_files
 from dfl.evaluation.results import to_json
 from dfl.metrics.names import FAIRNESS, about
@@ -21,6 +34,10 @@ COST = ("parameters", "macs", "images_per_s", "memory_mb", "device")
 CELLS = ("method", "domain", "role", "variant", "metric", "value", "low", "high", "spread", "seeds", "note")
 #: The most domains that have intervals beside their values.
 ACROSS = 8
+#: Numbers of the calibration of a method.
+CALIBRATION = ("temperature", "ece", "ece_scaled", "aurc")
+#: In place of a threshold for an FPR that so few real images cannot show.
+UNRESOLVED = "not resolved"
 #: Columns of `statistics.csv`: what is of more than one cell.
 STATISTICS = ("part", "method", "other", "domain", "variant", "metric", "what", "value", "low", "high", "p", "p_holm")
 _LATEX = {
@@ -56,7 +73,7 @@ def save(content: Mapping[str, Any], folder: Path) -> None:
 
 
 def statistics(look: Lookup) -> Iterator[dict[str, Any]]:
-    """Yield the rows of ``statistics.csv``: summaries, shifts, differences, ranks and gaps between groups.
+    """Yield the rows of ``statistics.csv``: summaries, shifts, differences, ranks, calibration, gaps between groups.
 
     The domain of a minimum is the worst one, and none stands for the mean over the cross domains.
     """
@@ -70,15 +87,20 @@ def statistics(look: Lookup) -> Iterator[dict[str, Any]]:
             yield {"part": "shift", "metric": "score", **one, "what": what, "value": one[what]}
     for one in look.rows("differences"):
         yield {"part": "difference", "metric": "auroc", **one, "method": one["a"], "other": one["b"]}
-    ranks = {"part": "rank", "metric": "auroc"}
-    if friedman := look.named("ranks").get("friedman"):
-        yield {**ranks, "what": "Friedman", "value": friedman["statistic"], "p": friedman["p"]}
-        yield {**ranks, "what": "critical difference", "value": look.named("ranks")["critical"]}
-    for method, rank in (look.named("ranks").get("average") or {}).items():
-        yield {**ranks, "method": method, "what": "average", "value": rank}
-        for other, p in look.named("ranks")["nemenyi"][method].items():
-            if other != method:
-                yield {**ranks, "method": method, "other": other, "what": "Nemenyi", "p": p}
+    for variant, found in look.named("ranks").items():
+        row = {"part": "rank", "variant": variant, "metric": "auroc"}
+        yield {**row, "what": "Friedman", "value": found["friedman"]["statistic"], "p": found["friedman"]["p"]}
+        yield {**row, "what": "critical difference", "value": found["critical"]}
+        for method, rank in found["average"].items():
+            yield {**row, "method": method, "what": "average", "value": rank}
+            for other, p in found["nemenyi"][method].items():
+                if other != method:
+                    yield {**row, "method": method, "other": other, "what": "Nemenyi", "p": p}
+    for variant, by in look.named("calibration").items():
+        for method, found in by.items():
+            for name in CALIBRATION:
+                row = {"part": "calibration", "method": method, "variant": variant}
+                yield {**row, "metric": name, "value": found[name]}
     for one in look.rows("fairness"):
         for name in FAIRNESS:
             if name in one:
@@ -109,7 +131,16 @@ def tables(look: Lookup) -> list[Table]:
     found = [
         *(one for name in look.first for one in (_summary(look, name), _metric(look, name))),
         *(_metric(look, name) for name in look.rows("metrics") if name not in look.first),
-        *(_shifts(look), _differences(look), _ranks(look), _fairness(look), _changes(look)),
+        *(_shifts(look), _generators(look), differences(look), *(ranks(look, variant) for variant in look.variants)),
+        *(
+            areas(look),
+            *degraded(look),
+            views(look),
+            calibration(look),
+            thresholds(look),
+            _fairness(look),
+            changes(look),
+        ),
     ]
     reference = [
         [r["method"], r["domain"], about(r["metric"]).label, number(r["value"]), r["source"], r["protocol"]]
@@ -175,52 +206,128 @@ def _shifts(look: Lookup) -> Table:
     return Table(title, ["method", "domain", "real", "fake"], rows)
 
 
-def _ranks(look: Lookup) -> Table:
+def ranks(look: Lookup, variant: str) -> Table:
     """Return average ranks, the best first, and Nemenyi's p of each pair; Friedman's test below."""
-    found = look.named("ranks")
+    found = look.ranks(variant)
     names = sorted(found.get("average") or {}, key=lambda name: found["average"][name])
     rows = [
-        [a, number(found["average"][a], 2), *("" if a == b else number(found["nemenyi"][a][b], 4) for b in names)]
+        [a, number(found["average"][a], 2), *("" if a == b else p_value(found["nemenyi"][a][b]) for b in names)]
         for a in names
     ]
     note = ""
     if rows:
-        statistic, p = (number(found["friedman"][name], digits) for name, digits in (("statistic", 2), ("p", 4)))
-        note = f"Over {found['domains']} domains. Friedman: statistic {statistic}, p {p}. "
+        friedman = found["friedman"]
+        note = f"Over {found['domains']} domains. Friedman: statistic {number(friedman['statistic'], 2)}, "
+        note += f"p {p_value(friedman['p'])}. "
         note += f"Critical difference of ranks (Nemenyi, 5 %): {number(found['critical'], 2)}."
-    return Table("Average rank by AUROC, and p of each pair (Nemenyi)", ["method", "rank", *names], rows, note)
+    title = f"Average rank by AUROC, {TITLES[variant]}, and p of each pair (Nemenyi)"
+    return Table(title, ["method", "rank", *names], rows, note)
+
+
+def differences(look: Lookup) -> Table:
+    """Return the differences of all pairs, mean over the cross domains."""
+    rows = []
+    for one in look.beside("differences", "domain", "a", "b"):
+        if not one["domain"]:
+            numbers = [signed(one.get(name)) for name in ("value", "low", "high")]
+            tests = [p_value(one.get(name)) for name in ("p", "p_holm")]
+            rows.append([one["a"], one["b"], TITLES[one["variant"]], *numbers, *tests])
+    head = ["a", "b", "images", "a - b", "low", "high", "p", "p, Holm"]
+    return Table("AUROC a - b, mean over the cross domains", head, rows)
+
+
+def changes(look: Lookup) -> Table:
+    """Return the share that is called fake of a domain and of what it is compared with, of each method."""
+    rows = []
+    for one in look.beside("changes", "method", "domain"):
+        shares, change = map(number, (one["before"], one["after"])), (signed(one[n]) for n in ("value", "low", "high"))
+        rows.append([one["method"], one["domain"], one["compared"], TITLES[one["variant"]], *shares, *change])
+    head = ["method", "domain", "compared with", "images", "before", "after", "change", "low", "high"]
+    return Table("Share called fake at the validation threshold, before and after", head, rows)
+
+
+def areas(look: Lookup) -> Table:
+    """Return the area under each curve of robustness."""
+    own = look.named("robustness_area")
+    rows = [[m, *(number(by.get(m)) for by in own.values())] for m in look.methods] if own else []
+    return Table("Area under each curve of AUROC over strength", ["method", *own], rows)
+
+
+def degraded(look: Lookup) -> list[Table]:
+    """Return AUROC under each degradation, and the share of verdicts that it changes; methods are columns."""
+    own = {(row["variant"], row["method"]): row for row in look.rows("robustness")}
+    found = []
+    for title, name, shown in (("AUROC", "value", number), ("Verdicts that change", "flips", percent)):
+        rows = [
+            [variant, *(shown(own.get((variant, m), {}).get(name)) for m in look.methods)]
+            for variant in dict.fromkeys(variant for variant, _ in own)
+        ]
+        found.append(Table(f"{title} under degradations", ["degradation", *look.methods], rows))
+    return found
+
+
+def views(look: Lookup) -> Table:
+    """Return the summaries of views other than the centre, and of that."""
+    variants = [v for v in look.rows("variants") if "@" in v]
+    summaries = [(m, v, look.summary_row(m, v)) for m in look.methods for v in [STORED, *variants] if variants]
+    names = ("within", "cross", "minimum", "gap")
+    rows = [[m, v, *(number(one.get(name)) for name in names)] for m, v, one in summaries if one]
+    return Table("Views", ["method", "view", "within", "cross", "min", "gap"], rows)
+
+
+def calibration(look: Lookup) -> Table:
+    """Return temperature, ECE before and after it, and the area under the curve of risk over coverage."""
+    rows = [
+        [method, TITLES[variant], *(number(own[name]) for name in CALIBRATION)]
+        for method in look.methods
+        for variant in look.variants
+        if (own := look.calibration(method, variant))
+    ]
+    head = ["method", "images", "temperature", "ECE", "ECE, scaled", "area under risk-coverage"]
+    return Table("Calibration", head, rows, "The temperature is that of the validation images as stored." * bool(rows))
+
+
+def thresholds(look: Lookup) -> Table:
+    """Return the threshold for each wanted FPR, and the FPR that it has on the tested real images."""
+    rows = []
+    for one in look.rows("thresholds"):
+        row = [one["method"], f"{100 * one['fpr']:g} %", f"{one['reals']:,}"]
+        if one["resolved"]:
+            numbers = (one["threshold"], one["low"], one["high"], *map(one["tested"].get, look.variants))
+            rows.append(row + [number(value) for value in numbers])
+        else:
+            rows.append([*row, UNRESOLVED, *[""] * (2 + len(look.variants))])
+    tested = (f"tested, {TITLES[variant]}" for variant in look.variants)
+    head = ["method", "wanted FPR", "reals", "threshold", "low", "high", *tested]
+    note = "Chosen on the real images of validation; low and high: 95 % interval of the FPR on others like them. "
+    note += f"{UNRESOLVED[0].upper()}{UNRESOLVED[1:]}: fewer than one of them may be called fake."
+    return Table("Thresholds for a wanted false positive rate", head, rows, note * bool(rows))
+
+
+def _generators(look: Lookup) -> Table:
+    rows: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    for one in look.beside("generators", "domain", "generator"):
+        rows.setdefault((one["domain"], one["generator"], one["variant"]), {})[one["method"]] = one
+    methods = [m for m in look.methods if any(m in own for own in rows.values())]
+    lines, flagged = [], False
+    for (domain, generator, variant), own in rows.items():
+        first = next(iter(own.values()))
+        cells = [number(own[m]["auroc"]) + MARK * bool(own[m]["flag"]) if m in own else "" for m in methods]
+        flagged = flagged or any(one["flag"] for one in own.values())
+        year = "" if first["year"] is None else str(first["year"])
+        lines.append([generator, domain, year, f"{first['n']:,}", TITLES[variant], *cells])
+    head = ["generator", "domain", "year", "fakes", "images", *methods]
+    return Table("AUROC by generator", head, lines, f"{MARK} {SEEN}" * flagged)
 
 
 def _fairness(look: Lookup) -> Table:
     names = [name for name in FAIRNESS if any(name in row for row in look.rows("fairness"))]
     rows = [
         [r["method"], r["domain"], r["attribute"], TITLES[r["variant"]], *(number(r.get(name)) for name in names)]
-        for r in look.gaps()
+        for r in look.beside("fairness", "method", "domain", "attribute")
     ]
     labels = [FAIRNESS[name].label for name in names]
     return Table("Gaps between groups of people", ["method", "domain", "groups by", "images", *labels], rows)
-
-
-def _differences(look: Lookup) -> Table:
-    rows = []
-    for one in look.rows("differences"):
-        if not one["domain"]:
-            numbers = [number(one.get(name), 4) for name in ("value", "low", "high", "p", "p_holm")]
-            rows.append([one["a"], one["b"], *numbers])
-    return Table("AUROC a - b, mean over the cross domains", ["a", "b", "a - b", "low", "high", "p", "p, Holm"], rows)
-
-
-def _changes(look: Lookup) -> Table:
-    rows = [
-        [
-            r["method"],
-            r["domain"],
-            r["compared"],
-            *(number(r[name]) for name in ("before", "after", "value", "low", "high")),
-        ]
-        for r in look.rows("changes")
-    ]
-    return Table(CHANGES, ["method", "domain", "compared with", "before", "after", "change", "low", "high"], rows)
 
 
 def markdown(look: Lookup) -> str:

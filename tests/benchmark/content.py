@@ -57,8 +57,10 @@ def content(methods: int = 3, domains: int = 3, images: int = 60, seed: int = 0)
             for v in ("stored", "alike")
         ],
         "summaries": [_summary(m, v, places, area) for m in names for v in ("stored", "alike")],
-        "differences": _differences(names, ["", *places], places, area),
-        "ranks": _ranks(names, places, area),
+        "differences": [
+            one for v in ("stored", "alike") for one in _differences(names, ["", *places], places, area, v)
+        ],
+        "ranks": {v: _ranks(names, places, area, v) for v in ("stored", "alike")},
         "curves": {d: {m: _curves(scores[m, d, "stored"]) for m in names} for d in places},
         "histograms": {d: {m: _histogram(scores, m, d) for m in names} for d in places},
         "shifts": [_shift(scores, m, d) for m in names for d in places],
@@ -71,17 +73,20 @@ def content(methods: int = 3, domains: int = 3, images: int = 60, seed: int = 0)
             for m in names
             for i, d in enumerate(places)
         ],
-        "calibration": {m: _calibration(scores[m, places[0], "stored"], i) for i, m in enumerate(names)},
+        "calibration": {
+            v: {m: _calibration(scores[m, places[0], v], i) for i, m in enumerate(names)} for v in ("stored", "alike")
+        },
         "thresholds": [
             {"method": m, "fpr": rate, "threshold": 0.9 if rate > 0.001 else math.nan, "low": 0.0, "high": 2.5 * rate}
-            | {"resolved": rate > 0.001, "reals": images}
+            | {"resolved": rate > 0.001, "reals": images, "tested": {"stored": 0.9 * rate, "alike": 3 * rate}}
             for m in names
             for rate in (0.05, 0.001)
         ],
         "changes": [
-            {"method": m, "domain": places[-1], "compared": places[0], "before": 0.9, "after": 0.4}
+            {"method": m, "domain": places[-1], "compared": places[0], "variant": v, "before": 0.9, "after": 0.4}
             | {"value": -0.5, "low": -0.6, "high": -0.35}
             for m in names
+            for v in ("stored", "alike")
         ],
         "fairness": [
             {"method": m, "domain": d, "variant": v, "attribute": "gender"}
@@ -172,22 +177,25 @@ def _summary(method: str, variant: str, places: list[str], area: dict[tuple[str,
 
 
 def _differences(
-    names: list[str], domains: list[str], places: list[str], area: dict[tuple[str, str, str], float]
+    names: list[str], domains: list[str], places: list[str], area: dict[tuple[str, str, str], float], variant: str
 ) -> list[dict[str, Any]]:
     found = []
     for domain in domains:
         over = [domain] if domain else places[1:]
         for a, b in combinations(names, 2):
-            value = float(np.mean([area[a, d, "stored"] - area[b, d, "stored"] for d in over]))
+            value = float(np.mean([area[a, d, variant] - area[b, d, variant] for d in over]))
             p = math.exp(-abs(value) * 60)
-            found.append({"domain": domain, "a": a, "b": b, "value": value, "low": value - 0.03, "high": value + 0.03})
+            found.append({"domain": domain, "variant": variant, "a": a, "b": b, "value": value})
+            found[-1] |= {"low": value - 0.03, "high": value + 0.03}
             found[-1] |= {"p": p, "p_holm": min(1.0, p * len(names))}
     return found
 
 
-def _ranks(names: list[str], places: list[str], area: dict[tuple[str, str, str], float]) -> dict[str, Any]:
+def _ranks(
+    names: list[str], places: list[str], area: dict[tuple[str, str, str], float], variant: str
+) -> dict[str, Any]:
     ranks = np.mean(
-        [np.argsort(np.argsort([-area[m, d, "stored"] for m in names])) + 1 for d in places[1:]], axis=0
+        [np.argsort(np.argsort([-area[m, d, variant] for m in names])) + 1 for d in places[1:]], axis=0
     ).tolist()
     k, n = len(names), len(places) - 1
     return {

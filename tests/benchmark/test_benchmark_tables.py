@@ -58,9 +58,10 @@ def test_tables_hold_shifts_ranks_gaps_and_the_crop_rule(folder: Path) -> None:
     moved = made["shifts"][0]
     line = f"| progan | {moved['real']:+.3f} | {moved['fake']:+.3f} |"
     assert line in parts["Mean score of each class, re-encoded alike minus as stored"]
-    ranks = parts["Average rank by AUROC, and p of each pair (Nemenyi)"]
-    assert "Over 2 domains. Friedman: statistic 12.30, p 0.0150. Critical difference of ranks" in ranks
-    assert ranks.count(" 0.0500 |") == 6
+    for way in ("as stored", "re-encoded alike"):
+        ranks = parts[f"Average rank by AUROC, {way}, and p of each pair (Nemenyi)"]
+        assert "Over 2 domains. Friedman: statistic 12.30, p 0.015. Critical difference of ranks" in ranks
+        assert ranks.count(" 0.050 |") == 6
     gaps = parts["Gaps between groups of people"].splitlines()
     assert gaps[2] == "| method | domain | groups by | images | F\\_FPR | F\\_EO | gap AUROC |"
     for way in ("as stored | 0.100 | 0.200", "re-encoded alike | 0.100 | 1.200"):
@@ -99,11 +100,41 @@ def test_statistics_hold_what_is_of_more_than_one_cell(folder: Path) -> None:
     with (folder / "statistics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     count = {part: sum(row["part"] == part for row in rows) for part in dict.fromkeys(row["part"] for row in rows)}
-    assert count == {"summary": 6 * 5, "shift": 9 * 2, "difference": 3 * 4, "rank": 2 + 3 + 6, "fairness": 3 * 3 * 2}
+    assert count == {"summary": 6 * 5, "shift": 9 * 2, "difference": 2 * 3 * 4, "rank": 2 * (2 + 3 + 6)} | {
+        "calibration": 2 * 3 * 4,
+        "fairness": 3 * 3 * 2,
+    }
     minimum = next(row for row in rows if row["what"] == "minimum")
     assert (minimum["domain"], float(minimum["value"])) == tuple(made["summaries"][0][k] for k in ("worst", "minimum"))
     friedman = next(row for row in rows if row["what"] == "Friedman")
     assert (friedman["value"], friedman["p"]) == ("12.3", "0.015")
+
+
+def test_every_table_of_the_page_is_in_the_files_as_stored_and_re_encoded(folder: Path) -> None:
+    made = content()
+    text = (folder / "tables.md").read_text()
+    parts = {part.splitlines()[0]: part.splitlines()[4:] for part in text.split("\n## ")[1:]}
+    twice = ["as stored", "re-encoded alike"]
+    for title, rows, at in (
+        ("AUROC a - b, mean over the cross domains", 3, 2),
+        ("Share called fake at the validation threshold, before and after", 3, 3),
+        ("Calibration", 3, 1),
+    ):
+        ways = [line.split(" | ")[at] for line in parts[title] if line.startswith("|")]
+        assert ways == twice * rows, title
+    one = made["differences"][0]
+    numbers = " | ".join(f"{one[name]:+.3f}" for name in ("value", "low", "high"))
+    assert parts["AUROC a - b, mean over the cross domains"][0].startswith(
+        f"| vit\\_scl | vit\\_lora | as stored | {numbers}"
+    )
+    assert len(parts["AUROC by generator"]) == 3  # one for each, in two lines only where both are there
+    curves = parts["Area under each curve of AUROC over strength"]
+    assert curves[0] == "| vit\\_scl | 0.900 | 0.900 | 0.900 |"
+    assert parts["Verdicts that change under degradations"][0] == "| jpeg\\_95 | 4.0 % | 4.0 % | 4.0 % |"
+    assert parts["AUROC under degradations"][1] == "| jpeg\\_75 | 0.840 | 0.820 | 0.800 |"
+    wanted, unresolved = parts["Thresholds for a wanted false positive rate"][:2]
+    assert wanted == "| vit\\_scl | 5 % | 60 | 0.900 | 0.000 | 0.125 | 0.045 | 0.150 |"
+    assert unresolved == "| vit\\_scl | 0.1 % | 60 | not resolved |  |  |  |  |"
 
 
 def test_hostile_names_stay_in_their_cell() -> None:

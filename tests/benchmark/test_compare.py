@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from dfl.benchmark.compare import Comparison
 from dfl.benchmark.content import Settings, build
-from dfl.benchmark.details import Pooled, calibrated, groups, wrong
+from dfl.benchmark.details import Pooled, groups, temperature, wrong
 from dfl.benchmark.entries import Columns, Entry, Images
 from dfl.metrics import calibration
 
@@ -122,7 +122,7 @@ def test_a_temperature_is_of_the_log_odds_where_scores_round_to_one() -> None:
     entry = scored("m", "x", "val", logit=pa.array(log_odds), score=pa.array(1 / (1 + np.exp(-log_odds))))
     pooled = Pooled()
     pooled.add(Images([entry]))
-    found = calibrated(pooled, pooled, "m")["temperature"]
+    found = temperature(pooled, "m")
     assert found == pytest.approx(calibration.temperature(log_odds, LABEL))
     assert found > 2 * calibration.temperature(calibration.logit(entry.scored.column("score").to_numpy()), LABEL)
 
@@ -141,7 +141,39 @@ def test_robustness_is_of_the_degraded_domains() -> None:
     means = {(one["domain"]): one for one in content["shifts"]}
     moved = [own["x", v].scored.column("score").to_numpy()[LABEL == 1].mean() for v in ("stored", "alike")]
     assert means["x"]["fake"] == pytest.approx(moved[1] - moved[0])
-    assert math.isnan(content["calibration"]["m"]["temperature"])  # without validation
+    assert math.isnan(content["calibration"]["stored"]["m"]["temperature"])  # without validation
+
+
+def test_re_encoded_alike_the_tests_are_those_of_these_images_alone() -> None:
+    """And what is found as stored does not change by it, Holm's correction included."""
+    domains, methods = ("w", "x", "y", "z"), ("a", "b", "c")
+    settings = Settings("made up", resamples=200)
+
+    def entries(variant: str, shown: str) -> list[Entry]:
+        """Scores of one variant under the name of another."""
+        given = [
+            (m, d, scored(m, d, "within" if d == "w" else "cross", variant=variant)) for m in methods for d in domains
+        ]
+        return [Entry(m, 0, d, shown, one.role, one.scored) for m, d, one in given]
+
+    val = [scored(m, "val", "val") for m in methods]
+    both = build([*entries("stored", "stored"), *entries("alike", "alike"), *val], settings)
+    alone = {v: build([*entries(v, "stored"), *val], settings) for v in ("stored", "alike")}
+    for variant, one in alone.items():
+        own = [{**row, "variant": "stored"} for row in both["differences"] if row["variant"] == variant]
+        assert own == one["differences"]
+        assert len(own) == 3 * 5
+        assert both["ranks"][variant] == one["ranks"]["stored"]
+        assert both["calibration"][variant] == one["calibration"]["stored"]
+        tested = [row["tested"][variant] for row in both["thresholds"]]
+        assert tested == [row["tested"]["stored"] for row in one["thresholds"]]
+    row = next(row for row in both["thresholds"] if row["tested"]["alike"])
+    scores = [
+        scored(row["method"], d, "cross", variant="alike").scored.column("score").to_numpy()[LABEL == 0]
+        for d in domains
+    ]
+    assert row["tested"]["alike"] == pytest.approx((np.concatenate(scores) >= row["threshold"]).mean())
+    assert row["tested"]["alike"] != row["tested"]["stored"]
 
 
 def test_degradations_are_in_order_of_their_strength() -> None:
@@ -167,7 +199,8 @@ def test_the_most_wrong_images_are_wrong_and_of_both_classes_in_turn() -> None:
 def test_every_method_has_a_temperature_and_thresholds_of_its_own() -> None:
     tested = [scored(m, "x", "cross") for m in ("a", "b")]
     content = build([*tested, *(scored(m, "val", "val") for m in ("a", "b"))], Settings("made up", resamples=200))
-    assert content["calibration"]["a"]["temperature"] != content["calibration"]["b"]["temperature"]
-    assert all(0 < one["temperature"] < 100 for one in content["calibration"].values())
+    own = content["calibration"]["stored"]
+    assert own["a"]["temperature"] != own["b"]["temperature"]
+    assert all(0 < one["temperature"] < 100 for one in own.values())
     reals = {(one["method"], one["fpr"]): one["reals"] for one in content["thresholds"]}
     assert reals == {(m, fpr): N // 2 for m in ("a", "b") for fpr in (0.05, 0.01, 0.001)}

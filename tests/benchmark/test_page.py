@@ -38,7 +38,9 @@ def titles(text: str) -> list[str]:
 def test_every_part_is_there_in_order(whole: str) -> None:
     assert titles(whole) == [
         *("Differences to the best method", "Within and across domains", "AUROC on each domain"),
-        *("Share called fake at the validation threshold, before and after", "Robustness", "Ranks"),
+        *("Share called fake at the validation threshold, before and after", "Robustness"),
+        *("AUROC under degradations", "Verdicts that change under degradations", "Ranks"),
+        *(f"Average rank by AUROC, {v}, and p of each pair (Nemenyi)" for v in ("as stored", "re-encoded alike")),
         *("Other metrics", "Shift of scores by re-encoding", "Localization", "ROC and precision-recall"),
         *("Score distributions", "By generator", "All differences of AUROC", "Calibration"),
         *("Thresholds for a wanted false positive rate", "Fairness between groups", "Most wrong images"),
@@ -80,11 +82,22 @@ def test_a_difference_is_sure_after_holm_whichever_way_round_it_is_stored(made: 
     changed = copy.deepcopy(made)
     best, second = Lookup(made).methods[:2]
     changed["differences"] = [
-        {"domain": "", "a": second, "b": best, "value": -0.2, "low": -0.3, "high": -0.1, "p": 0.001, "p_holm": 0.01}
+        {"domain": "", "variant": v, "a": second, "b": best, "value": -x, "low": -x - 0.1, "high": 0.1 - x}
+        | {"p": 0.001, "p_holm": 0.01 if v == "stored" else 0.3}
+        for v, x in (("stored", 0.2), ("alike", -0.1))
     ]
+    for one in changed["summaries"]:  # re-encoded alike the second is best
+        if (one["variant"], one["method"]) == ("alike", second):
+            one["cross"] = 0.99
     kind, words = page.findings(Lookup(changed))[2]
     assert kind == "fine"
     assert "by more than noise: +0.200 (0.100 to 0.300), p = 0.010" in words
+    kind, words = page.findings(Lookup(changed))[3]
+    assert kind == "warning"
+    wanted = (
+        f"and {second} is best, with 0.990; AUROC differs by no more than noise: +0.100 (-0.000 to 0.200), p = 0.300"
+    )
+    assert wanted.replace("-0.000", "0.000") in words.replace("-0.000", "0.000")
 
 
 def test_methods_are_ordered_by_the_shown_metric_and_undefined_ones_are_last(made: dict[str, Any]) -> None:
@@ -113,7 +126,9 @@ def test_real_images_alone_have_a_false_positive_rate_and_nothing_else(whole: st
 
 
 def test_unresolved_rates_and_generators_that_may_be_known_are_shown_as_such(made: dict[str, Any], whole: str) -> None:
-    assert whole.count("not resolved: fewer than 1 of 60 real images") == 3
+    part = whole.split("<h2>Thresholds for a wanted false positive rate</h2>")[1].split("</details>")[0]
+    assert part.count("<td>60</td><td>not resolved</td><td></td>") == 3
+    assert part.count("<td>0.900</td><td>0.000</td><td>0.125</td><td>0.045</td><td>0.150</td>") == 3
     assert "†" not in whole
     changed = copy.deepcopy(made)
     changed["generators"][0]["flag"] = "the backbone may have seen such images"
@@ -134,6 +149,23 @@ def test_generators_and_groups_are_shown_twice_too(made: dict[str, Any]) -> None
     part = text.split("<h2>Fairness between groups</h2>")[1].split("</table>")[0]
     ways = re.findall(r"<td>(as stored|re-encoded alike)</td><td>[^<]*</td><td>([^<]*)</td>", part)
     assert ways == [("as stored", "0.200"), ("re-encoded alike", "1.200")] * 3
+
+
+def test_tests_ranks_and_calibration_are_shown_twice_too(made: dict[str, Any], whole: str) -> None:
+    both = ["as stored", "re-encoded alike"]
+    for title, rows in (
+        ("All differences of AUROC", 3),
+        ("Calibration", 3),
+        ("Share called fake at the validation threshold, before and after", 3),
+    ):
+        table = whole.split(f"<h2>{title}</h2>")[1].split("<table")[1].split("</table>")[0]
+        assert re.findall(r"<td>(as stored|re-encoded alike)</td>", table) == both * rows, title
+    ranks = re.findall(r"<h2>(Average rank[^<]*)</h2>", whole)
+    assert ranks == [f"Average rank by AUROC, {way}, and p of each pair (Nemenyi)" for way in both]
+    look = Lookup(made)
+    names = [*figures.forest(look), *figures.ranks(look), *list(figures.calibration(look))[1:]]
+    parts = ("Differences to the best method", "Critical difference of ranks", "Risk over coverage")
+    assert names == [name + way for name in parts for way in ("", ", re-encoded alike")]
 
 
 def test_metrics_of_maps_have_what_all_fake_pixels_give(made: dict[str, Any], whole: str) -> None:
@@ -255,7 +287,7 @@ def test_tensorboard_has_every_figure_once(
     tensorboard.log(made, tmp_path, {"real": flat})
     events = EventAccumulator(str(tmp_path)).Reload()
     tags = events.Tags()["images"]
-    assert len(tags) == 1 + 1 + 1 + 3 + 3 + 1 + 2 + 6 + 2
+    assert len(tags) == 1 + 1 + 2 + 3 + 3 + 2 + 3 + 6 + 2
     assert all(len(events.Images(tag)) == 1 for tag in tags)
 
 
