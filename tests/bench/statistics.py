@@ -49,9 +49,13 @@ COSTS = {
     "the same in videos of 20 frames": (1, 1, 10_000_000, 20),
 }
 
-#: Rows of the one domain of a whole report, and by name the images of a video.
+#: Rows of a whole report of one domain in all, and by name detectors, variants, and the images of a video.
 ROWS = 2_000_000
-REPORTS = {"images": 1, "videos of 20 frames": 20}
+REPORTS = {
+    "images": (1, ("stored",), 1),
+    "videos of 20 frames": (1, ("stored",), 20),
+    "5 detectors, re-encoded alike too": (5, ("stored", "alike"), 1),
+}
 
 
 def experiment(rng: np.random.Generator, units: int, size: int, paired: bool) -> tuple[np.ndarray, ...]:
@@ -123,11 +127,19 @@ def compute(domains: int, detectors: int, n: int, size: int) -> tuple[float, flo
     return spent, worked, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def write_domain(file: Path, n: int, size: int) -> None:
-    """Write predictions of n images of 8 generators and 8 groups of people, of videos where ``size`` is more than 1."""
+def write_domain(folder: Path, rows: int, detectors: int, variants: tuple[str, ...], size: int) -> None:
+    """Write so many predictions in all, of images of 8 generators and 8 groups of people.
+
+    Args:
+        folder: Holds a file for each detector and variant.
+        rows: In all of them.
+        detectors: How many.
+        variants: Their names.
+        size: Images of a video; 1 for none.
+    """
+    n = rows // (detectors * len(variants))
     rng, row = np.random.default_rng(0), np.arange(n)
     unit, label = row // size, row // size % 2
-    logit = (2 * rng.normal(size=n) + 2 * label - 1).astype(np.float32)
     words = {
         "folder": (label, ["data/set/images/real", "data/set/images/fake"]),
         "generator": (np.where(label, unit // 2 % 8 + 1, 0), ["", *(f"generator{i}" for i in range(8))]),
@@ -145,8 +157,12 @@ def write_domain(file: Path, n: int, size: int) -> None:
         text["video"] = pc.binary_join_element_wise("clip", pa.array(unit).cast("str"), "")
     image = pc.binary_join_element_wise(pc.utf8_lpad(pa.array(row).cast("str"), 8, "0"), "png", ".")
     path = pc.binary_join_element_wise(text.pop("folder"), image, "/")
-    columns = {"path": path, "label": label, "score": special.expit(logit), "logit": logit, **text}
-    store.write(file, pa.table(columns), {"method": "m", "domain": "one", "threshold": 0.5})
+    for detector in range(detectors):
+        for variant in variants:
+            logit = (2 * rng.normal(size=n) + 2 * label - 1).astype(np.float32)
+            columns = {"path": path, "label": label, "score": special.expit(logit), "logit": logit, **text}
+            facts = {"method": f"m{detector}", "domain": "one", "variant": variant, "threshold": 0.5}
+            store.write(folder / f"m{detector}_{variant}.parquet", pa.table(columns), facts)
 
 
 def whole_report(folder: str) -> tuple[float, float, float]:
@@ -158,12 +174,12 @@ def whole_report(folder: str) -> tuple[float, float, float]:
 
 
 def one_domain(rows: int) -> dict[str, tuple[float, float, float]]:
-    """Print what a report of one domain costs, of images and of videos; return it."""
+    """Print what a report of one domain costs, with so many rows in all; return it."""
     results = {}
-    for what, size in REPORTS.items():
-        name = f"report on 1 domain x 1 detector x {rows:,} images, {what}"
+    for what, made in REPORTS.items():
+        name = f"report on 1 domain, {rows:,} rows, {what}"
         with tempfile.TemporaryDirectory() as folder:
-            for work, *given in ((write_domain, Path(folder) / "m.parquet", rows, size), (whole_report, folder)):
+            for work, *given in ((write_domain, Path(folder), rows, *made), (whole_report, folder)):
                 with multiprocessing.get_context("spawn").Pool(1) as pool:  # memory of its own
                     results[name] = pool.apply(work, given)
         _say(name, *results[name])
