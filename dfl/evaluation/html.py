@@ -84,7 +84,9 @@ tr.generated td:first-child { width: 154px } tr.generated img { width: 144px; bo
   tr.generated td:first-child { width: 96px; position: static } tr.generated img { width: 88px } }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #f2f2f2 }
-  body { padding: 0; max-width: none; font-size: 11px } h2, h2 + p { break-after: avoid } h2 { margin-top: 20px }
+  details::details-content { content-visibility: visible } /* paper opens nothing */
+  body { padding: 0; max-width: none; font-size: 11px } h2 { margin-top: 20px }
+  h2, h2 + p, summary { break-after: avoid }
   .wide { overflow: visible } th, td { padding: 2px 4px; font-size: 9px }
   th { white-space: normal; overflow-wrap: anywhere } td.two small { white-space: normal; font-size: 7px }
   .minor { display: none } td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 80px }

@@ -322,6 +322,11 @@ def test_in_a_browser_on_a_phone(whole: str, tmp_path: Path) -> None:
     with Browser(file, tmp_path / "profile") as browser:
         assert browser.value("innerWidth") == 390
         assert browser.value("document.documentElement.scrollWidth") <= 390
+        seen = "document.querySelector('details table').checkVisibility()"
+        assert not browser.value(seen)
+        browser.send("Emulation.setEmulatedMedia", media="print")
+        assert browser.value(seen)  # on paper nothing could be opened
+        browser.send("Emulation.setEmulatedMedia", media="")
         browser.value("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert browser.value("document.documentElement.scrollWidth") <= 390
         column = "[...document.querySelectorAll('table')[0].tBodies[0].rows].map(row => row.cells[1].textContent)"
