@@ -101,6 +101,11 @@ class Lookup:
         """Return the calibration of a method; an empty mapping where there is none."""
         return (self.named("calibration").get(variant) or {}).get(method) or {}
 
+    def mark(self, method: str, variant: str, metric: str, domains: Sequence[str], role: str) -> str:
+        """Return the ``MARK`` of a mean over the domains that have a role, where one of its cells bears it; else ''."""
+        own = (self.cell(method, domain, variant, metric) for domain in domains)
+        return MARK * any(cell.get("role") == role and bool(cell.get("note")) for cell in own)
+
     def notes(self, metric: str, domains: Sequence[str]) -> str:
         """Return what is to be said of cells of some domains that bear a ``MARK``; '' of none."""
         cells = [self.cell(m, d, v, metric) for d in domains for v in self.variants for m in self.methods]

@@ -42,16 +42,18 @@ def summary(look: Lookup, metric: str = "") -> str:
         "min": "on the worst of the other domains",
         "gap": "within minus cross",
     }
-    lines, known = [], False
+    lines, known, domains = [], False, look.domains(metric)
     for method in look.methods:
         cells: list[Any] = [method]
         for variant in look.variants:
             one = look.summary_row(method, variant, metric)
             known = known or any(map(is_defined, map(one.get, ("within", "cross"))))
+            marks = [look.mark(method, variant, metric, domains, role) for role in ("within", "cross")]
+            ends = " ".join(filter(None, (interval(one), marks[1])))
             spread = f"; spread over seeds {number(one['spread'])}" if is_defined(one.get("spread")) else ""
             cells += [
-                html.Cell(number(one.get("within")), kind="two first"),
-                html.Cell(number(one.get("cross")), interval(one), f"95 % interval{spread}", "two"),
+                html.Cell(number(one.get("within")), marks[0], kind="two first"),
+                html.Cell(number(one.get("cross")), ends, f"95 % interval{spread}", "two"),
                 html.Cell(number(one.get("minimum")), str(one.get("worst") or ""), kind="two"),
                 html.Cell(number(one.get("gap")), kind="two"),
             ]
@@ -62,7 +64,8 @@ def summary(look: Lookup, metric: str = "") -> str:
     over = [("", 1), *((TITLES[v], len(columns)) for v in look.variants)]
     order = "" if look.mixed or metric != look.metric else " Best mean over the other domains first."
     words = f"<p class=soft>{html.text(about(metric).label)}, {html.text(about(metric).help)}.{order}</p>"
-    return words + html.table(["method", *head * len(look.variants)], lines, over=over)
+    below = f"<p class=soft>{html.text(note)}</p>" if (note := look.notes(metric, domains)) else ""
+    return words + html.table(["method", *head * len(look.variants)], lines, over=over) + below
 
 
 def metric(look: Lookup, name: str, intervals: bool = False) -> str:

@@ -152,16 +152,19 @@ def tables(look: Lookup) -> list[Table]:
 
 def _summary(look: Lookup, name: str) -> Table:
     label, head, rows, means = about(name).label, ["method", "images"], [], look.means(name)
+    domains = look.domains(name)
     for method in look.methods:
         for variant in look.variants:
             one = look.summary_row(method, variant, name)
             if any(is_defined(one.get(what)) for what in ("within", "cross")):
                 numbers = [number(one.get(what)) for what in ("within", "cross", "low", "high", "minimum")]
+                for place, role in enumerate(("within", "cross")):
+                    numbers[place] += look.mark(method, variant, name, domains, role)
                 rest = [str(one.get("worst") or ""), number(one.get("gap")), number(one.get("spread"))]
                 named = [number(look.value(method, mean, variant, name)) for mean in means]
                 rows.append([method, TITLES[variant], *numbers, *rest, *named])
     head += ["within", "cross", "low", "high", "min", "worst", "gap", "spread", *means]
-    return Table(f"{label}: summary", head, rows)
+    return Table(f"{label}: summary", head, rows, look.notes(name, domains))
 
 
 def _metric(look: Lookup, name: str) -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from content import content
 
-from dfl.benchmark import tables
+from dfl.benchmark import sections, tables
 from dfl.benchmark.lookup import Lookup
 
 
@@ -84,6 +84,15 @@ def test_a_rate_that_reals_cannot_show_is_marked() -> None:
     assert text.count("†") == 6 + 1
     assert text.rstrip().endswith("\n\n95 % intervals are in cells.csv. † stylegan: 60 reals cannot show a rate of 1 %")
     assert tables.latex(Lookup(made)).count(r"\dag{} stylegan: 60 reals cannot") == 1
+    made["first"] = ["auroc", "tpr_at_1fpr"]  # a mean over such a domain is marked too
+    made["summaries"] += [one | {"metric": "tpr_at_1fpr"} for one in made["summaries"]]
+    look = Lookup(made)
+    text = tables.markdown(look).split("## TPR@1%: summary")[1].split("\n## ")[0]
+    row = look.summary_row("vit_scl", "stored", "tpr_at_1fpr")
+    assert f"| vit\\_scl | as stored | {row['within']:.3f} | {row['cross']:.3f}† |" in text
+    assert text.count("† |") == 6
+    assert text.rstrip().endswith("\n\n† stylegan: 60 reals cannot show a rate of 1 %")
+    assert sections.summary(look, "tpr_at_1fpr").count("†</small>") == 6
 
 
 def test_each_metric_that_is_asked_for_has_a_summary() -> None:
