@@ -7,8 +7,10 @@ from typing import Any
 import keep_configs
 import pytest
 import torch
+from test_presets import merged
 
 from dfl import detectors
+from dfl.cli import configs
 from dfl.detectors.outputs import checked
 from dfl.errors import UserError
 
@@ -34,9 +36,9 @@ def test_every_detector_has_a_row_a_page_and_its_strategies(name: str) -> None:
 def test_every_config_of_a_detector_is_in_the_table() -> None:
     table = README.split("## Detectors")[1].split("## ")[0]
     named = set()
-    for configs in (row.split("|")[3] for row in table.splitlines() if row.startswith("| `")):
+    for cell in (row.split("|")[3] for row in table.splitlines() if row.startswith("| `")):
         first = ""
-        for name in re.findall(r"`([\w/]+)`", configs):
+        for name in re.findall(r"`([\w/]+)`", cell):
             first = first if name.startswith("_") else name
             named.add(first.rpartition("_")[0] + name if name.startswith("_") else name)
     assert named == {name.removesuffix(".yaml") for name in keep_configs.names()}
@@ -81,3 +83,22 @@ def test_the_example_of_a_detector_runs() -> None:
 def test_a_wrong_forward_is_one_line_that_names_the_contract(wrong: Any, line: str) -> None:
     with pytest.raises(UserError, match=line):
         checked(wrong(torch.rand(3, 3, 8, 8)), 3, detectors.Dct(8))
+
+
+def test_every_config_has_a_recipe_that_says_what_the_config_says() -> None:
+    """Epochs, batch, seed and the multiply-adds that ``keep_configs.py`` counted."""
+    page = (ROOT / "docs" / "zoo.md").read_text().split("\n## Every config at its true size")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in page.splitlines() if row.startswith("| `")]
+    kept = keep_configs.table()
+    assert sorted(row[0].strip("`") for row in rows) == sorted(name for name in keep_configs.names() if "/" not in name)
+    for name, _, published, seed, length, gmacs, cost in rows:
+        told = merged(name.strip("`"))
+        data = configs.init_args_of(told["data"]) if isinstance(told["data"], str) else told["data"]["init_args"]
+        epochs, batch = told["trainer"]["max_epochs"], data.get("batch_size", 32)
+        until = "to the end of its rule" if epochs == 10_000 else rf"\b{epochs} epochs?\b"
+        assert re.search(until, length), name
+        assert re.search(rf"\bbatch {batch}\b", length), name
+        assert int(re.split(r"\D", seed)[0]) == told.get("seed_everything", 0), name
+        assert kept[name.strip("`")]["forward"].startswith(f"{gmacs.replace(',', '')} GMACs"), name
+        assert published, name
+        assert cost, name
