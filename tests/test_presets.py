@@ -3,11 +3,13 @@
 import inspect
 from typing import Any
 
+import keep_configs
 import pytest
 import torch
 
 import dfl.detectors
 from dfl.cli import arguments, configs
+from dfl.detectors.fitted import FittedDetector
 
 CONFIGS = configs.ROOTS[0]
 OPTIMIZED = [
@@ -69,7 +71,7 @@ def test_deepfakebench_runs_one_epoch_more_than_its_config_says(name: str, epoch
 
 @pytest.mark.parametrize(
     ("name", "batch", "epochs", "size"),
-    [("gramnet", 14, 10, 512), ("gramnet_aigc", 64, 10, 224), ("meso4", 75, 10, 256), ("npr", 32, 50, 224)],
+    [("gramnet", 14, 10, 512), ("gramnet_aigc", 64, 10_000, 224), ("meso4", 75, 10, 256), ("npr", 32, 50, 224)],
 )
 def test_networks_of_papers_have_their_batches_and_sizes(name: str, batch: int, epochs: int, size: int) -> None:
     told = merged(f"{name}.yaml")
@@ -89,6 +91,14 @@ def test_npr_learns_slower_after_the_epochs_that_its_code_counts() -> None:
     epochs = [epoch for epoch in range(50) if epoch % 10 == 0 and epoch]  # its condition, asked at the end of each
     scheduler = merged("npr.yaml")["model"]["init_args"]["scheduler"]["init_args"]
     assert scheduler == {"milestones": [epoch + 1 for epoch in epochs], "gamma": 0.9}
+
+
+@pytest.mark.parametrize("name", [name for name in keep_configs.names() if not name.startswith("benchmark")])
+def test_what_is_fitted_in_one_pass_sees_images_without_augmentation(name: str) -> None:
+    told = merged(name)
+    if issubclass(getattr(dfl.detectors, told["model"]["class_path"]), FittedDetector):
+        data = configs.init_args_of(told["data"]) if isinstance(told["data"], str) else told["data"]["init_args"]
+        assert data["transform"]["augment"] == "none"
 
 
 @pytest.mark.parametrize("name", OPTIMIZED)
