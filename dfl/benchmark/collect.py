@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from dfl.benchmark import store
-from dfl.benchmark.details import most_wrong
+from dfl.benchmark.details import misjudged
 from dfl.benchmark.spec import STORED
 from dfl.data.transforms import Transform
 from dfl.errors import UserError
@@ -131,7 +131,7 @@ def wrong_maps(examples: Examples, domain: str, threshold: float) -> pa.Array:
     """Return the maps of the images that the page shows as most wrong, small PNG files in grey; null of all others."""
     rows = examples.metrics.rows(domain)
     found: list[bytes | None] = [None] * len(rows["index"])
-    for place in most_wrong(rows["score"].numpy(), rows["label"].numpy(), threshold):
+    for place in misjudged(rows["score"].numpy(), rows["label"].numpy(), threshold):
         if (prob := examples.map_of(domain, int(rows["index"][place]))) is not None:
             picture, file = Image.fromarray((255 * prob).round().byte().numpy()), io.BytesIO()
             picture.thumbnail((MAP_SIDE, MAP_SIDE))

@@ -255,7 +255,7 @@ def wrong(images: Images, entry: Entry) -> Rows:
     map that the detector gave, a PNG in base64.
     """
     score = images.score(entry)
-    rows = most_wrong(score, images.label, entry.threshold)
+    rows = misjudged(score, images.label, entry.threshold)
     found: Rows = []
     for i, path, png in zip(rows, images.paths(rows), images.some(entry, MAP, rows), strict=True):
         drawn = {"map": base64.b64encode(png).decode()} if png else {}
@@ -263,7 +263,7 @@ def wrong(images: Images, entry: Entry) -> Rows:
     return found
 
 
-def most_wrong(score: np.ndarray, label: np.ndarray, threshold: float) -> np.ndarray:
+def misjudged(score: np.ndarray, label: np.ndarray, threshold: float) -> np.ndarray:
     """Return the places of at most ``WRONG`` images of each class that are judged wrongly, int64 (k,).
 
     Fakes and reals take turns, so that the first few of them are of both classes.

@@ -1,6 +1,6 @@
 """The command line: Lightning's, with configs and runs by name, and checkpoints that know their model and data.
 
-`dfl.cli.arguments` puts the words in order before they are parsed, `dfl.cli.messages` makes one line of what the parser
+`dfl.cli.order` puts the words in order before they are parsed, `dfl.cli.messages` makes one line of what the parser
 says.
 """
 
@@ -17,7 +17,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from dfl.cli import arguments, messages
+from dfl.cli import arguments, messages, order
 from dfl.cli.callbacks import callbacks, writes
 from dfl.cli.checkpoints import RUN_SETTINGS, data_module
 from dfl.cli.options import OPTIONS, PREDICT, TOLD
@@ -167,7 +167,7 @@ class CLI(LightningCLI):
         assert isinstance(args, list)
         self.plan = arguments.plan(args)
         try:
-            self.config = parser.parse_args(arguments.arrange(self.plan))
+            self.config = parser.parse_args(order.arrange(self.plan))
         except ParseError as error:
             words = [f"{flag}={value}" for flag, value in self.plan.typed]
             options = messages.options(self._parser(self.plan.verb), ("model", Detector), ("data", DataModule))
@@ -176,7 +176,7 @@ class CLI(LightningCLI):
             raise UserError(wrong)
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let the checkpoint win over typed flags; `dfl.cli.arguments` puts it in order."""
+        """Nothing: Lightning would let the checkpoint win over typed flags; `dfl.cli.order` puts it in order."""
 
     # building
 

@@ -99,11 +99,10 @@ def _weights(model: Any) -> Iterator[Need]:
     backbone, weights = given.get("backbone"), given.get("weights")
     from_timm = weights is not None and not is_file(weights)
     yield "model", True, model.class_path.rpartition(".")[2]
-    for name in (one for one in kind.places if one not in FILLED and isinstance(given.get(one), str)):
-        if not (name == "weights" and from_timm):
-            yield "weights", *_place(f"model.{name}", given[name])
-    for file in filter(is_file, given.get("beside_weights") or ()):
-        yield "weights", *_place("model.beside_weights", file)
+    for name in (one for one in kind.places if one not in FILLED and not (one == "weights" and from_timm)):
+        value = given.get(name) or ()  # of several encoders one each; what is no file is a tag of timm
+        for one in [value] if isinstance(value, str) else filter(is_file, value):
+            yield "weights", *_place(f"model.{name}", one)
     if from_timm or (given.get("pretrained") and backbone and not (weights or given.get("folder"))):
         yield "weights", *_of_timm(f"{backbone.split('.')[0]}.{weights}" if from_timm else backbone)
 

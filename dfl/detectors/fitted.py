@@ -98,6 +98,8 @@ class FittedDetector(Detector):
     one_pass = True
     #: Beginnings of the names of what `fit` fills.
     fitted: tuple[str, ...] = ("head.",)
+    #: Module that is fitted by its own ``fit``, and gives the score; or a method has a `fit` and a `score` of its own.
+    head: Any
     #: Numbers that `fit` gets.
     fits_in: ClassVar[torch.dtype] = torch.float64
 
@@ -110,7 +112,6 @@ class FittedDetector(Detector):
     def features(self, image: Tensor) -> Tensor:
         """Map images (N, 3, H, W) in [0, 1] to features (N, D), without randomness."""
 
-    @abstractmethod
     def fit(self, features: Tensor, label: Tensor) -> None:
         """Fill what ``fitted`` names.
 
@@ -118,10 +119,11 @@ class FittedDetector(Detector):
             features: (n, D) on the CPU, ``fits_in`` (float64), of every training image once, in the order of the table.
             label: (n,) long, 0 real, 1 fake.
         """
+        self.head.fit(features, label)
 
-    @abstractmethod
     def score(self, features: Tensor) -> Tensor:
         """Map features (N, D) to the log-odds of fake (N,)."""
+        return self.head(features)
 
     def forward(self, image: Tensor) -> Outputs:
         """Return ``logit`` (N,) and ``feature`` (N, D)."""
@@ -275,11 +277,3 @@ class LogisticDetector(FittedDetector):
 
     head: LogisticHead
     fits_in = torch.float32
-
-    def fit(self, features: Tensor, label: Tensor) -> None:
-        """Fit the z-scores and the regression."""
-        self.head.fit(features, label)
-
-    def score(self, features: Tensor) -> Tensor:
-        """Return the log-odds of fake (N,)."""
-        return self.head(features)

@@ -113,14 +113,6 @@ class Fusion(Probe):
         parts = [self.kept(image, self._encoded), *(spectrum(image).flatten(1) for spectrum in self.spectra)]
         return torch.cat(parts, 1)
 
-    def fit(self, features: Tensor, label: Tensor) -> None:
-        """Fit the z-scores and the classifier."""
-        self.head.fit(features, label)
-
-    def score(self, features: Tensor) -> Tensor:
-        """Return the log-odds of fake (N,)."""
-        return self.head(features)
-
 
 class MlpHead(nn.Module):
     """A perceptron on z-scored features, trained once, always the same way: D -> 512 -> 32 -> 1.

@@ -18,7 +18,7 @@ import yaml
 from huggingface_hub import constants as hub_constants
 
 from dfl import detectors
-from dfl.cli import arguments
+from dfl.cli import arguments, order
 from dfl.cli.checkpoints import read
 from dfl.detectors import Classifier
 from dfl.errors import UserError
@@ -254,7 +254,7 @@ def test_files_that_a_checkpoint_names_are_the_users_to_give(content: Content) -
 
 
 def arranged(*words: str) -> str:
-    return " ".join(arguments.arrange(arguments.plan(list(words))))
+    return " ".join(order.arrange(arguments.plan(list(words))))
 
 
 def test_a_strangers_file_brings_no_data_no_trainer_and_no_name(content: Content) -> None:

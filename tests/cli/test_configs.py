@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dfl.benchmark.sweeps import read as read_sweep
-from dfl.cli import arguments, configs
+from dfl.cli import arguments, configs, order
 from dfl.errors import UserError
 from dfl.tools.sources import open_sources
 
@@ -88,7 +88,7 @@ def test_a_typed_data_config_leaves_nothing_of_the_sources_it_replaces(tmp_path:
     (tmp_path / "d.yaml").write_text(json.dumps(other))
     made = arguments.plan(["fit", "--config=top.yaml", "--data=d.yaml"])
     assert made.layers == [{"data": {"class_path": "DataModule", "init_args": {"batch_size": 4}}}]
-    assert yaml.safe_load(arguments.arrange(made)[1].removeprefix("--config=")) == made.layers[0]
+    assert yaml.safe_load(order.arrange(made)[1].removeprefix("--config=")) == made.layers[0]
     assert arguments.plan(["fit", "--config=top.yaml", "--data.batch_size=3"]).layers == [{"data": data}]
 
 
@@ -108,7 +108,7 @@ def test_a_config_is_laid_over_those_it_includes() -> None:
         "init_args": {"input_size": 32},
     }  # of another class nothing stays
     assert (layer["trainer"]["max_epochs"], layer["trainer"]["max_steps"]) == (1, 9)
-    words = arguments.arrange(made)
+    words = order.arrange(made)
     assert yaml.safe_load(words[1].removeprefix("--config=")) == layer
     assert words[-1] == "--trainer.max_steps=11"
     Path("low.yaml").write_text("include: top.yaml\n")
@@ -129,7 +129,7 @@ def test_a_chain_of_includes_ends_and_a_web_of_them_is_read_once() -> None:
         arguments.plan(["fit", "--config=59.yaml"])
     made = arguments.plan(["fit", "--config=2.yaml", "--config=1.yaml"])
     assert [layer["name"] for layer in made.layers] == ["n2", "n1"]
-    assert all("include" not in word and ".yaml" not in word for word in arguments.arrange(made))
+    assert all("include" not in word and ".yaml" not in word for word in order.arrange(made))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_lists_where_mappings_belong_are_left_to_the_parser(data: str) -> None:
     Path("run.yaml").write_text(f"data: {data}\nmodel: {data}\n")
     Path("data.yaml").write_text("class_path: DataModule\ninit_args: {train: {class_path: Folder}}\n")
     made = arguments.plan(["fit", "--config=run.yaml", "--data=data.yaml"])
-    assert arguments.arrange(made)[-1] == "--data=data.yaml"
+    assert order.arrange(made)[-1] == "--data=data.yaml"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from commands import CONFIG, fails
 
 from dfl.__main__ import main
 from dfl.cli import doctor, needs
+from dfl.detectors import Fusion
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ def test_what_is_missing_is_named_each_with_its_place(capsys: pytest.CaptureFixt
     ):
         assert missing in said.out
     assert f"dfl: {said.out.count('MISSING')} things are missing" in said.err
+
+
+def test_a_detector_says_itself_which_of_its_arguments_name_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("there.pth").touch()
+    files = [
+        "--model.weights=there.pth",
+        "--model.beside=[resnet18, resnet34]",
+        "--model.beside_weights=[./b.pth, a1_in1k]",
+    ]
+    plan = needs.planned(["--model=Fusion", "--model.backbone=resnet18", *files])
+    found = [need for need in needs.of_run(plan) if need[0] == "weights"]
+    place = f"model.beside_weights: no {Path('b.pth').absolute()}"
+    assert found == [("weights", True, "model.weights: there.pth"), ("weights", False, place)]
+    monkeypatch.setattr(Fusion, "places", ("weights",))
+    assert [need for need in needs.of_run(plan) if need[0] == "weights"] == found[:1]
 
 
 def test_weights_of_timm_are_looked_for_and_not_fetched() -> None:

@@ -209,11 +209,3 @@ class ForestProbe(Probe):
         super().__init__(backbone=backbone, **kwargs)
         self.head = Short(self.encoder.dim, dims, trees, steps, seed)
         self.eval()
-
-    def fit(self, features: Tensor, label: Tensor) -> None:
-        """Train the autoencoder, then the forest."""
-        self.head.fit(features, label)
-
-    def score(self, features: Tensor) -> Tensor:
-        """Return the log-odds of fake (N,)."""
-        return self.head(features)

@@ -152,11 +152,3 @@ class NearestNeighbour(Probe):
         super().__init__(backbone=backbone, **kwargs)
         self.head = Neighbours(self.encoder.dim, k, rule, z_score, faiss)
         self.eval()
-
-    def fit(self, features: Tensor, label: Tensor) -> None:
-        """Take the features as the bank."""
-        self.head.fit(features, label)
-
-    def score(self, features: Tensor) -> Tensor:
-        """Return the score of each image (N,)."""
-        return self.head(features)

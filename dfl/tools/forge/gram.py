@@ -142,10 +142,23 @@ class GramCheck(Check):
         quantiles = {str(q): float(np.quantile(distances, q)) for q in QUANTILES}
         return {"threshold": self.threshold, "n": len(distances), "quantiles": quantiles}
 
-    def check_people(self, people: Sequence[str]) -> None:
-        """Raise a UserError if a threshold is wanted, and no two photos are of different people."""
-        if self.given is None and (len(people) < 2 or (people[0] and len(set(people)) == 1)):
-            raise _no_pair(len(people))
+    def check_photos(self, photos: Sequence[Callable[[], Any]], people: Sequence[str]) -> None:
+        """Raise a UserError if a threshold is wanted, and no two photos of different people open; two open if so."""
+        if self.given is not None:
+            return
+        first, why = None, ""
+        for photo, person in zip(photos, people, strict=True):
+            if person and person == first:
+                continue
+            try:
+                photo()
+            except DecodeError as error:
+                why = _unread(error)
+            else:
+                if first is not None:
+                    return
+                first = person
+        raise _no_pair(len(photos), why)
 
     def strangers(self, photos: Sequence[Callable[[], np.ndarray]], people: Sequence[str], seed: int) -> list[float]:
         """Return the distances of the pairs of different photos that are drawn; see `calibrate`."""
@@ -157,12 +170,16 @@ class GramCheck(Check):
             try:
                 grams[i] = self.at_size(photos[i]())
             except DecodeError as error:
-                why = f"; one cannot be read: {first_line(error)}"
+                why = _unread(error)
         pairs = [(i, j) for i, j in combinations(sorted(grams), 2) if not (people[i] and people[i] == people[j])]
         if not pairs:
             raise _no_pair(len(photos), why)
         chosen = rng.choice(len(pairs), min(self.pairs, len(pairs)), replace=False)
         return [self.between(grams[i], grams[j]) for i, j in (pairs[k] for k in sorted(chosen))]
+
+
+def _unread(error: DecodeError) -> str:
+    return f"; one cannot be read: {first_line(error)}"
 
 
 def _no_pair(photos: int, why: str = "") -> UserError:

@@ -105,9 +105,8 @@ def forge(
         UserError: For an argument out of bounds, no real image, too many that cannot be used, another set's folder, or
             a model that cannot be opened.
     """
-    entries = _entries(models, {"roundtrip": roundtrip, "prompts": prompts, "device": device, "dtype": dtype})
-    if entries and not entries.models and not makers:
-        raise UserError(f"--models {models} has no model, which makes fakes: add one, or name --makers")
+    others = {"roundtrip": roundtrip, "prompts": prompts, "device": device, "dtype": dtype}
+    entries = _entries(models, makers, others)
     names = named(makers or (entries.makers(roundtrip) if entries else ["splice"]), entries.models if entries else ())
     numbers = (per_image, min_area, max_area, feather, colour, max_side, quality, seed, square)
     of_models = entries.settings(roundtrip, batch, device, dtype) if entries else {}
@@ -136,11 +135,11 @@ def forge(
     return folder.folder / "table.csv"
 
 
-def _entries(models: str | None, others: dict[str, str | None]) -> "Entries | None":
+def _entries(models: str | None, makers: list[str] | None, others: dict[str, str | None]) -> "Entries | None":
     """Return what ``--models`` holds; None without it.
 
     Raises:
-        UserError: If it is not given, and something is that is of no use without it.
+        UserError: If it is not given, and something is that is of no use without it; or if nothing makes fakes.
     """
     if models is None:
         useless = next((name for name, value in others.items() if value is not None), None)
@@ -149,7 +148,10 @@ def _entries(models: str | None, others: dict[str, str | None]) -> "Entries | No
         return None
     from dfl.tools.forge.models.entries import read
 
-    return read(models)
+    entries = read(models)
+    if not entries.models and not makers:
+        raise UserError(f"--models {models} has no model, which makes fakes: add one, or name --makers")
+    return entries
 
 
 def _classical(

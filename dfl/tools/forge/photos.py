@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dfl.data.decoding import read_image
+from dfl.data.decoding import DecodeError, read_image
 from dfl.data.locators import load_image
 from dfl.runs.files import write
 from dfl.tools.forge.plan import Job, Picture
@@ -28,6 +28,15 @@ def opened(picture: Picture, settings: Settings) -> tuple[np.ndarray, tuple[int,
     if scale < 1:
         image = resized(image, (max(1, round(width * scale)), max(1, round(height * scale))))
     return image, size
+
+
+def readable(picture: Picture) -> bool:
+    """Whether a picture can be opened; one that cannot is left out of the set, and asked for nothing before that."""
+    try:
+        load_image(picture.path, bits=picture.bits)
+    except DecodeError:
+        return False
+    return True
 
 
 def region(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfl.data import csv_files
 from dfl.errors import UserError, near
+from dfl.tools.forge.photos import readable
 from dfl.tools.forge.plan import Picture
 
 #: The prompt of the user's pipeline, and what is appended where a picture is too far from its photo.
@@ -65,13 +66,13 @@ def wanted(prompts: Iterable[str], known: Collection[str], flag: str) -> list[st
 
 
 def of_file(file: str, pictures: Sequence[Picture]) -> list[str]:
-    """Return the prompt of each picture from a CSV file with the columns ``path`` and ``prompt``.
+    """Return the prompt of each picture from a CSV file with the columns ``path`` and ``prompt``; '' if unreadable.
 
     A path is that of the picture, from the file's folder, or its name in the set, or its file's name where no other
     picture has it. Prompts may have fields, as those of models.
 
     Raises:
-        UserError: If the file is none, or a picture has no prompt or two.
+        UserError: If the file is none, or a picture that can be read has no prompt, or one has two.
     """
     path = Path(file).expanduser()
     table = csv_files.read_columns(path, ["path", "prompt"])
@@ -85,9 +86,9 @@ def of_file(file: str, pictures: Sequence[Picture]) -> list[str]:
         if len(found) > 1 or (found and prompts.get(found[0], prompt) != prompt):
             raise UserError(f"--prompts {file}: {name} names {len(found)} pictures, or has two prompts: give each one")
         prompts |= dict.fromkeys(found, prompt)
-    absent = [picture.name for i, picture in enumerate(pictures) if not prompts.get(i)]
-    if absent:
+    absent = [picture for i, picture in enumerate(pictures) if not prompts.get(i)]
+    if first := next(filter(readable, absent), None):
         raise UserError(
-            f"--prompts {file} has no prompt for {len(absent):,} of {len(pictures):,} pictures: {absent[0]}"
+            f"--prompts {file} has no prompt for {len(absent):,} of {len(pictures):,} pictures: {first.name}"
         )
-    return [prompts[i] for i in range(len(pictures))]
+    return [prompts.get(i, "") for i in range(len(pictures))]

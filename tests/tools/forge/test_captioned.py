@@ -199,3 +199,26 @@ def test_what_photos_lack_is_said_before_anything_is_made(cell: str, splits: dic
     with pytest.raises(UserError, match=line):
         forge(["photos"], models="small.yaml", **WORDS | splits)
     assert not Path(".forged.partial").exists()
+
+
+def test_photos_that_cannot_be_read_need_no_words_and_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos/3.png").write_bytes(b"nothing")
+    table = Path("attributes.csv").read_text().splitlines()
+    Path("attributes.csv").write_text("\n".join(line for line in table if not line.startswith("3.png")))
+    Path("p.csv").write_text("\n".join(["path,prompt", *(f"{i}.png,a {{gender}}" for i in (0, 1, 2, 4, 5))]))
+    small(gram={"threshold": 1e9})
+    with pytest.raises(UserError, match=r"1 of 6 images must be left out, more than max_missing=0.05.* 3.png: "):
+        forge(["photos"], models="small.yaml", **WORDS)
+    for words in ({}, {"prompts": "p.csv"}):
+        rows = fakes(forge(["photos"], f"set{len(words)}", models="small.yaml", max_missing=0.2, **WORDS, **words))
+        assert [row["source"] for row in rows] == [f"{i}.png" for i in (0, 1, 2, 4, 5)]
+    assert capsys.readouterr().out.count("1 left out, such as 3.png: ") == 2
+
+
+def test_a_check_of_one_photo_that_can_be_read_is_said_before_anything_is_made() -> None:
+    for i in range(1, 5):
+        Path(f"photos/{i}.png").unlink()
+    Path("photos/5.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"gram: the threshold .* of its 2 no two can be compared; one cannot be read"):
+        forge(["photos"], models="small.yaml", max_missing=0.5, **WORDS)
+    assert not Path(".forged.partial").exists()

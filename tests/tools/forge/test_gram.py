@@ -118,11 +118,13 @@ def test_pairs_are_of_different_people_and_of_files_that_open(check: GramCheck) 
     assert check.strangers(photos, ["", "x", "x", "y"], seed=3) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(UserError, match="of its 2 no two can be compared; one .*cut off; give a thr"):
         check.calibrate(photos[:2], ["x", "y"], seed=0)
-    for people in (["x"], ["x", "x"]):
+    for people in ([], ["x"], ["x", "x"]):
         with pytest.raises(UserError, match="no two can be compared; give a threshold"):
-            check.check_people(people)
-    for people in (["x", "y"], ["", ""], ["", "x"]):
-        check.check_people(people)
+            check.check_photos(photos_of(range(len(people))), people)
+    for people in (["x", "y"], ["", ""], ["", "x"], ["x", ""]):
+        check.check_photos([*photos_of([1, 2]), partial(pytest.fail, "two are enough")], [*people, ""])
+    with pytest.raises(UserError, match="of its 3 no two can be compared; one .*cut off; give a thr"):
+        check.check_photos([cut_off, *photos_of([1, 2])], ["x", "y", "y"])
 
 
 def test_pictures_of_any_size_are_compared_at_one(check: GramCheck) -> None:

@@ -140,10 +140,11 @@ class Check(Part):
 
     threshold: float | None = None
 
-    def check_people(self, people: Sequence[str]) -> None:
-        """Raise a UserError if `calibrate` cannot do with photos of these; is asked before anything is made.
+    def check_photos(self, photos: Sequence[Callable[[], Any]], people: Sequence[str]) -> None:
+        """Raise a UserError if `calibrate` cannot do with these; is asked before anything is made.
 
         Args:
+            photos: Each opens a photo, or raises DecodeError.
             people: See `calibrate`.
         """
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -20,6 +21,7 @@ from dfl.errors import UserError, first_line, near
 from dfl.tools.forge.makers import GROUPS, MAKERS
 from dfl.tools.forge.models import CLASSES
 from dfl.tools.forge.models.base import Check, Model, Part, Words
+from dfl.tools.forge.photos import opened, readable
 from dfl.tools.forge.plan import Picture
 from dfl.tools.forge.prompts import caption_of, lacking, wanted
 from dfl.tools.forge.prompts import fields as fields_of
@@ -94,20 +96,22 @@ class Entries:
         for picture, needs in zip(pictures, fields, strict=True):
             self._check_words(picture, needs, list(words.values()))
         checks = self.checks if any(one.checkable for one in models.values()) else {}
+        train = [picture for picture in pictures if picture.split == "train"]
         for name, check in checks.items():
             try:
-                check.check_people([picture.person for picture in pictures if picture.split == "train"])
+                check.check_photos([partial(opened, one, settings) for one in train], [one.person for one in train])
             except UserError as error:
                 raise UserError(f"--models {self.file}: {name}: {error}") from error
         return Entries(self.file, models, words, checks, fields)
 
     def _check_words(self, picture: Picture, fields: Sequence[str], words: Sequence[Words]) -> None:
-        """Raise a UserError if a prompt asks for a word of a picture that no entry can say, such as an empty cell."""
+        """Raise a UserError if a prompt asks for a word of a photo that no entry can say, such as an empty cell."""
         said = {"caption"} if caption_of(picture) else set()
         for one in words:
             known = one.unseen(picture)
             said |= set(one.fields) if known is None else {field for field, word in known.items() if word}
-        if absent := [field for field in fields if field not in said]:
+        absent = [field for field in fields if field not in said]
+        if absent and readable(picture):
             raise lacking(picture.name, absent[0])
 
     def _check_size(self, name: str, model: Model, settings: Settings) -> None:
