@@ -3,6 +3,7 @@
 Names are imported when they are asked for: the toy set and the data tools start without torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from dfl.data.dataset import ImageDataset
     from dfl.data.sources import Folder, Kaggle140k, Paths, Source, Table, Toy
     from dfl.data.transforms import Transform
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the package index when it is imported
 
 _FILES = {"Batch": "batch", "DataModule": "datamodule", "ImageDataset": "dataset", "Transform": "transforms"}
 

@@ -6,13 +6,11 @@ A policy is a chain with a name.
 """
 
 import inspect
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the package index at import
 import albumentations as A
 import cv2
 

@@ -10,14 +10,18 @@ from typing import Any
 import torch
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from dfl.errors import chain
+from dfl.errors import chain, first_line
 
 #: Seconds until the end of a killed process is known to its parent: the pipe to it may break before.
 KNOWN_AFTER = 5.0
 
 
 def explain(error: BaseException) -> str | None:
-    """Return one line for a killed loader, a full memory, weights or an interval that do not fit; None for others."""
+    """Return one line for a killed loader, a full memory, a logger's service, weights or an interval that do not fit.
+
+    Returns:
+        None for others.
+    """
     text = str(error)
     if _loader_killed(error):
         return (
@@ -42,6 +46,10 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         where = "a loader process" if "DataLoader worker" in text else "the process"
         return f"memory ran out in {where}: lower data.num_workers or data.max_pixels; go on with --ckpt_path last"
+    if any((one.__module__, one.__name__) == ("wandb.errors.errors", "Error") for one in type(error).__mro__):
+        return (
+            f"Weights & Biases: {first_line(error).rstrip('.')}; to write to disk alone: --trainer.logger.offline=true"
+        )
     return None
 
 

@@ -1,6 +1,9 @@
 """Augmentation: the official numbers, the parameters that the policies promise, and mistakes that name themselves."""
 
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+import dfl
 from dfl.data.augmentation import build
 from dfl.data.degradations import GaussianNoise, Jpeg, OpenCvBlur, PcaLighting, Rescale, SciPyBlur, WebP
 from dfl.data.transforms import Transform
@@ -180,3 +184,14 @@ def test_a_warning_of_albumentations_is_an_error(monkeypatch):
 
 def test_a_config_may_say_that_the_device_does_not_augment():
     assert Transform(on_device=False).spec() == Transform().spec()
+
+
+def test_albumentations_asks_no_package_index() -> None:
+    """It does when it is imported, unless it is told not to before; so ``dfl.data`` itself tells it."""
+    code = "import os, sys, dfl.data; print(os.environ['NO_ALBUMENTATIONS_UPDATE'], 'albumentations' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    root = Path(dfl.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=root, check=False
+    )
+    assert (done.stdout, done.stderr) == ("1 False\n", "")

@@ -23,6 +23,7 @@ from dfl.detectors import Classifier
 from dfl.errors import UserError
 from dfl.runs.last import KeepLast
 from dfl.training import FiniteLoss
+from dfl.training.faults import explain
 from dfl.training.preemption import slurm_plugins
 
 
@@ -327,3 +328,12 @@ def test_slurm_is_not_left_to_lightning(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "hpc_ckpt_1.ckpt").unlink()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")  # torchrun gives the ranks
     assert slurm_plugins(tmp_path) == []
+
+
+def test_a_logger_without_its_service_is_one_line() -> None:
+    theirs = type("Error", (Exception,), {"__module__": "wandb.errors.errors"})  # no dependency
+    usage = type("UsageError", (theirs,), {"__module__": "wandb.errors.errors"})
+    said = explain(usage("No API key configured. Use `wandb login` to log in.\nmore"))
+    assert said is not None
+    assert "Use `wandb login` to log in; to write to disk alone: --trainer.logger.offline=true" in said
+    assert explain(type("Error", (Exception,), {"__module__": "somebody.else"})("no")) is None
