@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from dfl.data.sources.contradictions import Contradiction, Evidence, contradicti
 from dfl.data.splits import split_column
 from dfl.errors import UserError, near
 
+T = TypeVar("T")
 SPLITS = ("train", "val", "test")
 #: Names that other people give to our splits.
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -250,6 +251,19 @@ class Source(ABC):
         for name in names:
             if not (folder / name).is_dir():
                 raise self.expected(f"the folder {name}", folder, change)
+
+    def require_file(self, name: str, below: Path | None = None, change: str = "") -> Path:
+        """Return a file in the set's own folder, or in another; raise the error of ``expected`` unless it is there."""
+        folder = below or self.root
+        if not (folder / name).is_file():
+            raise self.expected(name, folder, change)
+        return folder / name
+
+    def found(self, what: T | None, name: str, where: Path, change: str = "") -> T:
+        """Return what was looked for; raise the error of ``expected`` if that is nothing."""
+        if not what:
+            raise self.expected(name, where, change)
+        return what
 
     def expected(self, what: str, where: str | Path, change: str = "") -> UserError:
         """Return the error for a half unpacked set: what was expected, what was found, which argument to change."""

@@ -39,9 +39,7 @@ class CelebDf(TrainTest):
         there: dict[str, tuple[str, Path]] = {}
         folders = {name.lower(): path for name, path in subfolders(self.root).items()}
         for name in ("Celeb-real", "YouTube-real", "Celeb-synthesis"):
-            folder = folders.get(name.lower())
-            if folder is None:
-                raise self.expected(f"the folder {name}", self.root)
+            folder = self.found(folders.get(name.lower()), f"the folder {name}", self.root)
             inner = first_folder(folder / "videos", folder / "frames") or folder
             there |= {f"{name}/{stem}".lower(): (f"{name}/{stem}", path) for stem, path in videos_in(inner).items()}
         tested = self._tested()
@@ -62,9 +60,7 @@ class CelebDf(TrainTest):
         return rows
 
     def _tested(self) -> set[str]:
-        file = self.root / "List_of_testing_videos.txt"
-        if not file.is_file():
-            raise self.expected("List_of_testing_videos.txt", self.root)
+        file = self.require_file("List_of_testing_videos.txt")
         labels: dict[str, int] = {}
         agree: set[bool] = set()
         for line in filter(None, map(str.strip, file.read_text().splitlines())):

@@ -2,7 +2,7 @@
 
 from dfl.data.sources.base import TrainTest
 from dfl.data.sources.generators import made_by
-from dfl.data.sources.trees import Row, class_folders, plain_rows
+from dfl.data.sources.trees import Row, class_rows
 
 
 class Cifake(TrainTest):
@@ -12,5 +12,4 @@ class Cifake(TrainTest):
 
     def rows(self, split: str) -> list[Row]:
         self.require(split)
-        leaves = class_folders(self, self.root / split)
-        return [r for leaf, label in leaves for r in plain_rows(leaf, label, **made_by("sdv1.4", "synthesis"))]
+        return class_rows(self, self.root / split, **made_by("sdv1.4", "synthesis"))

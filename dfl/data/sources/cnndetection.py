@@ -4,7 +4,7 @@ from typing import Any
 
 from dfl.data.sources.base import WithSplits
 from dfl.data.sources.generators import made_by
-from dfl.data.sources.trees import Row, chosen, class_folders, first_folder, plain_rows, subfolders
+from dfl.data.sources.trees import Row, chosen, class_rows, first_folder, subfolders
 
 
 class ForenSynths(WithSplits):
@@ -29,18 +29,11 @@ class ForenSynths(WithSplits):
 
     def rows(self, split: str) -> list[Row]:
         names = (split, "CNN_synth_testset") if split == "test" else (split,)
-        base = first_folder(*(self.root / name for name in names))
-        if base is None:
-            raise self.expected(f"the folder {split}", self.root)
+        base = self.found(first_folder(*(self.root / name for name in names)), f"the folder {split}", self.root)
         if split == "test":
             folders = subfolders(base)
             makers = {name: name for name in chosen(list(folders), self.generators, "generators", self)}
         else:
             folders = subfolders(first_folder(base / "progan") or base)
             makers = dict.fromkeys(chosen(list(folders), self.classes, "classes", self), "progan")
-        leaves = [
-            (leaf, label, made_by(by))
-            for name, by in makers.items()
-            for leaf, label in class_folders(self, folders[name])
-        ]
-        return [row for leaf, label, maker in leaves for row in plain_rows(leaf, label, **maker)]
+        return [row for name, by in makers.items() for row in class_rows(self, folders[name], **made_by(by))]

@@ -221,10 +221,6 @@ def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
 
 
-def _holds_flags(name: str) -> bool:
-    return meaning_of_one(name) is not None or name.strip().lower() in _NUMBERS
-
-
 def _is_of_fakes(name: str) -> bool:
     return name.strip().lower() in _OF_FAKES
 
@@ -233,8 +229,9 @@ def may_be_evidence(name: str, kind: pa.DataType) -> bool:
     """Whether a column of this name and type may say what is real: text, or 0 and 1 under a name such as is_real."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    flags = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind)
-    return (text or (flags and _holds_flags(name))) and not parts(name) & _ANSWERS
+    number = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind)
+    flags = number and (meaning_of_one(name) is not None or name.strip().lower() in _NUMBERS)
+    return (text or flags) and not parts(name) & _ANSWERS
 
 
 def evidence_columns(table: pa.Table, own: Collection[str]) -> dict[str, pa.ChunkedArray]:

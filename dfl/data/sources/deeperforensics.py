@@ -47,13 +47,9 @@ class DeeperForensics(Source):
 
     def items(self, split: str) -> pa.Table:
         need_video()
-        table = self.root / "lists" / "splits" / f"{split}.txt"
-        if not table.is_file():
-            raise self.expected(f"lists/splits/{split}.txt", self.root)
-        base = self.root / "manipulated_videos"
-        folders = subfolders(base)
-        if not folders:
-            raise self.expected("manipulated_videos/<perturbation>", self.root)
+        table = self.require_file(f"lists/splits/{split}.txt")
+        there = subfolders(self.root / "manipulated_videos")
+        folders = self.found(there, "manipulated_videos/<perturbation>", self.root)
         shared: Row = {"label": 1, "class_label": 2, "split": split, **made_by("deeperforensics", "face-swap")}
         rows: list[Row] = []
         for name in chosen(list(folders), self.perturbations, "perturbations", self):
@@ -66,11 +62,9 @@ class DeeperForensics(Source):
         return pa.concat_tables([self._real(split), fakes]) if self.real_fractions else fakes
 
     def _real(self, split: str) -> pa.Table:
-        actors = subfolders(self.root / "source_videos")
-        if not actors:
-            raise self.expected("source_videos/<actor>", self.root, "unpack them, or set real_fractions: {}")
+        actors, change = subfolders(self.root / "source_videos"), "unpack them, or set real_fractions: {}"
         rows: list[Row] = []
-        for actor, folder in actors.items():
+        for actor, folder in self.found(actors, "source_videos/<actor>", self.root, change).items():
             for file in images_in(folder, VIDEO_SUFFIXES):
                 video = f"deeper/{file.relative_to(self.root / 'source_videos').with_suffix('')}"
                 rows += video_rows(file, self.frames, label=0, class_label=0, video=video, identity=f"deeper/{actor}")

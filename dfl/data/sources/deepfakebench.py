@@ -162,8 +162,7 @@ class DeepfakeBench(TrainTest):
     def _entries(self, rows: list[Row]) -> list[Row]:
         """Turn listed paths to entries of the LMDB; its keys depend on the machine that wrote it."""
         assert self.lmdb is not None
-        if not (self.lmdb / "data.mdb").is_file():
-            raise self.expected("data.mdb", self.lmdb, "set lmdb")
+        self.require_file("data.mdb", self.lmdb, "set lmdb")
         with lmdb_entries(str(self.lmdb)) as entries:
             style = next(
                 (s for s in _KEYS if any(entries.get(s(row["path"]).encode()) for row in evenly(rows, 20))), None

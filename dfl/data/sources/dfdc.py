@@ -52,13 +52,10 @@ class Dfdc(_Listed):
     def _train(self) -> list[Row]:
         base = first_folder(self.root / "train") or self.root
         parts = [p for name, p in subfolders(base).items() if re.match(r"dfdc_train_part_\d+\Z", name)]
-        if not parts:
-            raise self.expected("folders dfdc_train_part_<N>", base)
+        self.found(parts, "folders dfdc_train_part_<N>", base)
         rows: list[Row] = []
         for part in sorted(parts, key=lambda p: int(p.name.rpartition("_")[2])):
-            table = part / "metadata.json"
-            if not table.is_file():
-                raise self.expected("metadata.json", part)
+            table = self.require_file("metadata.json", part)
             for name, entry in read_json(table, dict).items():
                 video, original = (f"dfdc/{Path(one).stem}" for one in (name, entry.get("original") or name))
                 rows += self._row(part / name, video, label_of(str(entry.get("label"))), table, source=original)
@@ -66,9 +63,7 @@ class Dfdc(_Listed):
 
     def _test(self) -> list[Row]:
         base = self.root / "test"
-        table = base / "labels.csv"
-        if not table.is_file():
-            raise self.expected("labels.csv", base)
+        table = self.require_file("labels.csv", base)
         videos = first_folder(base / "videos") or base
         rows: list[Row] = []
         listed = csv_files.read_columns(table, ("filename", "label"))
@@ -86,9 +81,7 @@ class Dfdcp(_Listed):
     get = "get it from ai.meta.com/datasets/dfdc (preview), unpack it there, or set root"
 
     def rows(self, split: str) -> list[Row]:
-        table = self.root / "dataset.json"
-        if not table.is_file():
-            raise self.expected("dataset.json", self.root)
+        table = self.require_file("dataset.json")
         rows: list[Row] = []
         for name, entry in read_json(table, dict).items():
             if entry.get("set") not in ("train", "test"):

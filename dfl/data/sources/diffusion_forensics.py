@@ -35,19 +35,15 @@ class DiffusionForensics(WithSplits):
 
     def rows(self, split: str) -> list[Row]:
         base = first_folder(self.root / self.kind / split, self.root / split)
-        if base is None:
-            raise self.expected(f"{self.kind}/{split}", self.root)
-        folders = subfolders(base)
+        folders = subfolders(self.found(base, f"{self.kind}/{split}", self.root))
         rows: list[Row] = []
         for subset in chosen(list(folders), self.subsets, "subsets", self):
             classes = subfolders(folders[subset])
-            if "real" not in classes:
-                raise self.expected("the folder real", folders[subset])
+            self.require("real", below=folders[subset])
             there = [name for name in classes if name != "real"]
             wanted = [g for g in self.generators if g in there] if self.generators else there
-            if not wanted:
-                raise self.expected(f"folders of {', '.join(self.generators or ['generators'])}", folders[subset])
             rows += plain_rows(classes["real"], 0)
-            for name in wanted:
+            names = ", ".join(self.generators or ["generators"])
+            for name in self.found(wanted, f"folders of {names}", folders[subset]):
                 rows += plain_rows(classes[name], 1, **made_by(name, "synthesis"))
         return rows

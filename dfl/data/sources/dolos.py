@@ -38,10 +38,8 @@ class Dolos(WithSplits):
 
     def rows(self, split: str) -> list[Row]:
         base = self.root / self.dataset
-        real = base / "real" / FOLDERS[split]
-        if not real.is_dir():
-            raise self.expected(f"{self.dataset}/real/{FOLDERS[split]}", self.root)
-        rows = plain_rows(real, 0) if self.reals else []
+        self.require(f"{self.dataset}/real/{FOLDERS[split]}")
+        rows = plain_rows(base / "real" / FOLDERS[split], 0) if self.reals else []
         folders = subfolders(base / "fake")
         for name in chosen(list(folders), self.generators, "generators", self):
             rows += self._fakes(folders[name], name, FOLDERS[split])

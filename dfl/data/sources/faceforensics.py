@@ -93,11 +93,9 @@ class FaceForensics(WithSplits):
 
     def _pairs(self, split: str) -> tuple[Path, list[list[str]]]:
         folders = [self.splits] if self.splits else [self.root, self.root / "splits", self.root / "dataset" / "splits"]
-        file = next((f / f"{split}.json" for f in folders if (f / f"{split}.json").is_file()), None)
-        if file is None:
-            raise self.expected(
-                f"{split}.json", folders[0], "it is in the folder dataset/splits of the set's repository; set splits"
-            )
+        folder = next((f for f in folders if (f / f"{split}.json").is_file()), folders[0])
+        change = "it is in the folder dataset/splits of the set's repository; set splits"
+        file = self.require_file(f"{split}.json", folder, change)
         pairs = read_json(file, list)
         if not all(isinstance(p, list) and len(p) == 2 and all(isinstance(v, str) for v in p) for p in pairs):
             raise UserError(f"{file} is not a list of pairs of video names")
@@ -107,8 +105,7 @@ class FaceForensics(WithSplits):
         """Rows of some videos of one folder, or of all that are in it."""
         base = self.root / ("manipulated_sequences" if method else "original_sequences") / (method or origin)
         folder = base / c / self.media
-        if not folder.is_dir():
-            raise self.expected(f"{c}/{self.media}", base, "set compression, media, methods or root")
+        self.require(f"{c}/{self.media}", below=base, change="set compression, media, methods or root")
         there = videos_in(folder)
         shared: Row = {"label": int(bool(method)), "class_label": 2 if method else 0, "compression": c}
         if method:
@@ -125,6 +122,4 @@ class FaceForensics(WithSplits):
 
     def _masks(self, base: Path, c: str) -> dict[str, Path]:
         folder = first_folder(base / "masks" / self.media, base / c / "masks", base / "c23" / "masks")
-        if folder is None:
-            raise self.expected(f"masks/{self.media}", base, "get the masks, or set masks: false")
-        return videos_in(folder)
+        return videos_in(self.found(folder, f"masks/{self.media}", base, "get the masks, or set masks: false"))

@@ -48,9 +48,7 @@ def read_people(source: Source, file: Path, women: str) -> list[dict[str, str]]:
     Raises:
         UserError: If a column or a group cannot be told.
     """
-    if not file.is_file():
-        raise source.expected(file.name, file.parent)
-    table = csv_files.read(file)
+    table = csv_files.read(source.require_file(file.name, file.parent))
     names = {name.lower().replace(" ", "_"): name for name in table.column_names}
     columns = {k: names[a] for k, aliases in COLUMNS.items() for a in reversed(aliases) if a in names}
     for needed in ("path", "label"):
@@ -85,11 +83,8 @@ def _group(row: Mapping[str, str], women: str, toned: bool) -> str:
     return gender
 
 
-class PgFdd(WithSplits):
-    """``{fake,real}{train,val}.csv``, ``test.csv`` and the face crops they list.
-
-    A set that has ``test.csv`` alone (DFDC, DFD, Celeb-DF) is for testing only. Names such as
-    ``0_Deepfakes_300_304_151.png`` give the video and the frame.
+class _People(WithSplits):
+    """Images that CSV files list.
 
     Args:
         root: The folder that holds the CSV files.
@@ -98,12 +93,19 @@ class PgFdd(WithSplits):
         missing: Whether listed images that are not there are an error, or left out with a warning.
     """
 
-    get = "get it from github.com/Purdue-M2/Fairness-Generalization, or set root and images"
-
     def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
         super().__init__(root, **options)
-        self.missing_images = missing
-        self.images = Path(images).expanduser() if images else self.root
+        self.images, self.missing_images = Path(images).expanduser() if images else self.root, missing
+
+
+class PgFdd(_People):
+    """``{fake,real}{train,val}.csv``, ``test.csv`` and the face crops they list.
+
+    A set that has ``test.csv`` alone (DFDC, DFD, Celeb-DF) is for testing only. Names such as
+    ``0_Deepfakes_300_304_151.png`` give the video and the frame.
+    """
+
+    get = "get it from github.com/Purdue-M2/Fairness-Generalization, or set root and images"
 
     def rows(self, split: str) -> list[Row]:
         names = ["test.csv"] if split == "test" else [f"{kind}{split}.csv" for kind in ("real", "fake")]
@@ -116,22 +118,13 @@ class PgFdd(WithSplits):
         return rows
 
 
-class AiFace(TrainTest):
+class AiFace(_People, TrainTest):
     """``train.csv`` and ``test.csv`` beside one folder of images for each generator; ``val`` is taken out of train.
 
     Both releases are read: the one with eight groups of gender and race, and the one with six of gender and skin tone.
-
-    Args:
-        root: The folder that holds the CSV files and the images.
-        images: Folder below which the listed images are; by default ``root``.
-        missing: Whether listed images that are not there are an error, or left out with a warning.
     """
 
     get = "ask for it at github.com/Purdue-M2/AI-Face-FairnessBench, or set root and images"
-
-    def __init__(self, root: str, images: str | None = None, missing: Missing = "raise", **options: Any) -> None:
-        super().__init__(root, **options)
-        self.images, self.missing_images = Path(images).expanduser() if images else self.root, missing
 
     def rows(self, split: str) -> list[Row]:
         file = self.root / f"{split}.csv"

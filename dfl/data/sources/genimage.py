@@ -6,7 +6,7 @@ from typing import Any
 
 from dfl.data.sources.base import TrainTest
 from dfl.data.sources.generators import made_by
-from dfl.data.sources.trees import Row, chosen, class_folders, plain_rows, subfolders
+from dfl.data.sources.trees import Row, chosen, class_rows, subfolders
 
 _NAME = re.compile(r"imagenet_(?:ai_)?(?:\d{4}_)?(.+)\Z")
 
@@ -34,8 +34,7 @@ class GenImage(TrainTest):
         for name in chosen(list(folders), self.generators, "generators", self):
             folder = folders[name] / ("val" if split == "test" else "train")
             self.require(folder.name, below=folders[name])
-            for leaf, label in class_folders(self, folder):
-                rows += plain_rows(leaf, label, **made_by(name, "synthesis"))
+            rows += class_rows(self, folder, **made_by(name, "synthesis"))
         return rows
 
     def _generators(self) -> dict[str, Path]:
@@ -47,6 +46,4 @@ class GenImage(TrainTest):
                 if (path / "train").is_dir() or (path / "val").is_dir():
                     match = _NAME.match(name) or _NAME.match(top)
                     folders.setdefault((match[1] if match else name).lower(), path)
-        if not folders:
-            raise self.expected("<Generator>/imagenet_ai_<date>_<generator>/{train,val}/{ai,nature}", self.root)
-        return folders
+        return self.found(folders, "<Generator>/imagenet_ai_<date>_<generator>/{train,val}/{ai,nature}", self.root)

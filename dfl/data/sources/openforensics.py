@@ -43,12 +43,10 @@ class OpenForensics(WithSplits):
 
     def rows(self, split: str) -> list[Row]:
         name = {"train": "Train", "val": "Val", "test": self.test}[split]
-        folder = first_folder(self.root / name, self.root / "Images" / name)
-        if folder is None:
-            raise self.expected(f"the folder {name}", self.root)
-        table = next((f for f in (self.root / f"{name}_poly.json", folder / f"{name}_poly.json") if f.is_file()), None)
-        if table is None:
-            raise self.expected(f"{name}_poly.json", self.root)
+        there = first_folder(self.root / name, self.root / "Images" / name)
+        folder = self.found(there, f"the folder {name}", self.root)
+        tables = [place / f"{name}_poly.json" for place in (self.root, folder)]
+        table = self.found(next((f for f in tables if f.is_file()), None), tables[0].name, self.root)
         content = read_json(table, dict)
         size: dict[str, Any] = {"width": int, "height": int} if self.faces else {}
         _check(content, "images", table, {"id": int | str, "file_name": str, **size})

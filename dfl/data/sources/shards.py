@@ -13,7 +13,7 @@ from dfl.data.locators import locate
 from dfl.data.sources.base import TrainTest
 from dfl.data.sources.generators import family_of, made_by
 from dfl.data.sources.labels import check_names, class_names
-from dfl.data.sources.trees import Row, chosen, class_folders, first_folder, plain_rows, subfolders
+from dfl.data.sources.trees import Row, chosen, class_rows, first_folder, subfolders
 from dfl.errors import UserError, first_line
 
 
@@ -64,16 +64,14 @@ class OpenSdi(TrainTest):
         self.generators = generators
 
     def rows(self, split: str) -> list[Row]:
-        base = first_folder(self.root / f"OpenSDI_{split}", self.root / split)
-        if base is None:
-            raise self.expected(f"OpenSDI_{split}/data/<generator>-*.parquet", self.root)
+        folder = first_folder(self.root / f"OpenSDI_{split}", self.root / split)
+        base = self.found(folder, f"OpenSDI_{split}/data/<generator>-*.parquet", self.root)
         shards: dict[str, list[Path]] = {}
         for file in sorted(base.rglob("*.parquet")):
             shards.setdefault(file.name.split("-")[0], []).append(file)
-        if not shards:
-            raise self.expected("data/<generator>-*.parquet", base)
         rows: list[Row] = []
-        for name in chosen(list(shards), self.generators, "generators", self):
+        there = list(self.found(shards, "data/<generator>-*.parquet", base))
+        for name in chosen(there, self.generators, "generators", self):
             for file in shards[name]:
                 entries = cells(file, ["key", "label"], ["image", "mask"])
                 rows += [self._row(file, i, name, entry) for i, entry in enumerate(entries)]
@@ -116,12 +114,9 @@ class CommunityForensics(TrainTest):
         files = small if split == "train" else []
         if not small or split == "test":
             for part in ["publicEval"] if split == "test" else self.parts:
-                if part.lower() not in folders:
-                    raise self.expected(f"the folder {part}", data)
-                files = files + sorted(folders[part.lower()].glob("*.parquet"))
-        if not files:
-            raise self.expected("*.parquet", data)
-        return [row for file in files for row in self._shard(file)]
+                folder = self.found(folders.get(part.lower()), f"the folder {part}", data)
+                files = files + sorted(folder.glob("*.parquet"))
+        return [row for file in self.found(files, "*.parquet", data) for row in self._shard(file)]
 
     def _shard(self, file: Path) -> list[Row]:
         names = pq.read_schema(file).names
@@ -140,12 +135,5 @@ class CommunityForensics(TrainTest):
     def _local(self, split: str) -> list[Row]:
         if split != "test":
             raise self.expected("data/*.parquet or data/<part>/*.parquet", self.root, "train with the Parquet files")
-        folders = subfolders(self.root)
-        if not folders:
-            raise self.expected("data, or <generator>/{real,fake}", self.root)
-        return [
-            row
-            for name, folder in folders.items()
-            for leaf, label in class_folders(self, folder)
-            for row in plain_rows(leaf, label, **made_by(name, "synthesis"))
-        ]
+        folders = self.found(subfolders(self.root), "data, or <generator>/{real,fake}", self.root).items()
+        return [row for name, one in folders for row in class_rows(self, one, **made_by(name, "synthesis"))]

@@ -44,8 +44,7 @@ class SidSet(WithSplits):
             return self._explained(self._folder(folder), split, (folder / "description").is_dir())
         name = "validation" if split == "val" else split
         shards = sorted(self.root.glob(f"data/{name}-*.parquet")) or sorted(self.root.glob(f"{name}-*.parquet"))
-        if not shards:
-            raise self.expected(f"{name}/{{real,full_synthetic,tampered,masks}} or data/{name}-*.parquet", self.root)
+        self.found(shards, f"{name}/{{real,full_synthetic,tampered,masks}} or data/{name}-*.parquet", self.root)
         _check_count(shards)
         rows = [row for file in shards for row in self._shard(file)]
         return self._explained(rows, split, written.has_descriptions(shards[0]))

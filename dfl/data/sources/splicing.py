@@ -17,9 +17,10 @@ class Columbia(Unsplit):
 
     def rows(self) -> list[Row]:
         self.require("4cam_auth", "4cam_splc", "4cam_splc/edgemask")
+        spliced = self.root / "4cam_splc"
         real = [_real(p) for p in images_right_in(self.root / "4cam_auth")]
-        masks = {_cut(p, "_edgemask"): str(p) for p in images_right_in(self.root / "4cam_splc" / "edgemask")}
-        return real + masked(self, _fakes(images_right_in(self.root / "4cam_splc"), "splice"), masks, "g>127")
+        masks = {p.stem.removesuffix("_edgemask"): str(p) for p in images_right_in(spliced / "edgemask")}
+        return real + masked(self, _fakes(images_right_in(spliced), "splice"), masks, "g>127")
 
 
 class Coverage(Unsplit):
@@ -31,7 +32,7 @@ class Coverage(Unsplit):
         self.require("image", "mask")
         named = [(p, m) for p in images_right_in(self.root / "image") if (m := re.fullmatch(r"(\d+)(t?)", p.stem))]
         real = [_real(p, f"coverage/{m[1]}") for p, m in named if not m[2]]
-        masks = {f"{_cut(p, 'forged')}t": str(p) for p in images_right_in(self.root / "mask")}
+        masks = {f"{p.stem.removesuffix('forged')}t": str(p) for p in images_right_in(self.root / "mask")}
         fakes = [row | {"source": f"coverage/{m[1]}"} for p, m in named if m[2] for row in _fakes([p], "copy-move")]
         return real + masked(self, fakes, masks, "max>125")
 
@@ -67,7 +68,7 @@ class AutoSplice(Unsplit):
         forged = f"Forged_JPEG{self.quality}"
         self.require("Authentic", forged, "Mask", change="unpack it, or set quality or root")
         images = images_right_in(self.root / forged)
-        by_id = {_cut(p, "_mask"): str(p) for p in images_right_in(self.root / "Mask")}
+        by_id = {p.stem.removesuffix("_mask"): str(p) for p in images_right_in(self.root / "Mask")}
         masks = {p.stem: by_id[who] for p in images if (who := p.stem.rpartition("_")[0]) in by_id}
         shared = made_by("dalle2", "inpainting") | {"compression": f"jpeg{self.quality}"}
         fakes = [
@@ -110,10 +111,6 @@ def _real(path: Path, source: str = "") -> Row:
 
 def _fakes(paths: list[Path], method: str) -> list[Row]:
     return [{"path": str(p), "label": 1, **made_by("manual", method)} for p in paths]
-
-
-def _cut(path: Path, ending: str) -> str:
-    return path.stem.removesuffix(ending)
 
 
 def _coco(path: Path) -> str:

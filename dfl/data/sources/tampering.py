@@ -41,9 +41,8 @@ class Nist16(Unsplit):
         base = first_folder(self.root / "NC2016_Test0601") or self.root
         by_path: dict[str, Row] = {}
         for task in self.tasks:
-            table = base / "reference" / task / f"NC2016-{task}-ref.csv"
-            if not table.is_file():
-                raise self.expected(f"reference/{task}/{table.name}", base, "unpack it, or set tasks or root")
+            name = f"reference/{task}/NC2016-{task}-ref.csv"
+            table = self.require_file(name, base, "unpack it, or set tasks or root")
             needed = ("ProbeFileName", "ProbeMaskFileName", "IsTarget")
             for entry in csv_files.read_columns(table, needed, ("BaseFileName",)).to_pylist():
                 row = self._row(base, task, entry)
@@ -94,8 +93,7 @@ class Korus(Unsplit):
 
     def rows(self) -> list[Row]:
         cameras = {n: p for n, p in subfolders(self.root).items() if (p / "pristine").is_dir()}
-        if not cameras:
-            raise self.expected("<camera>/{pristine,tampered-realistic,ground-truth}", self.root)
+        self.found(cameras, "<camera>/{pristine,tampered-realistic,ground-truth}", self.root)
         rows: list[Row] = []
         for name, folder in cameras.items():
             self.require("tampered-realistic", "ground-truth", below=folder)

@@ -95,9 +95,12 @@ def class_folders(source: Source, folder: Path, seen: set[str] | None = None) ->
         raise source.expected("a folder of real and one of fake images", folder)
     for path in (p for name, p in subs.items() if label_of(name) is None):
         leaves += class_folders(source, path, seen)
-    if not leaves:
-        raise source.expected("folders of real and fake images (0_real and 1_fake, nature and ai, ...)", folder)
-    return leaves
+    return source.found(leaves, "folders of real and fake images (0_real and 1_fake, nature and ai, ...)", folder)
+
+
+def class_rows(source: Source, folder: Path, **shared: Any) -> list[Row]:
+    """Return the rows of ``class_folders``, see ``plain_rows``."""
+    return [row for leaf, label in class_folders(source, folder) for row in plain_rows(leaf, label, **shared)]
 
 
 def plain_rows(folder: Path, label: int, **shared: Any) -> list[Row]:

@@ -33,13 +33,12 @@ class UniversalFakeDetect(Unsplit):
         folders = subfolders(base)
         shared = {name: folders.pop(name) for name in ("laion", "imagenet") if name in folders}
         names = chosen(list(folders), self.generators, "generators", self)
-        if not names:
-            raise self.expected("a folder for each generator", base)
+        self.found(names, "a folder for each generator", base)
         rows: list[Row] = []
         for real in sorted({REALS.get(name, "laion") for name in names}):
             mine = [name for name in names if REALS.get(name, "laion") == real]
             if not shared:
-                rows += self._copies([folders[name] for name in mine], real)
+                rows += self._copies([folders[name] for name in mine])
             elif real in shared:
                 rows += self._leaf(shared[real], 0)
             else:
@@ -49,15 +48,13 @@ class UniversalFakeDetect(Unsplit):
         return rows
 
     def _leaf(self, folder: Path, label: int, **maker: str) -> list[Row]:
-        leaf = folder / ("1_fake" if label else "0_real")
-        if not leaf.is_dir():
-            raise self.expected(leaf.name, folder)
-        return plain_rows(leaf, label, **maker)
+        leaf = "1_fake" if label else "0_real"
+        self.require(leaf, below=folder)
+        return plain_rows(folder / leaf, label, **maker)
 
-    def _copies(self, folders: list[Path], real: str) -> list[Row]:
+    def _copies(self, folders: list[Path]) -> list[Row]:
         first: dict[str, Row] = {}
-        for folder in folders:
-            for leaf, label in class_folders(self, folder):
-                for row in plain_rows(leaf, 0) if label == 0 else []:
-                    first.setdefault(Path(row["path"]).name, row)
+        for leaf in (leaf for folder in folders for leaf, label in class_folders(self, folder) if label == 0):
+            for row in plain_rows(leaf, 0):
+                first.setdefault(Path(row["path"]).name, row)
         return list(first.values())

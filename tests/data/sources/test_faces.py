@@ -53,7 +53,7 @@ def test_faceforensics_frames(tmp_path: Path) -> None:
     for name in ("youtube/c23/frames/{000,003}", "youtube/c23/faces/000"):
         touch(tmp_path, f"original_sequences/{name}/{{0000,0001,0002,0003,0004,0005}}.png")
     found = FaceForensics(str(tmp_path), methods=["Deepfakes"], media="frames", frames=3)
-    refuses(found, "test", r"expected c23/frames in .*/Deepfakes, found c23/, masks/; set compression")
+    refuses(found, "test", r"expected the folder c23/frames in .*/Deepfakes, found c23/, masks/; set compression")
     fake = "manipulated_sequences/Deepfakes/c23"
     touch(tmp_path, f"{fake}/{{frames,masks}}/{{000_003,003_000}}/{{0000,0002}}.png", f"{fake}/frames/000_003/0001.png")
     found = FaceForensics(str(tmp_path), methods=["Deepfakes"], media="frames", frames=3, masks=True).load("test")

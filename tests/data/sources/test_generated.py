@@ -88,7 +88,7 @@ def test_universal_fake_detect_half_unpacked(tmp_path: Path) -> None:
         UserError, match=r"expected imagenet/0_real, the reals of guided in .*, found dalle/, guided/, la"
     ):
         UniversalFakeDetect(str(tmp_path)).load("test")
-    with pytest.raises(UserError, match=r"expected 1_fake in .*/dalle, found 2.png"):
+    with pytest.raises(UserError, match=r"expected the folder 1_fake in .*/dalle, found 2.png"):
         UniversalFakeDetect(str(tmp_path), generators=["dalle"]).load("test")
 
 

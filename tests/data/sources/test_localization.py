@@ -229,4 +229,4 @@ def test_dolos_masks_are_inverted(tmp_path: Path) -> None:
     refuses(
         Dolos(str(tmp_path)), "test", r"no mask for .*ldm/images/test/1.png; expected .*ldm/masks/test/1.png; unpack"
     )
-    refuses(Dolos(str(tmp_path), dataset="ffhq"), "test", r"expected ffhq/real/test in .*, found celebahq/")
+    refuses(Dolos(str(tmp_path), dataset="ffhq"), "test", r"expected the folder ffhq/real/test in .*, found celebahq/")
