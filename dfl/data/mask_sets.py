@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfl.data.decoding import MAX_PIXELS, DecodeError
+from dfl.data.decoding import DecodeError
 from dfl.data.locators import locate, read_bytes, split
 from dfl.data.masks import says
 from dfl.data.planes import read_planes
@@ -28,12 +28,11 @@ ENOUGH = 4
 LOSSY = ("JPEG", "WEBP", "AVIF")
 
 
-def stored_values(mask: str, max_pixels: int = MAX_PIXELS) -> str:
+def stored_values(mask: str) -> str:
     """Return what a mask's file holds, in words that ``rule_of`` reads and people too.
 
     Args:
         mask: Its locator; of a box (``xywh``), the whole mask is looked at.
-        max_pixels: Masks with more pixels are refused.
 
     Returns:
         What white is (255, 65535), or ``lossy``, or ``alpha`` where some pixels are transparent and the colours do not
@@ -43,9 +42,8 @@ def stored_values(mask: str, max_pixels: int = MAX_PIXELS) -> str:
         DecodeError: If it cannot be read.
     """
     file, inside = split(mask)
-    planes, white, kind = read_planes(
-        read_bytes(locate(file, **{k: v for k, v in inside.items() if k != "xywh"})), max_pixels
-    )
+    whole = locate(file, **{k: v for k, v in inside.items() if k != "xywh"})
+    planes, white, kind = read_planes(read_bytes(whole))
     colour = planes[..., :3].max(axis=2)
     stored = np.flatnonzero(np.bincount(colour.ravel(), minlength=1))
     values = " ".join(map(str, stored)) if len(stored) <= FEW else f"{stored[0]} .. {stored[-1]}"

@@ -53,13 +53,6 @@ def _codes(names: list[str] | pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, i
     return code, len(encoded.dictionary)
 
 
-def assign(
-    table: pa.Table, fractions: Mapping[str, float], seed: int = 0, by: tuple[str, ...] = ("identity", "video")
-) -> list[str]:
-    """Return ``split_column`` as a list."""
-    return list(split_column(table, fractions, seed, by).to_pylist())
-
-
 def split_column(
     table: pa.Table, fractions: Mapping[str, float], seed: int = 0, by: tuple[str, ...] = ("identity", "video")
 ) -> pa.Array:

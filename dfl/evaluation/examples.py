@@ -190,10 +190,10 @@ def without_padding(planes: Tensor, extent: Tensor | None) -> Tensor:
     return planes if extent is None else planes[..., : int(extent[0]), : int(extent[1])]
 
 
-def overlay(image: Tensor, prob: Tensor, most: float = 0.65) -> Tensor:
+def overlay(image: Tensor, prob: Tensor) -> Tensor:
     """Lay a map (H, W) over an image uint8 (3, H, W): the surer, the more vermilion; uint8 (3, H, W)."""
     colour = torch.tensor([int(FAKE[i : i + 2], 16) for i in (1, 3, 5)]).view(3, 1, 1)
-    share = most * prob.clamp(0, 1)
+    share = 0.65 * prob.clamp(0, 1)
     return (image * (1 - share) + colour * share).round().to(torch.uint8)
 
 

@@ -97,7 +97,6 @@ def histograms(
     label: str,
     limits: tuple[float, float] | None = None,
     threshold: float = math.nan,
-    bins: int = 40,
 ) -> "Figure":
     """Draw the values of real and of fake images over each other as shares of their class, one plot for each name.
 
@@ -108,14 +107,13 @@ def histograms(
         limits: Ends of the axis; by default the least value and the 99.5th percentile of each plot. Values outside
             fall into the bins at the ends.
         threshold: Where a dashed line is drawn unless NaN.
-        bins: Of equal width.
     """
     drawn, plots = panels(len(classes), 4.2, 2.2)
     for axes, (name, values) in zip(plots, classes.items(), strict=False):
         style(axes, name, label, "share of the class")
         finite = [part[np.isfinite(part)] for part in values]
         low, high = limits or _ends(np.concatenate(finite))
-        edges = np.linspace(low, high, bins + 1)
+        edges = np.linspace(low, high, 41)
         real, fake = (np.histogram(part.clip(low, high), edges)[0] for part in finite)
         stairs(axes, edges, real, fake)
         if not math.isnan(threshold):
@@ -219,17 +217,16 @@ def lines(x: np.ndarray, ys: Mapping[str, np.ndarray], label: str, marks: Mappin
     return drawn
 
 
-def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 8) -> "Figure":
-    """Draw images in a grid, each under its title.
+def image_grid(images: Sequence[np.ndarray], titles: Sequence[str]) -> "Figure":
+    """Draw images in a grid, eight to a line, each under its title.
 
     Args:
         images: uint8 (H, W, 3) each, sizes may differ.
         titles: One per image, at most about 20 characters a line.
-        columns: Images per line.
     """
-    lines = max(1, math.ceil(len(images) / columns))
-    drawn = figure(1.35 * columns, 1.65 * lines)
-    plots = drawn.subplots(lines, columns, squeeze=False).flatten()
+    lines = max(1, math.ceil(len(images) / 8))
+    drawn = figure(1.35 * 8, 1.65 * lines)
+    plots = drawn.subplots(lines, 8, squeeze=False).flatten()
     for axes in plots:
         axes.set_axis_off()
     for axes, image, title in zip(plots, images, titles, strict=False):

@@ -68,14 +68,15 @@ def _domain(domain: str, one: Mapping[str, Any], threshold: float) -> Iterator[s
         yield _figures(by, threshold)
         lines = []
         for name, gap in by["gaps"].items():
-            numbers = [_interval(gap), _number(gap.get("by_chance")), _p(gap.get("p"))]
+            numbers = [_interval(gap), _number(gap.get("by_chance")), _number(gap.get("p"), ".2g")]
             lines.append([MEASURES[name].label, *numbers, MEASURES[name].meaning])
         table = html.table(["measure", "value", "by chance", "p", "what it is"], lines)
         yield f"<h3>How far they lie apart</h3>{table}<p class=soft>{ABOUT_GAPS}</p>"
         lines = []
         for test in by["tests"]:
             numbers = [_number(test["value"]), _number(test["others"]), f"{test['n']:,}", f"{test['n_others']:,}"]
-            lines.append([test["group"], NAMES[test["rate"]], *numbers, _p(test["p"]), _p(test["p_corrected"])])
+            numbers += [_number(test[name], ".2g") for name in ("p", "p_corrected")]
+            lines.append([test["group"], NAMES[test["rate"]], *numbers])
         if lines:
             head = ["group", "rate", "value", "the others", "images", "of the others", "p", "p corrected"]
             yield f"<h3>Each group against the others</h3>{html.table(head, lines)}"
@@ -110,15 +111,11 @@ def show(content: Mapping[str, Any]) -> None:
         out.print(f"{mark}{finding['text']}", soft_wrap=True)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else "n/a" if math.isnan(value) else f"{value:.4f}"
+def _number(value: float | None, form: str = ".4f") -> str:
+    return "" if value is None else "n/a" if math.isnan(value) else f"{value:{form}}"
 
 
 def _interval(one: Mapping[str, float]) -> str:
     if math.isnan(one["value"]):
         return "n/a"
     return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else "n/a" if math.isnan(value) else f"{value:.2g}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from dfl.metrics.intervals import LEVEL, clopper_pearson
+from dfl.metrics.intervals import clopper_pearson
 
 #: Temperatures that are tried.
 COLDEST, HOTTEST = 0.01, 100.0
@@ -169,7 +169,7 @@ def resolves(n: int, rate: float) -> bool:
     return n * rate >= 1 - 1e-9
 
 
-def threshold_at_fpr(real: ArrayLike, fpr: float, level: float = LEVEL) -> FprThreshold:
+def threshold_at_fpr(real: ArrayLike, fpr: float) -> FprThreshold:
     """Return a threshold that calls at most the wanted share of reals fake, with as many of them as that allows.
 
     It lies in the middle between two neighbouring scores of reals, or just above the highest. Since k of n reals are
@@ -179,7 +179,6 @@ def threshold_at_fpr(real: ArrayLike, fpr: float, level: float = LEVEL) -> FprTh
     Args:
         real: (n,) scores of real images, each a unit of its own.
         fpr: Wanted, in (0, 1).
-        level: Of the interval.
     """
     real = np.sort(_flat(real))[::-1]
     n = len(real)
@@ -191,4 +190,4 @@ def threshold_at_fpr(real: ArrayLike, fpr: float, level: float = LEVEL) -> FprTh
     if middle <= highest_real:
         middle = np.nextafter(middle, np.float32(math.inf))
     hits = int((real >= middle).sum())
-    return FprThreshold(float(middle), hits / n, *clopper_pearson(hits, n, level), resolves(n, fpr), n)
+    return FprThreshold(float(middle), hits / n, *clopper_pearson(hits, n), resolves(n, fpr), n)

@@ -13,15 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from dfl.errors import UserError
-from dfl.metrics.calibration import (
-    COLDEST,
-    HOTTEST,
-    logit,
-    platt,
-    resolves,
-    softened,
-    threshold_at_fpr,
-)
+from dfl.metrics.calibration import COLDEST, HOTTEST, logit, platt, resolves, softened, threshold_at_fpr
 from dfl.metrics.intervals import clopper_pearson
 
 #: False positive rates that have a threshold, and shares of images with a verdict that have a band of doubt.
@@ -167,23 +159,11 @@ class Verdicts:
             widths = [*np.sort(far)[::-1][last].tolist(), 0.0]
             bands.append(widths)
             risks.append([float(is_wrong[far >= one].mean()) for one in widths])
-        rates, thresholds, of_odds, fprs, lows, highs = (list(column) for column in zip(*points, strict=True))
+        names = ("rates", "thresholds", "odds", "fprs", "lows", "highs")
+        lists: dict[str, Any] = dict(zip(names, map(list, zip(*points, strict=True)), strict=True))
+        lists |= {"coverages": list(COVERAGES), "bands": bands, "risks": risks}
         heat, offset = platt(odds, softened(label))
-        return cls(
-            temperature=heat,
-            offset=offset,
-            reals=len(real),
-            fakes=len(score) - len(real),
-            coverages=list(COVERAGES),
-            rates=rates,
-            thresholds=thresholds,
-            odds=of_odds,
-            fprs=fprs,
-            lows=lows,
-            highs=highs,
-            bands=bands,
-            risks=risks,
-        )
+        return cls(temperature=heat, offset=offset, reals=len(real), fakes=len(score) - len(real), **lists)
 
     def plain(self) -> dict[str, Any]:
         """Return the numbers as a checkpoint holds them; ``Verdicts(**plain)`` is the same."""

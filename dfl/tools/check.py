@@ -35,6 +35,8 @@ from dfl.tools.sources import read_rows
 
 #: Columns whose values are counted by class.
 COUNTED = ("set", "split", "generator", "family", "method", "group", "compression", "format", "mode", "quality", "size")
+#: Pairs of copies of a kind that check.json shows.
+MOST_PAIRS = 12
 MARKS = {"error": "✗", "warning": "!", "note": "·", "fine": "✓"}
 
 
@@ -190,10 +192,8 @@ def _both_labels(table: pa.Table, same: Copies) -> list[str]:
     return _paths(table, copied & np.isin(same.cluster, np.intersect1d(real, fake)))
 
 
-def _pairs(
-    table: pa.Table, copies: Copies, places: list[str], place: np.ndarray, most: int = 12
-) -> list[dict[str, Any]]:
-    pairs = copies.pairs[:most].tolist()
+def _pairs(table: pa.Table, copies: Copies, places: list[str], place: np.ndarray) -> list[dict[str, Any]]:
+    pairs = copies.pairs[:MOST_PAIRS].tolist()
     return [
         {"paths": [table["path"][row].as_py() for row in pair], "places": [places[place[row]] for row in pair]}
         for pair in pairs

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dfl.data.appearance import jpeg_quality
 from dfl.data.containers import AbsentCell
-from dfl.data.decoding import MAX_PIXELS, DecodeError, on_disk, open_header
+from dfl.data.decoding import DecodeError, on_disk, open_header
 from dfl.data.locators import load_image, read_bytes, split
 from dfl.data.mask_sets import stored_values
 from dfl.data.masks import load_mask, says
@@ -66,9 +66,7 @@ def stamp(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def measure(
-    path: str, mask: str = "", rule: str = "", read_by: str | None = None, bits: int = -1, max_pixels: int = MAX_PIXELS
-) -> dict[str, Any]:
+def measure(path: str, mask: str = "", rule: str = "", read_by: str | None = None, bits: int = -1) -> dict[str, Any]:
     """Return the facts of one image and its mask, by the names of ``FACTS``; what is wrong goes to ``error``.
 
     Args:
@@ -77,7 +75,6 @@ def measure(
         rule: The rule of its row.
         read_by: The rule of its set (``mask_sets.py``), where that of its row leaves it open.
         bits: Those of its row.
-        max_pixels: Images with more pixels are refused.
     """
     facts = dict(_ABSENT)
     facts["mtime"] = stamp(path)[1]
@@ -85,7 +82,7 @@ def measure(
         content = read_bytes(path)
         facts |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         facts |= header(content)
-        pixels = load_image(path, max_pixels=max_pixels, bits=bits)
+        pixels = load_image(path, bits=bits)
     except DecodeError as error:
         return facts | {"error": error.reason}
     height, width = pixels.shape[:2]
@@ -93,8 +90,8 @@ def measure(
     try:
         if mask and not mask.startswith("polygon:") and not says(rule):
             with suppress(AbsentCell):
-                facts["mask_values"] = stored_values(mask, max_pixels)
-        area = load_mask(mask, read_by or rule, (width, height), max_pixels=max_pixels)
+                facts["mask_values"] = stored_values(mask)
+        area = load_mask(mask, read_by or rule, (width, height))
     except DecodeError as error:
         return facts | {"mask_error": error.reason}
     if area is not None:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from dfl.data.sources.base import TIES, put
-from dfl.data.splits import assign, components
+from dfl.data.splits import components, split_column
 from dfl.errors import UserError, near
 from dfl.runs.files import claimed
 from dfl.tools.common import findable, parquet_file, write_parquet
@@ -54,7 +54,7 @@ def split(
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
     videos = [video for one, part in zip(named, tables, strict=True) for video in one.source.videos(part)]
     tied = put(table, "video", videos) if "video" in by else table
-    column = assign(tied, shares, seed, by=tuple(by))
+    column = split_column(tied, shares, seed, by=tuple(by))
     with claimed(file):
         write_parquet(file, findable(put(table, "split", column), file))
     own = table["video"].to_pylist()
@@ -66,7 +66,7 @@ def split(
             f"--by '[{rest}]' tears them apart"
         )
     sizes = np.unique(components([tied[name].to_pylist() for name in by]), return_counts=True)[1] if by else np.ones(1)
-    count = Counter(zip(column, table["label"].to_pylist(), strict=True))
+    count = Counter(zip(column.to_pylist(), table["label"].to_pylist(), strict=True))
     print(f"{len(table):,} images in {file}: {(sizes > 1).sum():,} sets of tied rows, the largest of {sizes.max():,}")
     for name, wanted in shares.items():
         n = sum(count[name, label] for label in (-1, 0, 1))

@@ -117,8 +117,8 @@ class Table(Splittable):
                 table = put(table, name, self._below(table[name]))
         for field in ROW_SCHEMA:
             if field.name not in table.column_names:
-                absent = table["label"] if field.name == "class_label" else _absent(field.type, len(table))
-                table = table.append_column(field.name, absent)
+                absent = pa.repeat(pa.scalar("" if field.name in _TEXT else -1, field.type), len(table))
+                table = table.append_column(field.name, table["label"] if field.name == "class_label" else absent)
         table = part(table, split, self.fractions, self.seed)
         if self.mask_rule:
             own = table["mask_rule"]
@@ -217,10 +217,6 @@ class Table(Splittable):
         if name and name not in SPLIT_NAMES:
             raise UserError(f"{self.file}: unknown split {name!r}; there are {', '.join(SPLIT_NAMES)}")
         return SPLIT_NAMES.get(name, "")
-
-
-def _absent(kind: pa.DataType, n: int) -> pa.Array:
-    return pa.repeat(pa.scalar("" if pa.types.is_string(kind) else -1, kind), n)
 
 
 def by_value(column: pa.ChunkedArray, function: Callable[[Any], Any], kind: pa.DataType) -> pa.ChunkedArray:

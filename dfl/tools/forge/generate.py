@@ -25,7 +25,7 @@ from dfl.tools.forge.makers import Scene, blended
 from dfl.tools.forge.models.base import Check, Model, Part, seed_of
 from dfl.tools.forge.models.entries import Entries
 from dfl.tools.forge.plan import Job, Picture
-from dfl.tools.forge.prompts import caption_of, filled, lacking
+from dfl.tools.forge.prompts import caption_of, lacking
 from dfl.tools.forge.scenes import batched
 from dfl.tools.forge.settings import Settings
 
@@ -85,7 +85,7 @@ class Generation:
                 prompts = [""] * len(self.jobs)
                 if model.prompted:
                     own = given or [model.prompt or ""] * len(words)
-                    prompts = [filled(prompt, one) for prompt, one in zip(own, words, strict=True)]
+                    prompts = [prompt.format_map(one) for prompt, one in zip(own, words, strict=True)]
                 self._fakes(name, model, prompts, check if model.checkable else None)
         shutil.rmtree(self.partial / photos.KEPT, ignore_errors=True)
         return {"check": facts} if facts else {}

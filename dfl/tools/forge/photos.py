@@ -65,8 +65,8 @@ def region(
 
 def save(folder: Path, stem: str, image: np.ndarray, settings: Settings) -> str:
     """Write an image of the set; return its path below the folder."""
-    name = f"images/{stem}.{settings.suffix()}"
-    encoding = "png" if settings.quality is None else "jpeg"
+    suffix, encoding = ("png", "png") if settings.quality is None else ("jpg", "jpeg")
+    name = f"images/{stem}.{suffix}"
     write(folder / name, encoded(image, encoding, settings.quality or 95), sync=False)
     return name
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from dfl.data.locators import split
 from dfl.data.mask_sets import MOST, of_masks, with_mask_rules
 from dfl.data.sources.base import SPLIT_NAMES, TIES
-from dfl.data.splits import assign, components
+from dfl.data.splits import components, split_column
 from dfl.errors import UserError
 from dfl.tools.forge.shapes import Kind, files_in
 
@@ -135,7 +135,7 @@ def _splits(rows: list[dict[str, Any]], names: list[str], shares: dict[str, floa
     elif blank:
         shares = {name: share for name, share in shares.items() if share}
         table = pa.table({key: [rows[i][key] for i in blank] for key in ("label", *TIES)})
-        for i, side in zip(blank, assign(table, shares, seed, by=TIES), strict=True):
+        for i, side in zip(blank, split_column(table, shares, seed, by=TIES).to_pylist(), strict=True):
             splits[i] = side
     side_of: dict[int, str] = {}
     for i, tie in enumerate(components([[row["path"] for row in rows], [row["source"] for row in rows]])):

@@ -2,7 +2,7 @@
 
 import os
 import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from dfl.data import csv_files
@@ -42,11 +42,6 @@ def lacking(photo: str, field: str) -> UserError:
         f"{photo} has no {field}, which the prompt asks for: add an entry that says it to --models, give a table that "
         "has it (dfl data caption), or --prompts FILE"
     )
-
-
-def filled(prompt: str, words: Mapping[str, str]) -> str:
-    """Return a prompt with its fields filled in."""
-    return prompt.format_map(words)
 
 
 def wanted(prompts: Iterable[str], known: Collection[str], flag: str) -> list[str]:

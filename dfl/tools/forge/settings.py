@@ -66,7 +66,3 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """Return what another command must share to go on: of the device, which kind it is."""
         return asdict(self) | {"device": self.device and self.device.partition(":")[0]}
-
-    def suffix(self) -> str:
-        """Return the suffix of image files."""
-        return "png" if self.quality is None else "jpg"

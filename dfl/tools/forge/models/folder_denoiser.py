@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfl.data.sources.trees import read_json
 from dfl.errors import UserError
 from dfl.tools.forge.models import folders
 from dfl.tools.forge.models.base import files_hash
@@ -60,7 +61,7 @@ class FolderDenoiser(Denoiser):
         return found
 
     def _read_scheduler(self) -> None:
-        config = folders.read_json(self.scheduler)
+        config = read_json(self.scheduler, dict)
         predicts = config.get("prediction_type", "epsilon")
         if predicts != "epsilon":
             raise UserError(f"model: {self.scheduler} says that it predicts {predicts!r}, and it must be the noise")
@@ -68,7 +69,7 @@ class FolderDenoiser(Denoiser):
         self.clip = config.get("clip_sample", True) is True
 
     def _read_unet(self, file: Path) -> None:
-        config = folders.read_json(file)
+        config = read_json(file, dict)
         folders.class_of(file, config, ("UNet2DModel",))
         if config.get("num_class_embeds") or config.get("class_embed_type"):
             raise UserError(f"model: {file} asks for a class of each image; an unconditional one is needed")
@@ -99,7 +100,7 @@ class FolderDenoiser(Denoiser):
     def open(self, device: str, dtype: torch.dtype) -> None:
         """Load network and autoencoder; the levels of noise are the scheduler's."""
         package = folders.diffusers()
-        known = {key: value for key, value in folders.read_json(self.scheduler).items() if not key.startswith("_")}
+        known = {key: value for key, value in read_json(self.scheduler, dict).items() if not key.startswith("_")}
         try:
             with folders.silent():
                 self.betas = package.DDPMScheduler.from_config(known).betas.double().numpy()

@@ -4,7 +4,6 @@ diffusers takes a relative word for a name on the hub, falls back to pickles whe
 that a folder names. So a folder must be there, its classes must be of a table here, and its weights safetensors.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 from lightning_utilities.core.imports import RequirementCache
 
-from dfl.errors import UserError, first_line
+from dfl.data.sources.trees import read_json
+from dfl.errors import UserError
 from dfl.networks.pretrained import quiet
 
 _HAS_DIFFUSERS = RequirementCache("diffusers>=0.42")
@@ -47,21 +47,6 @@ def existing(folder: str, what: str = "a folder of diffusers") -> Path:
     if not path.is_dir():
         raise UserError(f"model: no folder {folder!r} in {Path.cwd()}; download the model and give {what}")
     return path
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return what a config holds.
-
-    Raises:
-        UserError: If it is not there, or no mapping.
-    """
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"model: {file} cannot be read: {first_line(error)}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"model: {file} holds a {type(config).__name__} and must hold a mapping")
-    return config
 
 
 def class_of(file: Path, config: dict[str, Any], classes: Sequence[str]) -> str:
@@ -166,7 +151,7 @@ def index_of(folder: Path, pipelines: Sequence[str], parts: Mapping[str, Sequenc
     file = folder / "model_index.json"
     if not file.is_file():
         raise UserError(f"model: {folder} is no folder of diffusers: it has no model_index.json")
-    index = read_json(file)
+    index = read_json(file, dict)
     name = class_of(file, index, pipelines)
     found = [part for part in parts if index.get(part, [None, None]) != [None, None]]
     for part in found:

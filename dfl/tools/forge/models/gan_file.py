@@ -3,7 +3,7 @@
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,11 +43,8 @@ class GanFile(Model):
         UserError: If a file is not there or is none of its kind, or the truncation is not above 0.
     """
 
-    kind: ClassVar[Literal["region", "full", "edit"]] = "full"
-    method: ClassVar[str] = "synthesis"
-    family: ClassVar[str] = "gan"
-    of_photo: ClassVar[bool] = False
-    multiple = 1
+    kind, method, family = "full", "synthesis", "gan"
+    of_photo, multiple = False, 1
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +36,7 @@ class Lama(Model):
         UserError: If the file is not there or of another kind.
     """
 
-    kind: ClassVar[Literal["region", "full", "edit"]] = "region"
-    method: ClassVar[str] = "inpainting"
-    family: ClassVar[str] = "gan"
+    kind, method, family = "region", "inpainting", "gan"
     multiple = 1  # it pads by itself
 
     def __init__(self, model: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dfl.data.sources.trees import read_json
 from dfl.errors import UserError
 from dfl.tools.forge.models import folders
 from dfl.tools.forge.models.base import files_hash
@@ -84,7 +85,7 @@ class Folder:
     def _config(self, part: str) -> dict[str, Any]:
         if part not in self.parts:
             raise UserError(f"model: {self.path / 'model_index.json'} names no {part}")
-        return folders.read_json(self.path / part / "config.json")
+        return read_json(self.path / part / "config.json", dict)
 
     def _check_input(self, latent: int, inputs: tuple[tuple[int, int], ...]) -> None:
         """Raise a UserError if the network takes other channels than this maker gives it."""

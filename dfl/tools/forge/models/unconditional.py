@@ -108,9 +108,7 @@ class Unconditional(_Diffusion):
         scale: Of latents, if the folder's own is wrong.
     """
 
-    kind = "full"
-    method = "synthesis"
-    of_photo = False
+    kind, method, of_photo = "full", "synthesis", False
 
     def __init__(
         self,
@@ -141,8 +139,7 @@ class Repaint(_Diffusion):
         scale: Of latents, if the folder's own is wrong.
     """
 
-    kind = "region"
-    method = "inpainting"
+    kind, method = "region", "inpainting"
     latent: ClassVar[bool] = False
 
     def __init__(
@@ -183,5 +180,4 @@ class LatentRepaint(Repaint):
         scale: Of latents, if the folder's own is wrong.
     """
 
-    paste = False
-    latent = True
+    paste, latent = False, True

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfl.data.sources.trees import read_json
 from dfl.errors import UserError
 from dfl.tools.forge.makers import Scene
 from dfl.tools.forge.models import folders
@@ -27,7 +28,7 @@ def read_codec(folder: Path) -> tuple[str, int, dict[str, Any]]:
         UserError: If it is none, or not of RGB.
     """
     file = folder / "config.json"
-    config = folders.read_json(file)
+    config = read_json(file, dict)
     name = folders.class_of(file, config, ("AutoencoderKL", "VQModel"))
     for key in ("in_channels", "out_channels"):
         if (channels := folders.number(file, config, key, 3)) != 3:
