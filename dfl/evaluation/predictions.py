@@ -23,7 +23,7 @@ from dfl.data.metadata import metadata as metadata_of
 from dfl.data.metadata import need_c2pa
 from dfl.distributed import largest, say
 from dfl.errors import NothingDone, UserError, visible
-from dfl.evaluation.map_files import write_maps
+from dfl.evaluation.maps import write_maps
 from dfl.evaluation.parts import Part
 from dfl.evaluation.rows import Row, encode, rows
 from dfl.evaluation.said import Counts, unscored

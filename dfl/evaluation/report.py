@@ -154,10 +154,7 @@ def at_a_glance(rows: Mapping[str, figures.Rows], run: Mapping[str, Any]) -> str
         if math.isnan(threshold)
         else f"Threshold chosen on validation data: {threshold:.4f}."
     )
-    drawn = {
-        "AUROC by domain": figures.areas(rows),
-        "ROC curves": figures.roc(rows),
-    }
+    drawn = {"AUROC by domain": figures.areas(rows), "ROC curves": figures.roc(rows)}
     drawn |= {
         f"Histogram of the scores: {domain}": figures.scores({domain: own}, threshold) for domain, own in rows.items()
     }

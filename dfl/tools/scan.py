@@ -28,11 +28,7 @@ from dfl.tools.sources import read_rows
 PART = 2048
 
 
-def scan(
-    sources: list[str],
-    output: str = "table.parquet",
-    **common: Unpack[Common],
-) -> Path:
+def scan(sources: list[str], output: str = "table.parquet", **common: Unpack[Common]) -> Path:
     """Write a table of all images: what their sources know, their size, format and hashes, and what cannot be read.
 
     Args:

@@ -77,20 +77,16 @@ class Diffusion(Model):
             "guidance_scale": guidance,
             "negative_prompt": negative_prompt,
         }
-        self._sha256 = ""
         if negative_prompt and self.folder.pipeline.startswith("Flux"):
             raise UserError(f"{self.folder.pipeline} reads no negative_prompt: leave it out")
 
     def about(self) -> dict[str, Any]:
         """Return hash, prompt and numbers; a number that was not given is the pipeline's."""
-        self._sha256 = self._sha256 or self.folder.sha256(self.lora)  # of gigabytes
         names = [file.name for file in self.lora]  # two files of one name are told apart by where they lie
         lora = {file.name if names.count(file.name) == 1 else str(file): weight for file, weight in self.lora.items()}
         words = {name: value for name, value in self.words.items() if value is not None}
-        once_more = {"again": self.again, "retries": self.retries}
-        return {"sha256": self._sha256, "pipeline": self.folder.pipeline, "prompt": self.prompt, "lora": lora} | (
-            words | once_more
-        )
+        of_model = {"sha256": self.folder.sha256(self.lora), "pipeline": self.folder.pipeline}
+        return of_model | {"prompt": self.prompt, "lora": lora, **words, "again": self.again, "retries": self.retries}
 
     def open(self, device: str, dtype: torch.dtype) -> None:
         """Load the pipeline; take its own numbers where none were given."""

@@ -40,7 +40,6 @@ class FolderDenoiser(Denoiser):
         self.unet, codecs = unet.parent, [self.folder / name for name in CODECS if (self.folder / name).is_dir()]
         self.weighted = [self.unet, *codecs[:1]]
         self.variant = folders.variant_of(self.weighted)
-        self._sha256 = ""
         self._read_scheduler()
         self._read_unet(unet)
         self.latent = bool(codecs)
@@ -94,8 +93,8 @@ class FolderDenoiser(Denoiser):
     def about(self) -> dict[str, Any]:
         """Return the hash of weights and configs, and the scale of latents."""
         files = [one for part in self.weighted for one in part.iterdir() if one.suffix in (".json", folders.SAFE)]
-        self._sha256 = self._sha256 or files_hash({*files, self.scheduler}, self.folder)
-        return {"sha256": self._sha256} | ({"scale": self.scale} if self.latent else {})
+        hashed = files_hash({*files, self.scheduler}, self.folder)
+        return {"sha256": hashed} | ({"scale": self.scale} if self.latent else {})
 
     def open(self, device: str, dtype: torch.dtype) -> None:
         """Load network and autoencoder; the levels of noise are the scheduler's."""

@@ -59,13 +59,11 @@ class Vae(Model):
         self.folder = next((folder / name for name in CODECS if (folder / name).is_dir()), folder)
         self.codec, self.multiple, _ = read_codec(self.folder)
         self.variant = folders.variant_of([self.folder])
-        self._sha256 = ""
 
     def about(self) -> dict[str, Any]:
         """Return the hash of weights and config."""
         files = [file for file in self.folder.iterdir() if file.suffix in (".json", folders.SAFE)]
-        self._sha256 = self._sha256 or files_hash(files, self.folder)
-        return {"sha256": self._sha256}
+        return {"sha256": files_hash(files, self.folder)}
 
     def open(self, device: str, dtype: torch.dtype) -> None:
         """Load the VAE."""
