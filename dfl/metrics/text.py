@@ -81,10 +81,8 @@ def _pools_first_token(place: str) -> bool:
     return bool(file and json.loads(Path(file).read_text(encoding="utf-8")).get("pooling_mode_cls_token", False))
 
 
-@cache
-def encoder(model: str, device: str) -> Encoder:
-    """Return the encoder of this name; domains and epochs share one."""
-    return Encoder(model, device)
+#: The encoder of a name on a device; domains and epochs share one.
+encoder = cache(Encoder)
 
 
 @cache
