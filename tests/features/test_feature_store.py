@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dfl import features as store
 from dfl.errors import UserError
-from dfl.features import FeatureStore, store
+from dfl.features import FeatureStore
 
 WEIGHTS = {"w": torch.ones(3)}
 
