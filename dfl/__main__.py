@@ -43,10 +43,7 @@ OWN_VERBS = {
     "data": ("dfl.tools", "look at data sets and mend them: dfl data VERB SOURCE..."),
     "serve": ("dfl.sharing.serve", "answer over HTTP, with a page: dfl serve --ckpt_path FILE"),
     "doctor": ("dfl.cli.doctor", "is all there? versions, devices, extras, disk; a config's weights and data"),
-    "forge": (
-        "dfl.tools.forge",
-        "make fakes of real images, partial ones with true masks: dfl forge SOURCE...",
-    ),
+    "forge": ("dfl.tools.forge", "make fakes of real images, partial ones with true masks: dfl forge SOURCE..."),
 }
 VERBS = {**MODEL_VERBS, **{verb: what for verb, (_, what) in OWN_VERBS.items()}, "list": "show detectors and configs"}
 USAGE = """usage: dfl VERB [--config NAME.yaml] [--ckpt_path best|last|FILE] [--key value ...]

@@ -114,10 +114,7 @@ class CLI(LightningCLI):
             trainer_class=Trainer,
             args=words,
             parser_class=Parser,
-            parser_kwargs={
-                "prog": "dfl",
-                "predict": {"description": PREDICT},
-            },
+            parser_kwargs={"prog": "dfl", "predict": {"description": PREDICT}},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

@@ -172,7 +172,7 @@ def _find_run(plan: Plan) -> None:
     path = resolve(word, plan.root, name)
     wanted = _typed_class(plan) or configs.class_path_of(plan.written("model"))
     trained = plan.trained = checkpoints.read(path, plan.root, wanted)
-    plan.name = name or (path.parent.name if trained.in_run else path.stem)
+    plan.name = name or trained.name
     plan.goes_on = path.parent.resolve() == (plan.root / "checkpoints" / plan.name).resolve()
     does = {"fit": "resuming" if trained.in_run else "starting from the weights of", "count": "counting"}
     newest = f": the newest run under {plan.root / 'checkpoints'}" if not name and word in WHICH else ""

@@ -65,6 +65,17 @@ class Trained:
         return self.contents.kind.__name__
 
     @property
+    def name(self) -> str:
+        """The run's name; of a file that is in none its own, without the suffix."""
+        return self.path.parent.name if self.in_run else self.path.stem
+
+    @property
+    def train(self) -> list[dict[str, Any]]:
+        """Sources of the training data, as the run's settings say; none where these are not known."""
+        train = ((self.run.get("data") or {}).get("init_args") or {}).get("train") or []
+        return train if isinstance(train, list) else [train]
+
+    @property
     def all_weights(self) -> bool:
         """Whether no weights have to be fetched before the checkpoint's own are loaded."""
         return not self.contents.left_out
@@ -108,6 +119,11 @@ def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | No
     in_run = folder.parent == (root / "checkpoints").resolve()
     run = (settings.read(folder) if in_run else None) or {}
     own = renamed((run.get("model") or {}).get("init_args") or {}, contents.kind.__name__)
+    data = content.get("DataModule")
+    try:
+        usual = Usual.of_file(data.get("usual")) if isinstance(data, Mapping) else None
+    except Misfit as error:
+        raise untrusted(path, f"what it says of its training images {error}") from None
     trained = Trained(
         path=path,
         contents=contents,
@@ -116,11 +132,11 @@ def _trained(content: Mapping[str, Any], path: Path, root: Path, typed: str | No
         epoch=_whole(content, "epoch", path),
         step=_whole(content, "global_step", path),
         in_run=in_run,
-        usual=_usual(content.get("DataModule"), path),
+        usual=usual,
         transform=transform_of(content, path),
         run=run,
     )
-    _check_vocabulary(content.get("DataModule"), path)
+    _check_vocabulary(data, path)
     if contents.places and not run:
         named = " and ".join(f"--model.{name}" for name in contents.places)
         trained.notes.append(
@@ -170,13 +186,6 @@ def transform_of(content: Mapping[str, Any], path: Path) -> dict[str, Any] | Non
         return arguments(Transform, transform, {}, left_out=Transform.TRAINING)
     except Misfit as error:
         raise untrusted(path, f"its transform's settings {error}") from None
-
-
-def _usual(data: Any, path: Path) -> Usual | None:
-    try:
-        return Usual.of_file(data.get("usual")) if isinstance(data, Mapping) else None
-    except Misfit as error:
-        raise untrusted(path, f"what it says of its training images {error}") from None
 
 
 def _check_vocabulary(data: Any, path: Path) -> None:

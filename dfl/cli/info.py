@@ -1,6 +1,5 @@
 """``dfl info``: what a checkpoint is, was trained on, and says of its scores; whoever made it, it is read as data."""
 
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +7,13 @@ from typing import Any
 
 from dfl.cli import checkpoints
 from dfl.cli.checkpoints import Trained
+from dfl.cli.configs import class_of
 from dfl.cli.verbs import call
 from dfl.detectors.base import Detector
 from dfl.errors import visible
 from dfl.metrics.verdicts import Verdicts, percent
 from dfl.runs.checkpoint import read_checkpoint
+from dfl.runs.files import sha256
 from dfl.runs.find import stage
 from dfl.runs.settings import flat
 from dfl.runs.weights_hash import WeightsHash
@@ -74,8 +75,7 @@ def facts(trained: Trained) -> Iterator[tuple[str, str]]:
     rest = f", on top of {left_out['name']} (sha256 {left_out['sha256'][:12]})" if left_out else ""
     yield "weights", f"{len(state):,} tensors, {count:,} numbers{rest}"
     yield "sha256", f"{WeightsHash()(state)} of the weights"
-    with trained.path.open("rb") as file:
-        yield "", f"{hashlib.file_digest(file, 'sha256').hexdigest()} of the file"
+    yield "", f"{sha256(trained.path)} of the file"
     yield "threshold", _threshold(state, trained.contents.verdicts)
 
 
@@ -107,14 +107,9 @@ def _method(kind: type[Detector]) -> str:
 
 def _data(trained: Trained) -> str:
     """Return the sources of a run of the user's own; a stranger's file does not name any that would be believed."""
-    data: dict[str, Any] = (trained.run.get("data") or {}).get("init_args") or {}
-    train = data.get("train")
-    if not train:
+    if not trained.train:
         return "not told: the settings of its run are not here"
-    parts = train if isinstance(train, list) else [train]
-    return "; ".join(
-        f"{str(one.get('class_path')).rpartition('.')[2]} {flat(one.get('init_args') or {})}" for one in parts
-    )
+    return "; ".join(f"{class_of(one)} {flat(one.get('init_args') or {})}" for one in trained.train)
 
 
 def _threshold(state: Any, verdicts: Verdicts | None) -> str:

@@ -18,6 +18,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from dfl.cli import arguments, messages
 from dfl.cli.arguments import Plan
+from dfl.cli.checkpoints import data_module
 from dfl.cli.configs import text
 from dfl.cli.verbs import ParseError, Raising
 from dfl.data import DataModule, Source
@@ -138,10 +139,8 @@ def _of_hub(what: str, repository: str, names: Iterable[str]) -> tuple[bool, str
 
 def _images(data: Any) -> Iterator[Need]:
     """Yield each set of images of a run, with its counts; what a source makes by itself is no need."""
-    parser = _Parser()
-    parser.add_subclass_arguments(DataModule, "data")
     try:
-        module = parser.instantiate_classes(parser.parse_object({"data": data.as_dict()})).data
+        module = data_module(data.as_dict())
     except (UserError, ParseError, ValueError) as error:
         yield "data", False, str(behind(error, UserError) or messages.of_constructor(error) or error)
         return

@@ -13,12 +13,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
         None,
         "Run (its best), RUN/last or file whose weights fit begins with, by name and shape.",
     ),
-    (
-        "output",
-        str | None,
-        None,
-        "File of predict, .csv or .jsonl, or - for the screen; predictions.csv in the log.",
-    ),
+    ("output", str | None, None, "File of predict, .csv or .jsonl, or - for the screen; predictions.csv in the log."),
     ("onnx", str | None, None, "Graph of dfl export that predict scores with, in place of a checkpoint."),
     ("maps", str | None, None, "Folder of predict for maps and overlays."),
     ("map_format", Literal["png", "npz"], "png", "Format of the maps: 16 bits, or float32."),

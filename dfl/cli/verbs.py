@@ -26,7 +26,14 @@ class Raising(ArgumentParser):
         raise ParseError(message) from ex
 
 
-def call(run: Callable[..., Any], words: list[str], name: str, what: str, first: tuple[str, str, str] | None) -> Any:
+def call(
+    run: Callable[..., Any],
+    words: list[str],
+    name: str,
+    what: str,
+    first: tuple[str, str, str] | None,
+    about: str | None = None,
+) -> Any:
     """Call a function with the options that were typed; ``-o`` is short for ``--output``.
 
     Args:
@@ -36,6 +43,7 @@ def call(run: Callable[..., Any], words: list[str], name: str, what: str, first:
         what: What it does, for the help.
         first: The parameter that stands without a flag, how many words it takes (``+`` or ``1``), and its help;
             None for none.
+        about: What the help begins with, where there is more to say.
 
     Returns:
         What the function returns.
@@ -43,6 +51,8 @@ def call(run: Callable[..., Any], words: list[str], name: str, what: str, first:
     Raises:
         UserError: For words that make no sense; and the function's own.
     """
+    if about and words[:1] in (["-h"], ["--help"]):
+        print(about.strip() + "\n")
     parser = Raising(prog=name, description=what)
     if first is not None:
         place, number, help = first

@@ -7,6 +7,7 @@ which the kernel takes back from a process however it ends. Where a file system 
 files are still whole, but a second process is not noticed.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -178,6 +179,12 @@ def remove(path: Path) -> None:
     """Remove a file, if it is there and its folder lets it go."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is(path: Path, handle: int) -> bool:

@@ -123,7 +123,8 @@ def fit(value: Any, kind: Any, name: str = "") -> Any:
     if kind is Sentences:
         return None if value is None else _list(value, _sentence)
     if origin in (tuple, list):
-        items = _list(value, *_kinds_of_items(inner, origin, name))
+        fixed, of_item = origin is tuple and inner and inner[-1] is not Ellipsis, inner[0] if inner else Any
+        items = _list(value, lambda item: fit(item, of_item, name), len(inner) if fixed else None)
         if name in SUMS and sum(items) > BOUNDS[name][1]:
             raise Misfit(f"holds {sum(items):,} in all, and it must hold no more than {BOUNDS[name][1]}")
         return items
@@ -170,13 +171,6 @@ def _sentence(text: Any) -> str:
     if isinstance(text, str) and len(text) <= SENTENCE and text.isprintable():
         return text
     raise Misfit(f"holds {shown(text)}, and it must hold sentences of at most {SENTENCE:,} printable characters")
-
-
-def _kinds_of_items(inner: tuple[Any, ...], origin: Any, name: str) -> tuple[Any, int | None]:
-    """Return the check of an item, and how many there must be; None for any number."""
-    fixed = origin is tuple and len(inner) > 0 and inner[-1] is not Ellipsis
-    kind = inner[0] if inner else Any
-    return (lambda item: fit(item, kind, name)), len(inner) if fixed else None
 
 
 def _list(value: Any, check: Any, length: int | None = None) -> list[Any]:

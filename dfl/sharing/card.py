@@ -46,7 +46,7 @@ def markdown(
     trained: Trained, content: Mapping[str, Any], numbers: Numbers, told: Told, repo: str | None = None
 ) -> str:
     """Return the card; the arguments are those of `write_card`."""
-    name, method = _name(trained), method_of(trained)
+    name, method = trained.name, method_of(trained)
     front: dict[str, Any] = {"library_name": "dfl", "pipeline_tag": "image-classification"}
     front |= {"tags": ["deepfake-detection"]} | ({"license": told["license"]} if told.get("license") else {})
     head = yaml.safe_dump(front, sort_keys=False)
@@ -61,7 +61,7 @@ def markdown(
                 ("paper", paper),
                 ("backbone", _backbone(trained)),
                 ("images", _images(content)),
-                ("trained on", _data(trained)),
+                ("trained on", ", ".join(f"`{configs.class_of(one)}`" for one in trained.train) or UNKNOWN),
                 ("licence of these weights", told.get("license") or UNKNOWN),
                 (
                     "licence of the training images",
@@ -210,18 +210,6 @@ def _images(content: Mapping[str, Any]) -> str:
         f"{content['dfl']['input']['size']} px, resize: {transform.get('resize', UNKNOWN)}, "
         f"{transform.get('interpolation', UNKNOWN)}"
     )
-
-
-def _data(trained: Trained) -> str:
-    data = (trained.run.get("data") or {}).get("init_args", {}).get("train")
-    if not data:
-        return UNKNOWN
-    sources = data if isinstance(data, list) else [data]
-    return ", ".join(f"`{str(one.get('class_path')).rpartition('.')[2]}`" for one in sources)
-
-
-def _name(trained: Trained) -> str:
-    return trained.path.parent.name if trained.in_run else trained.path.stem
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -7,7 +7,6 @@
 Preprocessing is inside, LoRA is merged, ``config.json`` says the rest. See docs/export.md.
 """
 
-import hashlib
 import math
 import shutil
 from pathlib import Path
@@ -23,6 +22,7 @@ from dfl.detectors.base import class_path
 from dfl.detectors.loading import plain_arguments
 from dfl.errors import UserError
 from dfl.runs.checkpoint import read_checkpoint
+from dfl.runs.files import sha256
 from dfl.runs.output_folder import output_folder
 from dfl.runs.plain import Misfit
 from dfl.runs.shared import write_config, write_shared
@@ -46,10 +46,8 @@ def main(argv: list[str]) -> Any:
     Raises:
         UserError: For whatever the user can mend.
     """
-    if not argv or argv[0] in ("-h", "--help"):
-        print((__doc__ or "").strip() + "\n")
     first = ("checkpoint", "1", "A run (its best), RUN/last, best, last, a file, a shared folder, or hf://user/repo.")
-    return call(export, argv or ["--help"], "dfl export", WHAT, first)
+    return call(export, argv or ["--help"], "dfl export", WHAT, first, __doc__)
 
 
 def export(
@@ -111,7 +109,11 @@ def write(folder: Path, trained: Trained, detector: Detector, settings: dict[str
     if isinstance(detector, Sida) and settings["to"] == "safetensors":
         detector.export(folder)  # models of transformers, which open by themselves
     elif settings["to"] == "safetensors":
-        _need_no_places(merged, trained)
+        if named := next((name for name in merged.shaping if trained.contents.places.get(name)), None):
+            raise UserError(
+                f"the network of {type(merged).__name__} follows from --model.{named}, a folder that only you have and "
+                "a shared one does not hold: take --to onnx or pt2"
+            )
         write_shared(folder, content, merged.state_dict())
         again = load(folder)
         content["export"]["parity"] = parity(detector, lambda image: again(image / 255), sample, "uint8")
@@ -207,19 +209,3 @@ def parity(detector: Detector, run: Run, sample: tried.Images, values: Values) -
 def _largest(difference: Tensor) -> float:
     """Return the largest of absolute values, infinity for NaN."""
     return float(difference.abs().nan_to_num(nan=math.inf).max())
-
-
-def sha256(file: Path) -> str:
-    """Return the hash of a file, in hexadecimal."""
-    with file.open("rb") as opened_file:
-        return hashlib.file_digest(opened_file, "sha256").hexdigest()
-
-
-def _need_no_places(merged: Detector, trained: Trained) -> None:
-    """Raise a UserError if the network's shapes follow from a folder that only this user has."""
-    named = [name for name in merged.shaping if trained.contents.places.get(name)]
-    if named:
-        raise UserError(
-            f"the network of {type(merged).__name__} follows from --model.{named[0]}, which a shared folder does not "
-            "hold: take --to onnx or pt2"
-        )

@@ -15,8 +15,9 @@ from dfl.cli.verbs import call
 from dfl.detectors import Sida
 from dfl.errors import UserError
 from dfl.hub import BEGINS, send
+from dfl.runs.files import sha256
 from dfl.sharing.card import write_card
-from dfl.sharing.export import sha256, write
+from dfl.sharing.export import write
 from dfl.sharing.measured import Told
 from dfl.sharing.opened import opened
 
@@ -29,13 +30,11 @@ def main(argv: list[str]) -> Any:
     Raises:
         UserError: For whatever the user can mend.
     """
-    if not argv or argv[0] in ("-h", "--help"):
-        print((__doc__ or "").strip() + "\n")
     words = argv or ["--help"]
     if len(words) > 1 and not words[1].startswith("-"):
         words = [words[0], f"--repo={words[1]}", *words[2:]]
     first = ("checkpoint", "1", "A run (its best), RUN/last, best, last, or a file; then user/repo.")
-    return call(push, words, "dfl push", WHAT, first)
+    return call(push, words, "dfl push", WHAT, first, __doc__)
 
 
 def push(

@@ -10,7 +10,6 @@ from torch import Tensor
 from dfl.cli.checkpoints import Trained, data_module
 from dfl.data import DataModule
 from dfl.data.batch import collate
-from dfl.data.dataset import ImageDataset
 from dfl.data.sources.paths import Paths
 from dfl.data.toy import faces, generators
 from dfl.data.transforms import Transform
@@ -47,7 +46,7 @@ def few(trained: Trained, size: int, paths: Sequence[str] | None = None) -> Imag
     """
     if paths:
         module = DataModule(predict={"images": Paths(list(paths))}, transform=transform_of(trained))
-        return _first(_sets(module, "predict", size), FEW, f"images of {', '.join(paths)}")
+        return _first(module, "predict", size, FEW, f"images of {', '.join(paths)}")
     if trained.run.get("data"):
         return validation(trained, size, FEW)
     view = transform_of(trained).eval(size)
@@ -70,7 +69,7 @@ def validation(trained: Trained, size: int, n: int | None = None) -> Images:
     settings = settings | {"init_args": {**settings.get("init_args", {}), "views": "centre", "on_bad": "skip"}}
     module = data_module(settings)
     module.prepare_data()
-    return _first(_sets(module, "val", size), n, "images of the run's validation")
+    return _first(module, "val", size, n, "images of the run's validation")
 
 
 def transform_of(trained: Trained) -> Transform:
@@ -84,13 +83,10 @@ def batches(images: Tensor) -> Iterator[Tensor]:
     yield from images[1:].split(BATCH)
 
 
-def _sets(module: DataModule, split: str, size: int) -> list[ImageDataset]:
+def _first(module: DataModule, split: str, size: int, n: int | None, what: str) -> Images:
+    """Return n images of a split, evenly spread over its sets, or all; unreadable ones are left out."""
     module.size = size
-    return list(module.datasets(split).values())
-
-
-def _first(sets: Sequence[ImageDataset], n: int | None, what: str) -> Images:
-    """Return n images of all sets, evenly spread over them, or all; unreadable ones are left out."""
+    sets = module.datasets(split).values()
     every = [(data, row) for data in sets for row in range(len(data))]
     chosen = every if n is None else [every[i] for i in np.linspace(0, len(every) - 1, min(n, len(every))).astype(int)]
     batch = collate([data[row] for data, row in chosen])

@@ -29,9 +29,7 @@ def main(argv: list[str]) -> Any:
     Raises:
         UserError: For whatever the user can mend.
     """
-    if argv and argv[0] in ("-h", "--help"):
-        print((__doc__ or "").strip() + "\n")
-    serve(call(Settings, argv, "dfl serve", WHAT, None))
+    serve(call(Settings, argv, "dfl serve", WHAT, None, __doc__))
 
 
 def serve(settings: Settings) -> None:

@@ -144,12 +144,9 @@ class Service:
         changed = self.scorer.changed(image) if asked.changes else ()
         changes = [(name, about, self.scorer.row(copy, asked.caption)) for name, about, copy in changed]
         row, (height, width) = self.scorer.row(image, asked.caption), image.shape[:2]
-        says = self._metadata(content) if asked.metadata else None
+        says = metadata_of(content, self._trusted or "") if asked.metadata else None
+        says = says and {name: text for name, text in says.items() if text}
         return _Prepared(width, height, row, self.scorer.unusual(content, image, row), says, changes)
-
-    def _metadata(self, content: bytes) -> dict[str, str]:
-        """Return what is known of an image's file."""
-        return {name: text for name, text in metadata_of(content, self._trusted or "").items() if text}
 
     def _read(self, one: Scored) -> tuple[float | None, Literal["real", "fake", "unsure"]]:
         """Return calibrated probability and verdict."""
