@@ -48,9 +48,9 @@ class Averaged(pl.Callback, ABC):
         self._step = 0
         self._names: set[str] = set()
 
-    @abstractmethod
     def due(self, trainer: pl.Trainer) -> bool:
-        """Whether the weights after this step count."""
+        """Whether the weights after this step count: by default they do."""
+        return True
 
     @abstractmethod
     def share(self) -> float:
@@ -166,10 +166,6 @@ class EMA(Averaged):
         if not 0 < decay < 1:
             raise UserError(f"EMA: decay is {decay} and must lie between 0 and 1")
         self.decay = decay
-
-    def due(self, trainer: pl.Trainer) -> bool:
-        """Whether the weights after this step count: they do."""
-        return True
 
     def share(self) -> float:
         """Return what of the next average is of the newest weights."""
