@@ -156,13 +156,8 @@ class Detector(Measured, ABC):
         out: Any = self.over_views(batch)[1]
         logit = out["logit"].float()
         domain = domains(self.trainer, "predict")[dataloader_idx]
-        answers = {
-            "score": logit.sigmoid(),
-            "logit": logit,
-            "index": batch["index"],
-            "path": batch["path"],
-            "domain": domain,
-        }
+        answers = {"score": logit.sigmoid(), "logit": logit, "index": batch["index"]}
+        answers |= {"path": batch["path"], "domain": domain}
         if "mask_logit" in out:
             answers["map"] = out["mask_logit"].float().sigmoid()
         if "extent" in batch:
@@ -202,12 +197,13 @@ class Detector(Measured, ABC):
         if self.scheduler is None:
             return optimizer
         scheduler = _built("model.scheduler", self.scheduler, optimizer)
+        config = {"scheduler": scheduler}
         if isinstance(scheduler, ReduceLROnPlateau):
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
-        if not isinstance(scheduler, WarmupCosine):
-            return {"optimizer": optimizer, "lr_scheduler": scheduler}
-        scheduler.prepare(total_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            config["monitor"] = scheduler.monitor
+        elif isinstance(scheduler, WarmupCosine):
+            scheduler.prepare(total_steps(self.trainer))
+            config["interval"] = "step"
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     def setup(self, stage: str) -> None:
         """Lay the weights out as the network runs fastest.
@@ -241,11 +237,8 @@ class Detector(Measured, ABC):
         if run is not None:
             checkpoint["dfl"]["run"] = {"config": run}
         if left_out := self._named_weights():
-            checkpoint["dfl"]["backbone"] = {
-                "name": self._backbone_name(),
-                "sha256": self._hash(left_out),
-                "keys": left_out,
-            }
+            about = {"name": self._backbone_name(), "sha256": self._hash(left_out), "keys": left_out}
+            checkpoint["dfl"]["backbone"] = about
             for key in list(checkpoint["state_dict"]):
                 if not set(accumulate(key.split("."), "{}.{}".format)).isdisjoint(left_out):  # what unpacks 4 bits too
                     del checkpoint["state_dict"][key]
@@ -276,7 +269,7 @@ class Detector(Measured, ABC):
         if not any(self.hparams.get(name) for name in ("pretrained", "weights", "folder")):
             return []
         at_random = tuple(f"network.{name}" for name in getattr(getattr(self, "network", None), "at_random", ()))
-        return [n for n, p in self.named_parameters() if not p.requires_grad and not n.startswith(at_random or ("\0",))]
+        return [n for n, p in self.named_parameters() if not p.requires_grad and not n.startswith(at_random)]
 
     def _backbone_name(self) -> str:
         if self.hparams.get("folder"):

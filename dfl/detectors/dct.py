@@ -14,16 +14,17 @@ small CNN of Frank et al., or the multilayer perceptron of Abdullah et al., whos
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dfl.detectors.classifier import Classifier
-from dfl.detectors.fitted import LogisticDetector, LogisticHead, Penalty
+from dfl.detectors.fitted import FittedDetector, LogisticHead, Penalty
 from dfl.errors import UserError
 from dfl.networks import About, LogDct, ZScore
 from dfl.networks.spectrum import Colour, Denoiser, Values, channels
 
 
-class Dct(LogisticDetector):
+class Dct(FittedDetector):
     """Logistic regression on z-scored log-DCT coefficients.
 
     Args:
@@ -36,7 +37,8 @@ class Dct(LogisticDetector):
     """
 
     about = About("frequency", "Frank et al.", 2020)
-    places = (*LogisticDetector.places, "denoiser")
+    places = (*FittedDetector.places, "denoiser")
+    fits_in = torch.float32
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

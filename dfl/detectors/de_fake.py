@@ -28,13 +28,12 @@ from dfl.losses import cross_entropy
 from dfl.losses.criterion import of_images
 from dfl.networks import About, Normalize
 from dfl.networks.backbone import skips_weights
+from dfl.networks.normalize import CLIP, HALF
 from dfl.networks.pretrained import named_tokenizer, pretrained
 
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _NONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 #: Mean and standard deviation in training, and in evaluation.
-VIEWS = {"clip": (_CLIP, _CLIP), "half": (_HALF, _HALF), "none": (_NONE, _NONE), "official": (_HALF, _CLIP)}
+VIEWS = {"clip": (CLIP, CLIP), "half": (HALF, HALF), "none": (_NONE, _NONE), "official": (HALF, CLIP)}
 _TOWER: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), int),
     **dict.fromkeys(("vocab_size", "max_position_embeddings", "image_size", "patch_size"), int),
@@ -194,7 +193,8 @@ def open_clip(name: str | None, config: Mapping[str, Any] | None, image_only: bo
     """
     kind = CLIPVisionModelWithProjection if image_only else CLIPModel
     if name is not None and not (skips_weights() and config is not None):
-        model = pretrained("model.clip", name, kind, lambda found: _checked(found, name, image_only))
+        types = ("clip", "clip_vision_model") if image_only else ("clip",)
+        model = pretrained("model.clip", name, kind, types=types)
         if image_only:
             return model, None, True
         return model, named_tokenizer("model.clip", name, int(model.config.text_config.vocab_size)), True
@@ -215,14 +215,6 @@ def open_clip(name: str | None, config: Mapping[str, Any] | None, image_only: bo
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"model.clip_config makes no CLIP: {first_line(error)}") from error
     return model, None if image_only else tokenizer, False
-
-
-def _checked(config: Any, name: str, image_only: bool) -> dict[str, Any]:
-    """Return no words of `pretrained` for the config of a CLIP."""
-    kinds = ("clip", "clip_vision_model") if image_only else ("clip",)
-    if config.model_type not in kinds:
-        raise UserError(f"model.clip: {name} is of the type {config.model_type!r}, and must be {' or '.join(kinds)}")
-    return {}
 
 
 def letters() -> CLIPTokenizer:

@@ -232,13 +232,8 @@ class LogisticHead(nn.Linear):
         mean, std = scores.mean(0), scores.std(0, correction=0)
         std = torch.where(std > 0, std, 1.0)
         model = regression(scores.sub_(mean).div_(std).numpy(), label.numpy(), self.penalty)
-        for own, value in (
-            (self.mean, mean),
-            (self.std, std),
-            (self.weight, model.coef_),
-            (self.bias, model.intercept_),
-        ):
-            own.copy_(torch.as_tensor(value))
+        for name, value in {"mean": mean, "std": std, "weight": model.coef_, "bias": model.intercept_}.items():
+            getattr(self, name).copy_(torch.as_tensor(value))
 
 
 def regression(features: np.ndarray, label: np.ndarray, penalty: Penalty) -> LogisticRegression:
@@ -270,10 +265,3 @@ def regression(features: np.ndarray, label: np.ndarray, penalty: Penalty) -> Log
     if caught:
         warnings.warn("logistic regression did not converge in 1,000 steps; raise model.penalty", stacklevel=2)
     return model
-
-
-class LogisticDetector(FittedDetector):
-    """A fitted detector whose score is a logistic regression of its features; a subclass makes the head."""
-
-    head: LogisticHead
-    fits_in = torch.float32

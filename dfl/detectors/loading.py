@@ -128,7 +128,10 @@ def examine(content: Mapping[str, Any], path: str | Path, typed: str | None = No
     if not isinstance(about, Mapping) or "class_path" not in about:
         raise UserError(f"{path} is no checkpoint of dfl: it does not say which detector it holds")
     kind = detector_class(about["class_path"], path, typed)
-    hparams = {k: v for k, v in _mapping(content.get("hyper_parameters"), path).items() if not str(k).startswith("_")}
+    hparams = content.get("hyper_parameters") or {}
+    if not isinstance(hparams, Mapping):
+        raise untrusted(path, f"its hyper-parameters are {shown(hparams)}")
+    hparams = {k: v for k, v in hparams.items() if not str(k).startswith("_")}
     left_out = about.get("backbone")
     if left_out is not None:
         left_out = _left_out(left_out, path)
@@ -207,12 +210,6 @@ def _is_plain(kind: type[Detector], hparams: Mapping[str, Any], name: str) -> bo
         return name in kind.kinds and fit(hparams[name], kind.kinds[name]) is not None
     except Misfit:
         return False
-
-
-def _mapping(value: Any, path: str | Path) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping | None):
-        raise untrusted(path, f"its hyper-parameters are {shown(value)}")
-    return value or {}
 
 
 def _left_out(value: Any, path: str | Path) -> dict[str, Any]:

@@ -32,3 +32,8 @@ def mean_of(loss: Tensor, weight: Tensor | None, each: bool) -> Tensor:
     """Return the mean of weighted losses (N,), a scalar; or with ``each`` the weighted losses."""
     loss = loss if weight is None else loss * weight
     return loss if each else loss.mean()
+
+
+def mean_over(loss: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean of the losses (N,) that are chosen, (N,) bool; 0 for none."""
+    return loss.where(chosen, 0.0).sum() / chosen.sum().clamp(min=1)

@@ -41,7 +41,8 @@ class Criterion(nn.Module, ABC):
     @property
     def spec(self) -> dict[str, Any]:
         """Class and arguments as plain values."""
-        name = type(self).__name__ if type(self).__module__.startswith("dfl.") else _path(type(self))
+        kind = type(self)
+        name = kind.__name__ if kind.__module__.startswith("dfl.") else f"{kind.__module__}.{kind.__qualname__}"
         plain = {k: v.spec if isinstance(v, Criterion) else v for k, v in self.arguments.items()}
         return {"class_path": name, "init_args": plain}
 
@@ -153,7 +154,3 @@ def of_images(out: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
 def _own() -> dict[str, type[Criterion]]:
     classes: list[type[Criterion]] = subclasses(Criterion)  # type: ignore[type-abstract]
     return {c.__name__: c for c in classes if c.__module__.startswith("dfl.")}
-
-
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -11,10 +11,9 @@ from dfl.networks.backbone import (
     without_weights,
 )
 from dfl.networks.encoder import Encoder
-from dfl.networks.layers import find_layer, layer_width, usual_layer
+from dfl.networks.layers import find_layer, keep_projection, layer_width, projection_width, usual_layer
 from dfl.networks.lora import add_lora, merge_lora, train_layer_norms
 from dfl.networks.normalize import Normalize
-from dfl.networks.projection import keep_projection, projection_width
 from dfl.networks.spectrum import LogDct, ZScore
 from dfl.networks.svd import add_svd
 from dfl.networks.weights import load_named, load_weights, read_state

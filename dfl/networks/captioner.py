@@ -56,9 +56,9 @@ class Captioner:
             raise UserError(
                 f"captions have beams >= 1 and 0 <= shortest <= longest, not {beams}, {shortest}, {longest}"
             )
-        self.flag, self.name = flag, model
+        self.name = model
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = pretrained(flag, model, AutoModelForImageTextToText, self._checked).eval()
+        self.model = pretrained(flag, model, AutoModelForImageTextToText, types=TYPES).eval()
         text = getattr(self.model.config, "decoder", None) or self.model.config.get_text_config()
         self.tokenizer = named_tokenizer(flag, model, int(text.vocab_size))
         self.start, self.prompt = self._start(prompt), prompt
@@ -75,14 +75,6 @@ class Captioner:
             self.model.to(self.device)
         except RuntimeError as error:
             raise UserError(f"--device {self.device}: {first_line(error)}") from error
-
-    def _checked(self, config: Any) -> dict[str, Any]:
-        if config.model_type not in TYPES:
-            raise UserError(
-                f"{self.flag}: {self.name} is of the type {config.model_type!r}, and captions come from "
-                f"{', '.join(TYPES)}: name another model"
-            )
-        return {}
 
     def _start(self, prompt: str) -> list[int]:
         """Return the tokens that every caption begins with; none for the model's own."""

@@ -46,7 +46,6 @@ class DnCnn(nn.Module):
     def _load(self, file: str) -> None:
         state = read_state(file)
         order = sorted(state, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
-        ours = self.layers.state_dict()
         found = {kind: [name for name in order if name.rpartition(".")[2] == kind] for kind in ("weight", "bias")}
         if [len(names) for names in found.values()] != [LAYERS, LAYERS] or len(state) != 2 * LAYERS:
             raise UserError(
@@ -54,7 +53,7 @@ class DnCnn(nn.Module):
                 f"tensors, and DnCNN for colour images has {LAYERS} of each and nothing else"
             )
         named = {f"{i}.{kind}": state[name] for kind, names in found.items() for i, name in enumerate(names)}
-        refuse_misfit(file, {"of another shape": [key for key in ours if ours[key].shape != named[key].shape]})
+        refuse_misfit(file, self.layers.state_dict(), named)
         self.layers.load_state_dict(named)
 
     @torch.no_grad()

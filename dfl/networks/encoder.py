@@ -23,23 +23,18 @@ from torch import Tensor, nn
 from dfl.errors import UserError, first_line
 from dfl.hub import offline_if_no_network
 from dfl.networks.backbone import backbone_and_view, is_convolutional, skips_weights
-from dfl.networks.normalize import Normalize
+from dfl.networks.normalize import CLIP, HALF, IMAGENET, Normalize
 from dfl.networks.pretrained import pretrained
 
 Output = Literal["pooled", "cls", "mean", "projection"]
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 #: Towers of transformers by ``model_type``: class, the class that ends in a projection, mean and std of their images.
-_CLIP_LIKE = ("CLIPVisionModel", "CLIPVisionModelWithProjection", _CLIP)
-_META = ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection", _CLIP)
 TOWERS: dict[str, tuple[str, str | None, Any]] = {
-    "clip_vision_model": _CLIP_LIKE,
-    "metaclip_2_vision_model": _META,
-    "siglip_vision_model": ("SiglipVisionModel", None, _HALF),
-    "dinov2": ("Dinov2Model", None, _IMAGENET),
-    "dinov2_with_registers": ("Dinov2WithRegistersModel", None, _IMAGENET),
-    "dinov3_vit": ("DINOv3ViTModel", None, _IMAGENET),
+    "clip_vision_model": ("CLIPVisionModel", "CLIPVisionModelWithProjection", CLIP),
+    "metaclip_2_vision_model": ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection", CLIP),
+    "siglip_vision_model": ("SiglipVisionModel", None, HALF),
+    "dinov2": ("Dinov2Model", None, IMAGENET),
+    "dinov2_with_registers": ("Dinov2WithRegistersModel", None, IMAGENET),
+    "dinov3_vit": ("DINOv3ViTModel", None, IMAGENET),
 }
 
 
@@ -133,13 +128,8 @@ class Encoder(nn.Module):
             if not self.network.num_classes:
                 raise UserError(f"{backbone} ends without a projection: take output=pooled")
             return int(self.network.num_classes)
-        has = (
-            getattr(self.network, "cls_token", None) is not None
-            if self.output == "cls"
-            else hasattr(self.network, "num_prefix_tokens")
-        )
-        if not has:
-            what = "class token" if self.output == "cls" else "tokens"
+        what, needed = ("class token", "cls_token") if self.output == "cls" else ("tokens", "num_prefix_tokens")
+        if getattr(self.network, needed, None) is None:
             raise UserError(f"{backbone} has no {what}, so no output={self.output}: take output=pooled")
         return int(self.network.num_features)
 
@@ -148,7 +138,8 @@ class Encoder(nn.Module):
         if self.of_timm:
             return self.network.forward_features(image), int(self.network.num_prefix_tokens)
         tokens: Tensor = self._seen(image).last_hidden_state
-        kind, config = self.network.config.model_type, self.network.config
+        config = self.network.config
+        kind = config.model_type
         if kind in ("clip_vision_model", "metaclip_2_vision_model"):  # theirs are not normalised yet
             tokens = self.network.post_layernorm(tokens)
         prefix = 0 if kind == "siglip_vision_model" else 1 + int(getattr(config, "num_register_tokens", 0))
@@ -156,13 +147,9 @@ class Encoder(nn.Module):
 
     def _seen(self, image: Tensor) -> Any:
         """Return what a tower of transformers gives of normalised images, its positions interpolated to their size."""
-        own = self.network.config.image_size
-        words = {"interpolate_pos_encoding": True} if image.shape[-1] != own and self._asks() else {}
-        return self.network(pixel_values=image, **words)
-
-    def _asks(self) -> bool:
-        """Return whether the tower wants to be told to interpolate its positions; the others always do."""
-        return not self.network.config.model_type.startswith("dino")
+        config = self.network.config
+        asks = image.shape[-1] != config.image_size and not config.model_type.startswith("dino")  # which always do
+        return self.network(pixel_values=image, **{"interpolate_pos_encoding": True} if asks else {})
 
 
 def _tower(folder: str, output: Output, input_size: int | None) -> tuple[Any, int, Normalize, int]:

@@ -1,7 +1,8 @@
-"""Layers by their names: which one a method takes by default, and how many channels it gives."""
+"""Layers of a backbone: that which a method takes by default, its number of channels, and a last one that is kept."""
 
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -49,3 +50,30 @@ def layer_width(model: nn.Module, name: str) -> int:
     if not widths:
         raise UserError(f"layer {name!r} is not run by the backbone; choose another one")
     return widths[0]
+
+
+def projection_width(name: str) -> int:
+    """Return the outputs of a timm model's pretrained last layer, such as CLIP's projection.
+
+    Raises:
+        UserError: If it has none.
+    """
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None or not config.num_classes:
+        raise UserError(f"projection: {name} has no pretrained last layer to keep; leave model.projection false")
+    return int(config.num_classes)
+
+
+def keep_projection(model: Any, outputs: int) -> None:
+    """Freeze a timm model's last layer as its ``projection``, and put a new one, of so many outputs, in its place.
+
+    Raises:
+        UserError: If its last layer is not one linear layer.
+    """
+    name, last = model.pretrained_cfg.get("classifier"), model.get_classifier()
+    if not isinstance(name, str) or not isinstance(last, nn.Linear):
+        raise UserError("projection: the backbone's last layer is not one linear layer; leave model.projection false")
+    model.projection = last.requires_grad_(False)
+    model.set_submodule(name, nn.Linear(last.out_features, outputs))
+    if hasattr(model, "at_random"):
+        model.at_random = (name,)

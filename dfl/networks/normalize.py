@@ -5,6 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+#: Mean and standard deviation of the images that CLIP, networks of ImageNet, and SigLIP were trained on.
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
 
 class Normalize(nn.Module):
     """Subtract a mean from images in [0, 1] and divide by a standard deviation, channel by channel.

@@ -27,6 +27,7 @@ def pretrained(
     auto: Any,
     words: Callable[[Any], dict[str, Any]] = lambda config: {},
     dtype: torch.dtype = torch.float32,
+    types: tuple[str, ...] = (),
 ) -> Any:
     """Return a model with its weights.
 
@@ -37,13 +38,18 @@ def pretrained(
         words: Further words for it by the model's config; raises for a config that will not do, before gigabytes are
             loaded.
         dtype: Of the weights.
+        types: What the config may have as ``model_type``; () for any.
 
     Raises:
-        UserError: If it is not there or damaged, transformers cannot open it, or it lacks weights.
+        UserError: If it is of another type, not there or damaged, transformers cannot open it, or it lacks weights.
     """
     try:
         with offline_if_no_network(), quiet(bars=not Path(name).is_dir()):  # weights that it lacks are an error below
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            if types and config.model_type not in types:
+                raise UserError(
+                    f"{flag}: {name} is of the type {config.model_type!r}, and must be {' or '.join(types)}"
+                )
             more = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True} | words(config)
             loaded: Any = auto.from_pretrained(name, trust_remote_code=False, **more)
         model, info = loaded

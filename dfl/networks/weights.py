@@ -13,7 +13,6 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from dfl.errors import UserError
-from dfl.networks.keras import SIGNATURE, read_h5
 from dfl.networks.released import XCEPTION, renamed
 from dfl.runs import archive
 
@@ -32,7 +31,7 @@ def load_weights(model: nn.Module, file: str) -> None:
     own = model.state_dict()
     state = _without_prefix(renamed(read_state(file), model, file), own)
     state, heads = _at_its_size(state, model), heads_of(model)
-    of_head = tuple(f"{head}." for head in heads) or ("\0",)
+    of_head = tuple(f"{head}." for head in heads)
     for key in [k for k in state if k.startswith(of_head) and k in own]:
         if len(state[key]) == 1 and len(own[key]) == 2 and state[key].shape[1:] == own[key].shape[1:]:
             state[key] = torch.cat([torch.zeros_like(state[key]), state[key]])
@@ -43,12 +42,8 @@ def load_weights(model: nn.Module, file: str) -> None:
     dropped = [k for k in state if k.startswith(of_head) and (k not in own or own[k].shape != state[k].shape)]
     for key in dropped:
         del state[key]
-    wrong = [k for k in state.keys() & own.keys() if own[k].shape != state[k].shape]
-    counters = tuple(k for k in own if k.endswith("num_batches_tracked"))  # older files have none
     headless = bool(dropped) or not any(k.startswith(of_head) for k in state)
-    missing = [k for k in own if k not in state and k not in counters and not (k.startswith(of_head) and headless)]
-    extra = [k for k in state if k not in own]
-    refuse_misfit(file, {"of another shape": wrong, "missing": missing, "unknown": extra})
+    refuse_misfit(file, own, state, fresh=of_head if headless else ())
     model.load_state_dict(state, strict=False)
     #: Beginnings of the names that the file gave nothing for.
     model.at_random = heads if headless else ()  # type: ignore[assignment]
@@ -85,14 +80,40 @@ def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict
     return state if state.keys() & own.keys() else whole
 
 
-def refuse_misfit(source: str, misfits: Mapping[str, list[str]], most: int = 3) -> None:
-    """Raise a UserError that counts the names of each kind of misfit and lists the first; none is no error."""
-    parts = [f"{len(names)} {what} ({', '.join(sorted(names)[:most])})" for what, names in misfits.items() if names]
+def refuse_misfit(
+    source: str,
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    spare: tuple[str, ...] = (),
+    fresh: tuple[str, ...] = (),
+) -> None:
+    """Raise a UserError that counts what of a table does not fit a network, and lists the first names of each kind.
+
+    Args:
+        source: Where the table is from.
+        own: The network's.
+        state: The table. Counters of batches may be missing, as from older files.
+        spare: Beginnings of names that it may have beyond the network.
+        fresh: Beginnings of names that it need not have, or may have of another shape.
+    """
+    wanted = [k for k in own if not k.startswith(fresh) and (k in state or not k.endswith("num_batches_tracked"))]
+    misfits = {
+        "of another shape": [k for k in wanted if k in state and own[k].shape != state[k].shape],
+        "missing": [k for k in wanted if k not in state],
+        "unknown": [k for k in state if k not in own and not k.startswith(spare)],
+    }
+    parts = [f"{len(names)} {what} ({', '.join(sorted(names)[:3])})" for what, names in misfits.items() if names]
     if parts:
         raise UserError(f"{source} does not fit the network: {'; '.join(parts)}")
 
 
-def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: tuple[str, ...] = ()) -> list[str]:
+def load_named(
+    model: nn.Module,
+    file: str,
+    spare: tuple[str, ...] = (),
+    fresh: tuple[str, ...] = (),
+    state: dict[str, Tensor] | None = None,
+) -> None:
     """Load an official file into a network by name.
 
     Args:
@@ -100,29 +121,22 @@ def load_named(model: nn.Module, file: str, spare: tuple[str, ...] = (), fresh: 
         file: A local file of Patch-Forensics, dolos, FFD, ImageNet weights, or a checkpoint of ``dfl``.
         spare: Beginnings of names that the file may have beyond the network.
         fresh: Beginnings of names that may stay as they are, because the file has none, or of another shape.
-
-    Returns:
-        The names that stayed as they were.
+        state: What it holds, where that is read already.
 
     Raises:
         UserError: If the file is not there, is no weights file, or its names or shapes do not fit.
     """
     own = model.state_dict()
-    state = _without_prefix(read_state(file), own)
+    state = _without_prefix(read_state(file) if state is None else state, own)
     for pattern, name in XCEPTION:
         state = {re.sub(pattern, name, key): value for key, value in state.items()}
     # Keras-born files have their pointwise convolutions as matrices
     state = {k: v[..., None, None] if k in own and v.ndim == 2 and own[k].ndim == 4 else v for k, v in state.items()}
+    refuse_misfit(file, own, state, spare, fresh)
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    counters = tuple(k for k in own if k.endswith("num_batches_tracked"))  # older files have none
-    missing = [k for k in own if k not in fits and k not in counters]
-    wrong = [k for k in missing if k in state and not k.startswith(fresh or ("\0",))]
-    absent = [k for k in missing if k not in state and not k.startswith(fresh or ("\0",))]
-    extra = [k for k in state if k not in own and not k.startswith(spare or ("\0",))]
-    refuse_misfit(file, {"of another shape": wrong, "missing": absent, "unknown": extra})
     model.load_state_dict(fits, strict=False)
+    missing = (k for k in own if k not in fits and not k.endswith("num_batches_tracked"))
     model.at_random = tuple(missing)  # type: ignore[assignment]
-    return missing
 
 
 def weights_file(file: str | Path) -> Path:
@@ -153,8 +167,8 @@ def read_state(file: str | Path) -> dict[str, Tensor]:
     try:
         if begins[8:9] == b"{":  # safetensors, whatever the file is called
             state: Any = load_file(path)
-        elif begins.startswith(SIGNATURE):
-            state = read_h5(path)
+        elif begins.startswith(HDF5):
+            state = _read_h5(path)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that the file looks like a program
@@ -168,6 +182,38 @@ def read_state(file: str | Path) -> dict[str, Tensor]:
     state = {k.removeprefix("module."): v for k, v in state.items()}
     inner = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
     return inner or state
+
+
+#: How an HDF5 file begins.
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def _read_h5(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file of Keras 2 (HDF5) as ``layer.word``, such as ``conv2d_5.kernel``, as they lie there.
+
+    It holds tables of arrays, of which nothing is run.
+
+    Raises:
+        UserError: If h5py is not installed, or an array is larger than the file or lies outside it.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError(f"{path} is a file of Keras, which h5py reads: pip install 'dfl[keras]'") from error
+
+    tensors: dict[str, Tensor] = {}
+
+    def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if not isinstance(item, h5py.Dataset) or item.dtype.kind != "f":
+            return
+        if item.is_virtual or item.external or item.nbytes > path.stat().st_size:
+            raise UserError(f"{path}: {name} is larger than the file or lies outside it, so Keras did not write it")
+        layer, word = name.split("/")[-2:] if "/" in name else ("", name)
+        tensors[f"{layer}.{word.partition(':')[0]}"] = torch.from_numpy(item[()]).float()
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+    return tensors
 
 
 #: What files call the table of their weights.

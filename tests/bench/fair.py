@@ -14,8 +14,7 @@ from scipy.optimize import fminbound
 from torch import Tensor
 
 from dfl.detectors import FairDisentangle
-from dfl.detectors.disentangle.ldam import ldam
-from dfl.detectors.disentangle.triplets import contrastive_triplets
+from dfl.detectors.disentangle.losses import contrastive_triplets, ldam
 from dfl.losses import bilevel_cvar
 from tests.bench.timing import in_turns
 
@@ -78,7 +77,7 @@ def transcribed_loss(model: FairDisentangle, batch: dict[str, Tensor], perms: di
         F.cross_entropy(common_logits, label)
         + 0.1 * F.cross_entropy(specific_logits, method)
         + 0.3 * distance
-        + 0.05 * contrastive_triplets(pooled, pooled_specific, method, 3.0, *shuffles)
+        + 0.05 * contrastive_triplets(pooled, pooled_specific, 3.0, *shuffles)
         + 0.1 * ldam(group_logits, group, model.group_counts)
         + transcribed_cvar(F.cross_entropy(logits, label, reduction="none"), group)
     )

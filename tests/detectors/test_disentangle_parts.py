@@ -7,8 +7,14 @@ import pytest
 import torch
 from named_weights import fill
 
-from dfl.detectors.disentangle.encoder import XceptionEncoder, load_cadene
-from dfl.detectors.disentangle.networks import ConditionalDecoder, ConvBlock, PooledHead, adain
+from dfl.detectors.disentangle.networks import (
+    ConditionalDecoder,
+    ConvBlock,
+    PooledHead,
+    XceptionEncoder,
+    adain,
+    load_cadene,
+)
 from dfl.errors import UserError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "disentangle_parts.npz")

@@ -14,7 +14,7 @@ from torch import Tensor
 from dfl.data import DataModule, Table, Transform
 from dfl.detectors import Classifier, Lsda
 from dfl.detectors.lsda import latents
-from dfl.detectors.lsda.losses import distillation, identity
+from dfl.detectors.lsda.latents import distillation, identity
 from dfl.errors import UserError
 from dfl.networks import create_backbone
 

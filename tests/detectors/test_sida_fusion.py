@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfl.detectors.sida.fusion import SidaFusion
+from dfl.detectors.sida.masks import SidaFusion
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "sida.npz")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfl.detectors.patches.patch_forensics import image_logit
+from dfl.detectors.patches import image_logit
 from dfl.losses import largest_loss, mask_loss, mean_logit, patch_loss
 from dfl.losses.localization import target
 

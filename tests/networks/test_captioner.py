@@ -100,7 +100,7 @@ def test_what_is_no_captioner_is_one_line(folders: Path, tmp_path: Path) -> None
     cut = Path(without(blip, tmp_path / "cut"), "model.safetensors")
     cut.write_bytes(cut.read_bytes()[:-100])
     for name, line in {
-        str(tmp_path / "clip"): "clip is of the type 'clip', and captions come from blip, git, vision-encoder-decoder",
+        str(tmp_path / "clip"): "clip is of the type 'clip', and must be blip or git or vision-encoder-decoder",
         pickled: r"pickled holds pickled weights \(pytorch_model.bin\), which are not read.*save_pretrained",
         without(blip, tmp_path / "a", "vocab.txt", "tokenizer.json"): r"no tokenizer at '.*a'.*it has \d tokens, and",
         without(blip, tmp_path / "b", "preprocessor_config.json"): "it needs its preprocessor_config.json",

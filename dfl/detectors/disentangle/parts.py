@@ -17,13 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
-from dfl.detectors.disentangle.encoder import BackboneEncoder, XceptionEncoder, fit_names, load_cadene
-from dfl.detectors.disentangle.networks import ConditionalDecoder, ConvBlock, PooledHead
-from dfl.detectors.disentangle.triplets import contrastive_triplets, shuffle_within
+from dfl.detectors.disentangle.losses import contrastive_triplets, shuffle_within
+from dfl.detectors.disentangle.networks import (
+    BackboneEncoder,
+    ConditionalDecoder,
+    ConvBlock,
+    PooledHead,
+    XceptionEncoder,
+    load_cadene,
+)
 from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
 from dfl.losses import cross_entropy
+from dfl.losses.classification import mean_over
 from dfl.networks import create_backbone, read_state, wants_file
+from dfl.networks.weights import refuse_misfit
 
 #: The published models have these and never use them.
 UNUSED = (".last_linear.", "block_fused.")
@@ -120,7 +128,7 @@ class Disentangling(Detector, ABC):
         published = ("encoder_", "con_gan.", "block_s", "block_fair.", "head_")  # block_mixed is ours
         own = {k: v for k, v in self.state_dict().items() if k.startswith(published)}
         state = {k: v for k, v in state.items() if k in own or not any(part in k for part in UNUSED)}
-        fit_names(own, state, weights)
+        refuse_misfit(weights, own, state)
         self.load_state_dict(state, strict=False)
         self.at_random = tuple(name for name, _ in self.named_parameters() if name not in own)
 
@@ -173,7 +181,7 @@ class Disentangling(Detector, ABC):
         is_known = (method >= 0) & (method <= self.methods)
         if self.specific:
             each = cross_entropy(out["specific_logits"], method.where(is_known, 0), weight, each=True)
-            losses["specific"] = each.where(is_known, 0.0).sum() / is_known.sum().clamp_min(1)
+            losses["specific"] = mean_over(each, is_known)
         # a fake of an unknown method is of no other fake's: its specific feature is shuffled with none
         method = method.where(is_known, self.methods + 1 + torch.arange(len(label), device=label.device))[rows]
         draws = self.draw(method)
@@ -189,7 +197,7 @@ class Disentangling(Detector, ABC):
             forgery, out["content"][rows], self.normalize(batch["image"][rows])
         )
         perms = (draws["perm_real"], draws["perm_fake"], draws["perm_specific"])
-        losses["contrastive"] = both * contrastive_triplets(common, specific, method, self.margin, *perms)
+        losses["contrastive"] = both * contrastive_triplets(common, specific, self.margin, *perms)
         return losses
 
     def draw(self, method: Tensor) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from dfl.detectors.base import Losses
-from dfl.detectors.disentangle.ldam import ldam
+from dfl.detectors.disentangle.losses import ldam
 from dfl.detectors.disentangle.networks import ConvBlock, adain
 from dfl.detectors.disentangle.parts import DisentangledOutputs, Disentangling
 from dfl.errors import UserError

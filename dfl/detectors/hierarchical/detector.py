@@ -28,6 +28,7 @@ from dfl.detectors.hierarchical.tree import Families, OfFile, check, families_of
 from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError
 from dfl.losses import binary_cross_entropy, cross_entropy
+from dfl.losses.classification import mean_over
 from dfl.metrics.classes import Classes
 from dfl.metrics.detection import Detection
 from dfl.metrics.gathered import Gathered
@@ -126,15 +127,9 @@ class Hierarchical(Detector):
             outputs = [len(self.class_names) if families else 1]
         elif self.hparams["networks"] == "shared":
             outputs = [sum(outputs)]
-        backbone, pretrained, weights, size = (
-            self.hparams[name] for name in ("backbone", "pretrained", "weights", "input_size")
-        )
-        parts = [
-            backbone_and_view(
-                *(backbone, pretrained, weights, size), **(self.hparams["timm_args"] or {}) | {"num_classes": n}
-            )
-            for n in outputs
-        ]
+        words = self.hparams["timm_args"] or {}
+        given = [self.hparams[name] for name in ("backbone", "pretrained", "weights", "input_size")]
+        parts = [backbone_and_view(*given, **words | {"num_classes": n}) for n in outputs]
         _, self.input_size, self.normalize = parts[0]
         self.networks = nn.ModuleList(part[0] for part in parts)
         self.channels_last = is_convolutional(self.networks)
@@ -158,8 +153,8 @@ class Hierarchical(Detector):
             for (family, generator), n in counts(("family", "generator"), label=1).items()
         }
         if not self.families:
-            self.build(families_of(found))
-            self.hparams["families"] = dict(zip(self.families, self._by_family(), strict=True))
+            self.hparams["families"] = families = families_of(found)
+            self.build(families)
         outside = {one: n for one, n in found.items() if one[1] not in self.generators}
         if outside:
             names = ", ".join(sorted({generator or "without a generator" for _, generator in outside})[:4])
@@ -168,10 +163,6 @@ class Hierarchical(Detector):
                 f"model.families ({names}), so level 3 leaves them out, and level 2 those without a known family",
                 stacklevel=2,
             )
-
-    def _by_family(self) -> list[list[str]]:
-        names = iter(self.generators)
-        return [[next(names) for _ in range(size)] for size in self.sizes]
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules, less the networks of levels that are not trained."""
@@ -199,10 +190,8 @@ class Hierarchical(Detector):
         trainer: Any = self._trainer  # none, of plain tensors
         names = ids(trainer, column)
         if column not in self._ids or self._ids[column][0] != names:
-            ours = {
-                name: place
-                for place, name in enumerate(self.class_names if column == "generator" else self.family_names)
-            }
+            order = self.class_names if column == "generator" else self.family_names
+            ours = {name: place for place, name in enumerate(order)}
             table = torch.full((max(names.values(), default=0) + 2,), -1)
             for name, value in names.items():
                 table[value + 1] = ours.get(name, -1)
@@ -253,14 +242,15 @@ class Hierarchical(Detector):
         each = self._each(out, batch)
         if "flat" in each:
             weighed = each["flat"][0] * batch["weight"]
-            return {"loss": (flat := _mean(weighed, each["flat"][1])), "flat": flat}
+            return {"loss": (flat := mean_over(weighed, each["flat"][1])), "flat": flat}
         losses = {"level_1": binary_cross_entropy(out["logit"], batch["label"], batch["weight"])}
         if self.families:
-            losses["level_2"] = _mean(*each["level_2"])
+            losses["level_2"] = mean_over(*each["level_2"])
             loss, known = each["level_3"]
             families = range(len(self.families))
             losses["level_3"] = sum(
-                (_mean(loss, known & (batch["branch"] == family + 1)) for family in families), start=loss.new_zeros(())
+                (mean_over(loss, known & (batch["branch"] == family + 1)) for family in families),
+                start=loss.new_zeros(()),
             )
         losses = {name: value for name, value in losses.items() if int(name[-1]) in self.levels}
         return {"loss": torch.stack([*losses.values()]).sum(), **losses}
@@ -316,11 +306,6 @@ class Hierarchical(Detector):
     def _named_weights(self) -> list[str]:
         """Return none: networks of levels that are not trained now were trained before."""
         return []
-
-
-def _mean(each: Tensor, known: Tensor) -> Tensor:
-    """Return the mean of losses (N,) over the known ones, 0 for none."""
-    return each.where(known, 0.0).sum() / known.sum().clamp(min=1)
 
 
 def _share(right: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What LSDA does to the latents of its teachers: Yan et al., Latent Space Data Augmentation (CVPR 2024).
+"""What LSDA does to the latents of its teachers, and its losses on them: Yan et al. (CVPR 2024).
 
 Within a domain a latent z moves relative to the others of its forgery, of mean m; h is the one farthest from m:
 
@@ -12,7 +12,7 @@ step, so a resumed run draws the same, and nothing waits for the device.
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -91,3 +91,37 @@ def across(z: Tensor) -> Tensor:
     b, k = random.uniform(0.5, 2.0), z.shape[1]
     share, shift = random.betavariate(b, b), random.randrange(1, k) if k > 1 else 0
     return share * z + (1 - share) * z.roll(shift, 1)
+
+
+def distillation(student: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+    """Return the squared error of the student's latents of reals, and of fakes, each a mean, summed: a scalar.
+
+    Args:
+        student: (G, K + 1, C, h, w), the original first.
+        real: (G, C, h, w), target of the originals.
+        fake: (G, K, C, h, w), target of the forgeries.
+    """
+    return F.mse_loss(student[:, 0].float(), real.float()) + F.mse_loss(student[:, 1:].float(), fake.float())
+
+
+def identity(latents: Tensor, near: Sequence[int], far: Sequence[int]) -> Tensor:
+    """Return the distances of originals to forgeries that keep a face's identity, less those to ones that swap it.
+
+    A distance is 1 - cosine over the channels, *summed* over images and positions: DeepfakeBench's ``loss_real``, which
+    the paper does not have.
+
+    Args:
+        latents: (G, K + 1, C, h, w), the original first.
+        near: Positions, from 1 on, of the forgeries to be near to.
+        far: Of those to be far from.
+
+    Returns:
+        A scalar.
+    """
+    original, *forgeries = latents.float().unbind(1)
+    distances = [(1 - F.cosine_similarity(original, forgery, dim=1)).sum() for forgery in forgeries]
+    total = original.new_zeros(())
+    for sign, places in ((1, near), (-1, far)):
+        for place in places:
+            total = total + sign * distances[place - 1]
+    return total

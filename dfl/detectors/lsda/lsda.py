@@ -27,14 +27,12 @@ from torch import Tensor, nn, optim
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.disentangle.networks import PooledHead
-from dfl.detectors.lsda.latents import Pool, across, within
-from dfl.detectors.lsda.losses import distillation, identity
+from dfl.detectors.lsda.latents import Pool, across, distillation, identity, within
 from dfl.detectors.outputs import Outputs
 from dfl.errors import UserError, near
 from dfl.losses import cross_entropy
 from dfl.losses.criterion import of_images
-from dfl.networks import TIMM, About, create_backbone
-from dfl.networks.backbone import is_file, skips_weights
+from dfl.networks import TIMM, About, create_backbone, wants_file
 from dfl.networks.released import lsda_student
 from dfl.networks.weights import read_state, refuse_misfit
 from dfl.training.domains import ids
@@ -69,7 +67,7 @@ class Lsda(Detector):
         binary_weight: Weight of the cross-entropy of real and fake.
         domain_weight: Of the cross-entropy of the domains.
         distillation_weight: Of the distillation.
-        identity_weight: Of `dfl.detectors.lsda.losses.identity`, where there is ``near`` or ``far``.
+        identity_weight: Of `dfl.detectors.lsda.latents.identity`, where there is ``near`` or ``far``.
         optimizer: Makes the optimizer from the trainable parameters.
         **kwargs: Of `Detector`.
     """
@@ -118,7 +116,7 @@ class Lsda(Detector):
             *(nn.Conv2d(2 * dim, dim, 1), nn.LeakyReLU()),
             *(nn.Conv2d(dim, dim, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(dim, dim, 3, padding=1)),
         )
-        if weights is not None and is_file(weights) and not skips_weights():
+        if weights is not None and wants_file(weights):
             self._open_published(weights)
         self.loss_weights = {
             "binary": binary_weight,
@@ -240,9 +238,7 @@ class Lsda(Detector):
         published = lsda_student(read_state(file))
         own = {k: v for k, v in self.state_dict().items() if k.startswith(("student.adjust.", "head."))}
         if published:
-            wrong = [k for k in published.keys() & own.keys() if published[k].shape != own[k].shape]
-            missing, extra = own.keys() - published.keys(), published.keys() - own.keys()
-            refuse_misfit(file, {"of another shape": wrong, "missing": [*missing], "unknown": [*extra]})
+            refuse_misfit(file, own, published)
             self.load_state_dict(published, strict=False)
 
     def stage_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,13 +1,14 @@
-"""What the probes share: features of a frozen encoder."""
+"""What the probes share, features of a frozen encoder; and the plainest of them, logistic regression."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from dfl.detectors.fitted import FittedDetector
+from dfl.detectors.fitted import FittedDetector, LogisticHead, Penalty
 from dfl.detectors.stored import Stored
-from dfl.networks import TIMM, Encoder
+from dfl.networks import TIMM, About, Encoder
 from dfl.networks.encoder import Output
 
 #: What a probe looks through where nothing else is named.
@@ -32,6 +33,7 @@ class Probe(Stored, FittedDetector):
 
     places = (*FittedDetector.places, "store")
     kinds: ClassVar[dict[str, Any]] = {"timm_args": TIMM}
+    fits_in = torch.float32
 
     def __init__(
         self,
@@ -69,3 +71,23 @@ class Probe(Stored, FittedDetector):
     def features(self, image: Tensor) -> Tensor:
         """Return the encoder's features (N, D) float32."""
         return self.kept(image, self.encoder)
+
+
+class LinearProbe(Probe):
+    """Logistic regression on z-scored features.
+
+    Features of a model that was never shown a fake tell fakes of unseen generators apart better than a network that was
+    trained on those of one (Ojha et al., Towards Universal Fake Image Detectors, CVPR 2023).
+
+    Args:
+        backbone: timm name; by default CLIP ViT-B/16, and none where there is a ``folder``.
+        penalty: Of the squared weights, relative to the sum of the losses; ``auto``: by cross-validation.
+        **kwargs: Of `Probe`.
+    """
+
+    about = About("foundation models", "Ojha et al.", 2023)
+
+    def __init__(self, backbone: str | None = None, *, penalty: Penalty = 1.0, **kwargs: Any) -> None:
+        super().__init__(backbone=backbone, **kwargs)
+        self.head = LogisticHead(self.encoder.dim, penalty)
+        self.eval()

@@ -194,8 +194,6 @@ class ForestProbe(Probe):
 
     about = About("foundation models")
 
-    fits_in = torch.float32
-
     def __init__(
         self,
         backbone: str | None = None,

@@ -135,8 +135,6 @@ class NearestNeighbour(Probe):
 
     about = About("foundation models", "Ojha et al.", 2023)
 
-    fits_in = torch.float32
-
     def __init__(
         self,
         backbone: str | None = None,

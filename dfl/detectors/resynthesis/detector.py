@@ -23,9 +23,10 @@ from torch import Tensor, optim
 from dfl.detectors.base import Losses
 from dfl.detectors.outputs import Outputs
 from dfl.detectors.resynthesis.networks import distance, downscaled, published_strides
-from dfl.detectors.resynthesis.super_resolution import Resynthesizing, of_reals
+from dfl.detectors.resynthesis.super_resolution import Resynthesizing
 from dfl.errors import UserError
 from dfl.losses import cross_entropy
+from dfl.losses.classification import mean_over
 from dfl.networks import TIMM, About, create_backbone, load_named, wants_file
 from dfl.networks.vgg import CHANNELS
 
@@ -128,7 +129,7 @@ class Resynthesis(Resynthesizing):
             made = self.sr(self.disturbed(downscaled(image)))
             vgg = self.vgg if self.hparams["perceptual"] else None
             each = distance(made, image, vgg, self.hparams["perceptual"], squared=False)
-            auxiliary = self.weight * of_reals(each, batch["label"])
+            auxiliary = self.weight * mean_over(each, batch["label"] == 0)
         return {"loss": ce + auxiliary, "ce": ce, "auxiliary": auxiliary}
 
     def image_loss(self, out: Any, batch: Mapping[str, Any]) -> Tensor:

@@ -18,6 +18,7 @@ from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.detectors.resynthesis.networks import SCALE, Rdn, distance, downscaled
 from dfl.errors import UserError
+from dfl.losses.classification import mean_over
 from dfl.metrics.gathered import ImageLoss
 from dfl.metrics.measures import MEASURES, Measure
 from dfl.networks import About, load_named, wants_file
@@ -114,15 +115,9 @@ class SuperResolution(Resynthesizing):
 
     def loss(self, out: Any, batch: Mapping[str, Any]) -> Losses:
         """Return ``loss`` and ``reconstruction``, the same: the mean of `distance` over the real images, 0 for none."""
-        loss = of_reals(self.image_loss(out, batch), batch["label"])
+        loss = mean_over(self.image_loss(out, batch), batch["label"] == 0)
         return {"loss": loss, "reconstruction": loss}
 
     def image_loss(self, out: Any, batch: Mapping[str, Any]) -> Tensor:
         """Return `distance` of every image, (N,) float32; validation has its mean over real images."""
         return distance(out["made"], batch["image"], self.vgg, self.hparams["perceptual"], squared=True)
-
-
-def of_reals(each: Tensor, label: Tensor) -> Tensor:
-    """Return the mean of losses (N,) over the real images, 0 for none."""
-    real = label == 0
-    return each.where(real, 0.0).sum() / real.sum().clamp(min=1)

@@ -87,7 +87,20 @@ def build(
         raise UserError("model.four_bit packs pretrained weights, and model.language names none: leave one out")
     auto = AutoModelForImageTextToText if what == "language" else AutoModel
     if name is None or (skips_weights() and config is not None):
-        return _random(auto, what, config, dtype, vocabulary, check), False
+        if not config:
+            raise UserError(f"model.{what} names no model and model.{what}_config does not describe one: give one")
+        settings = copy.deepcopy(dict(config))
+        kind = settings.pop("model_type", None)
+        if vocabulary and "text_config" in settings:
+            settings["text_config"] = {"vocab_size": vocabulary} | settings["text_config"]
+        try:
+            built = AutoConfig.for_model(kind, **settings)
+            check(built)
+            # elsewhere the fastest; it looks into masks, and where there are only shapes none can be looked into
+            attention = "eager" if torch.get_default_device().type == "meta" else None
+            return auto.from_config(built, dtype=getattr(torch, dtype), attn_implementation=attention), False
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"model.{what}_config makes no model of type {kind!r}: {first_line(error)}") from error
     if four_bit and not RequirementCache("bitsandbytes>=0.46.1"):
         raise UserError("model.four_bit needs bitsandbytes: pip install 'dfl[sida]'")
 
@@ -102,31 +115,6 @@ def build(
             raise UserError(f"model.four_bit: bitsandbytes cannot load {name!r} here: {first_line(why)}") from error
         raise
     return model, True
-
-
-def _random(
-    auto: Any,
-    what: str,
-    config: Mapping[str, Any] | None,
-    dtype: str,
-    vocabulary: int | None,
-    check: Callable[[Any], object],
-) -> Any:
-    """Return a model at random, of what its config.json would hold."""
-    if not config:
-        raise UserError(f"model.{what} names no model and model.{what}_config does not describe one: give one")
-    words = copy.deepcopy(dict(config))
-    kind = words.pop("model_type", None)
-    if vocabulary and "text_config" in words:
-        words["text_config"] = {"vocab_size": vocabulary} | words["text_config"]
-    try:
-        built = AutoConfig.for_model(kind, **words)
-        check(built)
-        # elsewhere the fastest; it looks into masks, and where there are only shapes none can be looked into
-        attention = "eager" if torch.get_default_device().type == "meta" else None
-        return auto.from_config(built, dtype=getattr(torch, dtype), attn_implementation=attention)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"model.{what}_config makes no model of type {kind!r}: {first_line(error)}") from error
 
 
 def in_four_bits(config: Any) -> BitsAndBytesConfig:
@@ -197,39 +185,24 @@ def mask_decoder(mask: str | None, config: dict[str, Any] | None, width: int, di
     return Sam(sam), named
 
 
-def tokenizer_made_here(config: Mapping[str, Any] | None, corpus: list[str] | None) -> Any:
-    """Return a tokenizer for a random model, with the tokens of its family; others are refused when it is built."""
-    family = FAMILIES.get(str((config or {}).get("model_type")), Family)
-    return local_tokenizer(corpus or [], (family.image_token, *family.tokens))
-
-
-def language_side(
-    hparams: Mapping[str, Any],
-) -> tuple[Any, bool, Family, Conversation]:
+def language_side(hparams: Mapping[str, Any]) -> tuple[Any, bool, Family, Conversation]:
     """Return the language model, whether its weights came from a name, its family and its conversation.
 
     Args:
         hparams: Arguments of `Sida` by name.
     """
     language, config = hparams["language"], hparams["language_config"]
-    at_random = language is None or (skips_weights() and config is not None)
-    tokenizer = (
-        tokenizer_made_here(config, hparams["corpus"])
-        if at_random
-        else named_tokenizer("model.language", str(language))
-    )
+    if language is None or (skips_weights() and config is not None):
+        kind = FAMILIES.get(str((config or {}).get("model_type")), Family)  # others are refused when it is built
+        tokenizer = local_tokenizer(hparams["corpus"] or [], (kind.image_token, *kind.tokens))
+    else:
+        tokenizer = named_tokenizer("model.language", language)
     vocabulary = len(tokenizer) + len(NEW_TOKENS)
     model, named = build("language", language, config, hparams["dtype"], hparams["four_bit"], vocabulary, family_of)
     family = family_of(model.config, hparams["view_size"])
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 2048))
-    conversation = Conversation(
-        tokenizer,
-        family.prompt,
-        family.image_token,
-        family.count,
-        hparams["feature"] == "predicting",
-        longest,
-        hparams["longest_answer"],
-    )
+    predicting, most = hparams["feature"] == "predicting", hparams["longest_answer"]
+    words = (family.prompt, family.image_token, family.count)
+    conversation = Conversation(tokenizer, *words, predicting, longest, most)
     fit_vocabulary(model, conversation, tokenizer, named)
     return model, named, family, conversation

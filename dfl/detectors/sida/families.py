@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dfl.errors import UserError
-
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+from dfl.networks.normalize import CLIP, HALF
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Family:
     prompt = "USER: {image}\n{question} ASSISTANT:"
     #: Names under ``model.model``.
     tower, projector, text = "vision_tower", "multi_modal_projector", "language_model"
-    normalisation = _CLIP
+    normalisation = CLIP
 
     def __init__(self, config: Any, side: int | None = None) -> None:
         self.config, self.patch = config, int(config.vision_config.patch_size)
@@ -130,7 +128,7 @@ class Smol(Family):
         "<end_of_utterance>\nAssistant:"
     )
     tower, projector, text = "vision_model", "connector", "text_model"
-    normalisation = _HALF
+    normalisation = HALF
 
     @property
     def merge(self) -> int:
@@ -159,7 +157,7 @@ class Qwen(Family):
 
     def __init__(self, config: Any, side: int | None = None) -> None:
         super().__init__(config, side or 448)
-        self.normalisation = _HALF if config.model_type == "qwen3_vl" else _CLIP
+        self.normalisation = HALF if config.model_type == "qwen3_vl" else CLIP
 
     @property
     def merge(self) -> int:

@@ -43,8 +43,6 @@ def sida_bce(
 def sida_dice(
     logit: Tensor,
     target: Tensor,
-    scale: float = 1000.0,
-    eps: float = 1e-6,
     weight: Tensor | None = None,
     count: Tensor | None = None,
     shown: Tensor | None = None,
@@ -54,12 +52,11 @@ def sida_dice(
     Args:
         logit: (N, H, W), any float dtype.
         target: (N, H, W) in [0, 1].
-        scale: s; it keeps half-precision sums small.
-        eps: Makes two empty masks equal.
         weight: As in `sida_bce`.
         count: As in `sida_bce`.
         shown: As in `sida_bce`.
     """
+    scale, eps = 1000.0, 1e-6  # s keeps half-precision sums small, eps makes two empty masks equal
     p, t = logit.float().sigmoid().flatten(1), target.float().flatten(1)
     if shown is not None:
         p, t = p * shown.flatten(1), t * shown.flatten(1)

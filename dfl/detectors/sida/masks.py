@@ -8,19 +8,48 @@ The small decoder needs no second look at the image: its maps are what the langu
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
 from dfl.errors import UserError
 from dfl.features import FeatureStore
-from dfl.networks import Normalize
+from dfl.networks.normalize import IMAGENET, Normalize
 
-#: Normalisation of SAM, SAM 2 and of the small decoder's images.
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+class SidaFusion(nn.Module):
+    """Add to the [SEG] embedding what it finds out from the detection: one cross-attention.
+
+    ``official`` is the published code: the class logits ask, the [SEG] embedding is the only key and value. A softmax
+    over one key is 1 whatever is asked, so the output is seg + out(v(seg)): the class has no say in the mask, and the
+    projection of the class gets a gradient of exactly 0. It is computed step by step: a fused kernel's backward pass
+    leaves rounding of 1e-7 on some processors, out of which AdamW makes steps of full size.
+
+    ``two_key`` makes the exchange real: the [SEG] embedding asks, and finds two keys, the projected class logits and
+    itself.
+
+    Args:
+        dim: C, of the embedding; a multiple of 8, the heads of the attention.
+        mode: Which.
+    """
+
+    def __init__(self, dim: int, mode: Literal["official", "two_key"] = "two_key") -> None:
+        super().__init__()
+        self.mode = mode
+        self.project = nn.Linear(3, dim)
+        self.attention = nn.MultiheadAttention(dim, 8, batch_first=True)
+
+    def forward(self, class_logit: Tensor, seg: Tensor) -> Tensor:
+        """Map class logits (N, 3) and embeddings (N, C) to the fused embeddings (N, C)."""
+        detection, own = self.project(class_logit)[:, None], seg[:, None]
+        if self.mode == "official":
+            query, keys = detection, own
+        else:
+            query, keys = own, torch.cat([detection, own], 1)
+        # asked for its weights it takes no fused kernel
+        return seg + self.attention(query, keys, keys, need_weights=self.mode == "official")[0][:, 0]
 
 
 class Light(nn.Module):
@@ -121,8 +150,3 @@ class Sam(nn.Module):
     def _no_mask(self, last: Tensor) -> Tensor:
         weight = self.sam.prompt_encoder.no_mask_embed.weight
         return weight.reshape(1, -1, 1, 1).expand(1, -1, *last.shape[-2:])
-
-
-def upsampled(logit: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return mask logits (N, h, w) at another size, float32."""
-    return F.interpolate(logit[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]

@@ -22,26 +22,21 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfl.detectors.base import Detector, Losses
 from dfl.detectors.outputs import Outputs
 from dfl.detectors.sida.building import CONFIG, language_side, mask_decoder
-from dfl.detectors.sida.export import export
-from dfl.detectors.sida.fusion import SidaFusion
 from dfl.detectors.sida.losses import TAMPERED, classes, mean_over_ranks, sida_bce, sida_dice
-from dfl.detectors.sida.masks import IMAGENET, Sam, upsampled
+from dfl.detectors.sida.masks import Sam, SidaFusion
 from dfl.detectors.sida.official import official
-from dfl.detectors.sida.text import (
-    IGNORED,
-    Encoded,
-    answer,
-    parse,
-)
+from dfl.detectors.sida.text import IGNORED, Encoded, answer, parse
 from dfl.detectors.sida.trained import choose_trained
 from dfl.errors import UserError
 from dfl.metrics import inside
-from dfl.networks import About, Normalize, whiten_patch_embed
+from dfl.networks import About, Normalize, merge_lora, whiten_patch_embed
+from dfl.networks.normalize import IMAGENET
 from dfl.runs.plain import Sentences
 from dfl.training.sharded import FullyShardStrategy
 
@@ -91,7 +86,7 @@ class Sida(Detector):
 
     about = About("vision-language models", "Huang et al.", 2025)
 
-    mean, std = IMAGENET
+    mean, std = IMAGENET  # of SAM, SAM 2 and the small decoder
     places = ("language", "mask", "cache", "text_model")
     bases = shaping = ("language", "mask")
     kinds: ClassVar[dict[str, Any]] = {
@@ -287,7 +282,8 @@ class Sida(Detector):
         det = each.where(kind >= 0, some_fake).mean()
         weight = ((kind == TAMPERED) & batch["has_mask"]).float()
         mask = batch["mask"].float()
-        logit = upsampled(out["teacher_forced_mask_logit"], (mask.shape[1], mask.shape[2]))
+        forced = out["teacher_forced_mask_logit"].float()
+        logit = F.interpolate(forced[:, None], mask.shape[1:], mode="bilinear", align_corners=False)[:, 0]
         count = mean_over_ranks(weight.sum())
         shown = inside(batch)
         bce = sida_bce(logit, mask, weight, count, shown)
@@ -311,11 +307,8 @@ class Sida(Detector):
         """Return the answers that it writes of n images by itself, the most likely token each time."""
         talk = self.conversation
         ids = torch.tensor([talk.prompt] * n, device=seen.tokens.device)
-        words = {
-            "max_new_tokens": talk.longest_answer,
-            "pad_token_id": talk.pad,
-            "eos_token_id": talk.tokenizer.eos_token_id,
-        }
+        words = {"max_new_tokens": talk.longest_answer, "pad_token_id": talk.pad}
+        words["eos_token_id"] = talk.tokenizer.eos_token_id
         return talk.decode(self.family.generate(self.language, ids, talk.start, seen, **words))
 
     def train(self, mode: bool = True) -> "Sida":
@@ -335,11 +328,30 @@ class Sida(Detector):
         """Return the frozen weights of the models that are there by name."""
         named = tuple(p for p, yes in (("language.", self.named_language), ("masks.", self.named_mask)) if yes)
         every = self.named_parameters(remove_duplicate=False)
-        return [n for n, p in every if not p.requires_grad and n.startswith(named or ("\0",))]
+        return [n for n, p in every if not p.requires_grad and n.startswith(named)]
 
     def _backbone_name(self) -> str:
         return " and ".join(str(n) for n in (self.hparams["language"], self.hparams["mask"]) if n and n != "light")
 
     def export(self, folder: str | Path) -> None:
-        """Write all of it with nothing left to merge, see `dfl.detectors.sida.export`."""
-        export(self, folder)
+        """Write models of transformers with nothing left to merge.
+
+        ``language`` holds model and tokenizer for transformers, LoRA and new rows added in; ``mask`` a SAM for
+        transformers; ``heads.safetensors`` the rest, by the names that the detector has for it.
+
+        Raises:
+            UserError: If the language model is in 4 bits: what LoRA adds would be rounded to them.
+        """
+        if self.hparams["four_bit"]:
+            raise UserError(
+                "export adds LoRA to the weights, and with model.four_bit these have 4 bits, so most of it would be "
+                "rounded away: use the checkpoint as it is, or train without four_bit"
+            )
+        folder = Path(folder)
+        merged: Any = merge_lora(self.language)
+        merged.save_pretrained(folder / "language")
+        self.conversation.tokenizer.save_pretrained(folder / "language")
+        if isinstance(self.masks, Sam):
+            self.masks.sam.save_pretrained(folder / "mask")
+        heads = {k: v for k, v in self.state_dict().items() if not k.startswith(("language.", "masks.sam."))}
+        save_file({k: v.detach().cpu().contiguous() for k, v in heads.items()}, folder / "heads.safetensors")

@@ -62,20 +62,19 @@ def position(ids: Tensor, token: int, predicting: bool = True) -> Tensor:
     return torch.where(met.any(1), met.int().argmax(1) - int(predicting), -1)
 
 
-def local_tokenizer(corpus: Sequence[str], extra: Sequence[str] = (), size: int = 2048) -> PreTrainedTokenizerFast:
+def local_tokenizer(corpus: Sequence[str], extra: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on the templates and further sentences: nothing is downloaded, any text can be written.
 
     Args:
         corpus: Sentences.
         extra: Tokens of the model's family that the prompt holds.
-        size: Largest vocabulary.
     """
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=special, initial_alphabet=alphabet)
     sentences = [QUESTION, *(f" The image is {name}" for name in CLASSES), *(f" {s} {s}" for s in corpus)]
     tokenizer.train_from_iterator(sentences, trainer)
     fast = PreTrainedTokenizerFast(

@@ -25,9 +25,7 @@ _CFG = {
     "first_conv": "conv_stem",
     "classifier": "classifier",
 }
-default_cfgs = generate_default_cfgs(
-    {"dfb_efficientnet_b4.aa_in1k": _CFG, "dfb_lsda_efficientnet_b4.aa_in1k": _CFG},
-)
+default_cfgs = generate_default_cfgs({"dfb_efficientnet_b4.aa_in1k": _CFG, "dfb_lsda_efficientnet_b4.aa_in1k": _CFG})
 #: What is put before and after rows and columns at the convolutions of stride 2, by stage: TensorFlow's of 380 px.
 _BORDERS = {1: (0, 1), 2: (2, 2), 3: (0, 1), 5: (1, 2)}
 

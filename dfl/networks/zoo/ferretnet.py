@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dfl.networks.about import About
 from dfl.networks.median import median_3x3
+from dfl.networks.zoo.headed import Headed
 
 about = About("image classifiers", "Liang et al.", 2025)
 
@@ -62,7 +63,7 @@ class _Block(nn.Module):
         return F.relu(self.layers(x) + self.shortcut(x))
 
 
-class FerretNet(nn.Module):
+class FerretNet(Headed):
     """FerretNet with the median of 3 x 3.
 
     Args:
@@ -73,6 +74,8 @@ class FerretNet(nn.Module):
         global_pool: ``avg``, or none.
     """
 
+    last = "logit.1"
+
     def __init__(
         self,
         stem_width: int = 32,
@@ -82,8 +85,8 @@ class FerretNet(nn.Module):
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
-        self.num_classes, self.num_features, self.global_pool = num_classes, 4 * stem_width, global_pool
-        self.head_hidden_size = self.num_features
+        self.num_features = self.head_hidden_size = 4 * stem_width
+        self.global_pool = global_pool
         self.feature_info = [{"num_chs": self.num_features, "reduction": 8, "module": "feature.2"}]
         self.cbr1 = _convolution(in_chans, stem_width // 2, 1)
         self.cbr2 = _convolution(stem_width // 2, stem_width, 2)
@@ -91,16 +94,6 @@ class FerretNet(nn.Module):
         self.feature = nn.Sequential(*stages, nn.Conv2d(self.num_features, self.num_features, 1, bias=False))
         self.logit = nn.Sequential(nn.Dropout(drop_rate), nn.Identity())
         self.reset_classifier(num_classes)
-
-    def get_classifier(self) -> nn.Module:
-        """Return the last layer."""
-        return self.logit[1]
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new last layer in place; none for 0 classes."""
-        self.num_classes = num_classes
-        self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.logit[1] = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, H, W) to (N, D, ceil(H / 8), ceil(W / 8))."""
@@ -110,10 +103,6 @@ class FerretNet(nn.Module):
         """Map feature maps to outputs (N, num_classes), or to what the last layer gets (N, D)."""
         x = self.logit[0](x.mean((2, 3)) if self.global_pool else x)
         return x if pre_logits else self.logit[1](x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (N, 3, H, W) to outputs (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
 
 def _convolution(inner: int, outer: int, stride: int) -> nn.Sequential:

@@ -12,6 +12,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from dfl.networks.about import About
+from dfl.networks.zoo.headed import Headed
 
 about = About("others", "Deng et al.", 2019)
 
@@ -36,7 +37,7 @@ class _Block(nn.Module):
         return self.bn3(self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
 
 
-class IResNet(nn.Module):
+class IResNet(Headed):
     """IResNet.
 
     Args:
@@ -45,6 +46,8 @@ class IResNet(nn.Module):
         in_chans: Channels of the images.
         global_pool: As timm passes it on; not used.
     """
+
+    last = "fc"
 
     def __init__(
         self, layers: tuple[int, ...] = (3, 13, 30, 3), num_classes: int = 512, in_chans: int = 3, global_pool: str = ""
@@ -59,10 +62,6 @@ class IResNet(nn.Module):
             self.add_module(f"layer{i}", nn.Sequential(*blocks))
             inner = width
         self.reset_classifier(num_classes)
-
-    def get_classifier(self) -> nn.Module:
-        """Return the layer that makes the embedding."""
-        return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new head in place; none for 0 classes."""
@@ -80,10 +79,6 @@ class IResNet(nn.Module):
         """Map maps (N, 512, 7, 7) to embeddings, or to what their layer gets."""
         x = self.bn2(x).flatten(1)
         return x if pre_logits else self.features(self.fc(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map normalised faces (N, 3, 112, 112) to embeddings (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
 
 default_cfgs = generate_default_cfgs(

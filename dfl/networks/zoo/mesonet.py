@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from dfl.errors import UserError
 from dfl.networks.about import About
+from dfl.networks.zoo.headed import Headed
 
 _CONFIG = {
     "num_classes": 1,
@@ -57,7 +58,7 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
-class MesoNet(nn.Module):
+class MesoNet(Headed):
     """Four convolutions and two linear layers.
 
     Args:
@@ -66,6 +67,8 @@ class MesoNet(nn.Module):
         img_size: Side of the images in pixels; at least 32, and 256 for the published weights.
         drop_rate: Dropout before each linear layer.
     """
+
+    last = "fc2"
 
     def __init__(
         self,
@@ -84,18 +87,14 @@ class MesoNet(nn.Module):
             for (convolution, width), pool in zip(convolutions, pools, strict=True)
         ]
         self.stages = nn.Sequential(*stages)
-        self.num_classes, self.num_features, self.head_hidden_size = num_classes, 16 * rows * columns, 16
+        self.num_features, self.head_hidden_size = 16 * rows * columns, 16
         self.dropout = nn.Dropout(drop_rate)
         self.fc1, self.activation = nn.Linear(self.num_features, 16), nn.LeakyReLU(0.1)
-        self.fc2 = nn.Linear(16, num_classes) if num_classes else nn.Identity()
+        self.reset_classifier(num_classes)
         for module in self.modules():  # as Keras starts
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.get_parameter("bias"))
-
-    def get_classifier(self) -> nn.Module:
-        """Return the last layer."""
-        return self.fc2
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return maps (N, 16, H / 32, W / 32)."""
@@ -105,11 +104,7 @@ class MesoNet(nn.Module):
         """Return the outputs, or what the last layer gets, (N, 16)."""
         x = self.fc1(self.dropout(x.permute(0, 2, 3, 1).flatten(1)))
         x = self.dropout(self.activation(x))
-        return x if pre_logits else self.fc2(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs (N, num_classes) of images (N, 3, H, W)."""
-        return self.forward_head(self.forward_features(x))
+        return x if pre_logits else self.get_classifier()(x)
 
     def from_released(self, state: dict[str, Tensor], file: str) -> dict[str, Tensor]:
         """Return the table of a Keras file under our names.
@@ -137,7 +132,9 @@ class MesoNet(nn.Module):
             theirs = [layer for layer in layers if _kind_and_number(layer)[0] == kind]
             for number, layer in enumerate(theirs):
                 place = ours[number] if number < len(ours) else layer
-                table |= {f"{place}.{_WORDS[word]}": _turned(state[f"{layer}.{word}"]) for word in _words(state, layer)}
+                table |= {
+                    f"{place}.{w}": _turned(state[k]) for word, w in _WORDS.items() if (k := f"{layer}.{word}") in state
+                }
         return table | {key: -table[key] for key in ("fc2.weight", "fc2.bias") if key in table}
 
 
@@ -146,10 +143,6 @@ _WORDS = {
     **{"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"},
     **{"moving_mean": "running_mean", "moving_variance": "running_var"},
 }
-
-
-def _words(state: dict[str, Tensor], layer: str) -> list[str]:
-    return [word for word in _WORDS if f"{layer}.{word}" in state]
 
 
 def _turned(value: Tensor) -> Tensor:
@@ -168,31 +161,21 @@ def _convolution(channels: int, width: int, size: int, dilation: int = 1) -> nn.
     return nn.Sequential(nn.Conv2d(channels, width, size, padding=padding, dilation=dilation), nn.ReLU())
 
 
-def _last(channels: int) -> list[tuple[nn.Module, int]]:
-    return [(_convolution(channels, 16, 5), 16), (_convolution(16, 16, 5), 16)]
-
-
-def _meso4(**kwargs: Any) -> MesoNet:
-    return MesoNet([(_convolution(3, 8, 3), 8), (_convolution(8, 8, 5), 8), *_last(8)], **kwargs)
-
-
-def _mesoinception4(**kwargs: Any) -> MesoNet:
-    first, second = Inception(3, (1, 4, 4, 2)), Inception(11, (2, 4, 4, 2))
-    return MesoNet([(first, 11), (second, 12), *_last(12)], **kwargs)
-
-
-def _build(make: Any, variant: str, pretrained: bool, **kwargs: Any) -> MesoNet:
+def _build(variant: str, pretrained: bool, first: list[tuple[nn.Module, int]], **kwargs: Any) -> MesoNet:
+    """Return the network with these two convolutions and the two that both variants have."""
     words: dict[str, Any] = {"kwargs_filter": ("in_chans", "global_pool")}  # timm gives them to every network
-    return build_model_with_cfg(make, variant, pretrained, **words | kwargs)
+    last: list[tuple[nn.Module, int]] = [(_convolution(first[1][1], 16, 5), 16), (_convolution(16, 16, 5), 16)]
+    return build_model_with_cfg(MesoNet, variant, pretrained, convolutions=first + last, **words | kwargs)
 
 
 @register_model
 def meso4(pretrained: bool = False, **kwargs: Any) -> MesoNet:
     """Meso-4; weights from the authors' .h5 files, none from a hub."""
-    return _build(_meso4, "meso4", pretrained, **kwargs)
+    return _build("meso4", pretrained, [(_convolution(3, 8, 3), 8), (_convolution(8, 8, 5), 8)], **kwargs)
 
 
 @register_model
 def mesoinception4(pretrained: bool = False, **kwargs: Any) -> MesoNet:
     """MesoInception-4; weights from the authors' .h5 files, none from a hub."""
-    return _build(_mesoinception4, "mesoinception4", pretrained, **kwargs)
+    first, second = Inception(3, (1, 4, 4, 2)), Inception(11, (2, 4, 4, 2))
+    return _build("mesoinception4", pretrained, [(first, 11), (second, 12)], **kwargs)
