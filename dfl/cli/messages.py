@@ -164,11 +164,12 @@ def _no_class(key: str, name: str, before: str) -> str:
 
 def _wrong_type(key: str, message: str, value: str, words: Sequence[str], files: Sequence[str]) -> str:
     literals = re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing\.Literal(\[.*?\])", message)))
-    types = [name.rpartition(".")[2] for name in re.findall(r"Expected an? <class '([\w.]+)'>", message)]
+    types = [name.rpartition(".")[2] for name in re.findall(r"Expected (?:an? )?<class '([\w.]+)'>", message)]
     types = [name.replace("Iterable", "list") for name in types if name not in ("NoneType", "Tensor")]
     close = near(value, literals) if literals and get_close_matches(value, literals, n=1) else ""
     takes = ", ".join(dict.fromkeys(types + literals)) or "a class, written as class_path and init_args"
-    return f"{key} takes {takes}, not {value!r}{close}" + _where(value, words, files)
+    written = f"; a list is written [{value}]" if "list" in types and re.fullmatch(r"[\w./-]+", value) else ""
+    return f"{key} takes {takes}, not {value!r}{close}{written}" + _where(value, words, files)
 
 
 def _parameters(cls: type) -> list[str]:

@@ -124,6 +124,7 @@ def test_a_folder_is_shown_as_its_benchmark_was(tmp_path: Path) -> None:
             "predictions of mine/0 on a .* are given twice, in .* and .*mine.csv:",
         ),
         (["{folder}/twice.csv"], "twice.csv: 98.png stands in 2 rows of b by twice"),
+        (["{folder}/mine.csv", "--within=a"], r"within takes list, not 'a'; a list is written \[a\]"),
         (["{folder}/mine.csv", "--within=[aa]"], "--within names 'aa'; did you mean 'a'"),
     ],
 )
