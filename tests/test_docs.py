@@ -85,6 +85,14 @@ def test_a_wrong_forward_is_one_line_that_names_the_contract(wrong: Any, line: s
         checked(wrong(torch.rand(3, 3, 8, 8)), 3, detectors.Dct(8))
 
 
+def test_every_small_config_of_the_benchmark_has_its_measured_row() -> None:
+    runs = configs.read(configs.find("benchmark/toy_full.yaml"))["runs"].values()
+    rows = re.findall(
+        r"^\| `(benchmark/toy/\w+\.yaml)` \|.*\| `[0-9a-f]{12}` \|$", (ROOT / "docs" / "zoo.md").read_text(), re.M
+    )
+    assert sorted(rows) == sorted({f"benchmark/{run['config']}" for run in runs})
+
+
 def test_every_config_has_a_recipe_that_says_what_the_config_says() -> None:
     """Epochs, batch, seed and the multiply-adds that ``keep_configs.py`` counted."""
     page = (ROOT / "docs" / "zoo.md").read_text().split("\n## Every config at its true size")[1].split("\n## ")[0]
