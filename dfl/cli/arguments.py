@@ -1,10 +1,12 @@
 """What a command asks for, by its words: the configs, the run, and the checkpoint or graph that it takes."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dfl import detectors
 from dfl.cli import checkpoints, configs
 from dfl.cli.checkpoints import Trained
 from dfl.cli.configs import mapping
@@ -18,6 +20,8 @@ from dfl.sharing.onnx_model import About, about
 
 #: How an option says that it has no value.
 NONE = (None, "null", "None")
+#: A detector of dfl by the file that it lies in, or lay in.
+_OURS = re.compile(r"\bdfl\.detectors(?:\.[a-z]\w*)+\.([A-Z]\w*)")
 
 
 @dataclass
@@ -117,13 +121,18 @@ def plan(words: list[str]) -> Plan:
 
 
 def _rename_arguments(plan: Plan) -> None:
-    """Put today's names in place of old ones in the configs, with a note.
+    """Put today's names in place of old ones: of arguments in the configs, with a note; of detectors everywhere.
 
     Raises:
         UserError: For an old name that is typed.
     """
+    plan.typed = [
+        (flag, _moved(value) if flag in ("--model", "--model.class_path") else value) for flag, value in plan.typed
+    ]
     for name, layer in zip(plan.configs, plan.layers, strict=True):
         model = mapping(layer.get("model"))
+        if isinstance(model.get("class_path"), str):
+            model["class_path"] = _moved(model["class_path"])
         if start := mapping(model.get("init_args")).pop("start", None):
             layer["init_from"] = start
             plan.notes.append(f"note: {name} has model.start, which is now init_from: {start}")
@@ -136,6 +145,12 @@ def _rename_arguments(plan: Plan) -> None:
         old = flag.removeprefix("--model.").removeprefix("init_args.")
         if old in OLD:
             raise UserError(f"{flag} is now --model.criterion, with --model.criterion.{NEW[old]}")
+
+
+def _moved(text: str | None) -> str | None:
+    """Return a class path with ours where they are today: as in checkpoints, their last name alone counts."""
+    found = _OURS.search(text or "")
+    return _OURS.sub(r"dfl.detectors.\1", str(text)) if found and hasattr(detectors, found[1]) else text
 
 
 def _positional(verb: str, word: str) -> str:

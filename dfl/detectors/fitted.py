@@ -149,7 +149,14 @@ class FittedDetector(Detector):
         """Have none."""
 
     def on_train_epoch_start(self) -> None:
-        """Begin to collect."""
+        """Begin to collect.
+
+        Raises:
+            UserError: If nothing is there to fit: said before hours of features, not after.
+        """
+        inherits = type(self).fit is FittedDetector.fit or type(self).score is FittedDetector.score
+        if inherits and not hasattr(self, "head"):
+            raise UserError(f"{type(self).__name__} has no head to fit: make one, or write both fit and score")
         self._rows = None
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # type: ignore[override]

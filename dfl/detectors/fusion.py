@@ -138,7 +138,7 @@ class MlpHead(nn.Module):
         """Fit the z-scores and the perceptron, on the CPU, from seed 0.
 
         Args:
-            features: (n, D) float64.
+            features: (n, D).
             label: (n,) long.
         """
         own = copy.deepcopy(self).cpu()

@@ -189,3 +189,21 @@ def test_a_sweep_of_the_wrong_kind_is_one_line(text: str, says: str) -> None:
     Path("odd.yaml").write_text(text)
     with pytest.raises(UserError, match=says):
         read_sweep("odd.yaml")
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("dfl.detectors.cam.detector.GradCam", "dfl.detectors.GradCam"),
+        ("dfl.detectors.probes.linear.LinearProbe", "dfl.detectors.LinearProbe"),
+        ("dfl.detectors.cam.Nothing", "dfl.detectors.cam.Nothing"),
+        ("mine.detectors.cam.GradCam", "mine.detectors.cam.GradCam"),
+    ],
+)
+def test_a_detector_is_found_by_the_file_that_it_lay_in(tmp_path: Path, before: str, now: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"model: {{class_path: {before}}}\n")
+    for words in ([f"--config={file}"], [f"--model={before}"], [f"--model.class_path={before}"]):
+        arranged = " ".join(order.arrange(arguments.plan(["fit", *words])))
+        assert now in arranged
+        assert now == before or before not in arranged

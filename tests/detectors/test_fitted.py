@@ -8,10 +8,11 @@ import pytorch_lightning as pl
 import timm
 import torch
 from test_contract import data, trainer
+from torch import Tensor
 
 from dfl import detectors
 from dfl.data import DataModule, Folder, Transform
-from dfl.detectors import Dct, LinearProbe
+from dfl.detectors import Dct, FittedDetector, LinearProbe
 from dfl.errors import UserError
 
 
@@ -60,3 +61,12 @@ def test_one_class_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(Dct, "training_step", all_real)
     with pytest.raises(UserError, match="one class"):
         trainer(tmp_path).fit(Dct(32), data(faces))
+
+
+def test_without_a_head_it_says_so_before_features_are_collected() -> None:
+    class Headless(FittedDetector):
+        def features(self, image: Tensor) -> Tensor:
+            return image.flatten(1)
+
+    with pytest.raises(UserError, match="Headless has no head to fit: make one, or write both fit and score"):
+        Headless(input_size=8).on_train_epoch_start()
