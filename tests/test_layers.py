@@ -13,7 +13,7 @@ PAGES = {"evaluation.html", "evaluation.plots"}
 MAY = {
     "__main__": {"cli", "cli.configs", "orphans"},
     "cli.configs": set(),
-    "cli.checkpoints": {"data", "detectors", "runs"},  # what a checkpoint says of itself, and the settings of its run
+    "cli.checkpoints": {"cli.messages", "data", "detectors", "runs"},  # what a checkpoint says, and its run
     "cli.messages": set(),  # what the parser says, in one line
     "cli.verbs": {"cli.messages"},  # a function as a verb; those of data and the audit
     "errors": set(),

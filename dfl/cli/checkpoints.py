@@ -5,6 +5,7 @@ A run lives in ``<root>/checkpoints/<name>``. Its settings lie beside its checkp
 is taken from it is checked one by one (`dfl.detectors.loading.examine`), and it names no code, no data and no place.
 """
 
+from argparse import ArgumentError
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 
 from pytorch_lightning.cli import LightningArgumentParser
 
+from dfl.cli import messages
 from dfl.data import DataModule
 from dfl.data.appearance import Usual
 from dfl.data.transforms import Transform
 from dfl.detectors.base import class_path
 from dfl.detectors.loading import Contents, examine
 from dfl.detectors.renamed import renamed
+from dfl.errors import UserError
 from dfl.runs import settings
 from dfl.runs.archive import distrusted
 from dfl.runs.checkpoint import read_checkpoint
@@ -106,9 +109,12 @@ def data_module(settings: Mapping[str, Any]) -> DataModule:
     Raises:
         UserError, ValueError: If there is none of these settings, or its constructor refuses them.
     """
-    parser = LightningArgumentParser()
+    parser = LightningArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(DataModule, "data")
-    data = parser.instantiate_classes(parser.parse_object({"data": dict(settings)})).data
+    try:
+        data = parser.instantiate_classes(parser.parse_object({"data": dict(settings)})).data
+    except ArgumentError as error:  # such as of an argument that an older version had
+        raise UserError(messages.explain(str(error), [])) from error
     assert isinstance(data, DataModule)
     return data
 

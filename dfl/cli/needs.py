@@ -141,7 +141,7 @@ def _images(data: Any) -> Iterator[Need]:
     """Yield each set of images of a run, with its counts; what a source makes by itself is no need."""
     try:
         module = data_module(data.as_dict())
-    except (UserError, ParseError, ValueError) as error:
+    except (UserError, ValueError) as error:
         yield "data", False, str(behind(error, UserError) or messages.of_constructor(error) or error)
         return
     sets = [("train", "train", source) for source in module.train_sources]

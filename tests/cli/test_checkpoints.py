@@ -19,7 +19,7 @@ from huggingface_hub import constants as hub_constants
 
 from dfl import detectors
 from dfl.cli import arguments, order
-from dfl.cli.checkpoints import read
+from dfl.cli.checkpoints import data_module, read
 from dfl.detectors import Classifier
 from dfl.errors import UserError
 from dfl.runs import settings
@@ -120,6 +120,18 @@ def hyper(**values: Any) -> Callable[[Content], Any]:
 )
 def test_what_is_no_plain_value_is_one_line(content: Content, change: Callable[[Content], Any], says: str) -> None:
     assert says in refused(write(content, change))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"gone": 1}, "has no option 'gone'"),
+        ({"train": {"class_path": "Toy", "init_args": {"sizes": 3}}}, "did you mean 'size'"),
+    ],
+)
+def test_data_of_an_older_version_that_do_not_fit_are_one_line(arguments: Content, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        data_module({"class_path": "dfl.data.DataModule", "init_args": arguments})
 
 
 def first(content: Content) -> str:
