@@ -195,7 +195,7 @@ def dispatch(words: list[str]) -> Any:
 
 
 def show_list() -> None:
-    """Print methods by idea, with their papers, and configs with their parameters and first line of documentation."""
+    """Print methods by idea, with their papers, and configs with their parameters and what they say of themselves."""
     sections: dict[str, list[tuple[str, str]]] = {idea: [] for idea in configs.IDEAS}
     counted = configs.parameters()
     for one in configs.methods():

@@ -14,7 +14,7 @@ import torch
 
 from dfl.benchmark.changes import Rate
 from dfl.benchmark.entries import Entry, Images
-from dfl.benchmark.means import cells
+from dfl.benchmark.means import RATES, Sum, cells
 from dfl.benchmark.spec import STORED, TWICE
 from dfl.benchmark.statistics import Resamples, difference, ranks, spread
 from dfl.benchmark.units import sorted_units, unit_names
@@ -70,16 +70,16 @@ class Comparison:
         #: By method, variant and metric: domain -> values by seed; and role of the domain.
         self._values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
         self._roles: dict[tuple[str, str], str] = {}
-        #: By method, variant and metric: sum over cross-domains of the resampled means over seeds, and their number.
-        self._sums: dict[tuple[str, str, str], tuple[np.ndarray, int]] = {}
-        #: By the name of a mean, method, variant and metric: the same sum over its domains.
-        self._named: dict[tuple[str, tuple[str, str, str]], np.ndarray] = {}
+        #: By method, variant and metric, over the cross-domains.
+        self._sums: dict[tuple[str, str, str], Sum] = {}
+        #: By the name of a mean, method, variant and metric, over its domains.
+        self._named: dict[tuple[str, tuple[str, str, str]], Sum] = {}
         #: By domain, as stored: how many units its images are, which are drawn together.
         self.units: dict[str, int] = {}
         #: By method, domain and variant of `TWICE`: shares that are called fake, see `changes`.
         self.rates: dict[tuple[str, str, str], dict[str, Rate]] = {}
         #: By method and variant: the same of COMPARED over the domains that are degraded.
-        self._degraded: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
+        self._degraded: dict[tuple[str, str], Sum] = {}
 
     def add(self, domain: str, variant: str, images: Images) -> None:
         """Measure one variant of a domain; of it numbers alone are kept."""
@@ -123,8 +123,8 @@ class Comparison:
     ) -> None:
         """Write down a value with its interval, and add it to the mean over domains."""
         value, (reals, fakes) = float(np.mean(of_seeds)), draws.units.values()
-        rates = {"acc_real": reals, "fpr": reals, "acc_fake": fakes, "auroc": min(reals, fakes)}
-        found = interval(value, resampled, rates.get(metric, min(reals, fakes)), rate=metric in rates)
+        units = {"acc_real": reals, "fpr": reals, "acc_fake": fakes}.get(metric, min(reals, fakes))
+        found = interval(value, resampled, units, rate=metric in RATES)
         unresolved = metric == "tpr_at_1fpr" and images.one_class(0) < 100
         self.cells.append(
             {"method": method, "domain": domain, "role": self._roles[method, domain]}
@@ -141,14 +141,12 @@ class Comparison:
         if math.isnan(value):
             return
         if self._roles[method, domain] == "cross":
-            total, n = self._sums.get(key, (np.zeros(self.resamples), 0))
-            self._sums[key] = total + resampled, n + 1
+            self._sums[key] = self._sums.get(key, Sum()).and_of(resampled, units)
         for name, domains in self.means.items():
             if domain in domains:
-                self._named[name, key] = self._named.get((name, key), np.zeros(self.resamples)) + resampled
+                self._named[name, key] = self._named.get((name, key), Sum()).and_of(resampled, units)
         if metric == COMPARED and variant != STORED:
-            total, n = self._degraded.get((method, variant), (np.zeros(self.resamples), 0))
-            self._degraded[method, variant] = total + resampled, n + 1
+            self._degraded[method, variant] = self._degraded.get((method, variant), Sum()).and_of(resampled, units)
 
     def _compare(
         self, domain: str, variant: str, images: Images, methods: Mapping[str, list[Entry]], unit: np.ndarray
@@ -185,12 +183,12 @@ class Comparison:
                 one["p_holm"] = corrected.get(str(i), math.nan)
 
     def _compare_means(self, variant: str) -> None:
-        means = {method: (t, n) for (method, v, m), (t, n) in self._sums.items() if (v, m) == (variant, COMPARED)}
+        means = {method: own for (method, v, m), own in self._sums.items() if (v, m) == (variant, COMPARED)}
         for a, b in combinations(means, 2):
             if self._cross(a, variant) != self._cross(b, variant):  # of other domains, such as of another training set
                 continue
             value = self.mean(a, variant, COMPARED, "cross") - self.mean(b, variant, COMPARED, "cross")
-            drawn = (means[a][0] - means[b][0]) / means[a][1]
+            drawn = (means[a].resampled - means[b].resampled) / means[a].n
             whose = {"domain": "", "variant": variant, "a": a, "b": b}
             self.differences.append(whose | difference(value, drawn))
 
@@ -209,8 +207,7 @@ class Comparison:
             cross = {d: float(np.mean(v)) for d, v in by.items() if self._roles[method, d] == "cross"}
             cross = {d: v for d, v in cross.items() if not math.isnan(v)}
             within, mean = (self.mean(method, variant, metric, role) for role in ("within", "cross"))
-            total, n = self._sums.get((method, variant, metric), (np.full(1, math.nan), 1))
-            ends = interval(mean, total / n)
+            ends = self._sums.get((method, variant, metric), Sum()).interval(mean, metric)
             least = max if about(metric).best == "min" else min
             worst = least(cross, key=cross.__getitem__) if cross else ""
             seeds = list(zip(*(by[d] for d in cross), strict=True)) if len({len(by[d]) for d in cross}) == 1 else []
@@ -247,7 +244,7 @@ class Comparison:
             chains: Family and strength by variant.
         """
         rows = []
-        for (method, variant), (total, n) in self._degraded.items():
+        for (method, variant), drawn in self._degraded.items():
             if variant in chains:
                 domains = [d for d, v in self._values[method, variant, COMPARED].items() if not math.isnan(v[0])]
                 both = {
@@ -257,7 +254,7 @@ class Comparison:
                 family, strength = chains[variant]
                 rows.append(
                     {"method": method, "family": family, "strength": strength, "variant": variant}
-                    | {**interval(both[variant], total / n), "stored": both[STORED], "domains": domains}
+                    | {**drawn.interval(both[variant], COMPARED), "stored": both[STORED], "domains": domains}
                 )
         return rows
 

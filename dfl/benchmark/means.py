@@ -9,7 +9,7 @@ by the name of its mean in place of a domain. Where one of the domains lacks, so
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,32 @@ from dfl.metrics.intervals import interval
 
 #: What such a cell is to its method.
 MEAN = "mean"
+#: Metrics whose interval at 0 and 1 is that of a rate.
+RATES = ("acc_real", "acc_fake", "fpr", "auroc")
+
+
+class Sum(NamedTuple):
+    """What the mean of a metric over domains is made of.
+
+    Attributes:
+        resampled: Sum of the resampled values, means over seeds, float64 (R,).
+        n: Domains.
+        units: Of the smaller class, in all domains together; a unit that domains share counts in each.
+    """
+
+    resampled: Any = 0.0
+    n: int = 0
+    units: int = 0
+
+    def and_of(self, resampled: np.ndarray, units: int) -> "Sum":
+        """Return the sum with one more domain."""
+        return Sum(self.resampled + resampled, self.n + 1, self.units + units)
+
+    def interval(self, value: float, metric: str) -> dict[str, float]:
+        """Return the mean with its interval, as that of one domain is made."""
+        if not self.n:
+            return {"value": value, "low": math.nan, "high": math.nan}
+        return interval(value, self.resampled / self.n, self.units, rate=metric in RATES)
 
 
 def asked(spec: Spec) -> dict[str, list[str]]:
@@ -48,14 +74,14 @@ def asked(spec: Spec) -> dict[str, list[str]]:
 def cells(
     means: Mapping[str, Sequence[str]],
     values: Mapping[tuple[str, str, str], Mapping[str, Sequence[float]]],
-    sums: Mapping[tuple[str, tuple[str, str, str]], np.ndarray],
+    sums: Mapping[tuple[str, tuple[str, str, str]], Sum],
 ) -> list[dict[str, Any]]:
     """Return the cells of means, each with its interval.
 
     Args:
         means: Domains by the name of the mean.
         values: By method, variant and metric: domain -> values by seed.
-        sums: By the name of a mean, and those: sum over its domains of the resampled means over seeds, float64 (R,).
+        sums: By the name of a mean, and those.
     """
     found = []
     for key, by in values.items():
@@ -69,7 +95,7 @@ def cells(
             method, variant, metric = key
             found.append(
                 {"method": method, "domain": name, "role": MEAN, "variant": variant, "metric": metric}
-                | interval(value, sums[name, key] / len(domains))
+                | sums[name, key].interval(value, metric)
                 | {"spread": spread(of_seeds), "seeds": of_seeds, "note": ""}
             )
     return found

@@ -156,12 +156,20 @@ def findings(look: Lookup) -> list[tuple[str, str]]:
     one = look.summary_row(best, STORED)
     if math.isnan(look.summary(best, "cross")):
         return [*found, ("note", "No method has a mean over domains other than its own, so none is called best.")]
-    words = f"{best} generalises best: {label} {number(one['cross'])} ({interval(one)}), mean over "
-    words += f"{one['domains']} domain{'s' * (one['domains'] != 1)} that it was not trained on; "
+    words = f"{best} generalises best" if len(look.methods) > 1 else best
+    words += f": {label} {number(one['cross'])} ({interval(one)}), mean over {one['domains']} "
+    words += f"domain{'s' * (one['domains'] != 1)}{_not_trained_on(look, best)}; "
     words += f"worst on {one['worst']}, {number(one['minimum'])}."
     found.append(("note", words))
     found += _sure(look) + _alike(look)
     return found
+
+
+def _not_trained_on(look: Lookup, method: str) -> str:
+    """Return that a method was not trained on its cross domains; of somebody's file nobody says that."""
+    one = next(one for one in look.rows("methods") if one["name"] == method)
+    known = one.get("trained_on") or not one.get("external")
+    return " that it was not trained on" if known else " (what it was trained on is not known)"
 
 
 def _sure(look: Lookup) -> list[tuple[str, str]]:

@@ -7,7 +7,9 @@ import ast
 import functools
 import json
 import re
+import textwrap
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,9 +179,10 @@ def listing() -> list[str]:
 
 
 def describe(name: str) -> str:
-    """Return the first comment line of a packaged config; empty where it has none."""
+    """Return the first sentence of the comment that a packaged config begins with, in short; '' where it has none."""
     with open(find(name), encoding="utf-8") as lines:
-        return next((line.strip("# \n") for line in lines if line.startswith("#") and line.strip("# \n")), "")
+        words = " ".join(line.strip("# \n") for line in takewhile(lambda line: line.startswith("#"), lines)).strip()
+    return textwrap.shorten(re.split(r"(?<=\.) +(?=[A-Z])", words, maxsplit=1)[0], 150, placeholder=" ...")
 
 
 def parameters() -> dict[str, str]:

@@ -83,7 +83,7 @@ def table(verdicts: Verdicts) -> Iterator[str]:
     """Yield the lines of a table: each threshold, what it does on validation, and what may be expected of others."""
     yield (
         f"validation: {verdicts.reals:,} real and {verdicts.fakes:,} fake images; "
-        f"probability = sigmoid(log-odds / {verdicts.temperature:.3f} {verdicts.offset:+.3f})"
+        f"probability = sigmoid({verdicts.scaled(3)})"
     )
     shown = [c for c in verdicts.coverages if c in (0.8, 0.9, 0.95, 1.0)]
     yield (

@@ -169,6 +169,11 @@ class Verdicts:
         """Return the numbers as a checkpoint holds them; ``Verdicts(**plain)`` is the same."""
         return asdict(self)
 
+    def scaled(self, digits: int) -> str:
+        """Return, in words, the log-odds whose sigmoid is the calibrated probability."""
+        sign = "-" if self.offset < 0 else "+"
+        return f"log-odds / {self.temperature:.{digits}g} {sign} {abs(self.offset):.{digits}g}"
+
     def rule(self, fpr: float | None = None, coverage: float = 1.0) -> Rule:
         """Return how scores become verdicts.
 

@@ -30,5 +30,11 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return images (N, 3, H, W) in [0, 1], normalised."""
+        """Return images (N, 3, H, W) in [0, 1], normalised.
+
+        Raises:
+            TypeError: If they are integers, such as uint8: they would pass, and every score be wrong.
+        """
+        if not image.is_floating_point():
+            raise TypeError(f"images are floats in [0, 1], not {image.dtype}: give image / 255")
         return (image - self.mean) / self.std

@@ -139,8 +139,7 @@ def _verdicts(trained: Trained, content: Mapping[str, Any]) -> str:
     head = ("wanted", "fake from score", "log-odds", "reals called fake", "of others like them (95 %)")
     return (
         f"On {verdicts.reals:,} real and {verdicts.fakes:,} fake validation images; the "
-        f"calibrated probability is sigmoid(log-odds / {verdicts.temperature:.4g} {verdicts.offset:+.4g}).\n\n"
-        + _table(head, rows)
+        f"calibrated probability is sigmoid({verdicts.scaled(4)}).\n\n" + _table(head, rows)
     )
 
 
@@ -159,7 +158,7 @@ def _use(trained: Trained, repo: str, to: str) -> str:
         return '    torch.export.load("model.pt2").module()(image)["logit"]     # log-odds of fake'
     return (
         f"    dfl predict photos/ --ckpt_path hf://{repo}\n"
-        f'    dfl.detectors.Detector.from_pretrained("{repo}")      # or the folder that holds this file'
+        f'    dfl.detectors.Detector.from_pretrained("{repo}")      # or this folder; images are floats in [0, 1]'
     )
 
 

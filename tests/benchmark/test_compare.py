@@ -144,6 +144,15 @@ def test_robustness_is_of_the_degraded_domains() -> None:
     assert math.isnan(content["calibration"]["stored"]["m"]["temperature"])  # without validation
 
 
+def test_the_mean_over_one_domain_has_the_interval_of_that_domain() -> None:
+    comparison = compared(scored("m", "w", "within"), scored("m", "x", "cross"))
+    cells = {(one["domain"], one["metric"]): one for one in comparison.cells}
+    for one in comparison.summaries():
+        if not math.isnan(one["cross"]):
+            cell = cells["x", one["metric"]]
+            assert (one["cross"], one["low"], one["high"]) == (cell["value"], cell["low"], cell["high"]), one["metric"]
+
+
 def test_re_encoded_alike_the_tests_are_those_of_these_images_alone() -> None:
     """And what is found as stored does not change by it, Holm's correction included."""
     domains, methods = ("w", "x", "y", "z"), ("a", "b", "c")

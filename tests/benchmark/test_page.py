@@ -100,6 +100,16 @@ def test_a_difference_is_sure_after_holm_whichever_way_round_it_is_stored(made: 
     assert wanted.replace("-0.000", "0.000") in words.replace("-0.000", "0.000")
 
 
+def test_of_one_file_alone_nothing_is_said_of_its_training_or_of_being_best(made: dict[str, Any]) -> None:
+    changed = copy.deepcopy(made)
+    best = Lookup(made).methods[0]
+    changed["methods"] = [one | {"external": True, "trained_on": []} for one in made["methods"] if one["name"] == best]
+    changed["cells"] = [one for one in made["cells"] if one["method"] == best]
+    words = page.findings(Lookup(changed))[1][1]
+    assert words.startswith(f"{best}: AUROC ")
+    assert "mean over 2 domains (what it was trained on is not known); worst on" in words
+
+
 def test_methods_are_ordered_by_the_shown_metric_and_undefined_ones_are_last(made: dict[str, Any]) -> None:
     changed = copy.deepcopy(made)
     changed["metrics"] = ["eer", *(name for name in changed["metrics"] if name != "eer")]

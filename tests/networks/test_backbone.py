@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from dfl.errors import UserError
 from dfl.networks import create_backbone, is_convolutional, without_weights
+from dfl.networks.normalize import Normalize
 
 
 def test_weights_that_are_not_there_are_an_error() -> None:
@@ -98,3 +99,9 @@ def test_a_file_of_features_alone_leaves_the_head_at_random(tmp_path: Path) -> N
     model = create_backbone("test_vit", weights=str(tmp_path / "features.safetensors"), num_classes=2)
     assert model.at_random == ("head",)
     assert torch.equal(model.state_dict()["norm.weight"], donor.state_dict()["norm.weight"])
+
+
+def test_integers_are_refused_and_not_taken_for_zero_to_one() -> None:
+    """A picture as it is read, uint8, would pass the network, and every score be wrong."""
+    with pytest.raises(TypeError, match="floats in \\[0, 1\\], not torch.uint8: give image / 255"):
+        Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
