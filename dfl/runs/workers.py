@@ -1,7 +1,9 @@
 """One function over many items in processes: results in the order of the items, under a progress bar."""
 
+import math
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,6 +19,8 @@ from dfl.errors import UserError
 
 #: Items that a process takes at once.
 TASK = 32
+#: Seconds between lines where no terminal shows the bar, such as in the log of a cluster.
+EVERY = 30.0
 
 
 class Workers:
@@ -35,6 +39,7 @@ class Workers:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, disable=not progress)
         self._task = self._bar.add_task(what, total=n)
+        self._told = time.monotonic() if progress and not self._bar.console.is_terminal else math.inf
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
@@ -60,6 +65,9 @@ class Workers:
         """Yield ``function(item)`` of each item, in their order; processes work a few tasks ahead."""
         for result in map(function, items) if self._pool is None else self._ahead(self._pool, function, iter(items)):
             self._bar.advance(self._task)
+            if time.monotonic() - self._told > EVERY:
+                self._told, task = time.monotonic(), self._bar.tasks[0]
+                print(f"{self.what}: {task.completed:,.0f} of {task.total:,.0f}", flush=True)
             yield result
 
     def _ahead(self, pool: ProcessPoolExecutor, function: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:

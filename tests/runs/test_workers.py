@@ -31,3 +31,17 @@ def test_results_of_processes_are_in_order_and_a_killed_one_is_one_line(monkeypa
     assert _results(100, str, iter(range(100))) == [str(i) for i in range(100)]
     with pytest.raises(UserError, match="a process of 'numbers' was killed .*: run the same command again"):
         _results(100, signal.raise_signal, [signal.SIGKILL])
+
+
+def test_where_no_terminal_shows_the_bar_a_line_tells_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workers, "EVERY", -1.0)
+    with Workers(1_200, "pictures", 1) as pool:
+        assert [*pool.map(abs, range(1_200))][-1] == 1_199
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pictures: ")]
+    assert lines[0] == "pictures: 1 of 1,200"
+    assert lines[-1] == "pictures: 1,200 of 1,200"
+    with Workers(2, "pictures", 1, progress=False) as pool:
+        assert [*pool.map(abs, range(2))] == [0, 1]
+    assert "pictures: " not in capsys.readouterr().out
