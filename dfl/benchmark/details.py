@@ -155,12 +155,15 @@ class Pooled:
 
     def reals(self, method: str) -> np.ndarray:
         """Return the scores of real images, float32 or float64 (n,)."""
-        parts = [(images, new, firsts[method]) for images, new, firsts in self._parts if method in firsts]
+        parts = self._parts_of(method)
         return np.concatenate([images.score(entry)[new & (images.label == 0)] for images, new, entry in parts])
+
+    def _parts_of(self, method: str) -> list[tuple[Images, np.ndarray, Entry]]:
+        return [(images, new, firsts[method]) for images, new, firsts in self._parts if method in firsts]
 
     def of(self, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return score and log-odds, float32 or float64 (n,), and label, int8 (n,)."""
-        parts = [(images, new, firsts[method]) for images, new, firsts in self._parts if method in firsts]
+        parts = self._parts_of(method)
         columns = (
             [images.score(entry)[new] for images, new, entry in parts],
             [images.log_odds(entry).astype(np.float32)[new] for images, new, entry in parts],
@@ -211,8 +214,7 @@ def thresholds(validation: Pooled, method: str, tested: Mapping[str, Pooled]) ->
         method: Its name.
         tested: By variant, domains that hold both classes; ``tested`` is the FPR of their real images.
     """
-    score, _, label = validation.of(method)
-    real, rows = score[label == 0], []
+    real, rows = validation.reals(method), []
     others = {variant: pooled.reals(method) for variant, pooled in tested.items() if method in pooled}
     for fpr in FPRS if len(real) else ():
         one = calibration.threshold_at_fpr(real, fpr)

@@ -19,7 +19,7 @@ from dfl.benchmark.lookup import (
     way,
 )
 from dfl.benchmark.means import MEAN
-from dfl.benchmark.tables import Table
+from dfl.benchmark.tables import Table, gaps
 from dfl.evaluation import html
 from dfl.metrics.names import FAIRNESS, about
 
@@ -209,16 +209,9 @@ def generators(look: Lookup) -> str:
 
 def fairness(look: Lookup) -> str:
     """Return how far groups lie apart, of each method and domain."""
-    rows = look.beside("fairness", "method", "domain", "attribute")
-    whose = ("method", "domain", "variant", "attribute")
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in whose))
-    known = {n: FAIRNESS[n] if n in FAIRNESS else about(n) for n in names}
-    head = [html.Cell(one.label, title=one.meaning) for one in known.values()]
-    lines = [
-        [r["method"], r["domain"], r["attribute"], TITLES[r["variant"]], *(number(r.get(n)) for n in names)]
-        for r in rows
-    ]
-    return html.table(["method", "domain", "groups by", "images", *head], lines) if lines else ""
+    table, meanings = gaps(look), {one.label: one.meaning for one in FAIRNESS.values()}
+    head = [html.Cell(name, title=meanings.get(name, "")) for name in table.head]
+    return html.table(head, table.rows) if table.rows else ""
 
 
 def reference(look: Lookup) -> str:

@@ -138,7 +138,7 @@ def tables(look: Lookup) -> list[Table]:
             views(look),
             calibration(look),
             thresholds(look),
-            _fairness(look),
+            gaps(look),
             changes(look),
         ),
     ]
@@ -323,7 +323,8 @@ def _generators(look: Lookup) -> Table:
     return Table("AUROC by generator", head, lines, f"{MARK} {SEEN}" * flagged)
 
 
-def _fairness(look: Lookup) -> Table:
+def gaps(look: Lookup) -> Table:
+    """Return how far groups of people lie apart, of each method and domain."""
     names = [name for name in FAIRNESS if any(name in row for row in look.rows("fairness"))]
     rows = [
         [r["method"], r["domain"], r["attribute"], TITLES[r["variant"]], *(number(r.get(name)) for name in names)]

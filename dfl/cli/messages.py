@@ -37,6 +37,7 @@ def explain(
         files: Configs that were read; a mistake that was not typed is looked for there.
         verb: With words of its own, such as ``dfl data scan``.
     """
+    message = message.replace("Expected <class", "Expected a <class")  # jsonargparse, where the value itself is `a`
     key = ".".join(re.findall(r'[Pp]arser key "([\w.+]+)":', message))
     if hit := re.search(r"the following arguments are required: ([\w., ]+)", message):
         return _missing(key, hit[1], message, verb)
@@ -164,7 +165,7 @@ def _no_class(key: str, name: str, before: str) -> str:
 
 def _wrong_type(key: str, message: str, value: str, words: Sequence[str], files: Sequence[str]) -> str:
     literals = re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing\.Literal(\[.*?\])", message)))
-    types = [name.rpartition(".")[2] for name in re.findall(r"Expected (?:an? )?<class '([\w.]+)'>", message)]
+    types = [name.rpartition(".")[2] for name in re.findall(r"Expected an? <class '([\w.]+)'>", message)]
     types = [name.replace("Iterable", "list") for name in types if name not in ("NoneType", "Tensor")]
     close = near(value, literals) if literals and get_close_matches(value, literals, n=1) else ""
     takes = ", ".join(dict.fromkeys(types + literals)) or "a class, written as class_path and init_args"

@@ -22,6 +22,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--model.optimizer=AdmaW"], "no optimizer named 'AdmaW'; did you mean 'AdamW'?"),
     (["--model.optimizer=AdamW", "--model.optimizer.lrr=1"], "(AdamW) has no option 'lrr'; did you mean 'lr'?"),
     (["--model.optimizer.lr=fast"], "model.optimizer.lr takes float, not 'fast'"),
+    (["--model.optimizer.lr=a"], "model.optimizer.lr takes float, not 'a'"),
     (["--model.scheduler=CosineAnnealing"], "did you mean 'CosineAnnealingLR'?"),
     (["--model.scheduler=CosineAnnealingLR"], "model.scheduler needs T_max (CosineAnnealingLR)"),
     (["--data.batchsize=3"], "data (DataModule) has no option 'batchsize'; did you mean 'batch_size'?"),
